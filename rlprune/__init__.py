@@ -1,0 +1,1 @@
+"""Reinforcement-learning pruning for CNNs: each image runs through as much of the network as it needs."""

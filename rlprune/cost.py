@@ -1,0 +1,122 @@
+"""What a profile costs: active parameters and multiply-adds, exact, by table look-up."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from rlprune.elastic import ElasticCNN
+from rlprune.graph import alive_nodes
+from rlprune.layers import Axis, ElasticLayer
+
+KINDS = ("params", "macs")
+
+
+class Compute(NamedTuple):
+    """Active parameters and multiply-adds, int64, of one shape."""
+
+    params: Tensor
+    macs: Tensor
+
+    def of_kind(self, kind: str) -> Tensor:
+        """The figure a cost kind counts: `params` or `macs`."""
+        return self.params if kind == "params" else self.macs
+
+
+class Cost:
+    """Look-up tables of an elastic network's cost.
+
+    A layer costs in proportion to its active inputs times its active outputs, each a sum over groups; layers that only
+    dropped branches need cost nothing, and what is left of such a branch is a bias.
+
+    Attributes:
+        stem: cost of the stem, which each image pays once; scalars.
+        dense: cost of the original network; scalars.
+    """
+
+    def __init__(self, elastic: ElasticCNN) -> None:
+        self._elastic_widths = elastic.widths.cpu()
+        self._exits = [frozenset(group.exits) for group in elastic.groups]
+        self._graph = elastic.body.graph
+        self._nodes = [node for node in self._graph.nodes if node.op not in ("placeholder", "output")]
+        rates, n_in, n_out = [], [], []
+        for node in self._nodes:
+            layer = elastic.body.get_submodule(node.target) if node.op == "call_module" else None
+            if isinstance(layer, ElasticLayer):
+                rates.append(tuple(layer.rates(node.meta["shape"])))
+                n_in.append(self._counts(layer.in_axis))
+                n_out.append(self._counts(layer.out_axis))
+            else:
+                rates.append((node.meta["macs"], 0, _n_parameters(elastic.body, node)))
+                n_in.append(self._counts(Axis(1)))
+                n_out.append(self._counts(Axis(1)))
+        self._macs_rate, self._params_rate, self._params_per_out = torch.tensor(rates).T
+        self._in_fixed, self._in_table = (torch.stack(parts) for parts in zip(*n_in, strict=True))
+        self._out_fixed, self._out_table = (torch.stack(parts) for parts in zip(*n_out, strict=True))
+        self._alive: dict[tuple[bool, ...], tuple[Tensor, Tensor]] = {}
+        self.stem = Compute(
+            torch.tensor(sum(p.numel() for p in elastic.stem.parameters())),
+            torch.tensor(sum(node.meta["macs"] for node in elastic.stem.graph.nodes)),
+        )
+        self.dense = self.of(elastic.full)
+
+    def of(self, levels: Tensor) -> Compute:
+        """Cost of one whole run of the network, stem included, as its slice would hold and do.
+
+        Args:
+            levels: int64 (B, G) or (G,).
+
+        Returns:
+            Parameters and multiply-adds, int64 (B,) or scalars.
+        """
+        rows = torch.atleast_2d(levels.cpu())
+        groups = torch.arange(rows.shape[1])
+        n_in = self._in_fixed + self._in_table[:, groups, rows].sum(-1).T  # (B, nodes)
+        n_out = self._out_fixed + self._out_table[:, groups, rows].sum(-1).T
+        alive, constant = self._survivors(self._elastic_widths[groups, rows] == 0)
+        per_node = n_in * n_out * self._params_rate + n_out * self._params_per_out
+        params = self.stem.params + (per_node * alive + n_out * constant).sum(1)
+        macs = self.stem.macs + (n_in * n_out * self._macs_rate * alive).sum(1)
+        return Compute(params, macs) if levels.ndim == 2 else Compute(params[0], macs[0])
+
+    def _counts(self, axis: Axis) -> tuple[Tensor, Tensor]:
+        """Positions of an axis that always stay, and int64 (G, L) how many each group adds at each level."""
+        table = torch.zeros_like(self._elastic_widths)
+        for group in axis.groups:
+            table[group] = torch.tensor([axis.count(group, int(width)) for width in self._elastic_widths[group]])
+        return torch.tensor(axis.n_fixed), table
+
+    def _survivors(self, dropped: Tensor) -> tuple[Tensor, Tensor]:
+        """For rows of dropped groups, bool (B, G): which nodes still run, and which became constants, (B, nodes)."""
+        patterns, row = dropped.unique(dim=0, return_inverse=True)
+        found = [self._survivors_of(tuple(pattern)) for pattern in patterns.tolist()]
+        alive, constant = (torch.stack(parts) for parts in zip(*found, strict=True))
+        return alive[row], constant[row]
+
+    def _survivors_of(self, pattern: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+        if pattern not in self._alive:
+            exits = frozenset[str]().union(*(e for e, gone in zip(self._exits, pattern, strict=True) if gone))
+            names = alive_nodes(self._graph, exits)
+            self._alive[pattern] = (
+                torch.tensor([node.name in names and node.name not in exits for node in self._nodes]),
+                torch.tensor([node.name in names and node.name in exits for node in self._nodes]),
+            )
+        return self._alive[pattern]
+
+
+def _n_parameters(body: nn.Module, node: fx.Node) -> int:
+    """Parameters of a node that has no elastic layer: another layer's, or a free parameter."""
+    if node.op == "call_module":
+        return sum(parameter.numel() for parameter in body.get_submodule(str(node.target)).parameters())
+    free = dict(body.named_parameters()).get(str(node.target)) if node.op == "get_attr" else None
+    return 0 if free is None else free.numel()
+
+
+def mlp_cost(network: nn.Module) -> Compute:
+    """Cost of running linear layers one after another, as a policy is; scalars."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    params = sum(p.numel() for p in network.parameters())
+    return Compute(torch.tensor(params), torch.tensor(sum(math.prod(layer.weight.shape) for layer in layers)))

@@ -1,0 +1,147 @@
+"""Images in any form, with their labels, decoded into one uint8 array."""
+
+from __future__ import annotations
+
+import math
+import operator
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from rlprune.errors import DataError
+
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes of pixels above which they live in a temporary file that is mapped into memory."""
+
+Record = tuple[str, Any, Any]
+"""What a message calls an image; the image as a path, an open file, a PIL image or a tensor; its label."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images that are known but not yet read.
+
+    Attributes:
+        n_train: records to learn from, which come first.
+        n_test: records of the source's own test split, which follow; 0 where it has none.
+        records: every record, once.
+        classes: class names in the order of the labels; None where nothing names them.
+    """
+
+    n_train: int
+    n_test: int
+    records: Iterable[Record]
+    classes: tuple[str, ...] | None
+
+
+def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read every image and put it where it belongs.
+
+    Args:
+        source: what to read, N records.
+        slots: for each record the row that it goes to, a permutation of 0..N-1.
+        image_size: pixels of height and width, made by scaling the shorter side and cutting out the centre; None keeps
+            the images as they are.
+
+    Returns:
+        pixels uint8 (N, C, H, W), where C is 1 if all images are grey and otherwise 3, memory-mapped above
+        `MEMORY_LIMIT`; labels int64 (N,).
+
+    Raises:
+        DataError: an image is damaged or of another size than the first, or a label is no whole number in range.
+    """
+    pixels, first = np.empty((0, 1, 0, 0), np.uint8), ""
+    labels = np.empty(len(slots), np.int64)
+    for (name, item, label), slot in zip(source.records, slots, strict=True):
+        image = _pixels(name, item, image_size)
+        if not first:
+            first, pixels = name, _allocate((len(slots), *image.shape))
+        if image.shape[1:] != pixels.shape[2:]:
+            (height, width), (rows, columns) = image.shape[1:], pixels.shape[2:]
+            raise DataError(
+                f"{name} is {width}x{height} pixels but {first} is {columns}x{rows}; all must be of one size: "
+                "set image_size to scale and crop them"
+            )
+        if len(image) > pixels.shape[1]:  # the first image in colour: the grey ones so far become colour too
+            grey, pixels = pixels, _allocate((len(slots), *image.shape))
+            pixels[...] = grey
+        pixels[slot] = image
+        labels[slot] = _label(name, label, source.classes)
+    return pixels, labels
+
+
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    n_bytes = math.prod(shape)
+    if n_bytes <= MEMORY_LIMIT:
+        return np.empty(shape, np.uint8)
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:  # writing to a map on a full disk would end the process with a bus error
+        raise DataError(
+            f"the images need {n_bytes / 2**30:.1f} GiB in {folder}, which has {free / 2**30:.1f} GiB left; "
+            "set TMPDIR to a folder with more room, or image_size to fewer pixels"
+        )
+    with tempfile.TemporaryFile() as file:  # nameless: its space is free again when the last array on it is gone
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _pixels(name: str, item: Any, image_size: int | None) -> NDArray[np.uint8]:
+    """Turn an image in any form into uint8 (C, H, W) with one (grey) or three channels."""
+    if isinstance(item, Tensor):
+        item = _image_of_tensor(name, item)
+    try:
+        with item if isinstance(item, Image.Image) else Image.open(item) as image:
+            mode = image.mode
+            image = image.convert("L" if mode in ("1", "L") else "RGB")
+    except Exception as error:
+        raise DataError(f"{name} cannot be read as an image ({error}); replace or remove it") from error
+    if mode[0] in "IF":
+        raise DataError(f"{name} has pixels of mode {mode}; save it with 8 bits per channel, in grey or colour")
+    if image_size is not None:
+        image = _resize(image, image_size)
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _image_of_tensor(name: str, tensor: Tensor) -> Image.Image:
+    pixels = tensor.detach().cpu()
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or len(pixels) not in (1, 3) or pixels.numel() == 0:
+        raise DataError(f"{name} is a tensor of shape {tuple(tensor.shape)}; return (C, H, W) with 1 or 3 channels")
+    if pixels.is_floating_point():
+        low, high = (value.item() for value in pixels.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise DataError(
+                f"{name} has float values from {low:.4g} to {high:.4g}; return values in [0, 1] (leave normalisation "
+                "out of the dataset's transform) or uint8"
+            )
+        pixels = pixels.float().mul(255).round().to(torch.uint8)
+    if pixels.dtype != torch.uint8:
+        raise DataError(f"{name} is a tensor of {pixels.dtype}; return uint8, or float in [0, 1]")
+    return Image.fromarray(pixels.movedim(0, -1).numpy() if len(pixels) == 3 else pixels[0].numpy())
+
+
+def _resize(image: Image.Image, size: int) -> Image.Image:
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+
+
+def _label(name: str, label: Any, classes: tuple[str, ...] | None) -> int:
+    last = len(classes) - 1 if classes else "n-1"
+    try:
+        found = operator.index(label)
+    except TypeError as error:
+        raise DataError(f"{name} has the label {label!r}; labels are whole numbers from 0 to {last}") from error
+    if found < 0 or (classes and found >= len(classes)):
+        raise DataError(f"{name} has the label {found}; allowed are 0 to {last}: correct or remove it")
+    return found

@@ -1,0 +1,419 @@
+"""A pretrained CNN of adjustable width: one set of weights, a choice of keep levels per image or per batch."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from rlprune import graph
+from rlprune.errors import BundleError, LevelsError, ModelError
+from rlprune.groups import Group, LeftAlone, Member, Run, find_groups, norm_behind
+from rlprune.importance import GroupLayer, criterion
+from rlprune.layers import Axis, Choice, ElasticBatchNorm, ElasticConv2d, ElasticLayer, ElasticLinear
+
+KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class ElasticCNN(nn.Module):
+    """A network that computes with as many channels of each group as it is told to.
+
+    The stem runs whole; the body runs under keep levels. Build one with `ElasticCNN.from_model`.
+
+    Attributes:
+        groups: the channel groups, G of them.
+        left_alone: layers whose outputs are not pruned, with the reason.
+        keep_ratios: ascending; a keep level is an index into it.
+        widths: int64 (G, L), the channels each group keeps at each level.
+        min_level: int64 (G,), the lowest level each group may take.
+        image_shape: (C, H, W) of the images it was made for.
+    """
+
+    widths: Tensor
+    min_level: Tensor
+
+    def __init__(
+        self,
+        stem: fx.GraphModule,
+        body: fx.GraphModule,
+        groups: Sequence[Group],
+        image_shape: Sequence[int],
+        *,
+        keep_ratios: Sequence[float] = KEEP_RATIOS,
+        round_to: int = 8,
+        left_alone: Sequence[LeftAlone] = (),
+    ) -> None:
+        super().__init__()
+        self.groups, self.left_alone = tuple(groups), tuple(left_alone)
+        self.keep_ratios, self.round_to = _checked_ratios(keep_ratios), round_to
+        self.image_shape = tuple(image_shape)
+        if round_to < 1:
+            raise LevelsError(f"round_to is {round_to}; it must be 1 or more channels")
+        if not groups:
+            reasons = "; ".join(f"{item.name}: {item.reason}" for item in left_alone)
+            raise ModelError(f"nothing in this network can be pruned. {reasons}")
+        self.register_buffer("widths", torch.tensor([self._widths(g) for g in groups]), persistent=False)
+        lowest_kept = sum(ratio == 0 for ratio in self.keep_ratios)
+        lowest = [0 if group.skippable else lowest_kept for group in groups]
+        self.register_buffer("min_level", torch.tensor(lowest), persistent=False)
+        features = graph.measure(stem, torch.zeros(1, *self.image_shape))
+        graph.measure(body, features)
+        self.feature_shape = tuple(features.shape[1:])
+        self.stem, self.body = stem, body
+        self._make_elastic()
+        self._passes: dict[frozenset[str], _Pass] = {}
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        image_shape: Sequence[int],
+        *,
+        keep_ratios: Sequence[float] = KEEP_RATIOS,
+        round_to: int = 8,
+        importance: str = "l1",
+        residual: bool = False,
+    ) -> ElasticCNN:
+        """Find the groups of a pretrained CNN, rank their channels, and give its norms statistics per level.
+
+        Args:
+            model: float32 images (B, C, H, W) -> logits (B, classes); it is copied, not changed.
+            image_shape: (C, H, W) of its images.
+            keep_ratios: ascending shares in [0, 1], the last one 1; 0 drops a whole branch where that is possible.
+            round_to: widths round up to multiples of this many channels.
+            importance: what channels are ranked by: `l1`, `l2` or `bn_scale`.
+            residual: also prune the channels of residual streams, which many blocks share.
+
+        Raises:
+            ModelError: the network cannot be traced, or nothing in it can be pruned.
+        """
+        score = criterion(importance)
+        network = graph.trace(model)
+        stem, body = graph.split_stem(network)
+        example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
+        graph.measure(body, graph.measure(stem, example[:1]))
+        groups, alone = find_groups(stem, body, example[:1], residual=residual)
+        with torch.no_grad():
+            expected = copy.deepcopy(model).eval()(example)
+
+        def build(chosen: Sequence[Group]) -> ElasticCNN:
+            elastic = cls(
+                *(copy.deepcopy(stem), copy.deepcopy(body), chosen, image_shape),
+                keep_ratios=keep_ratios,
+                round_to=round_to,
+                left_alone=alone,
+            ).eval()
+            elastic.rank(score)
+            return elastic
+
+        elastic = build(groups)
+        if not elastic._is_exact(example, expected):
+            # Something in the network mixes channels where the dependency graph sees none: find the groups it touches.
+            exact = [group for group in groups if build([group])._is_exact(example, expected)]
+            mixed = "slicing it changes other channels, so masks and slices would differ"
+            alone += [LeftAlone(g.name, g.n_channels, mixed) for g in groups if g not in exact]
+            elastic = build(exact)
+            if not elastic._is_exact(example, expected):
+                raise ModelError("masks and slices of this network differ even though those of each group agree")
+        return elastic
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups, G."""
+        return len(self.groups)
+
+    @property
+    def n_levels(self) -> int:
+        """How many keep levels, L."""
+        return len(self.keep_ratios)
+
+    @property
+    def full(self) -> Tensor:
+        """The profile that keeps everything, int64 (G,)."""
+        return torch.full((self.n_groups,), self.n_levels - 1)
+
+    def uniform(self, level: int) -> Tensor:
+        """The profile of one level for all groups (for each its lowest, where that is higher), int64 (G,)."""
+        return self.min_level.cpu().clamp_min(level)
+
+    def forward(self, images: Tensor, levels: Tensor) -> Tensor:
+        """Classify images under keep levels.
+
+        Args:
+            images: normalised, float (B, C, H, W).
+            levels: int64 (B, G), every image its own (computed with masks: all the work, the right numbers); or (G,),
+                one profile for all (computed with slices: only the work that it keeps).
+
+        Returns:
+            Logits (B, classes).
+
+        Raises:
+            LevelsError: levels of another shape or outside what the groups have.
+        """
+        return self.run_body(self.stem(images), levels)
+
+    def run_body(self, features: Tensor, levels: Tensor) -> Tensor:
+        """The same, from the stem's features (B, F, H', W') on."""
+        choice = self._choice(levels, len(features))
+        exits = self._dropped_exits(levels) if levels.ndim == 1 else frozenset()
+        if exits not in self._passes:
+            self._passes[exits] = _Pass(self.body, exits)
+        logits: Tensor = self._passes[exits].run_choice(features, choice)
+        return logits
+
+    def check_levels(self, levels: Tensor) -> Tensor:
+        """Return the levels as int64 on this network's device.
+
+        Raises:
+            LevelsError: another shape than (G,) or (B, G), another dtype, or a level that a group does not have.
+        """
+        if levels.ndim not in (1, 2) or levels.shape[-1] != self.n_groups:
+            raise LevelsError(
+                f"levels have shape {tuple(levels.shape)}; this network has {self.n_groups} groups, "
+                f"so ({self.n_groups},) or (B, {self.n_groups}) is needed"
+            )
+        if levels.is_floating_point() or levels.is_complex() or levels.dtype == torch.bool:
+            raise LevelsError(f"levels have dtype {levels.dtype}; int64 indices into {self.keep_ratios} are needed")
+        levels = levels.to(self.min_level.device, torch.int64)
+        wrong = ((levels < self.min_level) | (levels >= self.n_levels)).nonzero()
+        if len(wrong):
+            group = int(wrong[0, -1])
+            raise LevelsError(
+                f"level {int(levels[tuple(wrong[0])])} of group {group} ({self.groups[group].name}) does not exist; "
+                f"allowed: {int(self.min_level[group])} to {self.n_levels - 1}"
+            )
+        return levels
+
+    def slice(self, profile: Tensor | Sequence[int]) -> nn.Sequential:
+        """The network of one profile, physically small and ordinary: no masks, no unused weights, no elastic layers.
+
+        Args:
+            profile: int64 (G,).
+
+        Returns:
+            `stem` and `body` in sequence, in eval mode, with copies of the weights: images (B, C, H, W) -> logits.
+
+        Raises:
+            LevelsError: not a profile of this network.
+        """
+        levels = torch.as_tensor(profile)
+        choice, exits = self._choice(levels, None), self._dropped_exits(levels)
+        alive = graph.alive_nodes(self.body.graph, exits)
+        root, new_graph = nn.Module(), fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        for node in self.body.graph.nodes:
+            if node.op != "placeholder" and node.name not in alive:
+                continue
+            if node.name in exits:
+                name = f"{node.name}_constant"
+                graph.attach(root, name, nn.Parameter(_constant(self.body, node, choice).detach().clone()))
+                copies[node] = new_graph.get_attr(name)
+                continue
+            copies[node] = new_graph.node_copy(node, lambda n: copies[n])
+            if node.op == "call_module":
+                layer = self.body.get_submodule(node.target)
+                plain = layer.plain(choice) if isinstance(layer, ElasticLayer) else copy.deepcopy(layer)
+                graph.attach(root, node.target, plain)
+            elif node.op == "get_attr":
+                graph.attach(root, node.target, copy.deepcopy(_attribute(self.body, node.target)))
+        network = nn.Sequential()
+        network.add_module("stem", copy.deepcopy(self.stem))
+        network.add_module("body", fx.GraphModule(root, new_graph))
+        return network.to(self.widths.device).eval()
+
+    def rank(self, score: Any) -> None:
+        """Order the channels of every group by falling importance; what the network computes does not change.
+
+        Args:
+            score: a criterion of `rlprune.importance`.
+        """
+        for index, group in enumerate(self.groups):
+            order = score(self.layers_of(index), group.n_channels).argsort(descending=True, stable=True)
+            for layer in self.elastic_layers().values():
+                layer.reorder(index, order)
+
+    def elastic_layers(self) -> dict[str, ElasticLayer]:
+        """All layers of the body that have a width, by name."""
+        return {name: layer for name, layer in self.body.named_modules() if isinstance(layer, ElasticLayer)}
+
+    def layers_of(self, group: int) -> list[GroupLayer]:
+        """The layers that hold a group's channels, axis by axis."""
+        found = []
+        for member in self.groups[group].members:
+            layer = self.body.get_submodule(member.layer)
+            assert isinstance(layer, ElasticLayer)
+            axis = layer.in_axis if member.axis == "in" else layer.out_axis
+            positions = ((axis.group == group) & (axis.channel >= 0)).nonzero().flatten()
+            found.append(GroupLayer(layer, member.axis, positions, axis.channel[positions]))
+        return found
+
+    def to_json(self) -> Any:
+        """The structure without the weights; `ElasticCNN.from_json` builds it again.
+
+        Raises:
+            ModelError: the network holds a layer or calls a function that cannot be stored without its code.
+        """
+        plain = self.slice(self.full)
+        return {
+            "stem": graph.to_json(plain.stem),
+            "body": graph.to_json(plain.body),
+            "groups": [dataclasses.asdict(group) for group in self.groups],
+            "left_alone": [dataclasses.asdict(item) for item in self.left_alone],
+            "keep_ratios": self.keep_ratios,
+            "round_to": self.round_to,
+            "image_shape": self.image_shape,
+        }
+
+    @classmethod
+    def from_json(cls, description: Any) -> ElasticCNN:
+        """Build the structure that `to_json` described; the weights are to be loaded into it.
+
+        Raises:
+            BundleError: the description is malformed, or names something that a stored network may not hold.
+        """
+        try:
+            return cls(
+                graph.from_json(description["stem"]),
+                graph.from_json(description["body"]),
+                [_group_from_json(group) for group in description["groups"]],
+                description["image_shape"],
+                keep_ratios=description["keep_ratios"],
+                round_to=description["round_to"],
+                left_alone=[LeftAlone(**item) for item in description["left_alone"]],
+            ).eval()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
+
+    def _widths(self, group: Group) -> list[int]:
+        steps = [math.ceil(ratio * group.n_channels / self.round_to - 1e-9) for ratio in self.keep_ratios]
+        return [min(group.n_channels, n * self.round_to) for n in steps]
+
+    def _choice(self, levels: Tensor, n_images: int | None) -> Choice:
+        levels = self.check_levels(levels)
+        if levels.ndim == 2 and n_images != len(levels):
+            allowed = "one profile (G,)" if n_images is None else f"levels for {n_images} images, or one profile (G,)"
+            raise LevelsError(f"levels are for {len(levels)} images; {allowed} is needed")
+        return Choice(levels, self.widths[torch.arange(self.n_groups, device=levels.device), levels])
+
+    def _dropped_exits(self, profile: Tensor) -> frozenset[str]:
+        """Nodes that become constants under a profile, because the group they consume is dropped."""
+        dropped = (self.widths[torch.arange(self.n_groups), profile.to(self.widths.device)] == 0).tolist()
+        return frozenset(name for group, gone in zip(self.groups, dropped, strict=True) if gone for name in group.exits)
+
+    def _make_elastic(self) -> None:
+        """Replace the body's convolutions, linear layers and batch norms by elastic ones."""
+        nodes = [node for node in self.body.graph.nodes if node.op == "call_module"]
+        consumed_by: dict[str, int | None] = {}
+        for node in nodes:
+            layer = self.body.get_submodule(node.target)
+            elastic: ElasticLayer
+            if type(layer) is nn.Conv2d:
+                in_axis, out_axis = (
+                    self._axis(node.target, "in", layer.in_channels),
+                    self._axis(node.target, "out", layer.out_channels),
+                )
+                elastic = ElasticConv2d(layer, in_axis, out_axis)
+            elif type(layer) is nn.Linear:
+                in_axis, out_axis = (
+                    self._axis(node.target, "in", layer.in_features),
+                    self._axis(node.target, "out", layer.out_features),
+                )
+                elastic = ElasticLinear(layer, in_axis, out_axis)
+            elif type(layer) in (nn.BatchNorm2d, nn.BatchNorm1d):
+                consumed = consumed_by.get(node.target)
+                dropped = consumed is not None and node.name in self.groups[consumed].exits
+                axis = self._axis(node.target, "out", layer.num_features)
+                elastic = ElasticBatchNorm(layer, axis, consumed, self.n_levels, dropped and self.keep_ratios[0] == 0)
+            else:
+                continue
+            behind = norm_behind(self.body, node)
+            if behind is not None:
+                consumed_by[behind.target] = elastic.in_axis.only_group
+            graph.attach(self.body, node.target, elastic)
+
+    def _axis(self, layer: str, side: str, size: int) -> Axis:
+        runs = [
+            (index, run)
+            for index, group in enumerate(self.groups)
+            for member in group.members
+            if member.layer == layer and member.axis == side
+            for run in member.runs
+        ]
+        return Axis(size, runs)
+
+    @torch.no_grad()
+    def _is_exact(self, images: Tensor, expected: Tensor) -> bool:
+        """Whether full keep gives the expected logits, and narrow slices the same as masks."""
+
+        def close(a: Tensor, b: Tensor) -> bool:
+            return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp_min(1e-6))
+
+        try:
+            narrow, rng = self.uniform(0), torch.Generator().manual_seed(0)
+            mixed = torch.stack([torch.randint(int(low), self.n_levels, (), generator=rng) for low in self.min_level])
+            return close(self(images, self.full), expected) and all(
+                close(self.slice(profile)(images), self(images, profile.expand(len(images), -1)))
+                for profile in (narrow, narrow.clamp_min(1), mixed)
+            )
+        except RuntimeError:  # a slice that does not even fit, such as after a view with a fixed number of channels
+            return False
+
+
+class _Pass(fx.Interpreter):
+    """Runs the body under a choice, leaving out what dropped groups make needless."""
+
+    def __init__(self, body: fx.GraphModule, exits: frozenset[str]) -> None:
+        super().__init__(body)
+        self.exits, self.alive = exits, graph.alive_nodes(body.graph, exits)
+        self.choice: Choice | None = None
+
+    def run_choice(self, features: Tensor, choice: Choice) -> Any:
+        self.choice = choice
+        return self.run(features)
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op != "placeholder" and n.name not in self.alive:
+            return None
+        if n.name in self.exits:
+            assert self.choice is not None
+            return _constant(self.module, n, self.choice)
+        return super().run_node(n)
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        layer = self.fetch_attr(target)
+        return layer(*args, self.choice) if isinstance(layer, ElasticLayer) else layer(*args, **kwargs)
+
+
+def _constant(body: nn.Module, node: fx.Node, choice: Choice) -> Tensor:
+    """What a layer gives when the group it consumes is dropped, shaped to be added: (1, C, 1, ...)."""
+    assert isinstance(node.target, str)
+    layer = body.get_submodule(node.target)
+    assert isinstance(layer, ElasticLayer)
+    value = layer.constant(choice)
+    return value.view(1, -1, *(1,) * (len(node.meta["shape"]) - 2))
+
+
+def _attribute(root: nn.Module, name: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    value = getattr(root.get_submodule(owner), leaf)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _group_from_json(stored: Any) -> Group:
+    members = [Member(m["layer"], m["axis"], tuple(Run(*run) for run in m["runs"])) for m in stored["members"]]
+    return Group(stored["name"], stored["n_channels"], tuple(members), tuple(stored["exits"]))
+
+
+def _checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
+    ratios = tuple(float(ratio) for ratio in keep_ratios)
+    if len(ratios) < 2 or list(ratios) != sorted(set(ratios)) or ratios[0] < 0 or ratios[-1] != 1:
+        raise LevelsError(
+            f"keep ratios are {ratios}; at least two, ascending, from 0 or more up to exactly 1, are needed"
+        )
+    return ratios

@@ -1,0 +1,31 @@
+"""Files that are either written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write a file under a temporary name and put it in place only when it is complete and on the disk.
+
+    Args:
+        path: the file to write or replace; missing parent folders are made.
+
+    Yields:
+        a path in the same folder, with the same suffix, that the caller writes (and closes). It replaces ``path`` when
+        the block ends, and is removed when the block raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

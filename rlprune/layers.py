@@ -1,0 +1,385 @@
+"""Layers of adjustable width: each knows which groups its input and output channels belong to.
+
+A layer runs under a choice of keep levels: one per image, by masks on what consuming layers read, or one for the whole
+batch, by slices of its weights. Both give the same numbers; only the second is cheaper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlprune.groups import Run
+
+_Layer = TypeVar("_Layer", bound=nn.Module)
+Kept = slice | Tensor
+"""Positions of an axis that stay: a slice where they are contiguous, else int64 indices."""
+
+
+class Axis:
+    """The channels on one side of a layer.
+
+    Args:
+        size: how many positions the axis has.
+        runs: for each group with channels here, its index and where they are; all other positions always stay.
+    """
+
+    def __init__(self, size: int, runs: Sequence[tuple[int, Run]] = ()) -> None:
+        self.size = size
+        self.runs = tuple(sorted(runs, key=lambda item: item[1].start))
+        self.groups = tuple(sorted({group for group, _ in self.runs}))
+        self.group = torch.zeros(size, dtype=torch.int64)
+        self.channel = torch.full((size,), -1, dtype=torch.int64)
+        for group, run in self.runs:
+            here = slice(run.start, run.start + run.n_channels * run.repeat)
+            self.group[here] = group
+            self.channel[here] = torch.arange(run.channel, run.channel + run.n_channels).repeat_interleave(run.repeat)
+        self.n_fixed = int((self.channel < 0).sum())
+        self._kept: dict[tuple[int, ...], Kept] = {}
+
+    @property
+    def only_group(self) -> int | None:
+        """The one group that all of the axis belongs to, if so."""
+        return self.groups[0] if len(self.groups) == 1 and not self.n_fixed else None
+
+    def kept(self, widths: Sequence[int]) -> Kept:
+        """The positions that stay when group g keeps its first `widths[g]` channels."""
+        if not self.runs:
+            return slice(None)
+        key = tuple(widths[group] for group in self.groups)
+        if key not in self._kept:
+            kept = self.channel < torch.tensor(widths)[self.group]
+            n_kept = int(kept.sum())
+            self._kept[key] = slice(0, n_kept) if bool(kept[:n_kept].all()) else kept.nonzero().flatten()
+        return self._kept[key]
+
+    def count(self, group: int, width: int) -> int:
+        """How many positions of a group stay when it keeps its first `width` channels."""
+        return int(((self.group == group) & (self.channel >= 0) & (self.channel < width)).sum())
+
+    def positions(self, group: int, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the group's channels are, and where the ones that should take their places come from.
+
+        Args:
+            group: index of the group.
+            order: int64 (n_channels,), the old channel for every new one.
+        """
+        targets, sources = [], []
+        for _, run in (item for item in self.runs if item[0] == group):
+            channels = order[run.channel : run.channel + run.n_channels]
+            offsets = torch.arange(run.repeat)
+            starts = torch.tensor([self._start(group, int(channel)) for channel in channels])
+            sources.append((starts[:, None] + offsets).flatten())
+            targets.append(torch.arange(run.start, run.start + run.n_channels * run.repeat))
+        return torch.cat(targets), torch.cat(sources)
+
+    def _start(self, group: int, channel: int) -> int:
+        for owner, run in self.runs:
+            if owner == group and run.channel <= channel < run.channel + run.n_channels:
+                return run.start + (channel - run.channel) * run.repeat
+        raise AssertionError(f"group {group} has no channel {channel} here")
+
+
+@dataclass
+class Choice:
+    """Keep levels for one pass: of every image, or one profile for all.
+
+    Attributes:
+        levels: int64 (B, G), or (G,) for a profile.
+        widths: int64, same shape: channels each group keeps.
+        profile: the widths as numbers, if they are one profile for all.
+        profile_levels: the levels as numbers, likewise.
+    """
+
+    levels: Tensor
+    widths: Tensor
+    profile: tuple[int, ...] | None = field(init=False)
+    profile_levels: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        one = self.levels.ndim == 1
+        self.profile = tuple(self.widths.tolist()) if one else None
+        self.profile_levels = tuple(self.levels.tolist()) if one else ()
+
+
+class Rates(NamedTuple):
+    """A layer's cost: macs = n_in * n_out * `macs`, parameters = n_in * n_out * `params` + n_out * `params_per_out`."""
+
+    macs: int
+    params: int
+    params_per_out: int
+
+
+class ElasticLayer(nn.Module):
+    """What the elastic layers share: a masked and a sliced way to compute, and a plain layer to become."""
+
+    in_axis: Axis
+    out_axis: Axis
+    group: Tensor
+    channel: Tensor
+    channels_last = False
+
+    def __init__(self, in_axis: Axis, out_axis: Axis) -> None:
+        super().__init__()
+        self.in_axis, self.out_axis = in_axis, out_axis
+        self.register_buffer("group", in_axis.group, persistent=False)
+        self.register_buffer("channel", in_axis.channel, persistent=False)
+
+    def forward(self, x: Tensor, choice: Choice) -> Tensor:
+        """Apply the layer to x (B, C, ...): dense C under per-image levels, the kept channels only under a profile."""
+        if choice.profile is not None:
+            return self.sliced(x, choice)
+        if self.in_axis.runs:
+            mask = (self.channel < choice.widths[:, self.group]).to(x.dtype)
+            inner = (1,) * (x.ndim - 2)
+            x = x * (mask.view(len(mask), *inner, -1) if self.channels_last else mask.view(*mask.shape, *inner))
+        return self.masked(x, choice)
+
+    def masked(self, x: Tensor, choice: Choice) -> Tensor:
+        """Apply the whole layer, every image under its own levels."""
+        raise NotImplementedError
+
+    def sliced(self, x: Tensor, choice: Choice) -> Tensor:
+        """Apply the kept part of the layer, all images under one profile."""
+        raise NotImplementedError
+
+    def plain(self, choice: Choice) -> nn.Module:
+        """An ordinary layer that holds a copy of the kept part."""
+        raise NotImplementedError
+
+    def constant(self, choice: Choice) -> Tensor:
+        """What the layer gives, per kept channel (C,), when its input group is dropped."""
+        raise NotImplementedError
+
+    def rates(self, shape: Sequence[int]) -> Rates:
+        """What the layer costs per kept channel, when its dense output has this shape (1, C, ...)."""
+        raise NotImplementedError
+
+    def reorder(self, group: int, order: Tensor) -> None:
+        """Put the channels of a group into another order, on every axis that holds them."""
+        raise NotImplementedError
+
+
+def _move(tensor: Tensor, dim: int, axis: Axis, group: int, order: Tensor) -> None:
+    if group in axis.groups:
+        targets, sources = axis.positions(group, order)
+        with torch.no_grad():
+            tensor.index_copy_(dim, targets, tensor.index_select(dim, sources))
+
+
+class ElasticConv2d(ElasticLayer):
+    """A dense or depthwise convolution of adjustable width. A depthwise one carries channels and consumes none."""
+
+    def __init__(self, layer: nn.Conv2d, in_axis: Axis, out_axis: Axis) -> None:
+        grouped = layer.groups > 1
+        super().__init__(Axis(1) if grouped else in_axis, out_axis)
+        self.weight, self.bias = layer.weight, layer.bias
+        self.depthwise = grouped and bool(out_axis.runs)
+        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        self.groups, self.padding_mode = layer.groups, layer.padding_mode
+        self._padding = getattr(layer, "_reversed_padding_repeated_twice", [])
+
+    def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, padding = F.pad(x, self._padding, mode=self.padding_mode), (0, 0)
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, groups)
+
+    def masked(self, x: Tensor, choice: Choice) -> Tensor:
+        """Convolve with all weights; x float (B, C, H, W)."""
+        return self._apply_weight(x, self.weight, self.bias, self.groups)
+
+    def _kept(self, choice: Choice) -> tuple[Tensor, Tensor | None, int]:
+        assert choice.profile is not None
+        out = self.out_axis.kept(choice.profile)
+        weight, bias = self.weight[out], None if self.bias is None else self.bias[out]
+        if self.depthwise:
+            return weight, bias, weight.shape[0]
+        return weight[:, self.in_axis.kept(choice.profile)], bias, self.groups
+
+    def sliced(self, x: Tensor, choice: Choice) -> Tensor:
+        """Convolve with the kept weights; x float (B, kept C, H, W)."""
+        return self._apply_weight(x, *self._kept(choice))
+
+    def plain(self, choice: Choice) -> nn.Conv2d:
+        """An `nn.Conv2d` of the kept channels."""
+        weight, bias, groups = self._kept(choice)
+        layer = nn.Conv2d(
+            weight.shape[1] * groups,
+            weight.shape[0],
+            weight.shape[2:],  # type: ignore[arg-type]
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.dilation,  # type: ignore[arg-type]
+            groups,
+            bias is not None,
+            self.padding_mode,
+            device="meta",
+        )
+        return _filled(layer, weight=weight, bias=bias)
+
+    def constant(self, choice: Choice) -> Tensor:
+        """The bias: all that is left of a convolution whose inputs are gone."""
+        return _bias_or_zeros(self, choice)
+
+    def rates(self, shape: Sequence[int]) -> Rates:
+        """One multiply-add per weight and output position; a grouped convolution reads a fixed number of inputs."""
+        per_pair = math.prod(self.weight.shape[2:]) * (self.weight.shape[1] if self.groups > 1 else 1)
+        return Rates(per_pair * math.prod(shape[2:]), per_pair, int(self.bias is not None))
+
+    def reorder(self, group: int, order: Tensor) -> None:
+        """Permute filters, and the slices of filters that read the group."""
+        _move(self.weight, 0, self.out_axis, group, order)
+        if self.bias is not None:
+            _move(self.bias, 0, self.out_axis, group, order)
+        if not self.depthwise:
+            _move(self.weight, 1, self.in_axis, group, order)
+
+
+class ElasticLinear(ElasticLayer):
+    """A linear layer of adjustable width; its channels are the last dimension."""
+
+    channels_last = True
+
+    def __init__(self, layer: nn.Linear, in_axis: Axis, out_axis: Axis) -> None:
+        super().__init__(in_axis, out_axis)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def masked(self, x: Tensor, choice: Choice) -> Tensor:
+        """Multiply with all weights; x float (B, features)."""
+        return F.linear(x, self.weight, self.bias)
+
+    def _kept(self, choice: Choice) -> tuple[Tensor, Tensor | None]:
+        assert choice.profile is not None
+        out = self.out_axis.kept(choice.profile)
+        return self.weight[out][:, self.in_axis.kept(choice.profile)], None if self.bias is None else self.bias[out]
+
+    def sliced(self, x: Tensor, choice: Choice) -> Tensor:
+        """Multiply with the kept weights; x float (B, kept features)."""
+        return F.linear(x, *self._kept(choice))
+
+    def plain(self, choice: Choice) -> nn.Linear:
+        """An `nn.Linear` of the kept features."""
+        weight, bias = self._kept(choice)
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+        return _filled(layer, weight=weight, bias=bias)
+
+    def constant(self, choice: Choice) -> Tensor:
+        """The bias."""
+        return _bias_or_zeros(self, choice)
+
+    def rates(self, shape: Sequence[int]) -> Rates:
+        """One multiply-add per weight."""
+        return Rates(math.prod(shape[1:-1]), 1, int(self.bias is not None))
+
+    def reorder(self, group: int, order: Tensor) -> None:
+        """Permute rows, and the columns that read the group."""
+        _move(self.weight, 0, self.out_axis, group, order)
+        if self.bias is not None:
+            _move(self.bias, 0, self.out_axis, group, order)
+        _move(self.weight, 1, self.in_axis, group, order)
+
+
+class ElasticBatchNorm(ElasticLayer):
+    """A batch norm with one set of parameters and statistics per keep level of the group consumed just before it.
+
+    Widths change statistics, so slimmable networks keep them apart (Yu et al., "Slimmable Neural Networks", ICLR 2019).
+    Where that group is dropped, what is left is a learnt bias. Per-image levels always use the running statistics.
+
+    Args:
+        layer: the norm to start from; every level starts as its copy.
+        axis: its channels.
+        consumed: index of the group that the layer before it consumes; None keeps a single set.
+        n_levels: sets to keep.
+        dropped: whether level 0 means that the consumed group is gone.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self, layer: nn.BatchNorm2d | nn.BatchNorm1d, axis: Axis, consumed: int | None, n_levels: int, dropped: bool
+    ) -> None:
+        super().__init__(Axis(1), axis)
+        self.kind, self.consumed, self.dropped = type(layer), consumed, dropped
+        self.eps, self.momentum = layer.eps, 0.1 if layer.momentum is None else layer.momentum
+        n_sets = 1 if consumed is None else n_levels
+        ones, zeros = torch.ones(axis.size), torch.zeros(axis.size)
+        weight, bias = (ones, zeros) if layer.weight is None else (layer.weight.detach(), layer.bias.detach())
+        mean, var = (zeros, ones) if layer.running_mean is None else (layer.running_mean, layer.running_var)
+        self.weight = nn.Parameter(weight.repeat(n_sets, 1))
+        self.bias = nn.Parameter(bias.repeat(n_sets, 1))
+        self.register_buffer("running_mean", mean.repeat(n_sets, 1))
+        self.register_buffer("running_var", torch.as_tensor(var).repeat(n_sets, 1))
+
+    def masked(self, x: Tensor, choice: Choice) -> Tensor:
+        """Normalise x (B, C, ...) by the running statistics of each image's level."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        if self.consumed is None:
+            scale, shift = scale.expand(len(x), -1), shift.expand(len(x), -1)
+        else:
+            if self.dropped:
+                scale = torch.cat([torch.zeros_like(scale[:1]), scale[1:]])
+                shift = torch.cat([self.bias[:1], shift[1:]])
+            level = choice.levels[:, self.consumed]
+            scale, shift = scale[level], shift[level]
+        shape = (*scale.shape, *(1,) * (x.ndim - 2))
+        return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(x.dtype)
+
+    def _set(self, choice: Choice) -> int:
+        return 0 if self.consumed is None else choice.profile_levels[self.consumed]
+
+    def sliced(self, x: Tensor, choice: Choice) -> Tensor:
+        """Normalise x (B, kept C, ...): by its own statistics when training, which updates those of this level."""
+        assert choice.profile is not None
+        level, kept = self._set(choice), self.out_axis.kept(choice.profile)
+        mean, var = self.running_mean[level][kept], self.running_var[level][kept]
+        y = F.batch_norm(
+            x, mean, var, self.weight[level][kept], self.bias[level][kept], self.training, self.momentum, self.eps
+        )
+        if self.training and isinstance(kept, Tensor):  # indexing copied, so the update must be written back
+            self.running_mean[level, kept], self.running_var[level, kept] = mean, var
+        return y
+
+    def plain(self, choice: Choice) -> nn.BatchNorm2d | nn.BatchNorm1d:
+        """An ordinary batch norm of the kept channels at this level."""
+        assert choice.profile is not None
+        level, kept = self._set(choice), self.out_axis.kept(choice.profile)
+        tensors = {n: getattr(self, n)[level][kept] for n in ("weight", "bias", "running_mean", "running_var")}
+        layer = self.kind(len(tensors["bias"]), self.eps, self.momentum, device="meta")
+        return _filled(layer, **tensors, num_batches_tracked=torch.tensor(0))
+
+    def constant(self, choice: Choice) -> Tensor:
+        """The learnt bias of level 0."""
+        assert choice.profile is not None
+        return self.bias[0][self.out_axis.kept(choice.profile)]
+
+    def rates(self, shape: Sequence[int]) -> Rates:
+        """Scale and shift; a norm multiplies no weights, and folds into the convolution before it."""
+        return Rates(0, 0, 2)
+
+    def reorder(self, group: int, order: Tensor) -> None:
+        """Permute parameters and statistics of every level."""
+        for tensor in (self.weight, self.bias, self.running_mean, self.running_var):
+            _move(tensor, 1, self.out_axis, group, order)
+
+
+def _bias_or_zeros(layer: ElasticConv2d | ElasticLinear, choice: Choice) -> Tensor:
+    assert choice.profile is not None
+    bias = layer.weight.new_zeros(layer.out_axis.size) if layer.bias is None else layer.bias
+    return bias[layer.out_axis.kept(choice.profile)]
+
+
+def _filled(layer: _Layer, **tensors: Tensor | None) -> _Layer:
+    for name, value in tensors.items():
+        if value is not None:
+            copy = value.detach().clone().contiguous()
+            setattr(layer, name, nn.Parameter(copy) if name in layer._parameters else copy)
+    return layer

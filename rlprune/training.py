@@ -1,0 +1,187 @@
+"""The one loop that trains networks: seeded, resumable, in reduced precision where that is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rlprune.data import ImageSet, augment, normalise
+from rlprune.errors import RLPruneError
+from rlprune.files import atomic_write
+
+Step = Callable[[Tensor, Tensor], dict[str, float]]
+"""Forward and backward of one batch: normalised images (B, C, H, W), labels (B,) -> figures to report."""
+Log = Callable[[int, dict[str, float]], None]
+"""Receives the number of images seen and figures: the means over an epoch."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Stochastic gradient descent with momentum, a short warm-up and a cosine to zero."""
+
+    epochs: int = 20
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per step."""
+    learning_rate: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """L2 penalty on convolution and linear weights; norms and biases have none."""
+    warm_up: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    clip_norm: float = 5.0
+    """Gradients are scaled down to this norm."""
+    padding: int = 4
+    """Pixels by which images are shifted at random in every direction; 0 for none."""
+    flip: bool = True
+    """Mirror images at random; wrong for digits."""
+    bf16: bool = True
+    """Run convolutions in bfloat16 (autocast)."""
+    channels_last: bool = True
+    """Keep tensors in channels-last memory format."""
+    device: str = "cpu"
+    """Where to train, such as cpu or cuda."""
+    seed: int = 0
+    """Fixes the order of images, augmentation and random profiles."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise RLPruneError(
+                f"epochs={self.epochs}, batch_size={self.batch_size}, learning_rate={self.learning_rate}: "
+                "each must be positive"
+            )
+        if not 0 <= self.warm_up < 1:
+            raise RLPruneError(f"warm_up={self.warm_up} must be in [0, 1)")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context for forward passes."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16)
+
+
+def fit(
+    network: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    step: Callable[[torch.Generator], Step],
+    *,
+    checkpoint: Path | None = None,
+    log: Log | None = None,
+    label: str = "training",
+) -> None:
+    """Train a network in place.
+
+    Args:
+        network: what is trained; left in eval mode.
+        data: its training images.
+        settings: how.
+        step: given the run's random generator, returns the forward and backward of a batch; gradients may add up there.
+        checkpoint: file written after every epoch; if it exists, training goes on from it.
+        log: called after every epoch.
+        label: what the progress bar says.
+
+    Raises:
+        RLPruneError: the checkpoint belongs to other settings or another network.
+    """
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    network.to(device=settings.device, memory_format=memory_format)  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(settings.seed)
+    n_steps = -(-len(data) // settings.batch_size)
+    optimizer = torch.optim.SGD(
+        _with_decay(network, settings.weight_decay),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=True,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        settings.learning_rate,
+        total_steps=settings.epochs * n_steps + 1,
+        pct_start=max(settings.warm_up, 1e-9),
+        cycle_momentum=False,
+    )
+    run_batch = step(generator)
+    state = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    first_epoch = _resume(checkpoint, state, generator, settings)
+    with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
+        for epoch in range(first_epoch, settings.epochs):
+            network.train()
+            totals: dict[str, float] = {}
+            for images, labels in _batches(data, settings, generator, memory_format):
+                optimizer.zero_grad(set_to_none=True)
+                for key, value in run_batch(images, labels).items():
+                    totals[key] = totals.get(key, 0.0) + value / n_steps
+                nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+                optimizer.step()
+                schedule.step()
+                progress.update()
+            network.eval()
+            progress.set_postfix({key: f"{value:.3f}" for key, value in totals.items()})
+            if log is not None:
+                log((epoch + 1) * len(data), totals | {"learning_rate": schedule.get_last_lr()[0]})
+            if checkpoint is not None:
+                _save(checkpoint, state, generator, settings, epoch + 1)
+    network.eval()
+
+
+def _with_decay(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters in two halves: matrices and filters decay, vectors (per level or not) do not."""
+    norms = {
+        id(p) for m in network.modules() for n, p in m.named_parameters(recurse=False) if hasattr(m, "running_mean")
+    }
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    decays = [p for p in trainable if p.ndim > 1 and id(p) not in norms]
+    stays = [p for p in trainable if p.ndim <= 1 or id(p) in norms]
+    return [{"params": decays, "weight_decay": weight_decay}, {"params": stays, "weight_decay": 0.0}]
+
+
+def _batches(
+    data: ImageSet, settings: TrainingSettings, generator: torch.Generator, memory_format: torch.memory_format
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for indices in torch.randperm(len(data), generator=generator).split(settings.batch_size):
+        images = data.images[indices]
+        if settings.padding or settings.flip:
+            images = augment(images, generator, padding=settings.padding, flip=settings.flip)
+        normalised = normalise(images, data.mean, data.std)
+        yield normalised.to(settings.device, memory_format=memory_format), data.labels[indices].to(settings.device)
+
+
+def _save(
+    checkpoint: Path, state: dict[str, Any], generator: torch.Generator, settings: TrainingSettings, epoch: int
+) -> None:
+    with atomic_write(checkpoint) as path:
+        torch.save(
+            {name: part.state_dict() for name, part in state.items()}
+            | {"generator": generator.get_state(), "settings": asdict(settings), "epoch": epoch},
+            path,
+        )
+
+
+def _resume(
+    checkpoint: Path | None, state: dict[str, Any], generator: torch.Generator, settings: TrainingSettings
+) -> int:
+    """Load the checkpoint, if there is one; return the epochs it has behind it."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0
+    saved = torch.load(checkpoint, weights_only=True, map_location=settings.device)
+    if saved["settings"] != asdict(settings):
+        changed = [k for k, v in asdict(settings).items() if saved["settings"].get(k) != v]
+        raise RLPruneError(
+            f"checkpoint {checkpoint} was written under other settings ({', '.join(changed)} differ); "
+            "go back to those, or remove the file to start anew"
+        )
+    try:
+        for name, part in state.items():
+            part.load_state_dict(saved[name])
+    except (RuntimeError, ValueError) as error:
+        raise RLPruneError(f"checkpoint {checkpoint} belongs to another network: {error}") from error
+    generator.set_state(saved["generator"].cpu())
+    return int(saved["epoch"])

@@ -1,0 +1,20 @@
+"""What many tests share: where the real images and pretrained networks are, when they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder that holds data/cifar10 and weights/cifar10; a machine without it skips, CI fails."""
+    root = os.environ.get("RLPRUNE_ASSETS")
+    if root and (Path(root) / "data" / "cifar10").is_dir() and (Path(root) / "weights" / "cifar10").is_dir():
+        return Path(root)
+    message = f"RLPRUNE_ASSETS={root!r} names no folder with data/cifar10 and weights/cifar10"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
