@@ -1,0 +1,22 @@
+"""The world: an image comes, keep ratios are chosen for it, and accuracy minus the price of compute is the reward.
+
+Importing this package registers `rlprune/KeepRatio-v0` with Gymnasium, for `gymnasium.make` and `gymnasium.make_vec`.
+"""
+
+import gymnasium
+
+from rlprune.envs.keep_ratio import KeepRatioEnv
+from rlprune.envs.sweep import Sweep, sweep
+from rlprune.envs.vector import KeepRatioVecEnv, KeepRatioVectorEnv
+from rlprune.envs.world import World
+
+__all__ = ["ENV_ID", "KeepRatioEnv", "KeepRatioVecEnv", "KeepRatioVectorEnv", "Sweep", "World", "sweep"]
+
+ENV_ID = "rlprune/KeepRatio-v0"
+
+if ENV_ID not in gymnasium.registry:
+    gymnasium.register(
+        ENV_ID,
+        entry_point="rlprune.envs.keep_ratio:KeepRatioEnv",
+        vector_entry_point="rlprune.envs.vector:KeepRatioVectorEnv",
+    )

@@ -1,4 +1,4 @@
-"""Training an elastic network so that its slices stay accurate: random profiles, and the original network as teacher."""
+"""Training an elastic network so that its slices stay accurate: random profiles, the original network as teacher."""
 
 from __future__ import annotations
 
@@ -51,9 +51,10 @@ def adapt(
 ) -> None:
     """Fine-tune an elastic network in place, so that any of its profiles predicts well.
 
-    Every step takes the largest profile, the smallest and some random ones (the sandwich rule: Yu & Huang, "Universally
-    Slimmable Networks", ICCV 2019), each learning from the labels and from the teacher's soft predictions (Hinton et al.,
-    "Distilling the Knowledge in a Neural Network", 2015). Before the first step the norms of every level are calibrated.
+    Every step takes the largest profile, the smallest and some random ones (the sandwich rule: Yu & Huang,
+    "Universally Slimmable Networks", ICCV 2019), each learning from the labels and from the teacher's soft predictions
+    (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015). Before the first step the norms of every
+    level are calibrated. The smallest profile drops no branch: what is left then would be hardly a network.
 
     Args:
         elastic: what is trained.
@@ -99,7 +100,7 @@ def distillation_loss(logits: Tensor, labels: Tensor, soft: Tensor, temperature:
         logits: of the student, float32 (B, classes).
         labels: int64 (B,).
         soft: the teacher's log-probabilities at this temperature, (B, classes).
-        temperature: divides the student's logits too; the divergence is scaled by its square, as gradients shrink by it.
+        temperature: divides the student's logits too; gradients shrink by its square, which is made good.
         weight: of the divergence, in [0, 1]; the cross-entropy has the rest.
     """
     hard = F.cross_entropy(logits, labels)
@@ -147,4 +148,5 @@ def calibrate(elastic: ElasticCNN, data: ImageSet, settings: TrainingSettings, n
 
 
 def _some_batches(n: int, batch_size: int, n_batches: int) -> Sequence[Tensor]:
-    return torch.arange(n).split(batch_size)[:n_batches]
+    batches: Sequence[Tensor] = torch.arange(n).split(batch_size)
+    return batches[:n_batches]

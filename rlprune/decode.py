@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,26 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
     return pixels, labels
 
 
+def read_images(paths: Sequence[Path], image_shape: Sequence[int]) -> Tensor:
+    """Read image files as a network takes them, scaled and cut to its size where they have another.
+
+    Args:
+        paths: the files, B of them.
+        image_shape: (C, H, W), with C = 1 or 3.
+
+    Returns:
+        uint8 (B, C, H, W).
+
+    Raises:
+        DataError: a file is missing or no image, or the network takes no square images, or other channels.
+    """
+    n_channels, height, width = image_shape
+    if height != width or n_channels not in (1, 3):
+        raise DataError(f"the network takes images of shape {tuple(image_shape)}; files become square grey or RGB ones")
+    mode = "L" if n_channels == 1 else "RGB"
+    return torch.from_numpy(np.stack([_pixels(str(path), path, height, mode) for path in paths]))
+
+
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     n_bytes = math.prod(shape)
     if n_bytes <= MEMORY_LIMIT:
@@ -93,19 +114,19 @@ def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
-def _pixels(name: str, item: Any, image_size: int | None) -> NDArray[np.uint8]:
-    """Turn an image in any form into uint8 (C, H, W) with one (grey) or three channels."""
+def _pixels(name: str, item: Any, image_size: int | None, wanted: str | None = None) -> NDArray[np.uint8]:
+    """Turn an image in any form into uint8 (C, H, W) with one (grey) or three channels, in the wanted mode if any."""
     if isinstance(item, Tensor):
         item = _image_of_tensor(name, item)
     try:
         with item if isinstance(item, Image.Image) else Image.open(item) as image:
             mode = image.mode
-            image = image.convert("L" if mode in ("1", "L") else "RGB")
+            image = image.convert(wanted or ("L" if mode in ("1", "L") else "RGB"))
     except Exception as error:
         raise DataError(f"{name} cannot be read as an image ({error}); replace or remove it") from error
     if mode[0] in "IF":
         raise DataError(f"{name} has pixels of mode {mode}; save it with 8 bits per channel, in grey or colour")
-    if image_size is not None:
+    if image_size is not None and image.size != (image_size, image_size):
         image = _resize(image, image_size)
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -97,9 +97,14 @@ class ElasticCNN(nn.Module):
         stem, body = graph.split_stem(network)
         example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
         graph.measure(body, graph.measure(stem, example[:1]))
-        groups, alone = find_groups(stem, body, example[:1], residual=residual)
         with torch.no_grad():
-            expected = copy.deepcopy(model).eval()(example)
+            expected = copy.deepcopy(model).eval()(example.clone())
+            if not _close(body(stem(example)), expected):
+                raise ModelError(
+                    f"the traced {type(model).__name__} gives other logits than the network itself; "
+                    "its forward may change views in place, or depend on the batch size"
+                )
+        groups, alone = find_groups(stem, body, example[:1], residual=residual)
 
         def build(chosen: Sequence[Group]) -> ElasticCNN:
             elastic = cls(
@@ -258,10 +263,11 @@ class ElasticCNN(nn.Module):
         Raises:
             ModelError: the network holds a layer or calls a function that cannot be stored without its code.
         """
-        plain = self.slice(self.full)
+        stem, body = self.slice(self.full)
+        assert isinstance(stem, fx.GraphModule) and isinstance(body, fx.GraphModule)
         return {
-            "stem": graph.to_json(plain.stem),
-            "body": graph.to_json(plain.body),
+            "stem": graph.to_json(stem),
+            "body": graph.to_json(body),
             "groups": [dataclasses.asdict(group) for group in self.groups],
             "left_alone": [dataclasses.asdict(item) for item in self.left_alone],
             "keep_ratios": self.keep_ratios,
@@ -286,7 +292,7 @@ class ElasticCNN(nn.Module):
                 round_to=description["round_to"],
                 left_alone=[LeftAlone(**item) for item in description["left_alone"]],
             ).eval()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except graph.MALFORMED as error:
             raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
 
     def _widths(self, group: Group) -> list[int]:
@@ -324,7 +330,7 @@ class ElasticCNN(nn.Module):
                     self._axis(node.target, "out", layer.out_features),
                 )
                 elastic = ElasticLinear(layer, in_axis, out_axis)
-            elif type(layer) in (nn.BatchNorm2d, nn.BatchNorm1d):
+            elif type(layer) is nn.BatchNorm2d or type(layer) is nn.BatchNorm1d:
                 consumed = consumed_by.get(node.target)
                 dropped = consumed is not None and node.name in self.groups[consumed].exits
                 axis = self._axis(node.target, "out", layer.num_features)
@@ -333,7 +339,7 @@ class ElasticCNN(nn.Module):
                 continue
             behind = norm_behind(self.body, node)
             if behind is not None:
-                consumed_by[behind.target] = elastic.in_axis.only_group
+                consumed_by[str(behind.target)] = elastic.in_axis.only_group
             graph.attach(self.body, node.target, elastic)
 
     def _axis(self, layer: str, side: str, size: int) -> Axis:
@@ -349,19 +355,19 @@ class ElasticCNN(nn.Module):
     @torch.no_grad()
     def _is_exact(self, images: Tensor, expected: Tensor) -> bool:
         """Whether full keep gives the expected logits, and narrow slices the same as masks."""
-
-        def close(a: Tensor, b: Tensor) -> bool:
-            return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp_min(1e-6))
-
         try:
             narrow, rng = self.uniform(0), torch.Generator().manual_seed(0)
             mixed = torch.stack([torch.randint(int(low), self.n_levels, (), generator=rng) for low in self.min_level])
-            return close(self(images, self.full), expected) and all(
-                close(self.slice(profile)(images), self(images, profile.expand(len(images), -1)))
+            return _close(self(images, self.full), expected) and all(
+                _close(self.slice(profile)(images), self(images, profile.expand(len(images), -1)))
                 for profile in (narrow, narrow.clamp_min(1), mixed)
             )
         except RuntimeError:  # a slice that does not even fit, such as after a view with a fixed number of channels
             return False
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp_min(1e-6))
 
 
 class _Pass(fx.Interpreter):

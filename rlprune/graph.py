@@ -7,8 +7,9 @@ import copy
 import inspect
 import math
 import operator
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -52,9 +53,14 @@ METHODS = frozenset(
     view_as reshape_as repeat pow sqrt rsqrt exp float type_as to""".split()
 )
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device"})
+# What a file that is no network may raise while one is built from it.
+MALFORMED = (
+    *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError),
+    *(RuntimeError, SyntaxError, MemoryError),
+)
 DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)}
 
-_OUT_OF_PLACE = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
+_OUT_OF_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
 _OUT_OF_PLACE |= {torch.relu_: torch.relu, torch.sigmoid_: torch.sigmoid}
 
 # Functions that training alone needs; traced in eval mode they return their first argument.
@@ -117,16 +123,22 @@ def trace(model: nn.Module) -> fx.GraphModule:
             )
         graph.erase_node(extra)
     network = fx.GraphModule(model, graph)
-    network.graph.eliminate_dead_code()
     _simplify(network)
+    network.graph.eliminate_dead_code()
     network.recompile()
     return network
 
 
 def _simplify(network: fx.GraphModule) -> None:
+    """Drop identities, and make in-place operations ordinary ones, whose results later nodes read for their inputs."""
+    before: set[fx.Node] = set()
+    for node in network.graph.nodes:
+        before.add(node)
+        if _is_in_place(network, node):
+            node.all_input_nodes[0].replace_all_uses_with(node, lambda user: user not in before)
     for layer in network.modules():
         if getattr(layer, "inplace", False):
-            layer.inplace = False
+            cast(Any, layer).inplace = False
     for node in network.graph.nodes:
         if node.kwargs.get("inplace", False):
             node.update_kwarg("inplace", False)
@@ -137,6 +149,14 @@ def _simplify(network: fx.GraphModule) -> None:
             node.target = _OUT_OF_PLACE.get(node.target, node.target)
         elif node.op == "call_method" and node.target.rstrip("_") in METHODS:
             node.target = node.target.rstrip("_")
+
+
+def _is_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    return bool(node.kwargs.get("inplace", False)) or node.target in _OUT_OF_PLACE
 
 
 def split_stem(network: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -306,31 +326,44 @@ def from_json(description: JSON) -> fx.GraphModule:
     """
     try:
         return _from_json(description)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except MALFORMED as error:
         raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
 
 
 def _from_json(description: JSON) -> fx.GraphModule:
     root = nn.Module()
+    for name in (*description["layers"], *description["tensors"]):
+        _check_name(name)
     for name, layer in description["layers"].items():
         arguments = {key: _decode(value, {}) for key, value in layer.items() if key != "type"}
         attach(root, name, _allowed(LAYERS, layer["type"], "layer")(**arguments))
     for name, tensor in description["tensors"].items():
         value = torch.zeros(tensor["shape"])
         attach(root, name, nn.Parameter(value) if tensor["trainable"] else value)
-    graph, nodes = fx.Graph(), {}
+    graph = fx.Graph()
+    nodes: dict[str, fx.Node] = {}
     for node in description["nodes"]:
         target, args = node["target"], _decode(node["args"], nodes)
+        for name in (node["name"], *node["kwargs"], *(target,) * (node["op"] in ("placeholder", "output"))):
+            _check_name(name)
         if node["op"] == "call_function":
             target = _allowed(FUNCTIONS, target, "function")
             if target is getattr and args[1] not in ATTRIBUTES:
                 raise ValueError(f"attribute {args[1]!r} is not allowed; allowed: {sorted(ATTRIBUTES)}")
         elif node["op"] == "call_method" and target not in METHODS:
             raise ValueError(f"method {target!r} is not allowed; allowed: {sorted(METHODS)}")
+        elif node["op"] in ("call_module", "get_attr"):
+            _allowed(description["layers" if node["op"] == "call_module" else "tensors"], target, node["op"])
         kwargs = {key: _decode(value, nodes) for key, value in node["kwargs"].items()}
         nodes[node["name"]] = graph.create_node(node["op"], target, args, kwargs, name=node["name"])
     graph.lint()
     return fx.GraphModule(root, graph).eval()
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is more than a dotted name: torch.fx writes names into Python code, which it then executes."""
+    if not re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII):
+        raise ValueError(f"name {name!r} is not allowed; names consist of letters, digits, underscores and dots")
 
 
 def _allowed(table: dict[str, Any], name: str, kind: str) -> Any:
@@ -343,9 +376,9 @@ def attach(root: nn.Module, name: str, value: nn.Module | Tensor) -> None:
     """Put a layer, parameter or buffer under a dotted name, making the modules on the way."""
     *parents, leaf = name.split(".")
     for parent in parents:
-        if not hasattr(root, parent):
+        if parent not in root._modules:
             root.add_module(parent, nn.Module())
-        root = getattr(root, parent)
+        root = root.get_submodule(parent)
     if isinstance(value, nn.Module):
         setattr(root, leaf, value)
     elif isinstance(value, nn.Parameter):

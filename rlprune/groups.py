@@ -19,7 +19,7 @@ from rlprune.errors import ModelError
 from rlprune.graph import alive_nodes
 
 _ADDITIONS = (operator.add, torch.add, "add")
-_NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
+_NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm2d, nn.BatchNorm1d)
 
 
 class Run(NamedTuple):
@@ -136,7 +136,7 @@ def _dense_layers(network: fx.GraphModule) -> Iterator[tuple[str, int]]:
     for node in network.graph.nodes:
         layer = network.get_submodule(node.target) if node.op == "call_module" else None
         if layer is not None and _is_dense(layer):
-            yield node.target, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+            yield node.target, _axis_size(layer, "out")
 
 
 def _is_dense(layer: nn.Module) -> bool:
@@ -174,7 +174,7 @@ def _why_not(
     """Why a group cannot be pruned here, or nothing if it can."""
     added = any(operation.startswith(("AddBackward", "SubBackward")) for *_, operation in items)
     if n_producers > 1 and added and not residual:
-        return "residual stream: pruned only on request (residual=True)"
+        return "residual stream: pruned only with residual=True"
     for layer, axis, positions, channels, operation in items:
         if operation.startswith("ConstantPad") or len(set(positions)) != len(positions):
             return f"its channels are shifted on the way ({operation or type(layer).__name__})"
@@ -209,7 +209,7 @@ def _axis_size(layer: nn.Module, axis: str) -> int:
         return layer.in_features if axis == "in" else layer.out_features
     if isinstance(layer, nn.Conv2d):
         return layer.in_channels if axis == "in" else layer.out_channels
-    assert isinstance(layer, _NORMS)
+    assert isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d)
     return layer.num_features
 
 
@@ -273,7 +273,7 @@ def _is_sum(node: fx.Node) -> bool:
 def norm_behind(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """The batch norm that is the only reader of a node, if there is one."""
     users = list(node.users)
-    if len(users) == 1 and users[0].op == "call_module" and type(body.get_submodule(users[0].target)) in _NORMS:
+    if len(users) == 1 and users[0].op == "call_module" and type(body.get_submodule(str(users[0].target))) in _NORMS:
         return users[0]
     return None
 

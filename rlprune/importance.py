@@ -17,7 +17,7 @@ from rlprune.layers import ElasticBatchNorm, ElasticLayer
 
 
 class GroupLayer(NamedTuple):
-    """A layer that holds a group's channels: on which axis, at which positions (P,), which channel each is (P,)."""
+    """A layer that holds a group's channels: on which axis, at which positions, and which channel each is."""
 
     layer: ElasticLayer
     axis: Literal["in", "out"]
@@ -34,6 +34,7 @@ def _weight_norm(layers: Sequence[GroupLayer], n_channels: int, order: int) -> T
     for layer, axis, positions, channels in layers:
         if isinstance(layer, ElasticBatchNorm):
             continue
+        assert isinstance(layer.weight, Tensor)
         weight = layer.weight.detach().transpose(0, 1) if axis == "in" else layer.weight.detach()
         norms = weight[positions].flatten(1).norm(p=order, dim=1)
         scores.index_add_(0, channels, norms / norms.mean().clamp_min(1e-12))
@@ -41,7 +42,7 @@ def _weight_norm(layers: Sequence[GroupLayer], n_channels: int, order: int) -> T
 
 
 def l1(layers: Sequence[GroupLayer], n_channels: int) -> Tensor:
-    """Sum of absolute weights (Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017), over the whole group."""
+    """Sum of absolute weights over the whole group (Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017)."""
     return _weight_norm(layers, n_channels, 1)
 
 

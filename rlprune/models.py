@@ -120,7 +120,7 @@ _VGG16 = tuple(
 )
 # M-CifarNet of Gao et al. 2019, "Dynamic Channel Pruning: Feature Boosting and Suppression".
 _M_CIFARNET = ((64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (192, 2), (192, 1), (192, 1))
-_DIGITS_CNN = ((32, 1), (64, 1), _POOL, (64, 1), (128, 1), _POOL, (128, 1))
+_DIGITS_CNN = ((16, 1), _POOL, (64, 1), (64, 1), _POOL, (128, 1), (128, 1))
 
 _BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     **{f"resnet{6 * n + 2}": partial(ResNet, n) for n in (3, 5, 7, 9, 18)},

@@ -41,7 +41,6 @@ def pretrain(
 
         return step
 
-    torch.manual_seed(settings.seed)
     fit(model, data, settings, make_step, checkpoint=checkpoint, log=log, label="pretrain")
 
 

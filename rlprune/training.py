@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from rlprune.data import ImageSet, augment, normalise
 from rlprune.errors import RLPruneError
@@ -114,6 +114,7 @@ def fit(
     with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
             network.train()
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global one
             totals: dict[str, float] = {}
             for images, labels in _batches(data, settings, generator, memory_format):
                 optimizer.zero_grad(set_to_none=True)
@@ -126,7 +127,7 @@ def fit(
             network.eval()
             progress.set_postfix({key: f"{value:.3f}" for key, value in totals.items()})
             if log is not None:
-                log((epoch + 1) * len(data), totals | {"learning_rate": schedule.get_last_lr()[0]})
+                log((epoch + 1) * len(data), totals | {"learning_rate": float(schedule.get_last_lr()[0])})
             if checkpoint is not None:
                 _save(checkpoint, state, generator, settings, epoch + 1)
     network.eval()

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the networks of these tests are too small to share, and workers run side by side
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,41 @@
+# Two targets do everything from nothing: `make demo` and `make test`. Both make .venv if it is not there.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/pip --disable-pip-version-check
+# Strict editable installs link every file, so that mypy finds rlprune.envs and rlprune.agents; new files need a new link.
+INSTALL := $(PIP) install --quiet --constraint constraints.txt --config-settings editable_mode=strict --editable
+SOURCES := pyproject.toml constraints.txt $(wildcard rlprune/*.py envs/*.py agents/*.py)
+ROOT := $(CURDIR)
+
+.PHONY: demo test lint types unit clean
+
+demo: $(VENV)/demo
+	$(VENV)/bin/rlprune demo
+
+test: lint types unit
+
+lint: $(VENV)/test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/test
+	cd $(VENV) && bin/mypy --package rlprune --config-file $(ROOT)/pyproject.toml --cache-dir $(ROOT)/.mypy_cache
+
+# One thread for each of two test processes: two threads in each would fight over two cores.
+unit: $(VENV)/test
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist loadscope
+
+$(VENV)/demo: $(SOURCES)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[demo,plots]'
+	touch $@
+
+$(VENV)/test: $(SOURCES)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[data,demo,dev,onnx,plots]'
+	$(PIP) install --quiet --no-deps --constraint constraints.txt torchvision
+	touch $@ $(VENV)/demo
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

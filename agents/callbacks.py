@@ -1,0 +1,181 @@
+"""What happens beside training: figures for TensorBoard, checkpoints, the validation sweep that keeps the best policy.
+
+| key | meaning |
+|---|---|
+| `rollout/ep_rew_mean`, `rollout/ep_len_mean` | Stable-Baselines3's: reward and decisions per image, last episodes |
+| `train/*`, `time/*` | Stable-Baselines3's: losses, entropy, clipping, learning rate; speed |
+| `policy/accuracy` | share of right answers since the last rollout (with exploration, on the policy split) |
+| `policy/active_params`, `policy/active_macs` | mean per image, over the dense network's; every pass and the policy |
+| `policy/passes` | mean passes per image |
+| `policy/distinct_profiles` | different profiles chosen since the last rollout |
+| `keep/GROUP` | mean keep ratio chosen for a channel group |
+| `validation/reward` | mean reward of one deterministic sweep over the validation split; the best one is kept |
+| `validation/accuracy`, `.../active_params`, `.../active_macs`, `.../passes`, `.../distinct_profiles` | of that sweep |
+| `validation/easy_and_hard` | picture: images the policy spends least and most on, with what it spends |
+| `hparams` | all settings, beside the last validation sweep |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HParam, Image
+from tqdm import tqdm
+
+from rlprune.envs.sweep import Sweep, sweep
+from rlprune.envs.world import World
+from rlprune.files import atomic_write
+from rlprune.report import spending_strip
+
+
+class ProgressCallback(BaseCallback):
+    """A progress bar over environment steps that also counts those of an earlier, interrupted run."""
+
+    def __init__(self, total_steps: int) -> None:
+        super().__init__()
+        self.total_steps = total_steps
+
+    def _on_training_start(self) -> None:
+        self.bar = tqdm(total=self.total_steps, initial=self.num_timesteps, desc="train", unit="step")
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.bar.update(min(self.num_timesteps, self.total_steps) - self.bar.n)
+
+    def _on_training_end(self) -> None:
+        self.bar.close()
+
+
+class FiguresCallback(BaseCallback):
+    """Logs what the policy does, averaged over each rollout."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def _on_rollout_start(self) -> None:
+        self.infos: list[dict[str, Any]] = []
+        self.n_done, self.n_correct, self.n_passes = 0, 0.0, 0
+
+    def _on_step(self) -> bool:
+        infos, dones = self.locals["infos"], self.locals["dones"]
+        self.infos += infos
+        for info in (info for info, done in zip(infos, dones, strict=True) if done):
+            self.n_done += 1
+            self.n_correct += info["accuracy"]
+            self.n_passes += info["passes"]
+        return True
+
+    def _on_rollout_end(self) -> None:
+        ratios = np.stack([info["keep_ratios"] for info in self.infos])
+        ratios = ratios[~np.isnan(ratios[:, 0])]
+        for group, ratio in zip(self.world.network.groups, ratios.mean(0), strict=True):
+            self.logger.record(f"keep/{group.name}", float(ratio))
+        self.logger.record("policy/distinct_profiles", len(np.unique(ratios, axis=0)))
+        if self.n_done:
+            for key in ("active_params", "active_macs"):
+                self.logger.record(f"policy/{key}", sum(info[key] for info in self.infos) / self.n_done)
+            self.logger.record("policy/accuracy", self.n_correct / self.n_done)
+            self.logger.record("policy/passes", self.n_passes / self.n_done)
+
+
+class ValidationCallback(BaseCallback):
+    """Sweeps the validation split at intervals and hands the policy on whenever it is better than ever before.
+
+    Args:
+        world: the validation images under the same rules.
+        every: environment steps between sweeps.
+        settings: shown as hyperparameters.
+        best: mean reward of the best sweep of an earlier, interrupted run.
+        keep: called with the sweep's figures after a better one.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        every: int,
+        settings: dict[str, Any],
+        best: float,
+        keep: Callable[[dict[str, float]], None],
+    ) -> None:
+        super().__init__()
+        self.world, self.every, self.settings, self.best, self.keep = world, every, settings, best, keep
+
+    def _on_training_start(self) -> None:
+        self.next = self.num_timesteps + self.every
+        shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self.settings.items()}
+        metrics = {"validation/reward": 0.0, "validation/accuracy": 0.0, "validation/active_macs": 0.0}
+        self.logger.record("hparams", HParam(shown, metrics), exclude=("stdout", "log", "json", "csv"))
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.num_timesteps >= self.next:
+            self.next += self.every
+            self.measure()
+
+    def _on_training_end(self) -> None:
+        self.measure()
+        self.logger.dump(self.num_timesteps)
+
+    def measure(self) -> None:
+        """Sweep, log, and keep the policy if it is the best so far."""
+        result = sweep(self.world, lambda seen: self.model.predict(seen, deterministic=True)[0])
+        figures = result.summary()
+        for key, value in figures.items():
+            self.logger.record(f"validation/{key}", value)
+        picture = Image(easy_and_hard(self.world, result), "HWC")
+        self.logger.record("validation/easy_and_hard", picture, exclude=("stdout", "log", "json", "csv"))
+        if figures["reward"] > self.best:
+            self.best = figures["reward"]
+            self.keep(figures)
+
+
+class CheckpointCallback(BaseCallback):
+    """Saves the agent whole, so that an interrupted run can go on; a kill while saving leaves the file before.
+
+    Args:
+        path: Stable-Baselines3's zip. It unpickles on loading, so it is for one's own runs only.
+        every: environment steps between two.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__()
+        self.path, self.every = path, every
+
+    def _on_training_start(self) -> None:
+        self.next = self.num_timesteps + self.every
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= self.next:  # here, because the last rollout has been learnt from by now
+            self.next += self.every
+            self.save()
+
+    def _on_training_end(self) -> None:
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        with atomic_write(self.path) as path:
+            self.model.save(path)
+
+
+def easy_and_hard(world: World, result: Sweep, n: int = 8) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A picture of the images that the policy spent least and most on, uint8 (H, W, 3)."""
+    order = torch.argsort(result.macs, stable=True)
+    rows = [
+        spending_strip(world.data.images[part], result.macs[part], result.correct[part])
+        for part in (order[:n], order[-n:])
+    ]
+    return np.concatenate(rows, axis=0)

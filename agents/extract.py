@@ -1,0 +1,61 @@
+"""From a Stable-Baselines3 agent to a policy of plain tensors."""
+
+from __future__ import annotations
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from rlprune.actions import MAX_PROFILES, sorted_codebook
+from rlprune.envs.sweep import sweep
+from rlprune.envs.world import World
+from rlprune.errors import RLPruneError
+from rlprune.policy import Policy
+
+
+def layer_sizes(agent: BaseAlgorithm) -> tuple[list[nn.Linear], str]:
+    """The linear layers that lead from observations to actions, and the activation between them.
+
+    Raises:
+        RLPruneError: the agent's policy is not a plain actor-critic with linear layers.
+    """
+    policy = agent.policy
+    if not isinstance(policy, ActorCriticPolicy) or not isinstance(policy.action_net, nn.Linear):
+        raise RLPruneError(
+            f"a {type(agent).__name__} with {type(policy).__name__} cannot be exported; "
+            "train with PPO or A2C and 'MlpPolicy'"
+        )
+    layers = [layer for layer in policy.mlp_extractor.policy_net if isinstance(layer, nn.Linear)]
+    return [*layers, policy.action_net], policy.activation_fn.__name__
+
+
+def extract_policy(agent: BaseAlgorithm, world: World, codebook: Tensor | None = None) -> Policy:
+    """Copy what an agent has learnt into a `Policy`.
+
+    Args:
+        agent: PPO or A2C with 'MlpPolicy', trained on an environment of this world.
+        world: what it was trained on.
+        codebook: int64 (K, G), the profiles to deploy; the world's own if None, or for a policy over levels or ratios
+            the ones it uses most on the world's images.
+
+    Raises:
+        RLPruneError: the agent is of another kind.
+    """
+    layers, activation = layer_sizes(agent)
+    if codebook is None:
+        codebook = world.actions.codebook if world.actions.kind == "profiles" else boil_down(agent, world)
+    assert codebook is not None
+    sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
+    policy = Policy(sizes, activation, world.observer, world.actions, codebook)
+    targets = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
+    for target, source in zip(targets, layers, strict=True):
+        target.load_state_dict({name: value.cpu() for name, value in source.state_dict().items()})
+    return policy.eval()
+
+
+def boil_down(agent: BaseAlgorithm, world: World, n_profiles: int = MAX_PROFILES) -> Tensor:
+    """The profiles that an agent chooses most often on a world's images: int64 (K, G), K <= n_profiles."""
+    levels = sweep(world, lambda seen: agent.predict(seen, deterministic=True)[0]).levels.flatten(0, 1)
+    profiles, counts = levels[levels[:, 0] >= 0].unique(dim=0, return_counts=True)
+    return sorted_codebook(profiles[torch.argsort(counts, descending=True)[:n_profiles]], world.cost)

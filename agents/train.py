@@ -1,0 +1,193 @@
+"""Training the policy: PPO on the batched environment, resumable, the best one on the validation split kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecMonitor
+from torch import Tensor
+
+from rlprune.actions import ActionKind, Actions, uniform_codebook
+from rlprune.agents.callbacks import CheckpointCallback, FiguresCallback, ProgressCallback, ValidationCallback
+from rlprune.agents.extract import extract_policy
+from rlprune.bundle import load_policy, save_policy
+from rlprune.cost import Cost
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.envs.vector import KeepRatioVecEnv
+from rlprune.envs.world import World
+from rlprune.errors import RLPruneError
+from rlprune.files import write_json
+from rlprune.observation import Observer
+from rlprune.policy import Policy
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """What the policy is trained for, and how."""
+
+    penalty: float = 0.3
+    """Price of compute (lambda): what running the whole network once costs, in units of a right answer."""
+    cost: str = "macs"
+    """What is paid for: macs or params."""
+    action: ActionKind = "profiles"
+    """What the policy chooses: profiles of a codebook, levels of every group, or ratios of every group."""
+    max_passes: int = 2
+    """How often an image may be looked at, 1 to 3; with more than 1, the policy may accept or choose again."""
+    pool: int = 2
+    """The stem's features are averaged over a grid of this many cells per side."""
+    control_variate: bool = True
+    """Subtract the whole network's own correctness from the reward: less noise, same optimum."""
+    total_steps: int = 200_000
+    """Environment steps, a decision each."""
+    n_envs: int = 256
+    """Images decided on at once."""
+    n_steps: int = 8
+    """Steps of each environment per rollout."""
+    batch_size: int = 512
+    """Decisions per gradient step."""
+    n_epochs: int = 4
+    """Passes over each rollout."""
+    learning_rate: float = 1e-3
+    """Of Adam; falls linearly to zero."""
+    entropy: float = 0.005
+    """Bonus for undecided policies, which keeps exploration alive."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the policy's hidden layers."""
+    validate_every: int = 20_000
+    """Environment steps between validation sweeps, and between checkpoints."""
+    seed: int = 0
+    """Fixes initial weights, exploration and the order of images."""
+
+    def __post_init__(self) -> None:
+        rollout = self.n_envs * self.n_steps
+        if min(self.total_steps, self.n_envs, self.n_steps, self.n_epochs, self.validate_every) < 1:
+            raise RLPruneError("total_steps, n_envs, n_steps, n_epochs and validate_every must be 1 or more")
+        if self.batch_size < 2 or rollout % self.batch_size:
+            raise RLPruneError(
+                f"batch_size={self.batch_size} must be at least 2 and divide n_envs * n_steps = {rollout}"
+            )
+
+
+def train_policy(
+    elastic: ElasticCNN,
+    data: ImageSet,
+    validation: ImageSet,
+    folder: Path,
+    settings: PolicySettings | None = None,
+    *,
+    codebook: Tensor | None = None,
+    resume: bool = False,
+    ppo: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Policy:
+    """Learn which profile each image needs.
+
+    Args:
+        elastic: the adapted network; its weights do not change.
+        data: images that did not train it.
+        validation: further images, on which the best policy is chosen.
+        folder: gets TensorBoard's event files, the checkpoint, and the best policy so far in `policy/`.
+        settings: what for and how; the defaults if None.
+        codebook: int64 (K, G) profiles, cheapest first; uniform ones if None. For `profiles` only.
+        resume: go on from the folder's checkpoint instead of starting anew.
+        ppo: further arguments of Stable-Baselines3's PPO; they go before the settings.
+        progress: show a progress bar.
+
+    Returns:
+        The best policy on the validation split.
+
+    Raises:
+        RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or settings that
+            cannot be.
+    """
+    settings = PolicySettings() if settings is None else settings
+    checkpoint, notes = folder / "checkpoint.zip", folder / "settings.json"
+    described = json.loads(json.dumps(asdict(settings) | {"ppo": repr(ppo or {})}))
+    _check_folder(checkpoint, notes, described, resume)
+    if codebook is None and settings.action == "profiles":
+        codebook = uniform_codebook(elastic, Cost(elastic))
+    observer = Observer.fit(elastic, data, max_passes=settings.max_passes, pool=settings.pool)
+    actions = Actions.of(elastic, settings.action, codebook, settings.max_passes)
+    worlds = [
+        World(
+            elastic,
+            images,
+            action=settings.action,
+            codebook=codebook,
+            max_passes=settings.max_passes,
+            penalty=settings.penalty,
+            cost=settings.cost,
+            control_variate=settings.control_variate,
+            policy_cost=_decision_cost((observer.size, *settings.hidden, actions.n_outputs)),
+            observer=observer,
+        )
+        for images in (data, validation)
+    ]
+    env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
+    resumed = resume and checkpoint.exists()
+    if resumed:
+        agent = PPO.load(checkpoint, env=env, device="cpu")
+        kept = folder / "policy"
+        best = load_policy(kept).about["validation"]["reward"] if kept.exists() else -float("inf")
+    else:
+        agent = _agent(env, settings, ppo or {})
+        best = -float("inf")
+        write_json(notes, described)
+    agent.set_logger(configure(str(folder), ["tensorboard"]))
+
+    def keep(figures: dict[str, float]) -> None:
+        about = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
+        save_policy(folder / "policy", extract_policy(agent, worlds[0]), about)
+
+    callbacks = [
+        FiguresCallback(worlds[0]),
+        ValidationCallback(worlds[1], settings.validate_every, described, best, keep),
+        CheckpointCallback(checkpoint, settings.validate_every),
+        *([ProgressCallback(settings.total_steps)] if progress else []),
+    ]
+    remaining = settings.total_steps - agent.num_timesteps
+    if remaining > 0:
+        agent.learn(remaining, CallbackList(callbacks), reset_num_timesteps=not resumed)
+    return load_policy(folder / "policy").policy
+
+
+def _check_folder(checkpoint: Path, notes: Path, described: Any, resume: bool) -> None:
+    if not checkpoint.exists():
+        return
+    if not resume:
+        raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
+    before = json.loads(notes.read_text()) if notes.exists() else None
+    if before != described:
+        changed = [key for key in described if before is None or before.get(key) != described[key]]
+        raise RLPruneError(f"{checkpoint} was trained under other settings ({', '.join(changed)}); go back to those")
+
+
+def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
+    """Parameters and multiply-adds of linear layers between these widths."""
+    weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
+    return weights + sum(sizes[1:]), weights
+
+
+def _agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) -> PPO:
+    arguments: dict[str, Any] = {
+        "learning_rate": lambda left: settings.learning_rate * left,
+        "n_steps": settings.n_steps,
+        "batch_size": settings.batch_size,
+        "n_epochs": settings.n_epochs,
+        "gamma": 1.0,  # episodes have one to three steps; the reward is their plain sum
+        "ent_coef": settings.entropy,
+        "policy_kwargs": {"net_arch": list(settings.hidden)},
+        "stats_window_size": max(100, settings.n_envs * settings.n_steps),
+        "seed": settings.seed,
+        "device": "cpu",
+    }
+    return PPO("MlpPolicy", env, **(arguments | ppo))

@@ -1,0 +1,172 @@
+"""One image at a time: the Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlprune.actions import ActionKind
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.envs.world import Episodes, Outcome, World
+from rlprune.errors import RLPruneError
+from rlprune.observation import Observer
+
+
+class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
+    """Choose the keep ratio of every channel group of a CNN for one image.
+
+    ## Description
+    A pretrained network can run with any share of its channels. Each episode shows one image; each step chooses how
+    much of the network it runs through. Right answers are worth 1, compute has a price.
+
+    ## Action space
+    | `action` | space | meaning |
+    |---|---|---|
+    | `levels` | `MultiDiscrete` | for each group a keep level, counted from the lowest that the group may have |
+    | `ratios` | `Box(-1, 1)` | for each group a keep ratio, from the lowest (-1) to all (1); the nearest level counts |
+    | `profiles` | `Discrete` | one profile of the codebook, which holds a level for every group |
+
+    With `max_passes` > 1 the agent may look twice. An action then also says whether the prediction at hand is
+    accepted: one more entry for `levels` (0 no, 1 yes) and `ratios` (above 0 is yes), one more value for `profiles`
+    (the last). Before the first pass there is nothing to accept, so that part is ignored; for `profiles` it means 0.
+
+    ## Observation space
+    `Box`, float32 (D,):
+    | entries | what | min | max |
+    |---|---|---|---|
+    | F * pool * pool | stem features (F channels) averaged over pool x pool cells, standardised, clipped | -10 | 10 |
+    | min(classes, 10) | the last pass's largest class probabilities, falling; 0 before the first | 0 | 1 |
+    | 1 | their entropy over its maximum; 0 before the first pass | 0 | 1 |
+    | 1 | margin between the two largest; 0 before the first pass | 0 | 1 |
+    | 1 | multiply-adds of the passes so far over the dense network's, over 2 * `max_passes` | 0 | 1 |
+    | 1 | passes so far over `max_passes` | 0 | 1 |
+
+    ## Rewards
+    Every step costs `penalty * active / total`: what it ran, every pass and the policy included, over the dense
+    network's parameters or multiply-adds. The last step adds 1 if the prediction is right; with `control_variate`,
+    minus 1 if the whole network is right on that image. That does not depend on the action: less noise, same optimum.
+
+    ## Starting state
+    An image drawn uniformly with the environment's generator; `reset(options={"image": 7})` takes number 7.
+
+    ## Episode end
+    `terminated` when a prediction is accepted or `max_passes` passes are made; `truncated` never. Discount with 1.
+
+    ## Information
+    `image`, `label`, `prediction`, `accuracy` (0 or 1, of the prediction that stands), `active_params` and
+    `active_macs` (of this step, over the dense network's), `passes`, `keep_ratios` (per group; NaN if it accepted).
+
+    Args:
+        network: the elastic network; used in eval mode.
+        data: images that did not train it.
+        action: kind of the action space.
+        codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
+        max_passes: 1 to 3.
+        penalty: price of compute, λ >= 0.
+        cost: what is paid for: `params` or `macs`.
+        control_variate: subtract the whole network's own correctness from the reward.
+        policy_cost: parameters and multiply-adds of one decision, paid for at every step.
+        observer: what builds observations; fitted to `data` if None.
+        pool: cells per side of the grid that stem features are averaged over, if there is no observer.
+
+    ## Version history
+    - v0: initial release.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it as an instance attribute)
+
+    def __init__(
+        self,
+        network: ElasticCNN,
+        data: ImageSet,
+        *,
+        action: ActionKind = "levels",
+        codebook: Tensor | Sequence[Sequence[int]] | None = None,
+        max_passes: int = 1,
+        penalty: float = 0.3,
+        cost: str = "macs",
+        control_variate: bool = False,
+        policy_cost: tuple[int, int] = (0, 0),
+        observer: Observer | None = None,
+        pool: int = 2,
+    ) -> None:
+        self.world = World(
+            network,
+            data,
+            action=action,
+            codebook=codebook,
+            max_passes=max_passes,
+            penalty=penalty,
+            cost=cost,
+            control_variate=control_variate,
+            policy_cost=policy_cost,
+            observer=observer,
+            pool=pool,
+        )
+        self.observation_space = self.world.observation_space
+        self.action_space = self.world.action_space
+        self._episode: Episodes | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode with a new image.
+
+        Args:
+            seed: of the generator that draws images.
+            options: `{"image": index}` names the image.
+
+        Raises:
+            RLPruneError: no such image.
+        """
+        super().reset(seed=seed)
+        n_images = len(self.world.data)
+        image = int(self.np_random.integers(n_images)) if not options else options.get("image", None)
+        if not isinstance(image, int | np.integer) or not 0 <= image < n_images:
+            raise RLPruneError(
+                f"options={options}: allowed is {{'image': index}} with an index from 0 to {n_images - 1}"
+            )
+        self._episode = self.world.begin(torch.tensor([int(image)]))
+        label = int(self.world.data.labels[image])
+        return self.world.observe(self._episode)[0], {"image": int(image), "label": label}
+
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Run the network as the action says, or accept the prediction at hand."""
+        if self._episode is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step(), also after an episode has ended")
+        episode = self._episode
+        outcome = self.world.step(episode, np.asarray(action)[None])
+        terminated = bool(outcome.done[0])
+        if terminated:
+            self._episode = None
+        return (
+            self.world.observe(episode)[0],
+            float(outcome.rewards[0]),
+            terminated,
+            False,
+            information(self.world, episode, outcome)[0],
+        )
+
+
+def information(world: World, episodes: Episodes, outcome: Outcome) -> list[dict[str, Any]]:
+    """What `info` says of every episode after a step."""
+    ratios = torch.tensor(world.network.keep_ratios)[outcome.levels.clamp_min(0)]
+    ratios = torch.where(outcome.levels >= 0, ratios, torch.nan)
+    columns = {
+        "image": episodes.images.tolist(),
+        "label": world.data.labels[episodes.images].tolist(),
+        "prediction": outcome.predictions.tolist(),
+        "accuracy": outcome.correct.float().tolist(),
+        "active_params": outcome.params.tolist(),
+        "active_macs": outcome.macs.tolist(),
+        "passes": outcome.passes.tolist(),
+        "keep_ratios": list(ratios.numpy()),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,76 @@
+"""Every image of a world once, under a fixed way of deciding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlprune.envs.world import World
+
+Decide = Callable[[NDArray], NDArray]  # type: ignore[type-arg]
+"""Observations float32 (n, D) -> actions (n,) or (n, entries)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What became of each of N images.
+
+    Attributes:
+        rewards: summed over the episode, float32 (N,).
+        correct: bool (N,).
+        params: active parameters over the dense network's, summed over the episode, (N,).
+        macs: multiply-adds likewise.
+        passes: int64 (N,).
+        levels: of every pass, int64 (N, max_passes, G); -1 where there was none.
+    """
+
+    rewards: Tensor
+    correct: Tensor
+    params: Tensor
+    macs: Tensor
+    passes: Tensor
+    levels: Tensor
+
+    @property
+    def n_distinct(self) -> int:
+        """How many different profiles were run."""
+        rows = self.levels.flatten(0, 1)
+        return len(rows[rows[:, 0] >= 0].unique(dim=0))
+
+    def summary(self) -> dict[str, float]:
+        """Means over the images, and the number of distinct profiles."""
+        return {
+            "reward": self.rewards.mean().item(),
+            "accuracy": self.correct.float().mean().item(),
+            "active_params": self.params.mean().item(),
+            "active_macs": self.macs.mean().item(),
+            "passes": self.passes.float().mean().item(),
+            "distinct_profiles": float(self.n_distinct),
+        }
+
+
+def sweep(world: World, decide: Decide) -> Sweep:
+    """Let `decide` act on every image of the world, all at once; nothing is random."""
+    n_images, max_passes = len(world.data), world.actions.max_passes
+    episodes = world.begin(torch.arange(n_images))
+    rewards, params, macs = torch.zeros(3, n_images)
+    correct = torch.zeros(n_images, dtype=torch.bool)
+    levels = torch.full((n_images, max_passes, world.network.n_groups), -1)
+    running = torch.arange(n_images)
+    for n_pass in range(max_passes):
+        part = episodes.take(running)
+        outcome = world.step(part, decide(world.observe(part)))
+        episodes.replace(running, part)
+        rewards[running] += outcome.rewards
+        params[running] += outcome.params
+        macs[running] += outcome.macs
+        correct[running] = outcome.correct
+        levels[running, n_pass] = outcome.levels
+        running = running[~outcome.done]
+        if not len(running):
+            break
+    return Sweep(rewards, correct, params, macs, episodes.passes, levels)

@@ -1,0 +1,243 @@
+"""The rules of the world, for any number of episodes at once; the environments are thin shells around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlprune.actions import ActionKind, Actions, uniform_codebook
+from rlprune.cost import KINDS, Compute, Cost
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.observation import Observer
+
+_MEMORY_LIMIT = 2**30
+_CHUNK = 512
+
+
+class Remembered:
+    """A table whose rows are computed when they are first asked for.
+
+    Args:
+        n_rows: of the table.
+        width: of a row.
+        compute: rows int64 (B,) -> values float32 (B, width).
+        remember: False computes anew each time, as does a table over 1 GiB.
+    """
+
+    def __init__(self, n_rows: int, width: int, compute: Callable[[Tensor], Tensor], remember: bool) -> None:
+        self._compute = compute
+        self._remember = remember and n_rows * width * 4 <= _MEMORY_LIMIT
+        if self._remember:
+            self._table = torch.zeros(n_rows, width)
+            self._known = torch.zeros(n_rows, dtype=torch.bool)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Values of some rows, float32 (B, width)."""
+        if not self._remember:
+            return self._in_chunks(rows)
+        missing = rows[~self._known[rows]].unique()
+        if len(missing):
+            self._table[missing] = self._in_chunks(missing)
+            self._known[missing] = True
+        return self._table[rows]
+
+    def _in_chunks(self, rows: Tensor) -> Tensor:
+        return torch.cat([self._compute(part) for part in rows.split(_CHUNK)])
+
+
+@dataclass(eq=False)
+class Episodes:
+    """The state of n episodes; every tensor has n rows.
+
+    Attributes:
+        images: index of each episode's image.
+        passes: made so far.
+        logits: of the last pass, (n, classes).
+        macs: multiply-adds of the passes so far.
+    """
+
+    images: Tensor
+    passes: Tensor
+    logits: Tensor
+    macs: Tensor
+
+    def take(self, rows: Tensor) -> Episodes:
+        """A copy of some rows."""
+        return Episodes(self.images[rows], self.passes[rows], self.logits[rows], self.macs[rows])
+
+    def replace(self, rows: Tensor, fresh: Episodes) -> None:
+        """Put fresh episodes into some rows."""
+        for name in ("images", "passes", "logits", "macs"):
+            getattr(self, name)[rows] = getattr(fresh, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a step did to n episodes; every tensor has n rows.
+
+    Attributes:
+        rewards: float32.
+        done: whether the episode is over.
+        correct: whether the prediction that stands now is right.
+        predictions: its class, int64.
+        params: active parameters of this step over the dense network's.
+        macs: multiply-adds likewise.
+        levels: the levels chosen, int64 (n, G); -1 where the last prediction was accepted.
+        passes: made so far.
+    """
+
+    rewards: Tensor
+    done: Tensor
+    correct: Tensor
+    predictions: Tensor
+    params: Tensor
+    macs: Tensor
+    levels: Tensor
+    passes: Tensor
+
+
+class World:
+    """Images, a network that can be pruned for each of them, and what that is worth.
+
+    The arguments are those of `KeepRatioEnv`, which documents them.
+    """
+
+    def __init__(
+        self,
+        network: ElasticCNN,
+        data: ImageSet,
+        *,
+        action: ActionKind = "levels",
+        codebook: Tensor | Sequence[Sequence[int]] | None = None,
+        max_passes: int = 1,
+        penalty: float = 0.3,
+        cost: str = "macs",
+        control_variate: bool = False,
+        policy_cost: tuple[int, int] = (0, 0),
+        observer: Observer | None = None,
+        pool: int = 2,
+    ) -> None:
+        if cost not in KINDS:
+            raise RLPruneError(f"cost kind {cost!r} is unknown; allowed: {', '.join(KINDS)}")
+        if not penalty >= 0:
+            raise RLPruneError(f"penalty is {penalty}; a number of 0 or more is needed")
+        if not len(data):
+            raise RLPruneError("the image set is empty; an environment needs at least one image")
+        self.network, self.data = network.eval(), data
+        self.penalty, self.cost_kind, self.control_variate = penalty, cost, control_variate
+        self.cost = Cost(network)
+        if action == "profiles" and codebook is None:
+            codebook = uniform_codebook(network, self.cost)
+        self.actions = Actions.of(network, action, codebook, max_passes)
+        self.observer = observer or Observer.fit(network, data, max_passes=max_passes, pool=pool)
+        if self.observer.max_passes != max_passes:
+            raise RLPruneError(
+                f"the observer is for {self.observer.max_passes} passes, the environment for {max_passes}"
+            )
+        self._policy_cost = Compute(*(torch.tensor(amount) for amount in policy_cost))
+        self._features = Remembered(len(data), len(self.observer.mean), self._compute_features, remember=True)
+        by_profile = self.actions.kind == "profiles"
+        n_profiles = len(self.actions.codebook) if by_profile and self.actions.codebook is not None else 1
+        n_rows = len(data) * n_profiles
+        self._logits = Remembered(n_rows, len(data.classes), self._compute_logits, remember=by_profile)
+        self._dense = Remembered(len(data), len(data.classes), self._compute_dense, remember=True)
+
+    @property
+    def observation_space(self) -> spaces.Box[np.float32]:
+        """What the agent sees; `rlprune.observation.Observer` lists the entries."""
+        return spaces.Box(self.observer.low.numpy(), self.observer.high.numpy(), dtype=np.float32)
+
+    @property
+    def action_space(self) -> spaces.Space[NDArray[np.int64]] | spaces.Space[NDArray[np.float32]] | spaces.Discrete:
+        """What the agent may do; `rlprune.actions.Actions` says what it means."""
+        choices = self.actions.n_choices
+        if self.actions.kind == "profiles":
+            return spaces.Discrete(choices[0])
+        if self.actions.kind == "levels":
+            return spaces.MultiDiscrete(np.array(choices))
+        return spaces.Box(-1.0, 1.0, (self.actions.n_outputs,), np.float32)
+
+    def begin(self, images: Tensor) -> Episodes:
+        """Start an episode for each image index, int64 (n,)."""
+        n = len(images)
+        n_classes = len(self.data.classes)
+        return Episodes(
+            images.clone(), torch.zeros(n, dtype=torch.int64), torch.zeros(n, n_classes), self.cost.stem.macs.repeat(n)
+        )
+
+    def observe(self, episodes: Episodes) -> NDArray[np.float32]:
+        """What the agent sees of each episode, float32 (n, D)."""
+        spent = episodes.macs / self.cost.dense.macs
+        features = self._features(episodes.images)
+        observations = self.observer.observe(features, episodes.logits, episodes.passes, spent)
+        return observations.numpy()
+
+    def step(self, episodes: Episodes, actions: NDArray[np.int64] | NDArray[np.float32]) -> Outcome:
+        """Run what the actions choose, or accept, and pay for it; the episodes change in place.
+
+        Args:
+            episodes: n of them, none over yet.
+            actions: (n,) for a discrete space, else (n, entries).
+        """
+        raw = torch.as_tensor(actions).reshape(len(episodes.images), -1)
+        levels, accept = self.actions.decode(raw)
+        accept = accept & (episodes.passes > 0)
+        runs = (~accept).nonzero().flatten()
+        compute = self._run(episodes, runs, levels[runs], raw[runs])
+        params = self._policy_cost.params.repeat(len(raw)).index_add(0, runs, compute.params)
+        macs = self._policy_cost.macs.repeat(len(raw)).index_add(0, runs, compute.macs)
+        done = accept | (episodes.passes >= self.actions.max_passes)
+        predictions = episodes.logits.argmax(1)
+        correct = predictions == self.data.labels[episodes.images]
+        shares = Compute(params / self.cost.dense.params, macs / self.cost.dense.macs)
+        gain = correct.float()
+        if self.control_variate:
+            gain -= (self._dense(episodes.images).argmax(1) == self.data.labels[episodes.images]).float()
+        rewards = gain * done - self.penalty * shares.of_kind(self.cost_kind)
+        levels = torch.where(accept[:, None], -1, levels)
+        return Outcome(rewards, done, correct, predictions, *shares, levels, episodes.passes.clone())
+
+    def _run(self, episodes: Episodes, rows: Tensor, levels: Tensor, raw: Tensor) -> Compute:
+        """One more pass of some episodes; what it costs, (rows,). Only the first pass pays for the stem."""
+        if not len(rows):
+            return Compute(rows, rows)
+        images, again = episodes.images[rows], (episodes.passes[rows] > 0).long()
+        if self.actions.codebook is not None and self.actions.kind == "profiles":
+            n_profiles = len(self.actions.codebook)
+            episodes.logits[rows] = self._logits(
+                images * n_profiles + torch.where(raw[:, 0] < n_profiles, raw[:, 0], 0)
+            )
+        else:
+            parts = zip(images.split(_CHUNK), levels.split(_CHUNK), strict=True)
+            episodes.logits[rows] = torch.cat([self._forward(*part) for part in parts])
+        whole = self.cost.of(levels)
+        episodes.macs[rows] += whole.macs - self.cost.stem.macs
+        episodes.passes[rows] += 1
+        return Compute(whole.params - again * self.cost.stem.params, whole.macs - again * self.cost.stem.macs)
+
+    @torch.no_grad()
+    def _forward(self, images: Tensor, levels: Tensor) -> Tensor:
+        device = self.network.widths.device
+        logits: Tensor = self.network(self.data.normalised(images).to(device), levels)
+        return logits.float().cpu()
+
+    def _compute_logits(self, rows: Tensor) -> Tensor:
+        assert self.actions.codebook is not None
+        n_profiles = len(self.actions.codebook)
+        return self._forward(rows // n_profiles, self.actions.codebook[rows % n_profiles])
+
+    def _compute_dense(self, images: Tensor) -> Tensor:
+        return self._forward(images, self.network.full)
+
+    @torch.no_grad()
+    def _compute_features(self, images: Tensor) -> Tensor:
+        stem_features = self.network.stem(self.data.normalised(images).to(self.network.widths.device))
+        return self.observer.features(stem_features.cpu())

@@ -1,0 +1,6 @@
+"""`python -m rlprune`."""
+
+from rlprune.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What an action means: keep levels for every group, and whether the last prediction is accepted instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from rlprune.cost import Cost
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import LevelsError
+
+ActionKind = Literal["profiles", "levels", "ratios"]
+MAX_PROFILES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Actions:
+    """Translates actions into profiles.
+
+    Where an image may have several passes, the last entry of an action can accept the prediction at hand instead of
+    choosing again. There is nothing to accept before the first pass: it then runs the profile that comes with the
+    action, which for `profiles` is the cheapest, number 0.
+
+    Attributes:
+        kind: `profiles`, an index into the codebook; `levels`, one level per group; `ratios`, one number in [-1, 1]
+            per group, from the lowest keep ratio to 1, taken to the nearest level.
+        keep_ratios: ascending, L of them.
+        min_level: lowest level of each group, int64 (G,).
+        codebook: int64 (K, G), cheapest first; needed for `profiles` only.
+        max_passes: the most passes an image may have.
+    """
+
+    kind: ActionKind
+    keep_ratios: tuple[float, ...]
+    min_level: Tensor
+    codebook: Tensor | None
+    max_passes: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ActionKind):
+            raise LevelsError(f"action kind {self.kind!r} is unknown; allowed: {', '.join(get_args(ActionKind))}")
+        if not 1 <= self.max_passes <= 3:
+            raise LevelsError(f"max_passes is {self.max_passes}; 1, 2 or 3 is allowed")
+        if self.kind == "profiles" and self.codebook is None:
+            raise LevelsError("action kind 'profiles' needs a codebook: int64 (K, G) profiles, cheapest first")
+
+    @classmethod
+    def of(
+        cls, elastic: ElasticCNN, kind: ActionKind, codebook: Tensor | Sequence[Sequence[int]] | None, max_passes: int
+    ) -> Actions:
+        """The actions that fit a network.
+
+        Raises:
+            LevelsError: an unknown kind, or a codebook that the network does not have.
+        """
+        checked = None if codebook is None else check_codebook(elastic, torch.as_tensor(codebook))
+        return cls(kind, elastic.keep_ratios, elastic.min_level.cpu(), checked, max_passes)
+
+    @property
+    def n_choices(self) -> tuple[int, ...]:
+        """How many values each entry of a discrete action has; empty for `ratios`."""
+        accepts = self.max_passes > 1
+        if self.kind == "profiles":
+            assert self.codebook is not None
+            return (len(self.codebook) + accepts,)
+        if self.kind == "levels":
+            return (*(len(self.keep_ratios) - int(low) for low in self.min_level), *(2,) * accepts)
+        return ()
+
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers a policy gives: logits of all choices, or one mean per entry for `ratios`."""
+        return sum(self.n_choices) if self.n_choices else len(self.min_level) + (self.max_passes > 1)
+
+    def greedy(self, outputs: Tensor) -> Tensor:
+        """The likeliest action: a policy's outputs (B, n_outputs) -> int64 (B, entries), or float (B, entries)."""
+        if not self.n_choices:
+            return outputs.clamp(-1, 1)
+        return torch.stack([part.argmax(1) for part in outputs.split(self.n_choices, dim=1)], 1)
+
+    def decode(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Translate actions.
+
+        Args:
+            actions: int64 or float (B, entries).
+
+        Returns:
+            Levels int64 (B, G), and whether the last prediction is accepted, bool (B,).
+        """
+        n_groups = len(self.min_level)
+        if self.kind == "profiles":
+            assert self.codebook is not None
+            accept = actions[:, 0] == len(self.codebook)
+            return self.codebook[torch.where(accept, 0, actions[:, 0])], accept
+        accept = torch.zeros(len(actions), dtype=torch.bool) if self.max_passes == 1 else actions[:, n_groups] > 0
+        if self.kind == "levels":
+            return actions[:, :n_groups] + self.min_level, accept
+        ratios = torch.tensor(self.keep_ratios)
+        wanted = ratios[0] + (actions[:, :n_groups].clamp(-1, 1) + 1) / 2 * (1 - ratios[0])
+        levels = (wanted[..., None] - ratios).abs().argmin(-1)
+        return levels.maximum(self.min_level), accept
+
+
+def check_codebook(elastic: ElasticCNN, codebook: Tensor) -> Tensor:
+    """Return the codebook if it is one: int64 (K, G), 1 <= K <= 16.
+
+    Raises:
+        LevelsError: another shape, or levels that the network does not have.
+    """
+    if codebook.ndim != 2 or not 1 <= len(codebook) <= MAX_PROFILES:
+        raise LevelsError(
+            f"codebook has shape {tuple(codebook.shape)}; (K, G) with K from 1 to {MAX_PROFILES} is needed"
+        )
+    return elastic.check_levels(codebook).cpu()
+
+
+def uniform_codebook(elastic: ElasticCNN, cost: Cost) -> Tensor:
+    """The profiles of one level for all groups, each once, cheapest first: int64 (K, G)."""
+    return sorted_codebook(torch.stack([elastic.uniform(level) for level in range(elastic.n_levels)]), cost)
+
+
+def sorted_codebook(profiles: Tensor, cost: Cost) -> Tensor:
+    """Profiles without repetition, cheapest first by multiply-adds: int64 (K, G)."""
+    distinct: Tensor = profiles.unique(dim=0)
+    return distinct[cost.of(distinct).macs.argsort(stable=True)]
+
+
+def nearest_profiles(levels: Tensor, codebook: Tensor) -> Tensor:
+    """For every row of levels (B, G) the index of the codebook's profile with the smallest sum of differences, (B,)."""
+    return (levels[:, None] - codebook).abs().sum(-1).argmin(1)

@@ -1,0 +1,239 @@
+"""Folders that hold a network, a policy, or both: safetensors and JSON, checked by SHA-256, no pickle and no code.
+
+| kind | files |
+|---|---|
+| network | `network.json`, `network.safetensors` |
+| policy | `policy.json`, `policy.safetensors` |
+| bundle | all four |
+
+Each also has `manifest.json`, with versions, what the data look like, what its maker wanted to say (`about`) and the
+SHA-256 of each file; and `manifest.sha256`, as `sha256sum --check` reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import BundleError
+from rlprune.policy import Policy
+from rlprune.runtime import DynamicCNN
+
+FORMAT = 1
+_FILES = {"network": ("network.json", "network.safetensors"), "policy": ("policy.json", "policy.safetensors")}
+_FILES["bundle"] = _FILES["network"] + _FILES["policy"]
+
+
+@dataclass(frozen=True)
+class DataFormat:
+    """What a network expects of images, and what its classes are called."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """An elastic network with its data format and notes."""
+
+    network: ElasticCNN
+    data: DataFormat
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedPolicy:
+    """A policy with its notes."""
+
+    policy: Policy
+    about: dict[str, Any]
+
+
+def save_network(
+    folder: Path, network: ElasticCNN, data: DataFormat | ImageSet, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write an elastic network; the folder appears or is replaced as a whole.
+
+    Args:
+        folder: to write.
+        network: the network.
+        data: an image set of its kind, or just the format: normalisation and class names.
+        about: notes to keep, as JSON can hold them.
+
+    Raises:
+        ModelError: the network holds something that cannot be stored without its code.
+    """
+    _write_folder(folder, "network", _network_files(network), {"data": _format_json(data), "about": dict(about or {})})
+
+
+def load_network(folder: Path) -> SavedNetwork:
+    """Read an elastic network, from its own folder or out of a bundle.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or of another kind.
+    """
+    files, manifest = _read_folder(folder, ("network", "bundle"))
+    return SavedNetwork(_network(files), _format(manifest), manifest["about"])
+
+
+def save_policy(folder: Path, policy: Policy, about: Mapping[str, Any]) -> None:
+    """Write a policy; the folder appears or is replaced as a whole."""
+    _write_folder(folder, "policy", _policy_files(policy), {"about": dict(about or {})})
+
+
+def load_policy(folder: Path) -> SavedPolicy:
+    """Read a policy, from its own folder or out of a bundle.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or of another kind.
+    """
+    files, manifest = _read_folder(folder, ("policy", "bundle"))
+    return SavedPolicy(_policy(files), manifest["about"])
+
+
+def save_bundle(
+    folder: Path,
+    network: ElasticCNN,
+    policy: Policy,
+    data: DataFormat | ImageSet,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write network and policy together, as `load` reads them; the folder appears or is replaced as a whole.
+
+    Args:
+        folder: to write.
+        network: the network.
+        policy: the policy, with its codebook.
+        data: an image set of its kind, or just the format: normalisation and class names.
+        about: notes to keep, as JSON can hold them.
+
+    Raises:
+        ModelError: the network holds something that cannot be stored without its code.
+    """
+    files = _network_files(network) | _policy_files(policy)
+    _write_folder(Path(folder), "bundle", files, {"data": _format_json(data), "about": dict(about or {})})
+
+
+def load(folder: str | Path) -> DynamicCNN:
+    """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or no bundle.
+    """
+    files, manifest = _read_folder(Path(folder), ("bundle",))
+    data = _format(manifest)
+    dynamic = DynamicCNN(_network(files), _policy(files), data.mean, data.std, data.classes)
+    dynamic.about = manifest["about"]
+    return dynamic
+
+
+def _network_files(network: ElasticCNN) -> dict[str, bytes]:
+    return {"network.json": _dump(network.to_json()), "network.safetensors": _pack(network.state_dict())}
+
+
+def _policy_files(policy: Policy) -> dict[str, bytes]:
+    return {"policy.json": _dump(policy.to_json()), "policy.safetensors": _pack(policy.tensors())}
+
+
+def _network(files: Mapping[str, bytes]) -> ElasticCNN:
+    network = ElasticCNN.from_json(json.loads(files["network.json"]))
+    try:
+        network.load_state_dict(load_tensors(files["network.safetensors"]))
+    except RuntimeError as error:
+        raise BundleError(f"the stored weights do not fit the stored network: {error}") from error
+    return network
+
+
+def _policy(files: Mapping[str, bytes]) -> Policy:
+    return Policy.from_json(json.loads(files["policy.json"]), load_tensors(files["policy.safetensors"]))
+
+
+def _format_json(data: DataFormat | ImageSet) -> dict[str, Any]:
+    return {"mean": data.mean, "std": data.std, "classes": data.classes}
+
+
+def _format(manifest: Mapping[str, Any]) -> DataFormat:
+    return DataFormat(*(tuple(manifest["data"][key]) for key in ("mean", "std", "classes")))
+
+
+def _dump(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+    return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+
+
+def _write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapping[str, Any]) -> None:
+    manifest = {
+        "format": FORMAT,
+        "kind": kind,
+        "versions": {name: version(name) for name in ("rlprune", "torch", "safetensors")},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        **more,
+    }
+    packed = _dump(manifest)
+    everything = {**files, "manifest.json": packed, "manifest.sha256": _checksum_line(packed)}
+    if folder.exists() and not (folder / "manifest.json").exists():
+        raise BundleError(f"{folder} exists and holds no {kind}; name another folder, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (folder.with_name(f".{folder.name}-{uuid.uuid4().hex}") for _ in range(2))
+    try:
+        fresh.mkdir()
+        for name, content in everything.items():
+            with (fresh / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _checksum_line(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n".encode()
+
+
+def _read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes], dict[str, Any]]:
+    packed = _read(folder / "manifest.json")
+    if _read(folder / "manifest.sha256") != _checksum_line(packed):
+        raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")
+    manifest = json.loads(packed)
+    if manifest["format"] != FORMAT:
+        raise BundleError(f"{folder} has format {manifest['format']}; this version of rlprune reads {FORMAT}")
+    if manifest["kind"] not in kinds:
+        raise BundleError(f"{folder} holds a {manifest['kind']}; a {' or '.join(kinds)} is needed")
+    files = {name: _read(folder / name) for name in _FILES[manifest["kind"]]}
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != manifest["sha256"].get(name):
+            raise BundleError(
+                f"{folder / name} has been altered: its SHA-256 is not the manifest's; copy the folder again"
+            )
+    return files, manifest
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}); is {path.parent} a folder that rlprune wrote?"
+        ) from error

@@ -1,0 +1,438 @@
+"""The command line: `rlprune VERB`, the same as `python -m rlprune VERB`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from rlprune import bundle, data, models, tables
+from rlprune.adapt import AdaptSettings, adapt
+from rlprune.agents.train import PolicySettings, train_policy
+from rlprune.benchmark import bench
+from rlprune.bundle import DataFormat
+from rlprune.decode import read_images
+from rlprune.demo import run_demo
+from rlprune.elastic import KEEP_RATIOS, ElasticCNN
+from rlprune.envs.benchmark import bench_env
+from rlprune.errors import ModelError, RLPruneError
+from rlprune.evaluate import evaluate, evaluate_dense
+from rlprune.files import write_json
+from rlprune.pretrain import accuracy, pretrain
+from rlprune.search import choose_codebook, search
+from rlprune.training import Log, TrainingSettings
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where images come from."""
+
+    data: str
+    """A name (mnist5k, cifar10, cifar100, fashion_mnist), a folder of class folders, a parquet file or folder, a data
+    set of the Hugging Face hub, or package.module:callable returning a Dataset. $RLPRUNE_DATA is looked in first."""
+    image_size: int | None = None
+    """Resize and crop images to squares of this many pixels; needed if their sizes differ."""
+    image_column: str | None = None
+    """Column of the images, in parquet files and hub data sets."""
+    label_column: str | None = None
+    """Column of the labels, likewise."""
+    split_seed: int = 0
+    """Fixes which images train the network, which train the policy, and which validate."""
+
+    def load(self) -> data.Splits:
+        """The images, split."""
+        return data.load(
+            self.data,
+            seed=self.split_seed,
+            image_size=self.image_size,
+            image_column=self.image_column,
+            label_column=self.label_column,
+        )
+
+
+@dataclass(frozen=True)
+class ElasticOptions:
+    """How a network is made elastic."""
+
+    keep_ratios: tuple[float, ...] = KEEP_RATIOS
+    """Shares of a group's channels that may be kept, ascending, ending with 1; 0 drops whole branches."""
+    round_to: int = 8
+    """Widths round up to multiples of this many channels."""
+    importance: str = "l1"
+    """What channels are ranked by: l1, l2 or bn_scale."""
+    residual: bool = False
+    """Also prune the channels of residual streams, which many blocks share."""
+
+    def build(self, model: nn.Module, image_shape: tuple[int, ...]) -> ElasticCNN:
+        """The elastic network."""
+        return ElasticCNN.from_model(
+            model,
+            image_shape,
+            keep_ratios=self.keep_ratios,
+            round_to=self.round_to,
+            importance=self.importance,
+            residual=self.residual,
+        )
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show the channel groups of a network: channels, parameters, multiply-adds, skippable, or why not prunable."""
+
+    model: str
+    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height and width of its images."""
+    n_classes: int = 10
+    """Classes of a network built by name."""
+    elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
+
+    def run(self) -> None:
+        """Do it."""
+        model = models.build(self.model, self.n_classes, self.image_shape[0])
+        Console().print(*tables.groups(self.elastic.build(model, self.image_shape)))
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train an ordinary network from scratch, or further."""
+
+    model: str
+    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    out: Path
+    """File to write, FILE.safetensors. Events for TensorBoard go beside it, into logs/."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    weights: Path | None = None
+    """Weights to start from, safetensors or a state dict."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = field(default_factory=TrainingSettings)
+
+    def run(self) -> None:
+        """Do it."""
+        splits = self.source.load()
+        torch.manual_seed(self.settings.seed)
+        model = _model(self.model, self.weights, splits)
+        checkpoint = _checkpoint(self.out, self.resume)
+        pretrain(model, splits.network, self.settings, checkpoint=checkpoint, log=_log(self.out, "pretrain"))
+        models.save_weights(model, self.out)
+        checkpoint.unlink()
+        print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Make a pretrained network elastic and fine-tune it, so that its slices stay accurate."""
+
+    model: str
+    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    out: Path
+    """Folder to write. Events for TensorBoard go beside it, into logs/."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    weights: Path | None = None
+    """The network's weights, safetensors or a state dict; not needed if the callable loads its own."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
+    settings: tyro.conf.OmitArgPrefixes[AdaptSettings] = field(default_factory=AdaptSettings)
+
+    def run(self) -> None:
+        """Do it."""
+        if self.weights is None and ":" not in self.model:
+            raise ModelError(
+                f"--weights is missing: {self.model} alone has random weights; `rlprune pretrain` makes some"
+            )
+        splits = self.source.load()
+        model = _model(self.model, self.weights, splits)
+        network = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
+        checkpoint = _checkpoint(self.out, self.resume)
+        adapt(network, splits.network, self.settings, checkpoint=checkpoint, log=_log(self.out, "adapt"))
+        network.cpu()
+        about = {"model": self.model, "data": self.source.data, "split_seed": self.source.split_seed}
+        bundle.save_network(self.out, network, splits.network, about)
+        checkpoint.unlink()
+        for level in range(1, network.n_levels):
+            share = accuracy(network.slice(network.uniform(level)), splits.validation)
+            print(f"validation accuracy at keep ratio {network.keep_ratios[level]:g}: {share:.4f}")
+        print(f"the elastic network is in {self.out}")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the policy that chooses keep ratios for each image."""
+
+    network: Path
+    """Folder that `rlprune adapt` wrote."""
+    out: Path
+    """Folder for TensorBoard's events, the checkpoint, and the best policy (in policy/)."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    n_profiles: int = 6
+    """Profiles in the codebook, at most 16."""
+    n_candidates: int = 64
+    """Static profiles tried in the search for it."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    ppo: str = "{}"
+    """Further arguments of Stable-Baselines3's PPO, as JSON, such as '{"clip_range": 0.1}'."""
+    settings: tyro.conf.OmitArgPrefixes[PolicySettings] = field(default_factory=PolicySettings)
+
+    def run(self) -> None:
+        """Do it."""
+        arguments = _json_object(self.ppo, "--ppo")
+        saved, splits = bundle.load_network(self.network), self.source.load()
+        _check_data(saved.data, splits)
+        codebook = self._codebook(saved.network, splits) if self.settings.action == "profiles" else None
+        policy = train_policy(
+            saved.network,
+            splits.policy,
+            splits.validation,
+            self.out,
+            self.settings,
+            codebook=codebook,
+            resume=self.resume,
+            ppo=arguments,
+        )
+        Console().print(tables.codebook(saved.network, policy.codebook))
+        print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
+
+    def _codebook(self, network: ElasticCNN, splits: data.Splits) -> torch.Tensor:
+        """Search profiles, or take those that an interrupted run found."""
+        path = self.out / "codebook.json"
+        if self.resume and path.exists():
+            return torch.tensor(json.loads(path.read_text()))
+        found = search(network, splits.policy, self.n_candidates, self.settings.seed)
+        codebook = choose_codebook(network, found, self.n_profiles)
+        write_json(path, codebook.tolist())
+        return codebook
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a bundle beside its controls, or an ordinary network, on the test split."""
+
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    bundle: tyro.conf.Positional[Path | None] = None
+    """Folder that `rlprune export` wrote."""
+    model: str | None = None
+    """Instead of a bundle, a network by name or package.module:callable; beside one, the network it was made from."""
+    weights: Path | None = None
+    """That network's weights."""
+    json: Path | None = None
+    """File to write the figures to."""
+    n_candidates: int = 64
+    """Static profiles that the search for the best one may try."""
+    seed: int = 0
+    """Of that search, and of the random profiles."""
+
+    def run(self) -> None:
+        """Do it."""
+        if self.bundle is None and self.model is None:
+            raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
+        dynamic = None if self.bundle is None else bundle.load(self.bundle)
+        splits = self.source.load()
+        model = None if self.model is None else _model(self.model, self.weights, splits).eval()
+        if dynamic is None:
+            assert model is not None
+            results = evaluate_dense(model, splits.test)
+        else:
+            _check_data(DataFormat(dynamic.mean, dynamic.std, dynamic.classes), splits)
+            results = evaluate(
+                dynamic, splits.test, splits.policy, dense=model, n_candidates=self.n_candidates, seed=self.seed
+            )
+        Console().print(tables.evaluation(results))
+        if self.json is not None:
+            write_json(self.json, results)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Put network and policy into one bundle that needs neither pickle nor the learning library."""
+
+    network: Path
+    """Folder that `rlprune adapt` wrote."""
+    policy: Path
+    """Folder that `rlprune train` wrote, or the policy/ in it."""
+    out: Path
+    """Bundle to write."""
+
+    def run(self) -> None:
+        """Do it."""
+        inner = self.policy / "policy"
+        policy, network = (
+            bundle.load_policy(inner if inner.is_dir() else self.policy),
+            bundle.load_network(self.network),
+        )
+        penalty = policy.about["settings"]["penalty"]
+        about = {"network": network.about, "policy": policy.about, "penalty": penalty}
+        bundle.save_bundle(self.out, network.network, policy.policy, network.data, about)
+        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify image files with a bundle, and say what each cost."""
+
+    bundle: tyro.conf.Positional[Path]
+    """Folder that `rlprune export` wrote."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files of the size that the network takes; others are resized."""
+    json: Path | None = None
+    """File to write the predictions to."""
+
+    def run(self) -> None:
+        """Do it."""
+        dynamic = bundle.load(self.bundle)
+        predicted = dynamic(read_images(self.images, dynamic.elastic.image_shape))
+        rows = [
+            {
+                "image": str(path),
+                "class": dynamic.classes[int(predicted.labels[i])],
+                "probability": float(predicted.probabilities[i].max()),
+                "passes": int(predicted.passes[i]),
+                "keep_ratio": float(predicted.keep_ratios[i].mean()),
+                "macs_share": float(predicted.macs[i] / dynamic.dense_cost.macs),
+            }
+            for i, path in enumerate(self.images)
+        ]
+        Console().print(tables.predictions(rows))
+        if self.json is not None:
+            write_json(self.json, rows)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time a bundle beside the dense network, or the environment beside the network alone."""
+
+    target: tyro.conf.Positional[str]
+    """A bundle; or the word env, for the environment's speed."""
+    data: str | None = None
+    """Images to run on, as for other verbs; those of the bundle's training if they are known, else noise."""
+    batch: tuple[int, ...] = (1, 64)
+    """Batch sizes; for env, how many images at once (256)."""
+    seconds: float = 5.0
+    """Time to spend on each batch size."""
+    json: Path | None = None
+    """File to write the rows to."""
+    model: str = "resnet20"
+    """For env: the network, by name or package.module:callable."""
+
+    def run(self) -> None:
+        """Do it."""
+        if self.target == "env":
+            splits = None if self.data is None else data.load(self.data)
+            images = _noise((3, 32, 32)) if splits is None else splits.policy.subset(slice(0, 1024))
+            network = ElasticCNN.from_model(
+                models.build(self.model, len(images.classes), images.images.shape[1]), images.images.shape[1:]
+            )
+            results = bench_env(network, images, 256 if self.batch == (1, 64) else self.batch[0], 4 * self.seconds)
+        else:
+            dynamic = bundle.load(self.target)
+            name = self.data or dynamic.about.get("network", {}).get("data")
+            pixels = data.load(name).test.images if name else _noise(dynamic.elastic.image_shape).images
+            results = bench(dynamic, pixels, self.batch, self.seconds)
+        Console().print(tables.benchmark(results))
+        if self.json is not None:
+            write_json(self.json, results)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The whole way in a few minutes, offline: digits in, a network pruned per image out."""
+
+    out: Path = Path("runs/demo")
+    """Folder for everything it makes; an earlier demo there is replaced."""
+    seed: int = 0
+    """Fixes everything but times."""
+
+    def run(self) -> None:
+        """Do it."""
+        run_demo(self.out, self.seed)
+
+
+Verb = (
+    Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
+    | Annotated[Adapt, tyro.conf.subcommand("adapt")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a verb; a user's mistake ends in one message and exit status 2, not in a traceback."""
+    sys.path.insert(0, "")  # package.module:callable is looked for in the current folder too
+    verb = tyro.cli(
+        Verb,  # type: ignore[arg-type]
+        prog="rlprune",
+        description="Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning.",
+        args=arguments,
+    )
+    try:
+        verb.run()
+    except (RLPruneError, OSError) as error:
+        print(f"rlprune: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("rlprune: interrupted; the same command with --resume goes on where a verb has it", file=sys.stderr)
+        sys.exit(130)
+
+
+def _model(name: str, weights: Path | None, splits: data.Splits) -> nn.Module:
+    model = models.build(name, len(splits.network.classes), splits.network.images.shape[1])
+    if weights is not None:
+        models.load_weights(model, weights)
+    return model
+
+
+def _check_data(expected: DataFormat, splits: data.Splits) -> None:
+    if len(expected.classes) != len(splits.network.classes):
+        raise RLPruneError(
+            f"the network knows {len(expected.classes)} classes and the data have {len(splits.network.classes)}; "
+            "use the data set that it was adapted to"
+        )
+
+
+def _checkpoint(out: Path, resume: bool) -> Path:
+    checkpoint = out.with_name(f"{out.name}.checkpoint.pt")
+    if checkpoint.exists() and not resume:
+        raise RLPruneError(f"{checkpoint} is from an interrupted run: add --resume to go on with it, or remove it")
+    return checkpoint
+
+
+def _log(out: Path, verb: str) -> Log:
+    writer = SummaryWriter(str(out.parent / "logs" / verb))
+
+    def log(n_images: int, figures: dict[str, float]) -> None:
+        for key, value in figures.items():
+            writer.add_scalar(f"{verb}/{key}", value, n_images)
+        writer.flush()
+
+    return log
+
+
+def _json_object(text: str, option: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RLPruneError(f"{option} is {text!r}, which is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RLPruneError(f"{option} is {text!r}; a JSON object is needed, such as '{{\"clip_range\": 0.1}}'")
+    return value
+
+
+def _noise(shape: tuple[int, ...]) -> data.ImageSet:
+    pixels = torch.randint(0, 256, (1024, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    half = tuple(0.5 for _ in range(shape[0]))
+    return data.ImageSet(pixels, torch.arange(1024) % 10, tuple("0123456789"), half, half)

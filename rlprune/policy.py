@@ -1,0 +1,90 @@
+"""The learnt policy as plain tensors: a small network from observations to actions, without what trained it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.actions import Actions, nearest_profiles
+from rlprune.errors import BundleError
+from rlprune.observation import Observer
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "ELU": nn.ELU, "SiLU": nn.SiLU}
+
+
+class Policy(nn.Module):
+    """Decides, for each image and each pass, which profile of the codebook to run, or to accept the last prediction.
+
+    Args:
+        sizes: widths of the layers, from the observation's to the outputs'.
+        activation: name of the function between them.
+        observer: what builds the observations.
+        actions: what the outputs mean.
+        codebook: int64 (K, G); a policy over levels or ratios is taken to the nearest of these profiles.
+    """
+
+    codebook: Tensor
+
+    def __init__(
+        self, sizes: Sequence[int], activation: str, observer: Observer, actions: Actions, codebook: Tensor
+    ) -> None:
+        super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise BundleError(f"activation {activation!r} is unknown; allowed: {', '.join(_ACTIVATIONS)}")
+        if sizes[0] != observer.size or sizes[-1] != actions.n_outputs:
+            raise BundleError(
+                f"the policy maps {sizes[0]} numbers to {sizes[-1]}; "
+                f"observations have {observer.size} entries, actions {actions.n_outputs}"
+            )
+        self.sizes, self.activation, self.observer, self.actions = tuple(sizes), activation, observer, actions
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(sizes):
+            layers += [nn.Linear(n_in, n_out), _ACTIVATIONS[activation]()]
+        self.network = nn.Sequential(*layers[:-1])
+        self.register_buffer("codebook", codebook)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Decide for observations (B, D): index of a profile int64 (B,), and whether to accept instead, bool (B,)."""
+        levels, accept = self.actions.decode(self.actions.greedy(self.network(observations)))
+        return nearest_profiles(levels, self.codebook), accept
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything learnt, to be stored."""
+        return self.state_dict() | {"observer.mean": self.observer.mean, "observer.std": self.observer.std}
+
+    def to_json(self) -> Any:
+        """Everything else; `Policy.from_json` builds the policy again."""
+        return {
+            "sizes": self.sizes,
+            "activation": self.activation,
+            "n_classes": self.observer.n_classes,
+            "max_passes": self.observer.max_passes,
+            "pool": self.observer.pool,
+            "action": self.actions.kind,
+            "keep_ratios": self.actions.keep_ratios,
+            "min_level": self.actions.min_level.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, description: Any, tensors: dict[str, Tensor]) -> Policy:
+        """Build the policy that `to_json` and `tensors` described.
+
+        Raises:
+            BundleError: the description is malformed or does not fit the tensors.
+        """
+        try:
+            tensors = dict(tensors)
+            max_passes, codebook = int(description["max_passes"]), tensors["codebook"]
+            mean, std = tensors.pop("observer.mean"), tensors.pop("observer.std")
+            observer = Observer(mean, std, int(description["n_classes"]), max_passes, int(description["pool"]))
+            min_level = torch.tensor(description["min_level"])
+            actions = Actions(description["action"], tuple(description["keep_ratios"]), min_level, codebook, max_passes)
+            policy = cls(description["sizes"], description["activation"], observer, actions, codebook)
+            policy.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BundleError(f"the stored policy is malformed: {type(error).__name__}: {error}") from error
+        return policy.eval()

@@ -1,0 +1,144 @@
+"""The network as deployed: a policy picks each image's profile, and the image runs through that profile's slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.cost import Compute, Cost, mlp_cost
+from rlprune.data import normalise
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import DataError
+from rlprune.policy import Policy
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a dynamic network says of a batch, and what each image cost.
+
+    Attributes:
+        labels: int64 (B,).
+        probabilities: float32 (B, classes).
+        profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
+        keep_ratios: of the last pass, float32 (B, G).
+        passes: int64 (B,).
+        params: active parameters summed over passes, the policy included, int64 (B,).
+        macs: multiply-adds likewise, int64 (B,).
+    """
+
+    labels: Tensor
+    probabilities: Tensor
+    profiles: Tensor
+    keep_ratios: Tensor
+    passes: Tensor
+    params: Tensor
+    macs: Tensor
+
+
+class DynamicCNN:
+    """Predicts with as much of the network as each image needs.
+
+    Args:
+        elastic: the network.
+        policy: the policy, with its codebook.
+        mean: per channel, of pixel values in [0, 1].
+        std: likewise.
+        classes: their names.
+
+    Attributes:
+        codebook: int64 (K, G).
+        about: notes from the bundle it was loaded from.
+        cost: active parameters and multiply-adds of a whole run under each profile, int64 (K,) each.
+    """
+
+    def __init__(
+        self,
+        elastic: ElasticCNN,
+        policy: Policy,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        classes: tuple[str, ...],
+    ) -> None:
+        self.elastic, self.policy = elastic.eval(), policy.eval()
+        self.mean, self.std, self.classes = mean, std, classes
+        self.about: dict[str, Any] = {}
+        self.codebook = policy.codebook
+        table = Cost(elastic)
+        self.cost, self.dense_cost, self.stem_cost = table.of(self.codebook), table.dense, table.stem
+        self.policy_cost = mlp_cost(policy.network)
+        self._stem = elastic.stem
+        self._bodies: list[nn.Module] = [elastic.slice(profile).get_submodule("body") for profile in self.codebook]
+        self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
+
+    def slice(self, profile: int) -> nn.Sequential:
+        """The static network of one profile of the codebook: normalised images (B, C, H, W) -> logits."""
+        return nn.Sequential(self._stem, self._bodies[profile])
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Prediction:
+        """Classify a batch of any size.
+
+        Args:
+            images: uint8 in [0, 255] or float in [0, 1], (B, C, H, W).
+
+        Raises:
+            DataError: images of another shape, type or range.
+        """
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.elastic.image_shape or not len(images):
+            wanted = ", ".join(map(str, self.elastic.image_shape))
+            raise DataError(f"images have shape {tuple(images.shape)}; (B, {wanted}) with B >= 1 is needed")
+        return self._run(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images as the network takes them, uint8 or float in [0, 1] -> float32, (B, C, H, W)."""
+        return normalise(images, self.mean, self.std)
+
+    def _run(self, images: Tensor) -> Prediction:
+        observer, n_images = self.policy.observer, len(images)
+        stem_features = self._stem(images)
+        seen = observer.features(stem_features)
+        logits = torch.zeros(n_images, observer.n_classes)
+        profiles = torch.full((n_images, observer.max_passes), -1)
+        decisions = torch.zeros(n_images, dtype=torch.int64)
+        spent = Compute(self.stem_cost.params.repeat(n_images), self.stem_cost.macs.repeat(n_images))
+        waiting = torch.arange(n_images)
+        for n_pass in range(observer.max_passes):
+            share = spent.macs[waiting] / self.dense_cost.macs
+            passes = torch.full_like(waiting, n_pass)
+            choice, accept = self.policy(observer.observe(seen[waiting], logits[waiting], passes, share))
+            decisions[waiting] += 1
+            if n_pass:
+                waiting, choice = waiting[~accept], choice[~accept]
+            if not len(waiting):
+                break
+            logits[waiting] = self._run_profiles(stem_features, waiting, choice)
+            profiles[waiting, n_pass] = choice
+            spent.params[waiting] += self.cost.params[choice] - self.stem_cost.params
+            spent.macs[waiting] += self.cost.macs[choice] - self.stem_cost.macs
+        n_passes = (profiles >= 0).sum(1)
+        last = profiles.gather(1, n_passes[:, None] - 1)[:, 0]
+        probabilities = logits.softmax(1)
+        return Prediction(
+            labels=probabilities.argmax(1),
+            probabilities=probabilities,
+            profiles=profiles,
+            keep_ratios=self._ratios[last],
+            passes=n_passes,
+            params=spent.params + decisions * self.policy_cost.params,
+            macs=spent.macs + decisions * self.policy_cost.macs,
+        )
+
+    def _run_profiles(self, stem_features: Tensor, waiting: Tensor, choice: Tensor) -> Tensor:
+        """Run every image through the slice it was given, images of one slice together."""
+        chosen = choice.unique().tolist()
+        if len(chosen) == 1:
+            everything = len(waiting) == len(stem_features)
+            return self._bodies[chosen[0]](stem_features if everything else stem_features[waiting])  # type: ignore[no-any-return]
+        logits = torch.empty(len(waiting), self.policy.observer.n_classes)
+        for profile in chosen:
+            bucket = (choice == profile).nonzero().flatten()
+            logits[bucket] = self._bodies[profile](stem_features[waiting[bucket]])
+        return logits

@@ -1,0 +1,115 @@
+"""Looking for good static profiles: what a codebook is made of, and what a learnt policy has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rlprune.actions import sorted_codebook
+from rlprune.adapt import random_profiles
+from rlprune.cost import Cost
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.pretrain import accuracy
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Profiles that were tried.
+
+    Attributes:
+        profiles: int64 (M, G).
+        accuracy: on the images searched with, float64 (M,).
+        macs: multiply-adds of each, int64 (M,).
+    """
+
+    profiles: Tensor
+    accuracy: Tensor
+    macs: Tensor
+
+    def frontier(self) -> Tensor:
+        """Indices of the profiles on the upper convex hull of accuracy over cost, cheapest first, int64.
+
+        Between two of them lies what a random mixture of both achieves, so nothing static is better than this line.
+        """
+        hull: list[int] = []
+        for index in sorted(range(len(self.macs)), key=lambda i: (int(self.macs[i]), -float(self.accuracy[i]))):
+            if hull and float(self.accuracy[index]) <= float(self.accuracy[hull[-1]]):
+                continue
+            while len(hull) > 1 and self._slope(hull[-2], hull[-1]) <= self._slope(hull[-1], index):
+                hull.pop()
+            hull.append(index)
+        return torch.tensor(hull)
+
+    def _slope(self, left: int, right: int) -> float:
+        rise, run = float(self.accuracy[right] - self.accuracy[left]), int(self.macs[right] - self.macs[left])
+        return rise / run if run else float("inf")
+
+
+@torch.no_grad()
+def profile_accuracies(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, label: str = "search") -> Tensor:
+    """Accuracy of each static profile (M, G) on an image set, by its slice, float64 (M,)."""
+    bodies = tqdm(profiles, desc=label, unit="profile", leave=False)
+    return torch.tensor([accuracy(elastic.slice(profile), data) for profile in bodies], dtype=torch.float64)
+
+
+def search(elastic: ElasticCNN, data: ImageSet, n_candidates: int = 64, seed: int = 0) -> Search:
+    """Search static profiles by evolution: uniform and random ones first, then variations of the best at every cost.
+
+    Args:
+        elastic: the adapted network.
+        data: images to judge by; never the test set.
+        n_candidates: profiles to try.
+        seed: of the random ones.
+    """
+    if n_candidates < elastic.n_levels:
+        raise RLPruneError(
+            f"n_candidates is {n_candidates}; at least {elastic.n_levels}, the uniform profiles, are needed"
+        )
+    cost, generator = Cost(elastic), torch.Generator().manual_seed(seed)
+    uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
+    first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
+    tried = _judge(elastic, data, first.unique(dim=0), cost)
+    while len(tried.profiles) < n_candidates:
+        parents = tried.profiles[tried.frontier()]
+        n_left = n_candidates - len(tried.profiles)
+        children = torch.stack([_vary(elastic, parents, generator) for _ in range(max(4, n_left // 3))])
+        fresh = [child for child in children.unique(dim=0) if not (tried.profiles == child).all(1).any()][:n_left]
+        if not fresh:
+            break
+        more = _judge(elastic, data, torch.stack(fresh), cost)
+        tried = Search(*(torch.cat(pair) for pair in zip(tried.__dict__.values(), more.__dict__.values(), strict=True)))
+    return tried
+
+
+def choose_codebook(elastic: ElasticCNN, found: Search, n_profiles: int = 6) -> Tensor:
+    """Some of the best profiles of a search, spread over cost in even ratios, the whole network among them.
+
+    Returns:
+        int64 (K, G), cheapest first, K <= n_profiles.
+    """
+    frontier = found.frontier()
+    cost = Cost(elastic)
+    macs = found.macs[frontier].double()
+    wanted = torch.logspace(float(macs[0].log10()), float(cost.dense.macs.double().log10()), n_profiles)
+    nearest = (macs.log()[None] - wanted.double().log()[:, None]).abs().argmin(1)
+    chosen = found.profiles[frontier[nearest[:-1]]]
+    return sorted_codebook(torch.cat([chosen, elastic.full[None]]), cost)
+
+
+def _judge(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -> Search:
+    return Search(profiles, profile_accuracies(elastic, data, profiles), cost.of(profiles).macs)
+
+
+def _vary(elastic: ElasticCNN, parents: Tensor, generator: torch.Generator) -> Tensor:
+    """A child of two parents, with one or two of its levels moved by one or two."""
+    n_groups = elastic.n_groups
+    mother, father = parents[torch.randint(len(parents), (2,), generator=generator)]
+    child = torch.where(torch.rand(n_groups, generator=generator) < 0.5, mother, father)
+    moves = torch.randint(-2, 3, (n_groups,), generator=generator)
+    moved = torch.rand(n_groups, generator=generator) < 1.5 / n_groups
+    return (child + moves * moved).clamp_max(elastic.n_levels - 1).maximum(elastic.min_level.cpu())

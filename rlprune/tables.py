@@ -1,0 +1,129 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from torch import Tensor
+
+from rlprune.cost import Cost
+from rlprune.elastic import ElasticCNN
+
+
+def groups(network: ElasticCNN) -> tuple[Table, Table]:
+    """The groups of a network with what they are worth, and the layers that are left alone."""
+    cost = Cost(network)
+    found = Table(title=f"{network.n_groups} channel groups; dense: {_size(cost.dense.params, cost.dense.macs)}")
+    for column in ("group", "channels", "widths", "params", "MACs", "skippable"):
+        found.add_column(column, justify="left" if column == "group" else "right", overflow="fold")
+    for index, group in enumerate(network.groups):
+        least = network.full
+        least[index] = network.min_level[index]
+        without = cost.of(least)
+        widths = [int(width) for width in network.widths[index, int(network.min_level[index]) :]]
+        found.add_row(
+            group.name,
+            str(group.n_channels),
+            "/".join(str(width) for width in sorted(set(widths))),
+            _percent(1 - float(without.params / cost.dense.params)),
+            _percent(1 - float(without.macs / cost.dense.macs)),
+            "yes" if group.skippable else "no",
+        )
+    found.caption = "params, MACs: share of the dense network's that the group's lowest width saves"
+    alone = Table(title="left alone")
+    for column in ("layer", "channels", "why"):
+        alone.add_column(column, justify="right" if column == "channels" else "left", overflow="fold")
+    for item in network.left_alone:
+        alone.add_row(item.name, str(item.n_channels), item.reason)
+    return found, alone
+
+
+def codebook(network: ElasticCNN, profiles: Tensor) -> Table:
+    """The profiles of a codebook and their cost."""
+    cost = Cost(network)
+    table = Table(title="codebook")
+    for column in ("profile", "keep ratio of each group", "params", "MACs"):
+        table.add_column(column, justify="left" if "keep" in column else "right")
+    for index, (profile, params, macs) in enumerate(zip(profiles, *cost.of(profiles), strict=True)):
+        ratios = " ".join(f"{network.keep_ratios[int(level)]:g}" for level in profile)
+        table.add_row(
+            str(index), ratios, _percent(float(params / cost.dense.params)), _percent(float(macs / cost.dense.macs))
+        )
+    return table
+
+
+def evaluation(results: Mapping[str, Any]) -> Table:
+    """Accuracy and cost of a network beside its controls."""
+    low, high = results["accuracy_interval"]
+    table = Table(title=f"{results['n_images']} test images; {results['hardware']}, {results['threads']} threads")
+    for column in ("decision", "accuracy %", "MACs cut %", "params cut %"):
+        table.add_column(column, justify="left" if column == "decision" else "right")
+    table.add_row("dense network", _points(results["dense_accuracy"]), "0.0", "0.0")
+    if not results["controls"]:
+        return table
+    cut, params_cut = _points(results["macs_cut"], 1), _points(results["params_cut"], 1)
+    own = f"{_points(results['accuracy'])} [{_points(low)}, {_points(high)}]"
+    table.add_row("learnt, per image", own, cut, params_cut, style="bold")
+    titles = {
+        "shuffled": "the same decisions, shuffled across images",
+        "best_static": "best static profile (or mixture of two) of a search",
+        "uniform": "one keep ratio everywhere",
+        "random": "random profiles",
+    }
+    for key, title in titles.items():
+        table.add_row(title, _points(results["controls"][key]), cut, "")
+    table.caption = (
+        f"All at equal mean multiply-adds, every pass and the policy included. {results['distinct_profiles']} distinct "
+        f"profiles, {results['mean_passes']:.2f} passes per image; in brackets the 95 % interval."
+    )
+    return table
+
+
+def predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Predicted class and cost of each image."""
+    table = Table()
+    for column in ("image", "class", "probability", "passes", "mean keep ratio", "MACs, share of dense"):
+        table.add_column(column, justify="left" if column in ("image", "class") else "right")
+    for row in rows:
+        table.add_row(
+            row["image"],
+            row["class"],
+            f"{row['probability']:.3f}",
+            str(row["passes"]),
+            f"{row['keep_ratio']:.2f}",
+            f"{row['macs_share']:.3f}",
+        )
+    return table
+
+
+def benchmark(results: Mapping[str, Any]) -> Table:
+    """Rows of a benchmark, as `rlprune.benchmark.bench` or `rlprune.envs.benchmark.bench_env` gives them."""
+    table = Table(title=f"{results['hardware']}, {results['threads']} threads, {results['dtype']}; medians")
+    for column in ("name", "batch", "ms", "images/s", "speed-up", "MACs ratio"):
+        table.add_column(column, justify="left" if column == "name" else "right")
+    for row in results["rows"]:
+        batch = str(row["batch"])
+        compared = row["name"] == "dynamic"
+        table.add_row(
+            row["name"],
+            batch,
+            f"{row['ms']:.2f}",
+            f"{row['images_per_s']:.0f}",
+            f"{results['speedup'][batch]:.2f}" if compared else "",
+            f"{results['macs_ratio'][batch]:.2f}" if compared else "",
+        )
+    return table
+
+
+def _size(params: Tensor, macs: Tensor) -> str:
+    return f"{int(params) / 1e6:.2f} M parameters, {int(macs) / 1e6:.2f} M multiply-adds"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f}"
