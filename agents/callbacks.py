@@ -1,4 +1,4 @@
-"""What happens beside training: figures for TensorBoard, checkpoints, the validation sweep that keeps the best policy.
+"""What happens beside training: figures for TensorBoard, validation sweeps, checkpoints.
 
 | key | meaning |
 |---|---|
@@ -9,7 +9,7 @@
 | `policy/passes` | mean passes per image |
 | `policy/distinct_profiles` | different profiles chosen since the last rollout |
 | `keep/GROUP` | mean keep ratio chosen for a channel group |
-| `validation/reward` | mean reward of one deterministic sweep over the validation split; the best one is kept |
+| `validation/reward` | mean reward of one deterministic sweep over the validation split |
 | `validation/accuracy`, `.../active_params`, `.../active_macs`, `.../passes`, `.../distinct_profiles` | of that sweep |
 | `validation/easy_and_hard` | picture: images the policy spends least and most on, with what it spends |
 | `hparams` | all settings, beside the last validation sweep |
@@ -87,26 +87,23 @@ class FiguresCallback(BaseCallback):
 
 
 class ValidationCallback(BaseCallback):
-    """Sweeps the validation split at intervals and hands the policy on whenever it is better than ever before.
+    """Sweeps the validation split at intervals.
+
+    The sweeps choose nothing: policies differ by less than a validation split of some hundred images can tell, so
+    keeping the best of many would keep a lucky one. The learning rate falls to zero, and the last policy is the result.
 
     Args:
         world: the validation images under the same rules.
         every: environment steps between sweeps.
         settings: shown as hyperparameters.
-        best: mean reward of the best sweep of an earlier, interrupted run.
-        keep: called with the sweep's figures after a better one.
+        keep: called with the figures of each sweep.
     """
 
     def __init__(
-        self,
-        world: World,
-        every: int,
-        settings: dict[str, Any],
-        best: float,
-        keep: Callable[[dict[str, float]], None],
+        self, world: World, every: int, settings: dict[str, Any], keep: Callable[[dict[str, float]], None]
     ) -> None:
         super().__init__()
-        self.world, self.every, self.settings, self.best, self.keep = world, every, settings, best, keep
+        self.world, self.every, self.settings, self.keep = world, every, settings, keep
 
     def _on_training_start(self) -> None:
         self.next = self.num_timesteps + self.every
@@ -127,16 +124,14 @@ class ValidationCallback(BaseCallback):
         self.logger.dump(self.num_timesteps)
 
     def measure(self) -> None:
-        """Sweep, log, and keep the policy if it is the best so far."""
+        """Sweep and log."""
         result = sweep(self.world, lambda seen: self.model.predict(seen, deterministic=True)[0])
         figures = result.summary()
         for key, value in figures.items():
             self.logger.record(f"validation/{key}", value)
         picture = Image(easy_and_hard(self.world, result), "HWC")
         self.logger.record("validation/easy_and_hard", picture, exclude=("stdout", "log", "json", "csv"))
-        if figures["reward"] > self.best:
-            self.best = figures["reward"]
-            self.keep(figures)
+        self.keep(figures)
 
 
 class CheckpointCallback(BaseCallback):

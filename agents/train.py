@@ -1,4 +1,4 @@
-"""Training the policy: PPO on the batched environment, resumable, the best one on the validation split kept."""
+"""Training the policy: PPO on the batched environment, resumable."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def train_policy(
     Args:
         elastic: the adapted network; its weights do not change.
         data: images that did not train it.
-        validation: further images, on which the best policy is chosen.
-        folder: gets TensorBoard's event files, the checkpoint, and the best policy so far in `policy/`.
+        validation: further images, on which progress is measured.
+        folder: gets TensorBoard's event files, the checkpoint, and the policy in `policy/`.
         settings: what for and how; the defaults if None.
         codebook: int64 (K, G) profiles, cheapest first; uniform ones if None. For `profiles` only.
         resume: go on from the folder's checkpoint instead of starting anew.
@@ -103,7 +103,7 @@ def train_policy(
         progress: show a progress bar.
 
     Returns:
-        The best policy on the validation split.
+        The policy at the end of training.
 
     Raises:
         RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or settings that
@@ -136,11 +136,8 @@ def train_policy(
     resumed = resume and checkpoint.exists()
     if resumed:
         agent = PPO.load(checkpoint, env=env, device="cpu")
-        kept = folder / "policy"
-        best = load_policy(kept).about["validation"]["reward"] if kept.exists() else -float("inf")
     else:
         agent = _agent(env, settings, ppo or {})
-        best = -float("inf")
         write_json(notes, described)
     agent.set_logger(configure(str(folder), ["tensorboard"]))
 
@@ -150,7 +147,7 @@ def train_policy(
 
     callbacks = [
         FiguresCallback(worlds[0]),
-        ValidationCallback(worlds[1], settings.validate_every, described, best, keep),
+        ValidationCallback(worlds[1], settings.validate_every, described, keep),
         CheckpointCallback(checkpoint, settings.validate_every),
         *([ProgressCallback(settings.total_steps)] if progress else []),
     ]

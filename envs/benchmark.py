@@ -49,7 +49,7 @@ def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: f
         with torch.no_grad():
             return network(images, levels)
 
-    for profile in range(remembered.action_space.n):  # one sweep over all images fills the memory
+    for profile in range(remembered.world.actions.n_choices[0]):  # one sweep over all images fills the memory
         episodes = remembered.world.begin(torch.arange(len(data)))
         remembered.world.step(episodes, torch.full((len(data),), profile).numpy())
     times = interleaved({"masked_forward": masked_forward, **rows}, seconds, min_rounds=3)

@@ -134,8 +134,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
                 f"options={options}: allowed is {{'image': index}} with an index from 0 to {n_images - 1}"
             )
         self._episode = self.world.begin(torch.tensor([int(image)]))
-        label = int(self.world.data.labels[image])
-        return self.world.observe(self._episode)[0], {"image": int(image), "label": label}
+        return self.world.observe(self._episode)[0], first_information(self.world, self._episode)[0]
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Run the network as the action says, or accept the prediction at hand."""
@@ -153,6 +152,12 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
             False,
             information(self.world, episode, outcome)[0],
         )
+
+
+def first_information(world: World, episodes: Episodes) -> list[dict[str, Any]]:
+    """What `info` says of every episode when it starts."""
+    labels = world.data.labels[episodes.images].tolist()
+    return [{"image": image, "label": label} for image, label in zip(episodes.images.tolist(), labels, strict=True)]
 
 
 def information(world: World, episodes: Episodes, outcome: Outcome) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
-from rlprune.envs.keep_ratio import information
+from rlprune.envs.keep_ratio import first_information, information
 from rlprune.envs.world import Outcome, World
 from rlprune.errors import RLPruneError
 
@@ -76,7 +76,7 @@ class KeepRatioVecEnv(VecEnv):
     def reset(self) -> Observations:
         """Start all episodes anew; seeds given to `seed` before take effect now."""
         observations = self._slots.reset(self._seeds)
-        self.reset_infos = [{} for _ in range(self.num_envs)]
+        self.reset_infos = first_information(self.world, self._slots.episodes)
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -88,6 +88,7 @@ class KeepRatioVecEnv(VecEnv):
     def step_wait(self) -> tuple[Observations, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Run them."""
         observations, outcome, infos, last = self._slots.step(self._actions)
+        self.reset_infos = first_information(self.world, self._slots.episodes)
         for i in outcome.done.nonzero().flatten().tolist():
             infos[i] |= {"terminal_observation": last[i], "TimeLimit.truncated": False}
         return observations, outcome.rewards.numpy().copy(), outcome.done.numpy().copy(), infos
@@ -142,7 +143,7 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
                 f"options={options}: the batched environment takes none; name an image to the single one"
             )
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
-        return self._slots.reset(seeds), {}
+        return self._slots.reset(seeds), self._merged(first_information(self.world, self._slots.episodes))
 
     def step(
         self, actions: Any
@@ -150,9 +151,13 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
         """Run the network on all images as the actions say."""
         observations, outcome, infos, last = self._slots.step(actions)
         done = outcome.done.numpy().copy()
+        for i, first in enumerate(first_information(self.world, self._slots.episodes)):
+            if done[i]:
+                infos[i] = first | {"final_obs": last[i], "final_info": infos[i]}
+        return observations, outcome.rewards.numpy().copy(), done, np.zeros_like(done), self._merged(infos)
+
+    def _merged(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for i, info in enumerate(infos):
-            if done[i]:
-                info = {"final_obs": last[i], "final_info": info}
             merged = self._add_info(merged, info, i)
-        return observations, outcome.rewards.numpy().copy(), done, np.zeros_like(done), merged
+        return merged

@@ -71,7 +71,7 @@ def adapt(
     if settings.channels_last:
         teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     calibrate(elastic, data, settings)
-    largest, smallest = elastic.full, elastic.uniform(1)
+    largest, smallest = elastic.full, elastic.uniform(elastic.narrowest)
 
     def make_step(generator: torch.Generator) -> Step:
         def step(images: Tensor, labels: Tensor) -> dict[str, float]:
@@ -137,7 +137,7 @@ def calibrate(elastic: ElasticCNN, data: ImageSet, settings: TrainingSettings, n
     momenta = [layer.momentum for layer in switched]
     for layer in switched:
         layer.train()
-    for level in range(1, elastic.n_levels - 1):
+    for level in range(elastic.narrowest, elastic.n_levels - 1):
         for batch, indices in enumerate(_some_batches(len(data), settings.batch_size, n_batches)):
             for layer in switched:
                 layer.momentum = 1 / (batch + 1)

@@ -89,7 +89,7 @@ class _Cuts:
     """Batches of a tensor, one after another, round and round."""
 
     def __init__(self, images: Tensor, batch: int) -> None:
-        self.parts = [part for part in images.split(batch) if len(part) == batch]
+        self.parts: list[Tensor] = [part for part in images.split(batch) if len(part) == batch]
         self.n = 0
 
     def next(self) -> Tensor:

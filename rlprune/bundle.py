@@ -34,8 +34,11 @@ from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN
 
 FORMAT = 1
-_FILES = {"network": ("network.json", "network.safetensors"), "policy": ("policy.json", "policy.safetensors")}
-_FILES["bundle"] = _FILES["network"] + _FILES["policy"]
+_FILES: dict[str, tuple[str, ...]] = {
+    "network": ("network.json", "network.safetensors"),
+    "policy": ("policy.json", "policy.safetensors"),
+    "bundle": ("network.json", "network.safetensors", "policy.json", "policy.safetensors"),
+}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rlprune.adapt import AdaptSettings, adapt
 from rlprune.agents.train import PolicySettings, train_policy
 from rlprune.benchmark import bench
 from rlprune.bundle import DataFormat
+from rlprune.data import Splits
 from rlprune.decode import read_images
 from rlprune.demo import run_demo
 from rlprune.elastic import KEEP_RATIOS, ElasticCNN
@@ -47,7 +48,7 @@ class DataOptions:
     split_seed: int = 0
     """Fixes which images train the network, which train the policy, and which validate."""
 
-    def load(self) -> data.Splits:
+    def load(self) -> Splits:
         """The images, split."""
         return data.load(
             self.data,
@@ -172,7 +173,7 @@ class Train:
     network: Path
     """Folder that `rlprune adapt` wrote."""
     out: Path
-    """Folder for TensorBoard's events, the checkpoint, and the best policy (in policy/)."""
+    """Folder for TensorBoard's events, the checkpoint, and the policy (in policy/)."""
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     n_profiles: int = 6
     """Profiles in the codebook, at most 16."""
@@ -203,7 +204,7 @@ class Train:
         Console().print(tables.codebook(saved.network, policy.codebook))
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
 
-    def _codebook(self, network: ElasticCNN, splits: data.Splits) -> torch.Tensor:
+    def _codebook(self, network: ElasticCNN, splits: Splits) -> torch.Tensor:
         """Search profiles, or take those that an interrupted run found."""
         path = self.out / "codebook.json"
         if self.resume and path.exists():
@@ -389,14 +390,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _model(name: str, weights: Path | None, splits: data.Splits) -> nn.Module:
+def _model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
     model = models.build(name, len(splits.network.classes), splits.network.images.shape[1])
     if weights is not None:
         models.load_weights(model, weights)
     return model
 
 
-def _check_data(expected: DataFormat, splits: data.Splits) -> None:
+def _check_data(expected: DataFormat, splits: Splits) -> None:
     if len(expected.classes) != len(splits.network.classes):
         raise RLPruneError(
             f"the network knows {len(expected.classes)} classes and the data have {len(splits.network.classes)}; "

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -58,8 +59,7 @@ class ElasticCNN(nn.Module):
             reasons = "; ".join(f"{item.name}: {item.reason}" for item in left_alone)
             raise ModelError(f"nothing in this network can be pruned. {reasons}")
         self.register_buffer("widths", torch.tensor([self._widths(g) for g in groups]), persistent=False)
-        lowest_kept = sum(ratio == 0 for ratio in self.keep_ratios)
-        lowest = [0 if group.skippable else lowest_kept for group in groups]
+        lowest = [0 if group.skippable else self.narrowest for group in groups]
         self.register_buffer("min_level", torch.tensor(lowest), persistent=False)
         features = graph.measure(stem, torch.zeros(1, *self.image_shape))
         graph.measure(body, features)
@@ -141,6 +141,11 @@ class ElasticCNN(nn.Module):
     def full(self) -> Tensor:
         """The profile that keeps everything, int64 (G,)."""
         return torch.full((self.n_groups,), self.n_levels - 1)
+
+    @property
+    def narrowest(self) -> int:
+        """The lowest level that keeps channels: 1 where level 0 drops them all, else 0."""
+        return int(self.keep_ratios[0] == 0)
 
     def uniform(self, level: int) -> Tensor:
         """The profile of one level for all groups (for each its lowest, where that is higher), int64 (G,)."""
@@ -418,7 +423,8 @@ def _group_from_json(stored: Any) -> Group:
 
 def _checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
     ratios = tuple(float(ratio) for ratio in keep_ratios)
-    if len(ratios) < 2 or list(ratios) != sorted(set(ratios)) or ratios[0] < 0 or ratios[-1] != 1:
+    ascending = all(low < high for low, high in pairwise(ratios))
+    if len(ratios) < 2 or not ascending or not ratios[0] >= 0 or ratios[-1] != 1:
         raise LevelsError(
             f"keep ratios are {ratios}; at least two, ascending, from 0 or more up to exactly 1, are needed"
         )

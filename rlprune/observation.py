@@ -37,7 +37,7 @@ class Observer:
         std: likewise.
         n_classes: classes of the network.
         max_passes: the most passes an image may have.
-        pool: cells per side of the grid.
+        pool: cells per side of the grid; 0 leaves the features out.
     """
 
     mean: Tensor
@@ -50,7 +50,9 @@ class Observer:
     def fit(cls, elastic: ElasticCNN, data: ImageSet, *, max_passes: int = 1, pool: int = 2) -> Observer:
         """Measure the features' mean and deviation on the images that train the policy."""
         pooled = torch.cat(list(pooled_features(elastic, data, pool)))
-        return cls(pooled.mean(0), pooled.std(0).clamp_min(1e-4), len(data.classes), max_passes, pool)
+        mean = pooled.mean(0)
+        std = (pooled - mean).square().mean(0).sqrt().clamp_min(1e-4)
+        return cls(mean, std, len(data.classes), max_passes, pool)
 
     @property
     def n_beliefs(self) -> int:
@@ -95,7 +97,9 @@ class Observer:
 
 
 def pool_features(stem_features: Tensor, pool: int) -> Tensor:
-    """Average features over a grid: (B, F, H, W) -> float32 (B, F * pool * pool)."""
+    """Average features over a grid: (B, F, H, W) -> float32 (B, F * pool * pool); nothing for pool 0."""
+    if pool == 0:
+        return stem_features.new_zeros(len(stem_features), 0, dtype=torch.float32)
     return F.adaptive_avg_pool2d(stem_features.float(), pool).flatten(1)
 
 

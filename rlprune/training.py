@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from rlprune.data import ImageSet, augment, normalise
 from rlprune.errors import RLPruneError
@@ -99,19 +100,14 @@ def fit(
         _with_decay(network, settings.weight_decay),
         lr=settings.learning_rate,
         momentum=settings.momentum,
-        nesterov=True,
+        nesterov=settings.momentum > 0,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        settings.learning_rate,
-        total_steps=settings.epochs * n_steps + 1,
-        pct_start=max(settings.warm_up, 1e-9),
-        cycle_momentum=False,
-    )
+    n_all = settings.epochs * n_steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: share_of_peak(n, n_all, settings.warm_up))
     run_batch = step(generator)
     state = {"network": network, "optimizer": optimizer, "schedule": schedule}
     first_epoch = _resume(checkpoint, state, generator, settings)
-    with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
+    with tqdm(total=n_all, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
             network.train()
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global one
@@ -131,6 +127,14 @@ def fit(
             if checkpoint is not None:
                 _save(checkpoint, state, generator, settings, epoch + 1)
     network.eval()
+
+
+def share_of_peak(n: int, n_steps: int, warm_up: float) -> float:
+    """Learning rate over its peak after n of n_steps: a share of them it rises in a line, then it falls as a cosine."""
+    n_rising = warm_up * n_steps
+    if n < n_rising:
+        return (n + 1) / (n_rising + 1)
+    return (1 + math.cos(math.pi * (n - n_rising) / (n_steps - n_rising))) / 2
 
 
 def _with_decay(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

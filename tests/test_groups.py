@@ -156,7 +156,7 @@ def test_a_flattened_channel_repeats() -> None:
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (nn.Conv2d(16, 16, 1, groups=4), r"between \(Conv2d) is no dense or depthwise convolution"),
+        (nn.Conv2d(16, 16, 1, groups=4), "between (Conv2d) is no dense or depthwise convolution"),
         (nn.GroupNorm(4, 16), "between (GroupNorm) is no dense or depthwise convolution"),
         (Scale(), "it meets a free parameter, which has no known channel axis"),
         (Twice(), "between.conv is called more than once"),

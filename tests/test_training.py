@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import IMAGE_SHAPE, KINDS, N_CLASSES, make_data, make_elastic, make_images, network
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rlprune.adapt import AdaptSettings, adapt, calibrate, distillation_loss, random_profiles
+from rlprune.cost import Cost
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.layers import ElasticBatchNorm
+from rlprune.pretrain import accuracy, pretrain
+from rlprune.training import TrainingSettings, fit, share_of_peak
+
+QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2}
+TEN = torch.arange(10)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(epochs: int) -> Any:
+    """A log that stops the training at the end of the epoch after these."""
+    calls = []
+
+    def log(_: int, figures: dict[str, float]) -> None:
+        calls.append(figures)
+        if len(calls) > epochs:
+            raise Interrupted
+
+    return log
+
+
+def colours(n: int) -> ImageSet:
+    """Five colours, lightly soiled: anything that sees can tell them apart."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % N_CLASSES
+    palette = torch.tensor([[220, 30, 30], [30, 220, 30], [30, 30, 220], [220, 220, 30], [30, 220, 220]])
+    images = palette[labels][:, :, None, None] + torch.randint(-30, 30, (n, *IMAGE_SHAPE), generator=generator)
+    return ImageSet(images.clamp(0, 255).to(torch.uint8), labels, tuple("rgbyc"), (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize("kind", ["residual", "plain"])  # plain has dropout
+def test_an_interrupted_run_that_goes_on_equals_one_that_was_not(kind: str, tmp_path: Path) -> None:
+    settings, data = AdaptSettings(epochs=3, **QUICK), make_data(40)
+    whole, first, second = (make_elastic(kind) for _ in range(3))
+    adapt(whole, data, settings)
+    with pytest.raises(Interrupted):
+        adapt(first, data, settings, checkpoint=tmp_path / "run.pt", log=interrupt_after(2))
+    adapt(second, data, settings, checkpoint=tmp_path / "run.pt")
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in second.state_dict().items())
+
+
+def test_a_run_that_is_over_is_not_trained_again(tmp_path: Path) -> None:
+    settings, data = TrainingSettings(epochs=1, **QUICK), make_data(20)
+    model, again = network("plain"), network("plain", seed=1)
+    pretrain(model, data, settings, checkpoint=tmp_path / "run.pt")
+    figures: list[float] = []
+    pretrain(again, data, settings, checkpoint=tmp_path / "run.pt", log=lambda n, _: figures.append(n))
+    assert figures == []
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_network_and_another_another() -> None:
+    data, weights = make_data(20), []
+    for seed in (0, 0, 1):
+        model = network("plain")
+        torch.rand(seed + 1)  # whatever the process drew before
+        pretrain(model, data, TrainingSettings(epochs=1, seed=seed, **QUICK))
+        weights.append(model.classifier[1].weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    settings, data = TrainingSettings(epochs=1, **QUICK), make_data(20)
+    pretrain(network("plain"), data, settings, checkpoint=tmp_path / "run.pt")
+    message = r"was written under other settings \(epochs, learning_rate differ\); go back to those, or remove the file"
+    with pytest.raises(RLPruneError, match=message):
+        pretrain(
+            network("plain"),
+            data,
+            replace(settings, epochs=2, learning_rate=0.3),
+            checkpoint=tmp_path / "run.pt",
+        )
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    settings, data = TrainingSettings(epochs=1, **QUICK), make_data(20)
+    pretrain(network("plain"), data, settings, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(RLPruneError, match="belongs to another network"):
+        pretrain(network("residual"), data, settings, checkpoint=tmp_path / "run.pt")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"warm_up": 1.0}, r"warm_up=1.0 must be in \[0, 1\)"),
+        ({"n_random": -1}, "n_random=-1"),
+        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"distillation": 1.5}, "distillation=1.5"),
+    ],
+)
+def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(RLPruneError, match=message):
+        AdaptSettings(**wrong)
+
+
+def test_one_step_is_gradient_descent_and_vectors_do_not_decay() -> None:
+    model = nn.Linear(1, 1)
+    model.weight.data.fill_(2.0)
+    model.bias.data.fill_(1.0)
+    model.forward = lambda x: x  # type: ignore[method-assign]
+    settings = TrainingSettings(epochs=1, batch_size=4, momentum=0, weight_decay=0.5, learning_rate=0.1, warm_up=0)
+
+    def step(_: torch.Generator) -> Any:
+        def run(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+            (3 * model.weight + 3 * model.bias).sum().backward()
+            return {"seen": float(len(images))}
+
+        return run
+
+    figures: list[dict[str, float]] = []
+    fit(model, make_data(4), settings, step, log=lambda _, f: figures.append(f))
+    assert model.weight.item() == pytest.approx(2 - 0.1 * (3 + 0.5 * 2))
+    assert model.bias.item() == pytest.approx(1 - 0.1 * 3)
+    assert figures == [{"seen": 4, "learning_rate": 0}]
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
+    rates = [share_of_peak(n, 10, 0.2) for n in range(11)]
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[10] == pytest.approx(0)
+
+
+@given(st.integers(1, 500), st.floats(0, 0.99))
+def test_the_learning_rate_has_one_peak(n_steps: int, warm_up: float) -> None:
+    rates = [share_of_peak(n, n_steps, warm_up) for n in range(n_steps + 1)]
+    peak = rates.index(max(rates))
+    assert 0 < rates[0]
+    assert max(rates) <= 1
+    assert rates == sorted(rates[:peak]) + sorted(rates[peak:], reverse=True)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 100), st.floats(0.5, 8), st.floats(0, 1))
+def test_a_student_that_equals_its_teacher_pays_for_labels_only(seed: int, temperature: float, weight: float) -> None:
+    logits = torch.randn(10, 5, generator=torch.Generator().manual_seed(seed))
+    soft = (logits / temperature).log_softmax(1)
+    loss = distillation_loss(logits, TEN % 5, soft, temperature, weight)
+    assert loss.item() == pytest.approx((1 - weight) * F.cross_entropy(logits, TEN % 5).item(), abs=1e-4)
+
+
+def test_without_weight_distillation_is_cross_entropy() -> None:
+    logits, soft = torch.randn(10, 5), torch.randn(10, 5).log_softmax(1)
+    assert torch.equal(distillation_loss(logits, TEN % 5, soft, 2.0, 0.0), F.cross_entropy(logits, TEN % 5))
+
+
+def test_the_divergence_by_hand() -> None:
+    teacher, student = torch.tensor([[0.8, 0.2]]), torch.tensor([[0.5, 0.5]])
+    expected = 4 * (0.8 * torch.tensor(0.8 / 0.5).log() + 0.2 * torch.tensor(0.2 / 0.5).log())
+    loss = distillation_loss(2 * student.log(), torch.tensor([0]), teacher.log(), 2.0, 1.0)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_random_profiles_exist_and_cover_the_range_of_cost() -> None:
+    elastic = make_elastic("depthwise")
+    profiles = torch.stack(random_profiles(elastic, 400, torch.Generator().manual_seed(0)))
+    assert torch.equal(elastic.check_levels(profiles), profiles)
+    cost = Cost(elastic)
+    macs, bounds = cost.of(profiles).macs, cost.of(torch.stack([elastic.min_level, elastic.full])).macs
+    assert macs.min() == bounds[0]
+    assert macs.max() == bounds[1]
+    assert ((macs - bounds[0]) / (bounds[1] - bounds[0])).histc(5, 0, 1).min() > 0.05 * 400
+
+
+def test_random_profiles_are_those_of_their_generator() -> None:
+    elastic = make_elastic("depthwise")
+    first, second = (torch.stack(random_profiles(elastic, 5, torch.Generator().manual_seed(3))) for _ in range(2))
+    assert torch.equal(first, second)
+    assert random_profiles(elastic, 0, torch.Generator()) == []
+
+
+@torch.no_grad()
+def test_calibrated_norms_give_what_a_level_s_slice_gives_on_its_own_statistics() -> None:
+    elastic, data = make_elastic("residual"), make_data(32)
+    full = elastic.elastic_layers()["b2.bn2"].running_mean[-1].clone()
+    calibrate(elastic, data, TrainingSettings(**QUICK), n_batches=1)
+    norm = elastic.elastic_layers()["b1.bn2"]
+    assert isinstance(norm, ElasticBatchNorm)
+    for level in (1, 2, 3):
+        small = elastic.slice(elastic.uniform(level))
+        features: list[torch.Tensor] = []
+        layer = small.get_submodule("body.b1.bn2")
+        layer.register_forward_pre_hook(lambda _, inputs, features=features: features.append(inputs[0]))
+        small(data.normalised(slice(0, 16)))
+        assert torch.allclose(norm.running_mean[level], features[0].mean((0, 2, 3)), atol=1e-5)
+    assert torch.equal(elastic.elastic_layers()["b2.bn2"].running_mean[-1], full)
+    assert not any(layer.training for layer in elastic.modules())
+
+
+@torch.no_grad()
+def test_without_a_ratio_of_zero_level_0_is_trained_like_the_others() -> None:
+    elastic = ElasticCNN.from_model(network("residual"), IMAGE_SHAPE, keep_ratios=(0.5, 1))
+    norm = elastic.elastic_layers()["b1.bn2"]
+    before = norm.running_mean.clone()
+    assert elastic.narrowest == 0
+    calibrate(elastic, make_data(16), TrainingSettings(**QUICK))
+    assert not torch.equal(norm.running_mean[0], before[0])
+    assert torch.equal(norm.running_mean[1], before[1])
+
+
+def test_adapting_makes_narrow_profiles_accurate() -> None:
+    data, model = colours(200), network("plain")
+    pretrain(model, data, TrainingSettings(epochs=3, learning_rate=0.05, **QUICK))
+    elastic = ElasticCNN.from_model(model, IMAGE_SHAPE)
+    profiles = [elastic.uniform(level) for level in (1, 2, 4)]
+
+    def accuracies() -> list[float]:
+        return [accuracy(lambda images, p=profile: elastic(images, p), data) for profile in profiles]
+
+    before = accuracies()
+    figures: list[dict[str, float]] = []
+    adapt(elastic, data, AdaptSettings(epochs=3, learning_rate=0.02, **QUICK), log=lambda _, f: figures.append(f))
+    assert before[0] < 0.9 < min(accuracies())
+    assert figures[0].keys() == {"loss", "largest", "smallest", "learning_rate"}
+
+
+def test_the_teacher_is_not_trained() -> None:
+    elastic, teacher = make_elastic("residual"), network("residual", seed=5).train()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    adapt(elastic, make_data(20), AdaptSettings(epochs=1, **QUICK), teacher=teacher)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert not elastic.training
+
+
+def test_bfloat16_and_channels_last_train_too() -> None:
+    elastic = make_elastic("residual")
+    adapt(elastic, make_data(20), AdaptSettings(epochs=1, batch_size=10))
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in elastic.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_pass_under_a_profile_does_the_work_of_its_slice(kind: str) -> None:
+    elastic, images = make_elastic(kind), make_images(1)
+    for profile in (elastic.uniform(0), elastic.uniform(1), elastic.full):
+        with FlopCounterMode(display=False) as counter:
+            elastic(images, profile)
+        assert counter.get_total_flops() == 2 * Cost(elastic).of(profile).macs
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual", "concat"])  # FlopCounterMode miscounts depthwise gradients
+def test_a_step_under_a_profile_does_the_work_of_its_slice(kind: str) -> None:
+    """Forward and backward together are three times the forward, but for the stem, whose input needs no gradient."""
+    elastic, images = make_elastic(kind), make_images(1)
+    cost = Cost(elastic)
+    for profile in (elastic.uniform(1), elastic.full):
+        with FlopCounterMode(display=False) as counter:
+            elastic(images, profile).sum().backward()
+        assert counter.get_total_flops() == 2 * (3 * cost.of(profile).macs - cost.stem.macs)
