@@ -8,7 +8,7 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt --config-settings
 SOURCES := pyproject.toml constraints.txt $(wildcard rlprune/*.py envs/*.py agents/*.py)
 ROOT := $(CURDIR)
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types unit reference clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -36,6 +36,13 @@ $(VENV)/test: $(SOURCES)
 	$(INSTALL) '.[data,demo,dev,onnx,plots]'
 	$(PIP) install --quiet --no-deps --constraint constraints.txt torchvision
 	touch $@ $(VENV)/demo
+
+# The README's figures and picture: the demo again, kept.
+reference: $(VENV)/demo
+	$(VENV)/bin/rlprune demo --out runs/demo
+	mkdir -p runs/reference/digits
+	cp runs/demo/results.json runs/demo/bench.json runs/demo/digits.png runs/reference/digits/
+	$(VENV)/bin/python runs/reference/update_readme.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -42,8 +44,9 @@ def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: f
         env.seed(0)
         env.reset()
         env.action_space.seed(0)
-        rows[name] = lambda env=env: env.step(_sample(env, n_envs))
-    levels = batched.world.actions.decode(torch.as_tensor(_sample(batched, n_envs)))[0]
+        rows[name] = partial(env.step, np.stack([env.action_space.sample() for _ in range(n_envs)]))
+    random_actions = np.stack([batched.action_space.sample() for _ in range(n_envs)])
+    levels = batched.world.actions.decode(torch.as_tensor(random_actions))[0]
 
     def masked_forward() -> object:
         with torch.no_grad():
@@ -63,7 +66,3 @@ def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: f
         "vec_env_speedup": speed["vec_env"] / speed["dummy_vec_env"],
         **conditions(),
     }
-
-
-def _sample(env: Any, n: int) -> Any:
-    return torch.stack([torch.as_tensor(env.action_space.sample()) for _ in range(n)]).numpy()

@@ -195,7 +195,7 @@ def _write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Map
     if folder.exists() and not (folder / "manifest.json").exists():
         raise BundleError(f"{folder} exists and holds no {kind}; name another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (folder.with_name(f".{folder.name}-{uuid.uuid4().hex}") for _ in range(2))
+    fresh, before = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"), _before(folder)
     try:
         fresh.mkdir()
         for name, content in everything.items():
@@ -204,11 +204,17 @@ def _write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Map
                 file.flush()
                 os.fsync(file.fileno())
         if folder.exists():
-            folder.rename(old)
+            shutil.rmtree(before, ignore_errors=True)
+            folder.rename(before)  # a kill between these two renames leaves only this one, which readers know of
         fresh.rename(folder)
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _before(folder: Path) -> Path:
+    """Where a folder's old content is while new content takes its place."""
+    return folder.with_name(f".{folder.name}.before")
 
 
 def _checksum_line(manifest: bytes) -> bytes:
@@ -216,6 +222,8 @@ def _checksum_line(manifest: bytes) -> bytes:
 
 
 def _read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes], dict[str, Any]]:
+    if not folder.exists() and _before(folder).exists():
+        folder = _before(folder)
     packed = _read(folder / "manifest.json")
     if _read(folder / "manifest.sha256") != _checksum_line(packed):
         raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")

@@ -74,8 +74,10 @@ class Cost:
         """
         rows = torch.atleast_2d(levels.cpu())
         groups = torch.arange(rows.shape[1])
-        n_in = self._in_fixed + self._in_table[:, groups, rows].sum(-1).T  # (B, nodes)
-        n_out = self._out_fixed + self._out_table[:, groups, rows].sum(-1).T
+        n_in, n_out = self._in_fixed.repeat(len(rows), 1), self._out_fixed.repeat(len(rows), 1)  # (B, nodes)
+        for group in range(rows.shape[1]):
+            n_in += self._in_table[:, group, rows[:, group]].T
+            n_out += self._out_table[:, group, rows[:, group]].T
         alive, constant = self._survivors(self._elastic_widths[groups, rows] == 0)
         per_node = n_in * n_out * self._params_rate + n_out * self._params_per_out
         params = self.stem.params + (per_node * alive + n_out * constant).sum(1)

@@ -1,4 +1,4 @@
-"""Pictures: what is spent on which image, and accuracy against cost."""
+"""Pictures and tables for people: what is spent on which image, accuracy against cost, the README's figures."""
 
 from __future__ import annotations
 
@@ -90,3 +90,45 @@ def frontier_plot(path: Path, results: Mapping[str, Any], strips: Mapping[str, N
         axis.axis("off")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
+    """The figures of an evaluation and a benchmark in Markdown.
+
+    Args:
+        results: as `rlprune.evaluate.evaluate` gives them.
+        bench: as `rlprune.benchmark.bench` gives them.
+    """
+    cut, controls = f"{100 * results['macs_cut']:.1f}", results["controls"]
+    low, high = (100 * bound for bound in results["accuracy_interval"])
+    rows = [
+        ("dense network", results["dense_accuracy"], "0"),
+        (f"**learnt, per image** (95 % interval {low:.1f} to {high:.1f})", results["accuracy"], cut),
+        ("the same decisions, shuffled across images", controls["shuffled"], cut),
+        ("best static profile, or mixture of two, of a search", controls["best_static"], cut),
+        ("one keep ratio everywhere", controls["uniform"], cut),
+        ("random profiles", controls["random"], cut),
+    ]
+    lines = ["| decision | accuracy % | multiply-adds cut % |", "|---|---|---|"]
+    lines += [f"| {name} | {100 * accuracy:.2f} | {cut} |" for name, accuracy, cut in rows]
+    lines += ["", "| batch | dense, ms | dynamic, ms | speed-up | ratio of multiply-adds |", "|---|---|---|---|---|"]
+    for batch, speedup in bench["speedup"].items():
+        dense, dynamic = (
+            next(row["ms"] for row in bench["rows"] if row["name"] == name and row["batch"] == int(batch))
+            for name in ("dense", "dynamic")
+        )
+        ratio = bench["macs_ratio"][batch]
+        lines.append(f"| {batch} | {dense:.2f} | {dynamic:.2f} | {speedup:.2f} | {ratio:.2f} |")
+    conditions = (
+        f"{results['n_images']} test images, seed {results['seed']}, {results['mean_passes']:.2f} passes per image; "
+        f"{bench['hardware']}, {bench['threads']} threads, {bench['dtype']}, torch {bench['torch']}, {bench['date']}."
+    )
+    return "\n".join([*lines, "", conditions])
+
+
+def between_markers(text: str, name: str, content: str) -> str:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{content}\n{end}{after}"

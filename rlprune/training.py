@@ -62,6 +62,16 @@ class TrainingSettings:
             )
         if not 0 <= self.warm_up < 1:
             raise RLPruneError(f"warm_up={self.warm_up} must be in [0, 1)")
+        if not 0 <= self.momentum < 1 or self.weight_decay < 0 or self.padding < 0:
+            raise RLPruneError(
+                f"momentum={self.momentum}, weight_decay={self.weight_decay}, padding={self.padding}: "
+                "allowed are [0, 1), 0 or more, and 0 or more"
+            )
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RLPruneError(f"device={self.device!r} cannot be used here ({reason}); cpu always can") from error
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes."""

@@ -21,3 +21,10 @@ def assets() -> Path:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Work in a folder where no data lies about."""
+    monkeypatch.delenv("RLPRUNE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
