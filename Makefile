@@ -3,10 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
-# Strict editable installs link every file, so that mypy finds rlprune.envs and rlprune.agents; new files need a new link.
-INSTALL := $(PIP) install --quiet --constraint constraints.txt --config-settings editable_mode=strict --editable
-SOURCES := pyproject.toml constraints.txt $(wildcard rlprune/*.py envs/*.py agents/*.py)
-ROOT := $(CURDIR)
+INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
 .PHONY: demo test lint types unit reference clean
 
@@ -19,19 +16,22 @@ lint: $(VENV)/test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+# mypy does not follow package-dir, so it checks a copy as users install it.
 types: $(VENV)/test
-	cd $(VENV) && bin/mypy --package rlprune --config-file $(ROOT)/pyproject.toml --cache-dir $(ROOT)/.mypy_cache
+	rm -rf build
+	$(PIP) install --quiet --no-deps --target build/installed .
+	cd build/installed && $(CURDIR)/$(VENV)/bin/mypy --package rlprune --config-file $(CURDIR)/pyproject.toml
 
 # One thread for each of two test processes: two threads in each would fight over two cores.
 unit: $(VENV)/test
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist loadscope
 
-$(VENV)/demo: $(SOURCES)
+$(VENV)/demo: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[demo,plots]'
 	touch $@
 
-$(VENV)/test: $(SOURCES)
+$(VENV)/test: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[data,demo,dev,onnx,plots]'
 	$(PIP) install --quiet --no-deps --constraint constraints.txt torchvision

@@ -46,7 +46,7 @@ def extract_policy(agent: BaseAlgorithm, world: World, codebook: Tensor | None =
     if codebook is None:
         codebook = world.actions.codebook if world.actions.kind == "profiles" else boil_down(agent, world)
     assert codebook is not None
-    sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
+    sizes = [layers[0].in_features, *(int(layer.out_features) for layer in layers)]  # NumPy's where a space is Multi*
     policy = Policy(sizes, activation, world.observer, world.actions, codebook)
     targets = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
     for target, source in zip(targets, layers, strict=True):

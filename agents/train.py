@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from rlprune.actions import ActionKind, Actions, uniform_codebook
 from rlprune.agents.callbacks import CheckpointCallback, FiguresCallback, ProgressCallback, ValidationCallback
 from rlprune.agents.extract import extract_policy
 from rlprune.bundle import load_policy, save_policy
-from rlprune.cost import Cost
+from rlprune.cost import KINDS, Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.envs.vector import KeepRatioVecEnv
@@ -28,6 +29,9 @@ from rlprune.errors import RLPruneError
 from rlprune.files import write_json
 from rlprune.observation import Observer
 from rlprune.policy import Policy
+
+_CHECKPOINT, _NOTES = "checkpoint.zip", "settings.json"
+_PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,13 @@ class PolicySettings:
             raise RLPruneError(
                 f"batch_size={self.batch_size} must be at least 2 and divide n_envs * n_steps = {rollout}"
             )
+        if self.cost not in KINDS:
+            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {', '.join(KINDS)}")
+        if not self.penalty >= 0 or not 1 <= self.max_passes <= 3 or self.learning_rate <= 0:
+            raise RLPruneError(
+                f"penalty={self.penalty}, max_passes={self.max_passes}, learning_rate={self.learning_rate}: "
+                "allowed are 0 or more, 1 to 3, and above 0"
+            )
 
 
 def train_policy(
@@ -99,7 +110,7 @@ def train_policy(
         settings: what for and how; the defaults if None.
         codebook: int64 (K, G) profiles, cheapest first; uniform ones if None. For `profiles` only.
         resume: go on from the folder's checkpoint instead of starting anew.
-        ppo: further arguments of Stable-Baselines3's PPO; they go before the settings.
+        ppo: further arguments of Stable-Baselines3's PPO; they go before the settings, but the widths are `hidden`'s.
         progress: show a progress bar.
 
     Returns:
@@ -110,9 +121,8 @@ def train_policy(
             cannot be.
     """
     settings = PolicySettings() if settings is None else settings
-    checkpoint, notes = folder / "checkpoint.zip", folder / "settings.json"
-    described = json.loads(json.dumps(asdict(settings) | {"ppo": repr(ppo or {})}))
-    _check_folder(checkpoint, notes, described, resume)
+    check_run(folder, settings, resume=resume, ppo=ppo)
+    checkpoint, notes, described = folder / _CHECKPOINT, folder / _NOTES, _described(settings, ppo)
     if codebook is None and settings.action == "profiles":
         codebook = uniform_codebook(elastic, Cost(elastic))
     observer = Observer.fit(elastic, data, max_passes=settings.max_passes, pool=settings.pool)
@@ -135,7 +145,7 @@ def train_policy(
     env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
     resumed = resume and checkpoint.exists()
     if resumed:
-        agent = PPO.load(checkpoint, env=env, device="cpu")
+        agent = _load(checkpoint, env)
     else:
         agent = _agent(env, settings, ppo or {})
         write_json(notes, described)
@@ -157,7 +167,22 @@ def train_policy(
     return load_policy(folder / "policy").policy
 
 
-def _check_folder(checkpoint: Path, notes: Path, described: Any, resume: bool) -> None:
+def check_run(
+    folder: Path, settings: PolicySettings, *, resume: bool = False, ppo: dict[str, Any] | None = None
+) -> None:
+    """Make sure that training may write to a folder; the arguments are those of `train_policy`.
+
+    Raises:
+        RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or PPO has no such
+            arguments.
+    """
+    layers = (ppo or {}).get("policy_kwargs", {})
+    if "net_arch" in layers:
+        raise RLPruneError("ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them")
+    unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
+    if unknown:
+        raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
+    checkpoint, notes, described = folder / _CHECKPOINT, folder / _NOTES, _described(settings, ppo)
     if not checkpoint.exists():
         return
     if not resume:
@@ -166,6 +191,10 @@ def _check_folder(checkpoint: Path, notes: Path, described: Any, resume: bool) -
     if before != described:
         changed = [key for key in described if before is None or before.get(key) != described[key]]
         raise RLPruneError(f"{checkpoint} was trained under other settings ({', '.join(changed)}); go back to those")
+
+
+def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> Any:
+    return json.loads(json.dumps(asdict(settings) | {"ppo": repr(ppo or {})}))
 
 
 def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
@@ -182,9 +211,26 @@ def _agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) -> PP
         "n_epochs": settings.n_epochs,
         "gamma": 1.0,  # episodes have one to three steps; the reward is their plain sum
         "ent_coef": settings.entropy,
-        "policy_kwargs": {"net_arch": list(settings.hidden)},
         "stats_window_size": max(100, settings.n_envs * settings.n_steps),
         "seed": settings.seed,
         "device": "cpu",
     }
-    return PPO("MlpPolicy", env, **(arguments | ppo))
+    layers = dict(ppo.get("policy_kwargs", {}))
+    if "net_arch" in layers:
+        raise RLPruneError(
+            "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
+        )
+    arguments |= ppo | {"policy_kwargs": {"net_arch": list(settings.hidden)} | layers}
+    try:
+        return PPO("MlpPolicy", env, **arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise RLPruneError(f"Stable-Baselines3's PPO does not take {ppo or settings}: {error}") from error
+
+
+def _load(checkpoint: Path, env: VecMonitor) -> PPO:
+    try:
+        return PPO.load(checkpoint, env=env, device="cpu")
+    except Exception as error:  # whatever unpickling a damaged file comes to
+        raise RLPruneError(
+            f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
+        ) from error

@@ -38,6 +38,8 @@ class Settings:
     """Epochs of adaptation."""
     flip: bool = True
     """Mirror training images at random; wrong for digits."""
+    candidates: int = 64
+    """Static profiles to try, for the codebook and as a control."""
     penalty: float = 0.1
     """Price of running the whole network once, in units of a right answer."""
     steps: int = 200_000
@@ -60,7 +62,7 @@ def main(settings: Settings) -> None:
     adapt(network, splits.network, AdaptSettings(epochs=settings.epochs, flip=settings.flip))
 
     # 3. A few good profiles make up the codebook from which the policy chooses.
-    codebook = choose_codebook(network, search(network, splits.policy), n_profiles=6)
+    codebook = choose_codebook(network, search(network, splits.policy, settings.candidates), n_profiles=6)
 
     # 4. The world: a cheap look first, then the policy accepts or looks again. PPO learns when.
     rules = {"action": "profiles", "codebook": codebook, "max_passes": 2, "penalty": settings.penalty}
@@ -85,7 +87,8 @@ def main(settings: Settings) -> None:
     policy = extract_policy(agent, world)
     save_bundle(settings.out / "bundle", network, policy, splits.network, {"penalty": settings.penalty})
     dynamic = rlprune.load(settings.out / "bundle")
-    Console().print(tables.evaluation(evaluate(dynamic, splits.test, splits.policy, dense=model.eval())))
+    results = evaluate(dynamic, splits.test, splits.policy, dense=model.eval(), n_candidates=settings.candidates)
+    Console().print(tables.evaluation(results))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -30,6 +32,7 @@ from torch import Tensor
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError
+from rlprune.graph import MALFORMED
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN
 
@@ -126,21 +129,27 @@ def save_bundle(
         about: notes to keep, as JSON can hold them.
 
     Raises:
+        BundleError: the policy was trained for another network.
         ModelError: the network holds something that cannot be stored without its code.
     """
+    DynamicCNN(network, policy, tuple(data.mean), tuple(data.std), tuple(data.classes))  # whether they fit
     files = _network_files(network) | _policy_files(policy)
     _write_folder(Path(folder), "bundle", files, {"data": _format_json(data), "about": dict(about or {})})
 
 
-def load(folder: str | Path) -> DynamicCNN:
+def load(folder: str | Path, device: str = "cpu") -> DynamicCNN:
     """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
+
+    Args:
+        folder: to read.
+        device: where the network is to run, such as cpu or cuda.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle.
     """
     files, manifest = _read_folder(Path(folder), ("bundle",))
     data = _format(manifest)
-    dynamic = DynamicCNN(_network(files), _policy(files), data.mean, data.std, data.classes)
+    dynamic = DynamicCNN(_network(files), _policy(files), data.mean, data.std, data.classes, device)
     dynamic.about = manifest["about"]
     return dynamic
 
@@ -154,16 +163,27 @@ def _policy_files(policy: Policy) -> dict[str, bytes]:
 
 
 def _network(files: Mapping[str, bytes]) -> ElasticCNN:
-    network = ElasticCNN.from_json(json.loads(files["network.json"]))
-    try:
+    with _malformed("network"):
+        network = ElasticCNN.from_json(json.loads(files["network.json"]))
         network.load_state_dict(load_tensors(files["network.safetensors"]))
-    except RuntimeError as error:
-        raise BundleError(f"the stored weights do not fit the stored network: {error}") from error
     return network
 
 
 def _policy(files: Mapping[str, bytes]) -> Policy:
-    return Policy.from_json(json.loads(files["policy.json"]), load_tensors(files["policy.safetensors"]))
+    with _malformed("policy"):
+        return Policy.from_json(json.loads(files["policy.json"]), load_tensors(files["policy.safetensors"]))
+
+
+@contextmanager
+def _malformed(what: str) -> Iterator[None]:
+    """What checksums cannot tell: content that was made wrong."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except (*MALFORMED, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"the stored {what} is malformed: {type(error).__name__}: {reason}") from error
 
 
 def _format_json(data: DataFormat | ImageSet) -> dict[str, Any]:
@@ -171,7 +191,8 @@ def _format_json(data: DataFormat | ImageSet) -> dict[str, Any]:
 
 
 def _format(manifest: Mapping[str, Any]) -> DataFormat:
-    return DataFormat(*(tuple(manifest["data"][key]) for key in ("mean", "std", "classes")))
+    with _malformed("manifest"):
+        return DataFormat(*(tuple(manifest["data"][key]) for key in ("mean", "std", "classes")))
 
 
 def _dump(value: Any) -> bytes:
@@ -192,8 +213,7 @@ def _write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Map
     }
     packed = _dump(manifest)
     everything = {**files, "manifest.json": packed, "manifest.sha256": _checksum_line(packed)}
-    if folder.exists() and not (folder / "manifest.json").exists():
-        raise BundleError(f"{folder} exists and holds no {kind}; name another folder, or remove it")
+    check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh, before = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"), _before(folder)
     try:
@@ -212,6 +232,16 @@ def _write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Map
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def check_target(folder: Path) -> None:
+    """Make sure that a folder may be written: it does not exist, or is one of these.
+
+    Raises:
+        BundleError: it holds something else.
+    """
+    if folder.exists() and not (folder / "manifest.json").exists():
+        raise BundleError(f"{folder} exists and is no folder that rlprune wrote; name another one, or remove it")
+
+
 def _before(folder: Path) -> Path:
     """Where a folder's old content is while new content takes its place."""
     return folder.with_name(f".{folder.name}.before")
@@ -227,17 +257,19 @@ def _read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes]
     packed = _read(folder / "manifest.json")
     if _read(folder / "manifest.sha256") != _checksum_line(packed):
         raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")
-    manifest = json.loads(packed)
-    if manifest["format"] != FORMAT:
-        raise BundleError(f"{folder} has format {manifest['format']}; this version of rlprune reads {FORMAT}")
-    if manifest["kind"] not in kinds:
-        raise BundleError(f"{folder} holds a {manifest['kind']}; a {' or '.join(kinds)} is needed")
-    files = {name: _read(folder / name) for name in _FILES[manifest["kind"]]}
-    for name, content in files.items():
-        if hashlib.sha256(content).hexdigest() != manifest["sha256"].get(name):
-            raise BundleError(
-                f"{folder / name} has been altered: its SHA-256 is not the manifest's; copy the folder again"
-            )
+    with _malformed("manifest"):
+        manifest = json.loads(packed)
+        found, kind, checksums, _ = (manifest[key] for key in ("format", "kind", "sha256", "about"))
+        if found != FORMAT:
+            raise BundleError(f"{folder} has format {found}; this version of rlprune reads {FORMAT}")
+        if kind not in kinds:
+            raise BundleError(f"{folder} holds a {kind}; a {' or '.join(kinds)} is needed")
+        files = {name: _read(folder / name) for name in _FILES[kind]}
+        for name, content in files.items():
+            if hashlib.sha256(content).hexdigest() != checksums.get(name):
+                raise BundleError(
+                    f"{folder / name} has been altered: its SHA-256 is not the manifest's; copy the folder again"
+                )
     return files, manifest
 
 

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rlprune import bundle, data, models, tables
 from rlprune.adapt import AdaptSettings, adapt
-from rlprune.agents.train import PolicySettings, train_policy
+from rlprune.agents.train import PolicySettings, check_run, train_policy
 from rlprune.benchmark import bench
 from rlprune.bundle import DataFormat
 from rlprune.data import Splits
@@ -151,6 +151,7 @@ class Adapt:
             raise ModelError(
                 f"--weights is missing: {self.model} alone has random weights; `rlprune pretrain` makes some"
             )
+        bundle.check_target(self.out)
         splits = self.source.load()
         model = _model(self.model, self.weights, splits)
         network = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
@@ -188,6 +189,7 @@ class Train:
     def run(self) -> None:
         """Do it."""
         arguments = _json_object(self.ppo, "--ppo")
+        check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
         saved, splits = bundle.load_network(self.network), self.source.load()
         _check_data(saved.data, splits)
         codebook = self._codebook(saved.network, splits) if self.settings.action == "profiles" else None
@@ -271,8 +273,12 @@ class Export:
             bundle.load_policy(inner if inner.is_dir() else self.policy),
             bundle.load_network(self.network),
         )
-        penalty = policy.about["settings"]["penalty"]
-        about = {"network": network.about, "policy": policy.about, "penalty": penalty}
+        about = {
+            "network": network.about,
+            "policy": policy.about,
+            "penalty": policy.about["settings"]["penalty"],
+            "metrics": policy.about["validation"],
+        }
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, about)
         print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
 
@@ -374,13 +380,13 @@ Verb = (
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb; a user's mistake ends in one message and exit status 2, not in a traceback."""
     sys.path.insert(0, "")  # package.module:callable is looked for in the current folder too
-    verb = tyro.cli(
-        Verb,  # type: ignore[arg-type]
-        prog="rlprune",
-        description="Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning.",
-        args=arguments,
-    )
     try:
+        verb = tyro.cli(
+            Verb,  # type: ignore[arg-type]
+            prog="rlprune",
+            description="Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning.",
+            args=arguments,
+        )
         verb.run()
     except (RLPruneError, OSError) as error:
         print(f"rlprune: error: {error}", file=sys.stderr)

@@ -60,7 +60,8 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
     dynamic = DynamicCNN(network, policy, splits.network.mean, splits.network.std, splits.network.classes)
     results = evaluate(dynamic, splits.test, splits.policy, dense=dense, n_candidates=32, seed=seed)
     results["seconds"] = time.monotonic() - start
-    about = {"network": {"model": "digits_cnn", "data": SOURCE}, "penalty": settings.penalty}
+    metrics = {key: results[key] for key in ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")}
+    about = {"network": {"model": "digits_cnn", "data": SOURCE}, "penalty": settings.penalty, "metrics": metrics}
     save_bundle(out / "bundle", network, policy, splits.network, about)
     write_json(out / "results.json", results)
     _picture(out / "digits.png", dynamic, splits.test, results)
@@ -74,8 +75,8 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
 
 def _bench_in_new_process(out: Path) -> None:
     """Reload the bundle where nothing of this process is left, and time it there."""
-    command = [sys.executable, "-m", "rlprune", "bench", str(out / "bundle"), "--json", str(out / "bench.json")]
-    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "rlprune", "bench", "bundle", "--json", "bench.json"]
+    subprocess.run(command, check=True, cwd=out)  # not here: -m would prefer a checkout's rlprune/ to the installed one
 
 
 def _picture(path: Path, dynamic: DynamicCNN, test: data.ImageSet, results: dict[str, Any], n: int = 12) -> None:

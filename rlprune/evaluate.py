@@ -44,7 +44,7 @@ def evaluate(
         dynamic: the network with its policy.
         test: what everything is measured on, and nothing is chosen by.
         choosing: what the search for static profiles judges by.
-        dense: the network it was made from; its own full width if None.
+        dense: the network it was made from, on the CPU and in eval mode; its own full width if None.
         n_candidates: static profiles that the search may try.
         seed: of the search and of the random profiles.
 
@@ -60,16 +60,21 @@ def evaluate(
     n_correct = int((predicted.labels == test.labels).sum())
     share = float(predicted.macs.double().mean() / cost.dense.macs)
     found = search(elastic, choosing, n_candidates, seed)
+    levels = range(elastic.narrowest, elastic.n_levels)
     frontiers = {
-        "uniform": _points(elastic, test, torch.stack([elastic.uniform(n) for n in range(1, elastic.n_levels)]), cost),
+        "uniform": _points(elastic, test, torch.stack([elastic.uniform(n) for n in levels]), cost),
         "static": _points(elastic, test, found.profiles[found.frontier()], cost),
         "codebook": _points(elastic, test, dynamic.codebook, cost),
     }
+    if dense is None:
+        dense_accuracy = float(profile_accuracies(elastic, test, elastic.full[None])[0])
+    else:
+        dense_accuracy = accuracy(dense, test)
     runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
     return {
         "accuracy": n_correct / len(test),
         "accuracy_interval": wilson_interval(n_correct, len(test)),
-        "dense_accuracy": accuracy(elastic.slice(elastic.full) if dense is None else dense, test),
+        "dense_accuracy": dense_accuracy,
         "macs_cut": 1 - share,
         "params_cut": 1 - float(predicted.params.double().mean() / cost.dense.params),
         "n_images": len(test),

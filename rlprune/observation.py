@@ -76,7 +76,8 @@ class Observer:
 
     def features(self, stem_features: Tensor) -> Tensor:
         """Pool and standardise the stem's features (B, F, H, W) -> (B, F * pool * pool)."""
-        return ((pool_features(stem_features, self.pool) - self.mean) / self.std).clamp(-CLIP, CLIP)
+        pooled = pool_features(stem_features, self.pool).to(self.mean.device)
+        return ((pooled - self.mean) / self.std).clamp(-CLIP, CLIP)
 
     def observe(self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> Tensor:
         """Put an observation together.

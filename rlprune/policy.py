@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rlprune.actions import Actions, nearest_profiles
 from rlprune.errors import BundleError
+from rlprune.graph import MALFORMED
 from rlprune.observation import Observer
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "ELU": nn.ELU, "SiLU": nn.SiLU}
@@ -85,6 +86,9 @@ class Policy(nn.Module):
             actions = Actions(description["action"], tuple(description["keep_ratios"]), min_level, codebook, max_passes)
             policy = cls(description["sizes"], description["activation"], observer, actions, codebook)
             policy.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise BundleError(f"the stored policy is malformed: {type(error).__name__}: {error}") from error
+        except BundleError:
+            raise
+        except MALFORMED as error:
+            reason = " ".join(str(error).split())
+            raise BundleError(f"the stored policy is malformed: {type(error).__name__}: {reason}") from error
         return policy.eval()

@@ -45,13 +45,17 @@ def pretrain(
 
 
 @torch.no_grad()
-def accuracy(predict: Callable[[Tensor], Tensor], data: ImageSet, batch_size: int = 256) -> float:
+def accuracy(
+    predict: Callable[[Tensor], Tensor], data: ImageSet, batch_size: int = 256, device: str | torch.device = "cpu"
+) -> float:
     """Share of images whose largest logit is the right one, in [0, 1].
 
     Args:
         predict: normalised images (B, C, H, W) -> logits (B, classes), in eval mode.
         data: the images.
         batch_size: images at once.
+        device: where `predict` wants its images.
     """
-    n_correct = sum(int((predict(images).argmax(1) == labels).sum()) for images, labels in data.batches(batch_size))
+    batches = data.batches(batch_size)
+    n_correct = sum(int((predict(images.to(device)).argmax(1).cpu() == labels).sum()) for images, labels in batches)
     return n_correct / len(data)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlprune.actions import check_codebook
 from rlprune.cost import Compute, Cost, mlp_cost
 from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import DataError
+from rlprune.errors import BundleError, DataError, LevelsError
 from rlprune.policy import Policy
 
 
@@ -47,6 +48,10 @@ class DynamicCNN:
         mean: per channel, of pixel values in [0, 1].
         std: likewise.
         classes: their names.
+        device: where the network runs, such as cpu or cuda; predictions are on the CPU.
+
+    Raises:
+        BundleError: the policy was trained for another network.
 
     Attributes:
         codebook: int64 (K, G).
@@ -61,8 +66,10 @@ class DynamicCNN:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         classes: tuple[str, ...],
+        device: str | torch.device = "cpu",
     ) -> None:
-        self.elastic, self.policy = elastic.eval(), policy.eval()
+        _check_fit(elastic, policy)
+        self.elastic, self.policy, self.device = elastic.to(device).eval(), policy.eval(), torch.device(device)
         self.mean, self.std, self.classes = mean, std, classes
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
@@ -98,7 +105,7 @@ class DynamicCNN:
 
     def _run(self, images: Tensor) -> Prediction:
         observer, n_images = self.policy.observer, len(images)
-        stem_features = self._stem(images)
+        stem_features = self._stem(images.to(self.device))
         seen = observer.features(stem_features)
         logits = torch.zeros(n_images, observer.n_classes)
         profiles = torch.full((n_images, observer.max_passes), -1)
@@ -136,9 +143,26 @@ class DynamicCNN:
         chosen = choice.unique().tolist()
         if len(chosen) == 1:
             everything = len(waiting) == len(stem_features)
-            return self._bodies[chosen[0]](stem_features if everything else stem_features[waiting])  # type: ignore[no-any-return]
+            only: Tensor = self._bodies[chosen[0]](stem_features if everything else stem_features[waiting])
+            return only.cpu()
         logits = torch.empty(len(waiting), self.policy.observer.n_classes)
         for profile in chosen:
             bucket = (choice == profile).nonzero().flatten()
-            logits[bucket] = self._bodies[profile](stem_features[waiting[bucket]])
+            logits[bucket] = self._bodies[profile](stem_features[waiting[bucket]]).cpu()
         return logits
+
+
+def _check_fit(elastic: ElasticCNN, policy: Policy) -> None:
+    """Refuse a policy that sees other features, or chooses among other levels, than the network has."""
+    wanted = (elastic.feature_shape[0] * policy.observer.pool**2, elastic.keep_ratios, elastic.min_level.tolist())
+    found = (len(policy.observer.mean), policy.actions.keep_ratios, policy.actions.min_level.tolist())
+    names = ("features", "keep ratios", "lowest levels")
+    for name, ours, theirs in zip(names, wanted, found, strict=True):
+        if ours != theirs:
+            raise BundleError(
+                f"the policy was trained for another network: its {name} are {theirs}, the network's {ours}"
+            )
+    try:
+        check_codebook(elastic, policy.codebook)
+    except LevelsError as error:
+        raise BundleError(f"the policy was trained for another network: {error}") from error

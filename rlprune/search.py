@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rlprune.actions import sorted_codebook
+from rlprune.actions import MAX_PROFILES, sorted_codebook
 from rlprune.adapt import random_profiles
 from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.pretrain import accuracy
+
+_PATIENCE = 20
+"""So many generations without any new profile end a search: there may be no more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,9 @@ class Search:
 def profile_accuracies(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, label: str = "search") -> Tensor:
     """Accuracy of each static profile (M, G) on an image set, by its slice, float64 (M,)."""
     bodies = tqdm(profiles, desc=label, unit="profile", leave=False)
-    return torch.tensor([accuracy(elastic.slice(profile), data) for profile in bodies], dtype=torch.float64)
+    device = elastic.widths.device
+    shares = [accuracy(elastic.slice(profile), data, device=device) for profile in bodies]
+    return torch.tensor(shares, dtype=torch.float64)
 
 
 def search(elastic: ElasticCNN, data: ImageSet, n_candidates: int = 64, seed: int = 0) -> Search:
@@ -74,14 +79,16 @@ def search(elastic: ElasticCNN, data: ImageSet, n_candidates: int = 64, seed: in
     uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
     first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
     tried = _judge(elastic, data, first.unique(dim=0), cost)
-    while len(tried.profiles) < n_candidates:
+    n_vain = 0
+    while len(tried.profiles) < n_candidates and n_vain < _PATIENCE:
         parents = tried.profiles[tried.frontier()]
         n_left = n_candidates - len(tried.profiles)
-        children = torch.stack([_vary(elastic, parents, generator) for _ in range(max(4, n_left // 3))])
-        fresh = [child for child in children.unique(dim=0) if not (tried.profiles == child).all(1).any()][:n_left]
+        children = [_vary(elastic, parents, generator) for _ in range(max(4, n_left // 3))]
+        fresh = _unseen(children, tried) or _unseen(random_profiles(elastic, 4, generator), tried)
         if not fresh:
-            break
-        more = _judge(elastic, data, torch.stack(fresh), cost)
+            n_vain += 1
+            continue
+        more = _judge(elastic, data, torch.stack(fresh[:n_left]), cost)
         tried = Search(*(torch.cat(pair) for pair in zip(tried.__dict__.values(), more.__dict__.values(), strict=True)))
     return tried
 
@@ -91,7 +98,12 @@ def choose_codebook(elastic: ElasticCNN, found: Search, n_profiles: int = 6) -> 
 
     Returns:
         int64 (K, G), cheapest first, K <= n_profiles.
+
+    Raises:
+        RLPruneError: n_profiles is not from 1 to 16.
     """
+    if not 1 <= n_profiles <= MAX_PROFILES:
+        raise RLPruneError(f"n_profiles is {n_profiles}; from 1 to {MAX_PROFILES} is allowed")
     frontier = found.frontier()
     cost = Cost(elastic)
     macs = found.macs[frontier].double()
@@ -103,6 +115,11 @@ def choose_codebook(elastic: ElasticCNN, found: Search, n_profiles: int = 6) -> 
 
 def _judge(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -> Search:
     return Search(profiles, profile_accuracies(elastic, data, profiles), cost.of(profiles).macs)
+
+
+def _unseen(profiles: list[Tensor], tried: Search) -> list[Tensor]:
+    """Those that were not tried yet, each once."""
+    return [one for one in torch.stack(profiles).unique(dim=0) if not (tried.profiles == one).all(1).any()]
 
 
 def _vary(elastic: ElasticCNN, parents: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def groups(network: ElasticCNN) -> tuple[Table, Table]:
         without = cost.of(least)
         widths = [int(width) for width in network.widths[index, int(network.min_level[index]) :]]
         found.add_row(
-            group.name,
+            escape(group.name),
             str(group.n_channels),
             "/".join(str(width) for width in sorted(set(widths))),
             _percent(1 - float(without.params / cost.dense.params)),
@@ -36,7 +37,7 @@ def groups(network: ElasticCNN) -> tuple[Table, Table]:
     for column in ("layer", "channels", "why"):
         alone.add_column(column, justify="right" if column == "channels" else "left", overflow="fold")
     for item in network.left_alone:
-        alone.add_row(item.name, str(item.n_channels), item.reason)
+        alone.add_row(escape(item.name), str(item.n_channels), escape(item.reason))
     return found, alone
 
 
@@ -57,7 +58,9 @@ def codebook(network: ElasticCNN, profiles: Tensor) -> Table:
 def evaluation(results: Mapping[str, Any]) -> Table:
     """Accuracy and cost of a network beside its controls."""
     low, high = results["accuracy_interval"]
-    table = Table(title=f"{results['n_images']} test images; {results['hardware']}, {results['threads']} threads")
+    table = Table(
+        title=f"{results['n_images']} test images; {escape(results['hardware'])}, {results['threads']} threads"
+    )
     for column in ("decision", "accuracy %", "MACs cut %", "params cut %"):
         table.add_column(column, justify="left" if column == "decision" else "right")
     table.add_row("dense network", _points(results["dense_accuracy"]), "0.0", "0.0")
@@ -88,8 +91,8 @@ def predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(column, justify="left" if column in ("image", "class") else "right")
     for row in rows:
         table.add_row(
-            row["image"],
-            row["class"],
+            escape(row["image"]),
+            escape(row["class"]),
             f"{row['probability']:.3f}",
             str(row["passes"]),
             f"{row['keep_ratio']:.2f}",
@@ -100,7 +103,7 @@ def predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def benchmark(results: Mapping[str, Any]) -> Table:
     """Rows of a benchmark, as `rlprune.benchmark.bench` or `rlprune.envs.benchmark.bench_env` gives them."""
-    table = Table(title=f"{results['hardware']}, {results['threads']} threads, {results['dtype']}; medians")
+    table = Table(title=f"{escape(results['hardware'])}, {results['threads']} threads, {results['dtype']}; medians")
     for column in ("name", "batch", "ms", "images/s", "speed-up", "MACs ratio"):
         table.add_column(column, justify="left" if column == "name" else "right")
     for row in results["rows"]:

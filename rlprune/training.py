@@ -45,8 +45,8 @@ class TrainingSettings:
     """Pixels by which images are shifted at random in every direction; 0 for none."""
     flip: bool = True
     """Mirror images at random; wrong for digits."""
-    bf16: bool = True
-    """Run convolutions in bfloat16 (autocast)."""
+    bf16: bool | None = None
+    """Run convolutions in bfloat16 (autocast); if not said, where the hardware computes in it."""
     channels_last: bool = True
     """Keep tensors in channels-last memory format."""
     device: str = "cpu"
@@ -69,13 +69,25 @@ class TrainingSettings:
             )
         try:
             torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ImportError) as error:
             reason = str(error).partition("\n")[0]
             raise RLPruneError(f"device={self.device!r} cannot be used here ({reason}); cpu always can") from error
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes."""
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16)
+        kind = torch.device(self.device).type
+        enabled = _computes_in_bf16(kind) if self.bf16 is None else self.bf16
+        return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def _computes_in_bf16(device: str) -> bool:
+    """Whether bfloat16 is a number format of the hardware, not one that is emulated."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+    return False
 
 
 def fit(

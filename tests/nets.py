@@ -1,4 +1,4 @@
-"""Five small networks, one for each way in which channels can be coupled, and inputs for them."""
+"""Five small networks, one for each way in which channels can be coupled, with inputs and policies for them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlprune.actions import ActionKind, Actions
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.layers import ElasticBatchNorm
+from rlprune.observation import Observer
+from rlprune.policy import Policy
 
 IMAGE_SHAPE = (3, 16, 16)
 N_CLASSES = 5
@@ -197,3 +200,22 @@ def make_data(n: int, seed: int = 0) -> ImageSet:
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Largest difference over the largest expected value."""
     return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def make_policy(
+    elastic: ElasticCNN,
+    data: ImageSet,
+    codebook: Tensor,
+    action: ActionKind = "profiles",
+    max_passes: int = 1,
+    seed: int = 0,
+    scale: float = 1.0,
+) -> Policy:
+    """A policy of random weights, which decides differently from image to image and from pass to pass."""
+    observer = Observer.fit(elastic, data, max_passes=max_passes, pool=1)
+    actions = Actions.of(elastic, action, codebook if action == "profiles" else None, max_passes)
+    policy = Policy((observer.size, 16, actions.n_outputs), "Tanh", observer, actions, codebook)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in policy.network.parameters():
+        parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+    return policy.eval()

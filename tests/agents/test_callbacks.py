@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rlprune.agents.callbacks import CheckpointCallback, easy_and_hard
+from rlprune.bundle import load_policy
+from rlprune.envs import Sweep, World
+
+SETTINGS = lamp_settings(total_steps=4096, validate_every=1024, max_passes=2)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def events(path: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 0})
+    return accumulator.Reload()
+
+
+def steps(accumulator: EventAccumulator, key: str) -> list[int]:
+    return [event.step for event in accumulator.Scalars(key)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run")
+    train_lamp(path, SETTINGS)
+    return path
+
+
+def test_every_key_of_the_table_is_there(folder: Path) -> None:
+    tags = events(folder).Tags()
+    swept = ("reward", "accuracy", "active_params", "active_macs", "passes", "distinct_profiles")
+    chosen = ("accuracy", "active_params", "active_macs", "passes", "distinct_profiles")
+    expected = {
+        *("rollout/ep_rew_mean", "rollout/ep_len_mean", "keep/inner", "time/fps"),
+        *(f"policy/{key}" for key in chosen),
+        *(f"validation/{key}" for key in swept),
+        *(f"train/{key}" for key in ("loss", "entropy_loss", "clip_fraction", "approx_kl", "learning_rate")),
+    }
+    assert expected <= set(tags["scalars"])
+    assert tags["images"] == ["validation/easy_and_hard"]
+
+
+def test_figures_come_with_every_rollout_and_sweeps_at_intervals(folder: Path) -> None:
+    found = events(folder)
+    assert steps(found, "policy/accuracy") == list(range(512, 4097, 512))
+    assert sorted(set(steps(found, "validation/reward"))) == [1024, 2048, 3072, 4096]
+    rates = [event.value for event in found.Scalars("train/learning_rate")]
+    assert rates == sorted(rates, reverse=True) and rates[0] <= SETTINGS.learning_rate
+
+
+def test_figures_are_shares_within_their_bounds(folder: Path) -> None:
+    found = events(folder)
+    for key, low, high in (("policy/accuracy", 0, 1), ("keep/inner", 0.5, 1), ("policy/passes", 1, 2)):
+        assert all(low <= event.value <= high for event in found.Scalars(key)), key
+    assert all(event.value in (1, 2) for event in found.Scalars("policy/distinct_profiles"))
+
+
+def test_the_last_sweep_is_noted_with_the_policy(folder: Path) -> None:
+    found, about = events(folder), load_policy(folder / "policy").about
+    for key, value in about["validation"].items():
+        assert found.Scalars(f"validation/{key}")[-1].value == pytest.approx(value)
+    assert about["steps"] == 4096 and about["settings"]["penalty"] == SETTINGS.penalty
+
+
+def test_hyperparameters_are_shown_beside_the_last_sweep(folder: Path) -> None:
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    content = events(folder).PluginTagToContent("hparams")
+    session = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/session_start_info"])
+    shown = session.session_start_info.hparams
+    assert {"penalty", "cost", "max_passes", "hidden", "seed", "ppo"} <= set(shown)
+    assert shown["penalty"].number_value == SETTINGS.penalty
+
+
+def test_the_picture_is_not_blank(folder: Path) -> None:
+    picture = events(folder).Images("validation/easy_and_hard")[-1]
+    assert (picture.width, picture.height) == (8 * 100, 2 * 112)
+    assert len(set(picture.encoded_image_string)) > 50
+
+
+def test_a_resumed_run_s_events_continue_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = CheckpointCallback.save
+
+    def interrupting(self: CheckpointCallback) -> None:
+        save(self)
+        raise Interrupted
+
+    monkeypatch.setattr(CheckpointCallback, "save", interrupting)
+    with pytest.raises(Interrupted):
+        train_lamp(tmp_path, SETTINGS)
+    monkeypatch.undo()
+    (first,) = tmp_path.glob("events.*")
+    train_lamp(tmp_path, SETTINGS, resume=True)
+    (second,) = set(tmp_path.glob("events.*")) - {first}
+    before, after = steps(events(first), "policy/accuracy"), steps(events(second), "policy/accuracy")
+    assert before == [512, 1024] and after == list(range(1536, 4097, 512))
+    assert steps(events(tmp_path), "policy/accuracy") == before + after
+
+
+def test_the_picture_sorts_images_by_what_is_spent_on_them() -> None:
+    world = World(make_lamp(), make_lamp_data(4))
+    macs = torch.tensor([0.8, 0.2, 0.6, 0.4])
+    none: Any = torch.zeros(4)
+    result = Sweep(none, torch.ones(4, dtype=torch.bool), none, macs, none, torch.zeros(4, 1, 1))
+    picture = easy_and_hard(world, result, n=2)
+    green = (picture == (46, 125, 50)).all(-1)
+    widths = [[int(green[row, 100 * i : 100 * (i + 1)].sum()) for i in range(2)] for row in (104, 216)]
+    assert picture.shape == (224, 200, 3) and picture.dtype == np.uint8
+    assert widths == [[round(share * 95) + 1 for share in pair] for pair in ((0.2, 0.4), (0.6, 0.8))]

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
+from stable_baselines3 import PPO
+from torch import nn
+
+from rlprune.agents.callbacks import CheckpointCallback
+from rlprune.agents.train import PolicySettings
+from rlprune.bundle import load_policy
+from rlprune.cost import Cost, mlp_cost
+from rlprune.errors import RLPruneError
+from rlprune.policy import Policy
+from rlprune.runtime import DynamicCNN
+
+SHORT: dict[str, Any] = {"total_steps": 1024, "validate_every": 512}
+TESTS = Path(__file__).parents[1]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at_the_first_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    save = CheckpointCallback.save
+
+    def interrupting(self: CheckpointCallback) -> None:
+        save(self)
+        raise Interrupted
+
+    monkeypatch.setattr(CheckpointCallback, "save", interrupting)
+
+
+def shares(policy: Policy) -> tuple[float, float, float, float]:
+    """Multiply-adds of the narrow and the whole profile, the stem and the policy, over the dense network's."""
+    network = make_lamp()
+    cost = Cost(network)
+    narrow, whole = cost.of(torch.tensor([[0], [1]])).macs
+    amounts = (narrow, whole, cost.stem.macs, mlp_cost(policy.network).macs)
+    return tuple(float(amount / cost.dense.macs) for amount in amounts)  # type: ignore[return-value]
+
+
+def reward(folder: Path) -> float:
+    """Of the last validation sweep."""
+    return float(load_policy(folder / "policy").about["validation"]["reward"])
+
+
+def same(one: Policy, other: Policy) -> bool:
+    return all(torch.equal(value, other.tensors()[name]) for name, value in one.tensors().items())
+
+
+def test_each_profile_of_this_world_is_right_where_the_other_is_wrong() -> None:
+    network, data = make_lamp(), make_lamp_data(6)
+    for level, right in ((0, [True, False] * 3), (1, [False, True] * 3)):
+        predicted = network(data.normalised(), network.uniform(level)).argmax(1)
+        assert (predicted == data.labels).tolist() == right
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_learns_which_profile_an_image_needs(tmp_path: Path, seed: int) -> None:
+    settings = lamp_settings(max_passes=1, pool=1, seed=seed)
+    policy = train_lamp(tmp_path, settings)
+    narrow, whole, _, decision = shares(policy)
+    best_static = 0.5 - settings.penalty * (narrow + decision)
+    optimum = 1 - settings.penalty * ((narrow + whole) / 2 + decision)
+    assert reward(tmp_path) - best_static >= 0.9 * (optimum - best_static)
+    assert reward(tmp_path) <= optimum + 1e-5
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_learns_when_to_look_twice_from_what_the_first_pass_believed(tmp_path: Path, seed: int) -> None:
+    settings = lamp_settings(max_passes=2, pool=0, seed=seed)  # pool=0: the image itself is not shown
+    policy = train_lamp(tmp_path, settings)
+    narrow, whole, stem, decision = shares(policy)
+    best_static = 0.5 - settings.penalty * (narrow + 2 * decision)
+    optimum = 1 - settings.penalty * (narrow + 2 * decision + (whole - stem) / 2)
+    assert reward(tmp_path) - best_static >= 0.9 * (optimum - best_static)
+    assert reward(tmp_path) <= optimum + 1e-5
+
+
+def test_what_it_learnt_is_what_is_deployed(tmp_path: Path) -> None:
+    policy, data = train_lamp(tmp_path, lamp_settings(max_passes=2, pool=0)), make_lamp_data(16)
+    predicted = DynamicCNN(make_lamp(), policy, data.mean, data.std, data.classes)(data.images)
+    assert torch.equal(predicted.labels, data.labels)
+    assert predicted.profiles.tolist() == [[0, -1], [0, 1]] * 8
+
+
+@pytest.mark.parametrize("action", ["profiles", "levels", "ratios"])
+def test_the_same_seed_gives_the_same_policy_and_another_another(tmp_path: Path, action: Any) -> None:
+    first, again, other = (
+        train_lamp(tmp_path / str(run), lamp_settings(action=action, seed=seed, **SHORT))
+        for run, seed in enumerate((0, 0, 1))
+    )
+    assert same(first, again)
+    assert not torch.equal(first.network[0].weight, other.network[0].weight)
+
+
+def test_a_higher_price_buys_less(tmp_path: Path) -> None:
+    cheap = train_lamp(tmp_path, lamp_settings(max_passes=1, pool=1, penalty=5.0))
+    data = make_lamp_data(16)
+    predicted = DynamicCNN(make_lamp(), cheap, data.mean, data.std, data.classes)(data.images)
+    assert predicted.profiles.unique().tolist() == [0]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = lamp_settings(max_passes=1, pool=1, validate_every=2048)
+    interrupt_at_the_first_checkpoint(monkeypatch)
+    with pytest.raises(Interrupted):
+        train_lamp(tmp_path, settings)
+    monkeypatch.undo()
+    assert PPO.load(tmp_path / "checkpoint.zip").num_timesteps == 2048
+    policy = train_lamp(tmp_path, settings, resume=True)
+    assert PPO.load(tmp_path / "checkpoint.zip").num_timesteps == settings.total_steps
+    assert load_policy(tmp_path / "policy").about["steps"] == settings.total_steps
+    assert same(train_lamp(tmp_path, settings, resume=True), policy)  # over: nothing more is learnt
+
+
+def test_resuming_what_never_began_begins_it(tmp_path: Path) -> None:
+    settings = lamp_settings(**SHORT)
+    assert same(train_lamp(tmp_path / "a", settings, resume=True), train_lamp(tmp_path / "b", settings))
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_under_other_settings(tmp_path: Path) -> None:
+    train_lamp(tmp_path, lamp_settings(**SHORT))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RLPruneError, match=r"checkpoint\.zip is from an earlier run; resume it, or name another"):
+        train_lamp(tmp_path, lamp_settings(**SHORT))
+    with pytest.raises(RLPruneError, match=r"trained under other settings \(penalty, seed\); go back to those"):
+        train_lamp(tmp_path, lamp_settings(penalty=0.4, seed=1, **SHORT), resume=True)
+    with pytest.raises(RLPruneError, match=r"trained under other settings \(ppo\)"):
+        train_lamp(tmp_path, lamp_settings(**SHORT), resume=True, ppo={"clip_range": 0.1})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    train_lamp(tmp_path, lamp_settings(**SHORT))
+    (tmp_path / "checkpoint.zip").write_bytes(b"PK")
+    with pytest.raises(RLPruneError, match=r"checkpoint\.zip cannot be resumed \(.*\); remove it to start anew"):
+        train_lamp(tmp_path, lamp_settings(**SHORT), resume=True)
+
+
+def test_arguments_of_ppo_go_before_the_settings(tmp_path: Path) -> None:
+    ppo = {"clip_range": 0.07, "gae_lambda": 0.5, "n_epochs": 2, "policy_kwargs": {"activation_fn": nn.ReLU}}
+    policy = train_lamp(tmp_path, lamp_settings(n_epochs=3, **SHORT), ppo=ppo)
+    agent = PPO.load(tmp_path / "checkpoint.zip")
+    assert (agent.clip_range(1.0), agent.gae_lambda, agent.n_epochs, agent.gamma) == (0.07, 0.5, 2, 1.0)
+    assert policy.activation == "ReLU" and policy.sizes[1:-1] == (16,)
+    assert json.loads((tmp_path / "settings.json").read_text())["ppo"] == repr(ppo)
+
+
+@pytest.mark.parametrize(
+    ("ppo", "message"),
+    [
+        ({"clip": 0.1}, "PPO has no argument 'clip'; allowed: learning_rate, .*clip_range"),
+        ({"env": None}, "PPO has no argument 'env'; allowed: learning_rate"),
+        ({"clip_range": "wide"}, r"PPO does not take {'clip_range': 'wide'}: "),
+        ({"policy_kwargs": {"net_arch": [8]}}, "ppo has a net_arch; give the widths as hidden"),
+    ],
+)
+def test_arguments_that_ppo_does_not_have_are_named(tmp_path: Path, ppo: Any, message: str) -> None:
+    with pytest.raises(RLPruneError, match=message):
+        train_lamp(tmp_path, lamp_settings(**SHORT), ppo=ppo)
+    assert not (tmp_path / "settings.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"total_steps": 0}, "total_steps, n_envs, n_steps, n_epochs and validate_every must be 1 or more"),
+        ({"n_envs": 0}, "must be 1 or more"),
+        ({"batch_size": 100}, r"batch_size=100 must be at least 2 and divide n_envs \* n_steps = 2048"),
+        ({"batch_size": 1}, "batch_size=1 must be at least 2"),
+        ({"cost": "time"}, "cost kind 'time' is unknown; allowed: params, macs"),
+        ({"penalty": -0.1}, r"penalty=-0\.1, max_passes=2, learning_rate=0\.001: allowed are 0 or more, 1 to 3, and above 0"),
+        ({"max_passes": 4}, "max_passes=4"),
+        ({"learning_rate": 0.0}, r"learning_rate=0\.0: "),
+    ],
+)
+def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(RLPruneError, match=message):
+        PolicySettings(**wrong)
+
+
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from lamp import make_lamp, make_lamp_data
+from stable_baselines3 import PPO
+from rlprune.agents.callbacks import CheckpointCallback
+from rlprune.envs import KeepRatioVecEnv, World
+path = Path(sys.argv[1])
+agent = PPO("MlpPolicy", KeepRatioVecEnv(World(make_lamp(), make_lamp_data(4)), 4), device="cpu")
+callback = CheckpointCallback(path, 1)
+callback.init_callback(agent)
+callback.save()
+random.seed(0)
+steps = []
+for round in range(15):
+    child = os.fork()
+    if not child:
+        for agent.num_timesteps in range(1, 10**6):
+            callback.save()
+    time.sleep(random.uniform(0.02, 0.1))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    steps.append(PPO.load(path, device="cpu").num_timesteps)
+print(max(steps))
+"""
+
+
+def test_a_kill_while_saving_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "checkpoint.zip")]
+    done = subprocess.run(command, cwd=TESTS, check=True, capture_output=True)
+    assert int(done.stdout) > 0

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from nets import make_data, make_elastic, make_levels, make_policy
+
+from rlprune import tables
+from rlprune.actions import sorted_codebook
+from rlprune.benchmark import bench, interleaved
+from rlprune.cost import Cost
+from rlprune.envs.benchmark import bench_env
+from rlprune.errors import RLPruneError
+from rlprune.runtime import DynamicCNN
+
+NETWORK = make_elastic("residual")
+DATA = make_data(20)
+COST = Cost(NETWORK)
+
+
+@pytest.fixture(scope="module")
+def dynamic() -> DynamicCNN:
+    policy = make_policy(NETWORK, DATA, sorted_codebook(make_levels(NETWORK, 5, seed=3), COST), max_passes=2, seed=1)
+    return DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes)
+
+
+@pytest.fixture(scope="module")
+def results(dynamic: DynamicCNN) -> dict[str, Any]:
+    return bench(dynamic, DATA.images, (1, 8), seconds=0)
+
+
+def test_rows_take_turns() -> None:
+    calls: list[str] = []
+    times = interleaved({name: lambda name=name: calls.append(name) for name in "abc"}, 0, min_rounds=4)
+    assert "".join(calls) == "abc" * 5  # the first round warms up
+    assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abc", 4)
+
+
+def test_timing_goes_on_for_as_long_as_it_may() -> None:
+    assert len(interleaved({"nothing": lambda: None}, 0.02, min_rounds=1)["nothing"]) > 10
+
+
+def test_the_rows_of_a_bundle(results: dict[str, Any]) -> None:
+    assert [(row["name"], row["backend"], row["batch"]) for row in results["rows"]] == [
+        *(("dense", "pytorch", 1), ("dynamic", "pytorch", 1)),
+        *(("dense", "pytorch", 8), ("dynamic", "pytorch", 8)),
+    ]
+    keys = {"name", "backend", "batch", "ms", "ms_low", "ms_high", "images_per_s", "macs"}
+    assert all(row.keys() == keys for row in results["rows"])
+    assert all(row["ms_low"] <= row["ms"] <= row["ms_high"] for row in results["rows"])
+    assert all(row["images_per_s"] == pytest.approx(row["batch"] / row["ms"] * 1000) for row in results["rows"])
+
+
+def test_multiply_adds_are_counted_on_whole_batches(results: dict[str, Any], dynamic: DynamicCNN) -> None:
+    macs, dense = dynamic(DATA.images).macs.double(), int(COST.dense.macs)
+    each, eights = macs.mean().item(), macs[:16].mean().item()
+    assert [row["macs"] for row in results["rows"]] == [dense, each, dense, eights]
+    assert results["macs_ratio"] == pytest.approx({"1": dense / each, "8": dense / eights})
+
+
+def test_the_speed_up_is_the_quotient_of_the_medians(results: dict[str, Any]) -> None:
+    ms = {(row["name"], row["batch"]): row["ms"] for row in results["rows"]}
+    assert results["speedup"] == pytest.approx({str(n): ms["dense", n] / ms["dynamic", n] for n in (1, 8)})
+    assert {"hardware", "threads", "dtype", "torch", "date"} <= results.keys()
+
+
+@pytest.mark.parametrize("batches", [(), (0,), (1, 21)])
+def test_batches_that_cannot_be_are_refused(dynamic: DynamicCNN, batches: tuple[int, ...]) -> None:
+    with pytest.raises(RLPruneError, match=r"batch sizes are \[.*\]; from 1 to 20, the number of images, is allowed"):
+        bench(dynamic, DATA.images, batches)
+
+
+def test_the_rows_of_the_environment() -> None:
+    found = bench_env(NETWORK, DATA, n_envs=4, seconds=0)
+    speed = {row["name"]: row["images_per_s"] for row in found["rows"]}
+    assert list(speed) == ["masked_forward", "vec_env", "dummy_vec_env", "remembered"]
+    assert all(row.keys() == {"name", "batch", "ms", "images_per_s"} and row["batch"] == 4 for row in found["rows"])
+    assert found["vec_env_share"] == pytest.approx(speed["vec_env"] / speed["masked_forward"])
+    assert found["vec_env_speedup"] == pytest.approx(speed["vec_env"] / speed["dummy_vec_env"])
+    assert tables.benchmark(found).row_count == 4
+
+
+def test_the_table_has_every_row(results: dict[str, Any]) -> None:
+    assert tables.benchmark(results).row_count == 4

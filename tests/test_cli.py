@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import rlprune
+from rlprune import cli
+from rlprune.cli import main
+
+NETWORK = """
+from torch import nn
+
+def small():
+    def block(n_in, n_out):
+        return nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
+    return nn.Sequential(block(3, 8), block(8, 16), block(16, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
+"""
+VERBS = ("inspect", "pretrain", "adapt", "train", "evaluate", "export", "predict", "bench", "demo")
+MODEL = ("--model", "tinynet.nets:small")
+DATA = ("--data", "pets")
+ONE_EPOCH = ("--epochs", "1", "--batch-size", "8", "--padding", "1", "--no-bf16", "--no-channels-last")
+PRETRAIN = ("pretrain", *MODEL, *DATA, *ONE_EPOCH, "--out", "dense.safetensors")
+ADAPT = ("adapt", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "network")
+LEARN = ("--total-steps", "64", "--n-envs", "8", "--n-steps", "4", "--batch-size", "8", "--validate-every", "32")
+TRAIN = ("train", "--network", "network", *DATA, "--n-candidates", "6", "--n-profiles", "3", *LEARN, "--out", "run")
+EXPORT = ("export", "--network", "network", "--policy", "run", "--out", "bundle")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which every verb up to `export` was run: twenty dark cats, twenty bright dogs, a tiny network."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "tinynet").mkdir()
+    (root / "tinynet" / "nets.py").write_text(NETWORK)
+    generator = np.random.default_rng(0)
+    for name, low in (("cat", 0), ("dog", 128)):
+        (root / "pets" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = generator.integers(low, low + 128, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "pets" / name / f"{number}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RLPRUNE_DATA", raising=False)
+        patch.chdir(root)
+        patch.syspath_prepend(root)  # also puts sys.path back, which every main() adds to
+        for arguments in (PRETRAIN, ADAPT, TRAIN, EXPORT):
+            main([*arguments])
+        yield root
+
+
+def run_json(root: Path, *arguments: str) -> Any:
+    main([*arguments, "--json", "figures.json"])
+    return json.loads((root / "figures.json").read_text())
+
+
+def scalars(folder: Path) -> set[str]:
+    return set(EventAccumulator(str(folder)).Reload().Tags()["scalars"])
+
+
+def content(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+
+# Verbs
+
+
+def test_training_leaves_results_and_events_but_no_checkpoints_of_networks(project: Path) -> None:
+    assert not list(project.glob("*.checkpoint.pt"))
+    assert {"pretrain/loss", "pretrain/accuracy", "pretrain/learning_rate"} <= scalars(project / "logs" / "pretrain")
+    assert {"adapt/loss", "adapt/largest", "adapt/smallest"} <= scalars(project / "logs" / "adapt")
+    assert "validation/accuracy" in scalars(project / "run")
+
+
+def test_the_bundle_knows_where_it_comes_from(project: Path) -> None:
+    dynamic = rlprune.load(project / "bundle")
+    assert dynamic.classes == ("cat", "dog") and 1 <= len(dynamic.codebook) <= 3
+    assert json.loads((project / "run" / "codebook.json").read_text()) == dynamic.codebook.tolist()
+    assert dynamic.about["network"] == {"model": "tinynet.nets:small", "data": "pets", "split_seed": 0}
+    assert dynamic.about["penalty"] == dynamic.about["policy"]["settings"]["penalty"] == 0.3
+
+
+def test_inspect_lists_every_group(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["inspect", *MODEL, "--image-shape", "3", "8", "8"])
+    text = capsys.readouterr().out
+    assert "2 channel groups" in text and "left alone" in text
+    assert all(group.name in text for group in rlprune.load(project / "bundle").elastic.groups)
+
+
+def test_evaluate_measures_a_bundle(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = run_json(project, "evaluate", "bundle", *DATA, "--n-candidates", "6")
+    assert results["n_images"] == 8
+    assert results["controls"].keys() == {"uniform", "random", "best_static", "shuffled"}
+    keys = {"accuracy", "dense_accuracy", "macs_cut", "params_cut", "distinct_profiles", "mean_passes"}
+    assert keys <= results.keys()
+    assert f"{100 * results['accuracy']:.2f}" in capsys.readouterr().out
+
+
+def test_evaluate_measures_an_ordinary_network(project: Path) -> None:
+    arguments = ("evaluate", *MODEL, *DATA, "--weights", "dense.safetensors")
+    results = run_json(project, *arguments)
+    beside = (
+        run_json(project, *arguments, "--bundle", "bundle")
+        if False
+        else run_json(project, "evaluate", "bundle", *arguments[1:], "--n-candidates", "6")
+    )
+    assert results["macs_cut"] == 0 and results["controls"] == {}
+    assert results["accuracy"] == results["dense_accuracy"] == beside["dense_accuracy"]
+
+
+def test_predict_says_class_and_cost_of_each_image(project: Path) -> None:
+    files = ["pets/cat/0.png", "pets/dog/0.png", "large[1].png"]
+    Image.new("L", (30, 20), 255).save(project / files[2])
+    rows = run_json(project, "predict", "bundle", *files)
+    assert [row["image"] for row in rows] == files
+    assert all(row.keys() == {"image", "class", "probability", "passes", "keep_ratio", "macs_share"} for row in rows)
+    assert all(row["class"] in ("cat", "dog") and 0.5 <= row["probability"] <= 1 for row in rows)
+
+
+def test_bench_times_a_bundle(project: Path) -> None:
+    results = run_json(project, "bench", "bundle", "--batch", "1", "4", "--seconds", "0")
+    assert [(row["name"], row["batch"]) for row in results["rows"]] == [
+        *(("dense", 1), ("dynamic", 1)),
+        *(("dense", 4), ("dynamic", 4)),
+    ]
+    assert results["speedup"].keys() == results["macs_ratio"].keys() == {"1", "4"}
+
+
+def test_bench_times_the_environment(project: Path) -> None:
+    results = run_json(project, "bench", "env", *MODEL, *DATA, "--batch", "4", "--seconds", "0")
+    assert [row["name"] for row in results["rows"]] == ["masked_forward", "vec_env", "dummy_vec_env", "remembered"]
+
+
+def test_an_interrupted_verb_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = [*PRETRAIN[:-1], "again.safetensors", "--epochs", "2"]
+    log = cli._log
+
+    def interrupting(out: Path, verb: str) -> Any:
+        def stop(n_images: int, figures: dict[str, float]) -> None:
+            log(out, verb)(n_images, figures)
+            if n_images > 22:
+                raise KeyboardInterrupt
+
+        return stop
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
+        patch.setattr(cli, "_log", interrupting)
+        main(twice)
+    assert (project / "again.safetensors.checkpoint.pt").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main(twice)
+    main([*twice, "--resume"])
+    once = [*PRETRAIN[:-1], "once.safetensors", "--epochs", "2"]
+    main(once)
+    assert (project / "again.safetensors").read_bytes() == (project / "once.safetensors").read_bytes()
+
+
+# Help
+
+
+def options(kind: Any) -> list[str]:
+    """The options that the fields of a verb become."""
+    found: list[str] = []
+    for one in dataclasses.fields(kind):
+        name = one.name.replace("_", "-")
+        if one.name in ("source", "elastic", "settings"):
+            inner = {"source": cli.DataOptions, "elastic": cli.ElasticOptions}.get(one.name)
+            found += options(
+                inner
+                or {"Pretrain": cli.TrainingSettings, "Adapt": cli.AdaptSettings}.get(kind.__name__, cli.PolicySettings)
+            )
+        elif "Positional" in str(one.type):
+            found.append(name.upper())
+        else:
+            found.append(f"--{name}")
+    return found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_every_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    named = [name for name in options(getattr(cli, verb.capitalize()))]
+    assert len(named) >= 2
+    assert [name for name in named if not re.search(rf"(?<![\w-]){name}\b", text)] == []
+
+
+def test_it_is_a_module_too(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "rlprune", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert [verb for verb in VERBS if verb not in done.stdout] == []
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "--model", "resnet21"), "there is no network called 'resnet21'; choose one of resnet20"),
+        (
+            ("inspect", *MODEL, "--keep-ratios", "0.5", "0.2", "1"),
+            r"keep ratios are \(0\.5, 0\.2, 1\.0\); at least two",
+        ),
+        (("inspect", *MODEL, "--importance", "l3"), "importance 'l3' is unknown; allowed: l1, l2, bn_scale"),
+        ((*PRETRAIN, "--momentum", "1"), r"momentum=1\.0, weight_decay=0\.0005, padding=1: allowed are \[0, 1\)"),
+        ((*PRETRAIN, "--weights", "none.pt"), r"there is no weights file none\.pt; give a \.safetensors"),
+        ((*PRETRAIN, "--data", "../no where"), r"there is nothing at '\.\./no where'; give a name"),
+        (("adapt", "--model", "resnet20", *DATA, "--out", "x"), "--weights is missing: resnet20 alone has random"),
+        ((*ADAPT, "--weights", "pets/cat/0.png"), r"pets/cat/0\.png cannot be read: it is damaged or needs pickle"),
+        ((*ADAPT, "--out", "pets"), "pets exists and is no folder that rlprune wrote; name another one"),
+        (TRAIN, r"run/checkpoint\.zip is from an earlier run; resume it, or name another folder"),
+        ((*TRAIN, "--resume", "--penalty", "9"), r"trained under other settings \(penalty\)"),
+        ((*TRAIN, "--ppo", "{clip}"), r"--ppo is '{clip}', which is no JSON"),
+        ((*TRAIN, "--ppo", "[1]"), r"--ppo is '\[1\]'; a JSON object is needed"),
+        ((*TRAIN, "--out", "new", "--ppo", '{"clip": 1}'), r"PPO does not take {'clip': 1}"),
+        ((*TRAIN, "--out", "new", "--n-profiles", "17"), "n_profiles is 17; from 1 to 16 is allowed"),
+        ((*TRAIN, "--out", "new", "--cost", "time"), "cost kind 'time' is unknown; allowed: params, macs"),
+        ((*TRAIN, "--network", "run/policy"), "run/policy holds a policy; a network or bundle is needed"),
+        (("evaluate", *DATA), "nothing to evaluate: name a bundle, or a network with --model and --weights"),
+        (("evaluate", "pets", *DATA), r"pets/manifest\.json cannot be read \(No such file"),
+        (("evaluate", "bundle", "--data", "mnist5k"), "knows 2 classes and the data have 10"),
+        (("export", "--network", "network", "--policy", "none", "--out", "x"), r"none/manifest\.json cannot be read"),
+        (("predict", "bundle", "pets/cat/none.png"), r"pets/cat/none\.png cannot be read as an image"),
+        (("bench", "bundle", "--batch", "0"), r"batch sizes are \[0\]; from 1 to 8, the number of images"),
+        (("bench", "bundle", "--batch", "9"), r"batch sizes are \[9\]; from 1 to 8"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    before = content(project)
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1 and re.search(f"^rlprune: error: .*{message}", lines[0]), lines
+    assert content(project) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pretrain", *MODEL, *DATA, "--out", "x", "--epochs", "many"), "many"),
+        (("pretrain", *DATA, "--out", "x"), "--model"),
+        (("bench", "bundle", "--seconds", "soon"), "soon"),
+        (("train", "--action", "widths"), "widths"),
+        (("prune",), "prune"),
+    ],
+)
+def test_options_of_a_wrong_type_are_named(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments])
+    text = capsys.readouterr().err
+    assert message in text and "Traceback" not in text

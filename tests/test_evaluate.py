@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from nets import make_data, make_elastic, make_levels, make_policy
+from torch import Tensor, nn
+
+from rlprune.actions import sorted_codebook
+from rlprune.cost import Cost
+from rlprune.elastic import ElasticCNN
+from rlprune.evaluate import evaluate, evaluate_dense, predict_all, shuffled_accuracy, wilson_interval
+from rlprune.pretrain import accuracy
+from rlprune.runtime import DynamicCNN
+from rlprune.search import search
+
+NETWORK = make_elastic("residual")
+TEST, CHOOSING = make_data(60), make_data(30, seed=1)
+COST = Cost(NETWORK)
+BOOK = sorted_codebook(make_levels(NETWORK, 5, seed=3), COST)
+QUICK = {"n_candidates": 8}
+
+
+def make(max_passes: int = 1, always: int | None = None) -> DynamicCNN:
+    """A dynamic network; its policy picks one profile for all images if told to."""
+    policy = make_policy(NETWORK, TEST, BOOK, max_passes=max_passes, seed=1)
+    if always is not None:
+        last = policy.network[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        last.bias.data = 1.0 * (torch.arange(len(last.bias)) == always)
+    return DynamicCNN(NETWORK, policy, TEST.mean, TEST.std, TEST.classes)
+
+
+@torch.no_grad()
+def right(profiles: Tensor, network: ElasticCNN = NETWORK) -> Tensor:
+    """Which profiles (rows) classify which test images (columns) correctly, by masks."""
+    predicted = [network(TEST.normalised(), profile.expand(len(TEST), -1)).argmax(1) for profile in profiles]
+    return torch.stack(predicted) == TEST.labels
+
+
+def share(macs: Tensor) -> float:
+    return float(macs.double().mean() / COST.dense.macs)
+
+
+@pytest.mark.parametrize("always", range(4))
+def test_a_policy_that_picks_one_profile_is_that_profile_plus_its_own_cost(always: int) -> None:
+    dynamic = make(always=always)
+    results = evaluate(dynamic, TEST, CHOOSING, **QUICK)
+    cost = COST.of(BOOK[always])
+    assert results["accuracy"] == results["controls"]["shuffled"] == right(BOOK[always][None]).double().mean()
+    assert results["macs_cut"] == pytest.approx(1 - share(cost.macs + dynamic.policy_cost.macs))
+    whole = int(COST.dense.params)
+    assert results["params_cut"] == pytest.approx(1 - int(cost.params + dynamic.policy_cost.params) / whole)
+    assert (results["distinct_profiles"], results["mean_passes"]) == (1, 1.0)
+
+
+def test_the_figures_are_those_of_the_predictions() -> None:
+    dynamic = make(3)
+    results, predicted = evaluate(dynamic, TEST, CHOOSING, **QUICK), dynamic(TEST.images)
+    used = predicted.profiles[predicted.profiles >= 0]
+    assert results["accuracy"] == (predicted.labels == TEST.labels).double().mean()
+    assert results["macs_cut"] == pytest.approx(1 - share(predicted.macs))
+    assert results["mean_passes"] == pytest.approx(predicted.passes.double().mean()) and results["mean_passes"] > 1
+    assert results["distinct_profiles"] == len(used.unique()) > 1
+    assert sum(results["profile_shares"]) == pytest.approx(results["mean_passes"])
+
+
+def test_every_promised_key_is_there() -> None:
+    results = evaluate(make(), TEST, CHOOSING, **QUICK)
+    keys = {"accuracy", "dense_accuracy", "macs_cut", "params_cut", "n_images", "distinct_profiles", "mean_passes"}
+    assert keys | {"accuracy_interval", "hardware", "threads", "dtype", "date", "seed"} <= results.keys()
+    assert results["controls"].keys() == {"uniform", "random", "best_static", "shuffled"}
+    assert results["n_images"] == 60
+    assert results["dense_accuracy"] == right(NETWORK.full[None]).double().mean()
+    assert evaluate_dense(NETWORK.slice(NETWORK.full), TEST)["accuracy"] == results["dense_accuracy"]
+
+
+def test_the_uniform_control_mixes_two_neighbouring_ratios() -> None:
+    dynamic = make()
+    levels = torch.stack([NETWORK.uniform(level) for level in range(1, 5)])
+    costs, shares = COST.of(levels).macs / COST.dense.macs, right(levels).double().mean(1)
+    spent = share(dynamic(TEST.images).macs)
+    above = int((costs > spent).nonzero()[0])
+    assert above > 0
+    weight = (spent - costs[above - 1]) / (costs[above] - costs[above - 1])
+    expected = (1 - weight) * shares[above - 1] + weight * shares[above]
+    assert evaluate(dynamic, TEST, CHOOSING, **QUICK)["controls"]["uniform"] == pytest.approx(float(expected))
+
+
+def test_every_ratio_above_zero_is_a_uniform_control() -> None:
+    model = NETWORK.slice(NETWORK.full)
+    for ratios, n_points in (((0.5, 1.0), 2), ((0.0, 0.5, 1.0), 2), ((0.25, 0.5, 1.0), 3)):
+        network = ElasticCNN.from_model(model, NETWORK.image_shape, keep_ratios=ratios)
+        policy = make_policy(network, TEST, network.full[None])
+        dynamic = DynamicCNN(network, policy, TEST.mean, TEST.std, TEST.classes)
+        assert len(evaluate(dynamic, TEST, CHOOSING, **QUICK)["frontier"]["uniform"]) == n_points
+
+
+def test_the_random_control_is_the_mean_of_the_profiles_nearest_in_cost() -> None:
+    dynamic = make(always=0)
+    every = torch.tensor(list(itertools.product(range(5), repeat=3)))
+    distance = (COST.of(every).macs / COST.dense.macs - share(dynamic(TEST.images).macs)).abs()
+    nearest = distance.argsort()
+    assert distance[nearest[8]] > distance[nearest[7]]
+    expected = right(every[nearest[:8]]).double().mean()
+    assert evaluate(dynamic, TEST, CHOOSING, **QUICK)["controls"]["random"] == pytest.approx(float(expected))
+
+
+def test_the_best_static_control_is_chosen_by_other_images_than_it_is_measured_on() -> None:
+    dynamic = make()
+    found = search(NETWORK, CHOOSING, 20)
+    best = found.profiles[found.frontier()]
+    costs, shares = COST.of(best).macs / COST.dense.macs, right(best).double().mean(1)
+    expected = np.interp(share(dynamic(TEST.images).macs), costs, shares)
+    actual = evaluate(dynamic, TEST, CHOOSING, n_candidates=20)["controls"]["best_static"]
+    assert actual == pytest.approx(float(expected))
+
+
+def test_on_the_images_it_was_chosen_by_the_best_static_mixture_beats_the_uniform_one() -> None:
+    controls = evaluate(make(), TEST, TEST, n_candidates=20)["controls"]
+    assert controls["best_static"] >= controls["uniform"]
+
+
+def test_shuffled_is_the_mean_over_all_permutations() -> None:
+    few = TEST.subset(slice(0, 6))
+    predicted, is_right = make()(few.images), right(BOOK)[:, :6]
+    decisions = predicted.profiles[:, 0]
+    every = [is_right[decisions[list(order)], torch.arange(6)] for order in itertools.permutations(range(6))]
+    points = [(0.0, float(row.double().mean())) for row in is_right]
+    assert len(decisions.unique()) > 1
+    assert shuffled_accuracy(predicted, points) == pytest.approx(float(torch.stack(every).double().mean()))
+
+
+def test_shuffled_weighs_each_profile_by_how_often_it_decides() -> None:
+    dynamic = make(3)
+    predicted = dynamic(TEST.images)
+    last = predicted.profiles.gather(1, predicted.passes[:, None] - 1)[:, 0]
+    weights = last.bincount(minlength=len(BOOK)) / len(TEST)
+    expected = float((weights * right(BOOK).double().mean(1)).sum())
+    assert evaluate(dynamic, TEST, CHOOSING, **QUICK)["controls"]["shuffled"] == pytest.approx(expected)
+
+
+def test_predictions_in_batches_are_those_of_the_whole() -> None:
+    dynamic = make(2)
+    parts, whole = predict_all(dynamic, TEST, batch_size=7), dynamic(TEST.images)
+    for name in ("labels", "profiles", "passes", "params", "macs"):
+        assert torch.equal(getattr(parts, name), getattr(whole, name)), name
+
+
+@pytest.mark.parametrize("n", [1, 10, 1000])
+def test_wilson_s_interval_at_its_ends_and_in_the_middle(n: int) -> None:
+    z = 1.959964
+    assert wilson_interval(0, n) == pytest.approx((0, z * z / (n + z * z)), abs=1e-12)
+    assert wilson_interval(n, n) == pytest.approx((n / (n + z * z), 1), abs=1e-12)
+    assert wilson_interval(n, 2 * n) == pytest.approx([0.5 + s * z / math.sqrt(2 * n + z * z) / 2 for s in (-1, 1)])
+
+
+def test_wilson_s_interval_holds_the_shares_that_a_z_test_does_not_refuse() -> None:
+    for end in wilson_interval(83, 100):
+        assert abs(0.83 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 100))
+
+
+def test_accuracy_is_what_the_dense_network_given_says() -> None:
+    def first_class(images: Tensor) -> Tensor:
+        return torch.eye(5)[:1].expand(len(images), -1)
+
+    expected = float((TEST.labels == 0).double().mean())
+    assert evaluate(make(), TEST, CHOOSING, dense=first_class, **QUICK)["dense_accuracy"] == expected
+    assert accuracy(first_class, TEST) == expected

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nets import IMAGE_SHAPE, KINDS, make_data, make_elastic, make_levels, make_policy, relative_error
+from torch import Tensor
+
+from rlprune.actions import ActionKind, sorted_codebook
+from rlprune.cost import Cost
+from rlprune.data import ImageSet
+from rlprune.envs.sweep import Sweep, sweep
+from rlprune.envs.world import World
+from rlprune.errors import BundleError, DataError
+from rlprune.policy import Policy
+from rlprune.runtime import DynamicCNN, Prediction
+
+NETWORK = make_elastic("residual")
+DATA = make_data(60)
+BOOK = sorted_codebook(make_levels(NETWORK, 6, seed=3), Cost(NETWORK))
+passes = pytest.mark.parametrize("max_passes", [1, 2, 3])
+
+
+def make(max_passes: int = 1, seed: int = 0, network: Any = NETWORK, book: Tensor = BOOK) -> DynamicCNN:
+    policy = make_policy(network, DATA, book, max_passes=max_passes, seed=seed)
+    return DynamicCNN(network, policy, DATA.mean, DATA.std, DATA.classes)
+
+
+def swept(dynamic: DynamicCNN, data: ImageSet = DATA) -> Sweep:
+    """What the environment says of the same policy."""
+    policy = dynamic.policy
+    world = World(
+        dynamic.elastic,
+        data,
+        action=policy.actions.kind,
+        codebook=policy.actions.codebook,
+        max_passes=policy.observer.max_passes,
+        policy_cost=tuple(int(amount) for amount in dynamic.policy_cost),  # type: ignore[arg-type]
+        observer=policy.observer,
+    )
+    with torch.no_grad():
+        return sweep(world, lambda seen: policy.actions.greedy(policy.network(torch.from_numpy(seen))).numpy())
+
+
+def check_equal(dynamic: DynamicCNN, predicted: Prediction, expected: Sweep) -> None:
+    """Image by image the same profiles, passes, predictions and cost."""
+    ran = (predicted.profiles >= 0)[..., None]
+    assert torch.equal(torch.where(ran, dynamic.codebook[predicted.profiles], -1), expected.levels)
+    assert torch.equal(predicted.passes, expected.passes)
+    assert torch.equal(predicted.labels == DATA.labels[: len(expected.correct)], expected.correct)
+    torch.testing.assert_close(predicted.params / dynamic.dense_cost.params, expected.params, rtol=1e-6, atol=0)
+    torch.testing.assert_close(predicted.macs / dynamic.dense_cost.macs, expected.macs, rtol=1e-6, atol=0)
+
+
+@passes
+@pytest.mark.parametrize("seed", range(4))
+def test_it_is_the_environment_under_the_same_policy(max_passes: int, seed: int) -> None:
+    dynamic = make(max_passes, seed)
+    check_equal(dynamic, dynamic(DATA.images), swept(dynamic))
+
+
+@pytest.mark.parametrize("max_passes", [2, 3])
+def test_these_policies_accept_and_choose_again_and_use_most_profiles(max_passes: int) -> None:
+    predicted = [make(max_passes, seed)(DATA.images) for seed in range(4)]
+    profiles = torch.cat([one.profiles for one in predicted])
+    assert len(profiles[profiles >= 0].unique()) >= 5
+    assert torch.cat([one.passes for one in predicted]).unique().tolist() == list(range(1, max_passes + 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_so_it_is_for_every_kind_of_network(kind: str) -> None:
+    network = make_elastic(kind)
+    dynamic = make(2, 1, network, sorted_codebook(make_levels(network, 4), Cost(network)))
+    check_equal(dynamic, dynamic(DATA.images), swept(dynamic))
+
+
+@pytest.mark.parametrize("action", ["levels", "ratios"])
+@passes
+def test_a_codebook_of_all_that_is_chosen_loses_nothing(action: ActionKind, max_passes: int) -> None:
+    few = DATA.subset(slice(0, 5))  # which can ask for no more than 15 profiles
+    policy = make_policy(NETWORK, DATA, BOOK, action, max_passes, scale=0.5)
+    expected = swept(DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes), few)
+    rows = expected.levels.flatten(0, 1)
+    policy.codebook = sorted_codebook(rows[rows[:, 0] >= 0], Cost(NETWORK))
+    assert len(policy.codebook) >= 4
+    dynamic = DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes)
+    check_equal(dynamic, dynamic(few.images), expected)
+
+
+@passes
+def test_one_image_alone_is_the_same_image_in_any_batch(max_passes: int) -> None:
+    dynamic = make(max_passes, seed=2)
+    together = dynamic(DATA.images)
+    for indices in ([7], [3, 7], list(range(20, -1, -1))):
+        some = dynamic(DATA.images[indices])
+        for name in ("labels", "profiles", "passes", "params", "macs", "keep_ratios"):
+            assert torch.equal(getattr(some, name), getattr(together, name)[indices]), name
+        assert relative_error(some.probabilities, together.probabilities[indices]) < 1e-5
+
+
+def test_a_prediction_describes_its_last_pass() -> None:
+    dynamic = make(3, seed=1)
+    predicted = dynamic(DATA.images)
+    for i in range(10):
+        profile = int(predicted.profiles[i, predicted.passes[i] - 1])
+        with torch.no_grad():
+            logits = dynamic.slice(profile)(DATA.normalised([i]))
+        assert relative_error(predicted.probabilities[i], logits.softmax(1)[0]) < 1e-5
+        ratios = [NETWORK.keep_ratios[int(level)] for level in BOOK[profile]]
+        assert predicted.keep_ratios[i].tolist() == ratios
+    assert torch.equal(predicted.labels, predicted.probabilities.argmax(1))
+
+
+def test_every_pass_and_every_decision_is_paid_for_and_the_stem_once() -> None:
+    dynamic = make(3, seed=1)
+    predicted, cost = dynamic(DATA.images), Cost(NETWORK)
+    for profiles, n_passes, macs in zip(predicted.profiles, predicted.passes, predicted.macs, strict=True):
+        ran = [int(cost.of(BOOK[profile]).macs) for profile in profiles[:n_passes]]
+        n_decisions = min(3, int(n_passes) + 1)
+        expected = sum(ran) - (len(ran) - 1) * int(cost.stem.macs) + n_decisions * int(dynamic.policy_cost.macs)
+        assert int(macs) == expected
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda images: images.float() / 255,
+        lambda images: images.double() / 255,
+        lambda images: images.contiguous(memory_format=torch.channels_last),
+        lambda images: images.repeat(1, 1, 1, 2)[..., :16],
+    ],
+)
+def test_bytes_and_floats_in_any_layout_agree(same: Callable[[Tensor], Tensor]) -> None:
+    dynamic = make(2, seed=1)
+    predicted, other = dynamic(DATA.images), dynamic(same(DATA.images))
+    assert torch.equal(predicted.profiles, other.profiles) and torch.equal(predicted.labels, other.labels)
+    assert relative_error(other.probabilities, predicted.probabilities) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(IMAGE_SHAPE), r"shape \(3, 16, 16\); \(B, 3, 16, 16\) with B >= 1 is needed"),
+        (torch.zeros(2, 1, 16, 16), r"shape \(2, 1, 16, 16\); \(B, 3, 16, 16\) with B >= 1"),
+        (torch.zeros(2, 3, 16, 17), r"shape \(2, 3, 16, 17\)"),
+        (torch.zeros(0, 3, 16, 16), r"shape \(0, 3, 16, 16\); \(B, 3, 16, 16\) with B >= 1"),
+        (
+            torch.zeros(2, 3, 16, 16, dtype=torch.int64),
+            r"torch\.int64; give uint8 in \[0, 255\] .* or float in \[0, 1\]",
+        ),
+        (torch.full((2, 3, 16, 16), 2.0), r"float values from 2 to 2; give values in \[0, 1\]"),
+        (torch.full((2, 3, 16, 16), torch.nan), r"float values from nan to nan; give values in \[0, 1\]"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(images: Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make()(images)
+
+
+def changed(**change: Any) -> Policy:
+    policy = make_policy(NETWORK, DATA, BOOK)
+    return Policy.from_json(policy.to_json() | change, policy.tensors())
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (
+            changed(keep_ratios=(0.0, 0.2, 0.5, 0.75, 1.0)),
+            r"its keep ratios are \(0\.0, 0\.2, .*, the network's \(0\.0, 0\.25",
+        ),
+        (changed(min_level=[1, 0, 0]), r"its lowest levels are \[1, 0, 0\], the network's \[0, 0, 0\]"),
+        (changed(pool=2), r"its features are 16, the network's 64"),
+    ],
+)
+def test_a_policy_for_another_network_is_refused(policy: Policy, message: str) -> None:
+    with pytest.raises(BundleError, match=f"the policy was trained for another network: {message}"):
+        DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes)
+
+
+def test_a_codebook_for_another_network_is_refused() -> None:
+    policy = make_policy(NETWORK, DATA, BOOK, action="levels")
+    for codebook, message in ((BOOK + 4, "level .* does not exist"), (BOOK[:, :2], r"levels have shape \(\d, 2\)")):
+        policy.codebook = codebook
+        with pytest.raises(BundleError, match=f"the policy was trained for another network: {message}"):
+            DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes)
+
+
+def test_predictions_are_plain_tensors() -> None:
+    predicted = make(2)(DATA.images[:5])
+    assert not predicted.probabilities.requires_grad
+    assert predicted.profiles.shape == (5, 2) and predicted.keep_ratios.shape == (5, 3)
+    np.testing.assert_allclose(predicted.probabilities.sum(1), np.ones(5), rtol=1e-5)
