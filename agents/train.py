@@ -178,7 +178,9 @@ def check_run(
     """
     layers = (ppo or {}).get("policy_kwargs", {})
     if "net_arch" in layers:
-        raise RLPruneError("ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them")
+        raise RLPruneError(
+            "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
+        )
     unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
     if unknown:
         raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")

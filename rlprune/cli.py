@@ -222,7 +222,7 @@ class Evaluate:
     """Measure a bundle beside its controls, or an ordinary network, on the test split."""
 
     source: tyro.conf.OmitArgPrefixes[DataOptions]
-    bundle: tyro.conf.Positional[Path | None] = None
+    bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="BUNDLE")] = None
     """Folder that `rlprune export` wrote."""
     model: str | None = None
     """Instead of a bundle, a network by name or package.module:callable; beside one, the network it was made from."""
@@ -287,9 +287,9 @@ class Export:
 class Predict:
     """Classify image files with a bundle, and say what each cost."""
 
-    bundle: tyro.conf.Positional[Path]
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")]
     """Folder that `rlprune export` wrote."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGES")]
     """Image files of the size that the network takes; others are resized."""
     json: Path | None = None
     """File to write the predictions to."""
@@ -318,7 +318,7 @@ class Predict:
 class Bench:
     """Time a bundle beside the dense network, or the environment beside the network alone."""
 
-    target: tyro.conf.Positional[str]
+    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
     """A bundle; or the word env, for the environment's speed."""
     data: str | None = None
     """Images to run on, as for other verbs; those of the bundle's training if they are known, else noise."""

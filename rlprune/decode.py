@@ -90,8 +90,11 @@ def read_images(paths: Sequence[Path], image_shape: Sequence[int]) -> Tensor:
         uint8 (B, C, H, W).
 
     Raises:
-        DataError: a file is missing or no image, or the network takes no square images, or other channels.
+        DataError: a file is missing or no image, or there is none, or the network takes no square images, or other
+            channels.
     """
+    if not paths:
+        raise DataError("there are no images; name at least one file")
     n_channels, height, width = image_shape
     if height != width or n_channels not in (1, 3):
         raise DataError(f"the network takes images of shape {tuple(image_shape)}; files become square grey or RGB ones")

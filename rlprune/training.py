@@ -83,7 +83,7 @@ class TrainingSettings:
 def _computes_in_bf16(device: str) -> bool:
     """Whether bfloat16 is a number format of the hardware, not one that is emulated."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu" and hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))

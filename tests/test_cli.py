@@ -24,12 +24,13 @@ from torch import nn
 def small():
     def block(n_in, n_out):
         return nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
-    return nn.Sequential(block(3, 8), block(8, 16), block(16, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    return nn.Sequential(block(3, 8), block(8, 16), block(16, 16), *head)
 """
 VERBS = ("inspect", "pretrain", "adapt", "train", "evaluate", "export", "predict", "bench", "demo")
 MODEL = ("--model", "tinynet.nets:small")
 DATA = ("--data", "pets")
-ONE_EPOCH = ("--epochs", "1", "--batch-size", "8", "--padding", "1", "--no-bf16", "--no-channels-last")
+ONE_EPOCH = ("--epochs", "1", "--batch-size", "8", "--padding", "1", "--bf16", "False", "--no-channels-last")
 PRETRAIN = ("pretrain", *MODEL, *DATA, *ONE_EPOCH, "--out", "dense.safetensors")
 ADAPT = ("adapt", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "network")
 LEARN = ("--total-steps", "64", "--n-envs", "8", "--n-steps", "4", "--batch-size", "8", "--validate-every", "32")
@@ -108,11 +109,7 @@ def test_evaluate_measures_a_bundle(project: Path, capsys: pytest.CaptureFixture
 def test_evaluate_measures_an_ordinary_network(project: Path) -> None:
     arguments = ("evaluate", *MODEL, *DATA, "--weights", "dense.safetensors")
     results = run_json(project, *arguments)
-    beside = (
-        run_json(project, *arguments, "--bundle", "bundle")
-        if False
-        else run_json(project, "evaluate", "bundle", *arguments[1:], "--n-candidates", "6")
-    )
+    beside = run_json(project, "evaluate", "bundle", *arguments[1:], "--n-candidates", "6")
     assert results["macs_cut"] == 0 and results["controls"] == {}
     assert results["accuracy"] == results["dense_accuracy"] == beside["dense_accuracy"]
 
@@ -223,15 +220,19 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*TRAIN, "--resume", "--penalty", "9"), r"trained under other settings \(penalty\)"),
         ((*TRAIN, "--ppo", "{clip}"), r"--ppo is '{clip}', which is no JSON"),
         ((*TRAIN, "--ppo", "[1]"), r"--ppo is '\[1\]'; a JSON object is needed"),
-        ((*TRAIN, "--out", "new", "--ppo", '{"clip": 1}'), r"PPO does not take {'clip': 1}"),
+        ((*TRAIN, "--out", "new", "--ppo", '{"clip": 1}'), "PPO has no argument 'clip'; allowed: learning_rate"),
         ((*TRAIN, "--out", "new", "--n-profiles", "17"), "n_profiles is 17; from 1 to 16 is allowed"),
         ((*TRAIN, "--out", "new", "--cost", "time"), "cost kind 'time' is unknown; allowed: params, macs"),
-        ((*TRAIN, "--network", "run/policy"), "run/policy holds a policy; a network or bundle is needed"),
+        (
+            (*TRAIN, "--out", "new", "--network", "run/policy"),
+            "run/policy holds a policy; a network or bundle is needed",
+        ),
         (("evaluate", *DATA), "nothing to evaluate: name a bundle, or a network with --model and --weights"),
         (("evaluate", "pets", *DATA), r"pets/manifest\.json cannot be read \(No such file"),
         (("evaluate", "bundle", "--data", "mnist5k"), "knows 2 classes and the data have 10"),
         (("export", "--network", "network", "--policy", "none", "--out", "x"), r"none/manifest\.json cannot be read"),
         (("predict", "bundle", "pets/cat/none.png"), r"pets/cat/none\.png cannot be read as an image"),
+        (("predict", "bundle"), "there are no images; name at least one file"),
         (("bench", "bundle", "--batch", "0"), r"batch sizes are \[0\]; from 1 to 8, the number of images"),
         (("bench", "bundle", "--batch", "9"), r"batch sizes are \[9\]; from 1 to 8"),
     ],

@@ -178,7 +178,10 @@ def test_arguments_that_ppo_does_not_have_are_named(tmp_path: Path, ppo: Any, me
         ({"batch_size": 100}, r"batch_size=100 must be at least 2 and divide n_envs \* n_steps = 2048"),
         ({"batch_size": 1}, "batch_size=1 must be at least 2"),
         ({"cost": "time"}, "cost kind 'time' is unknown; allowed: params, macs"),
-        ({"penalty": -0.1}, r"penalty=-0\.1, max_passes=2, learning_rate=0\.001: allowed are 0 or more, 1 to 3, and above 0"),
+        (
+            {"penalty": -0.1},
+            r"penalty=-0\.1, max_passes=2, learning_rate=0\.001: allowed are 0 or more, 1 to 3, and above 0",
+        ),
         ({"max_passes": 4}, "max_passes=4"),
         ({"learning_rate": 0.0}, r"learning_rate=0\.0: "),
     ],
