@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types unit reference clean
+.PHONY: demo test lint types unit wheel reference clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -18,7 +18,7 @@ lint: $(VENV)/test
 
 # mypy does not follow package-dir, so it checks a copy as users install it.
 types: $(VENV)/test
-	rm -rf build
+	rm -rf build/lib build/installed
 	$(PIP) install --quiet --no-deps --target build/installed .
 	cd build/installed && $(CURDIR)/$(VENV)/bin/mypy --package rlprune --config-file $(CURDIR)/pyproject.toml
 
@@ -43,6 +43,14 @@ reference: $(VENV)/demo
 	mkdir -p runs/reference/digits
 	cp runs/demo/results.json runs/demo/bench.json runs/demo/digits.png runs/reference/digits/
 	$(VENV)/bin/python runs/reference/update_readme.py
+
+# The wheel, in an environment of its own and far from the sources.
+wheel: $(VENV)/test
+	rm -rf build/lib build/wheel && $(PIP) wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/rlprune inspect --model digits_cnn --image-shape 1 28 28 >/dev/null
+	cd build/wheel && venv/bin/python -m rlprune --help >/dev/null
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -13,6 +13,9 @@
 | `validation/accuracy`, `.../active_params`, `.../active_macs`, `.../passes`, `.../distinct_profiles` | of that sweep |
 | `validation/easy_and_hard` | picture: images the policy spends least and most on, with what it spends |
 | `hparams` | all settings, beside the last validation sweep |
+
+`rlprune pretrain` and `rlprune adapt` write, once an epoch and over images seen: `pretrain/loss`, `pretrain/accuracy`,
+`adapt/loss` (mean over profiles), `adapt/largest` and `adapt/smallest` (of these profiles), and `.../learning_rate`.
 """
 
 from __future__ import annotations
@@ -75,10 +78,11 @@ class FiguresCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         ratios = np.stack([info["keep_ratios"] for info in self.infos])
-        ratios = ratios[~np.isnan(ratios[:, 0])]
-        for group, ratio in zip(self.world.network.groups, ratios.mean(0), strict=True):
-            self.logger.record(f"keep/{group.name}", float(ratio))
-        self.logger.record("policy/distinct_profiles", len(np.unique(ratios, axis=0)))
+        ratios = ratios[~np.isnan(ratios[:, 0])]  # not those that accepted
+        if len(ratios):
+            for group, ratio in zip(self.world.network.groups, ratios.mean(0), strict=True):
+                self.logger.record(f"keep/{group.name}", float(ratio))
+            self.logger.record("policy/distinct_profiles", len(np.unique(ratios, axis=0)))
         if self.n_done:
             for key in ("active_params", "active_macs"):
                 self.logger.record(f"policy/{key}", sum(info[key] for info in self.infos) / self.n_done)

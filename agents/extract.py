@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
 from rlprune.actions import MAX_PROFILES, sorted_codebook
@@ -25,6 +26,11 @@ def layer_sizes(agent: BaseAlgorithm) -> tuple[list[nn.Linear], str]:
         raise RLPruneError(
             f"a {type(agent).__name__} with {type(policy).__name__} cannot be exported; "
             "train with PPO or A2C and 'MlpPolicy'"
+        )
+    if agent.get_vec_normalize_env() is not None or not isinstance(policy.features_extractor, FlattenExtractor):
+        raise RLPruneError(
+            "an agent that normalises observations (VecNormalize) or extracts features cannot be exported; "
+            "observations come standardised, so train without"
         )
     layers = [layer for layer in policy.mlp_extractor.policy_net if isinstance(layer, nn.Linear)]
     return [*layers, policy.action_net], policy.activation_fn.__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ class PolicySettings:
     max_passes: int = 2
     """How often an image may be looked at, 1 to 3; with more than 1, the policy may accept or choose again."""
     pool: int = 2
-    """The stem's features are averaged over a grid of this many cells per side."""
+    """The stem's features are averaged over a grid of this many cells per side; 0 leaves them out, which helps where
+    few images train the policy: it learns those by heart otherwise."""
     control_variate: bool = True
     """Subtract the whole network's own correctness from the reward: less noise, same optimum."""
     total_steps: int = 200_000
@@ -81,10 +83,10 @@ class PolicySettings:
             )
         if self.cost not in KINDS:
             raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {', '.join(KINDS)}")
-        if not self.penalty >= 0 or not 1 <= self.max_passes <= 3 or self.learning_rate <= 0:
+        if not self.penalty >= 0 or not 1 <= self.max_passes <= 3 or self.learning_rate <= 0 or self.pool < 0:
             raise RLPruneError(
-                f"penalty={self.penalty}, max_passes={self.max_passes}, learning_rate={self.learning_rate}: "
-                "allowed are 0 or more, 1 to 3, and above 0"
+                f"penalty={self.penalty}, max_passes={self.max_passes}, learning_rate={self.learning_rate}, "
+                f"pool={self.pool}: allowed are 0 or more, 1 to 3, above 0, and 0 or more"
             )
 
 
@@ -143,12 +145,16 @@ def train_policy(
         for images in (data, validation)
     ]
     env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
+    made_of = _fingerprint(elastic, data, codebook)
     resumed = resume and checkpoint.exists()
+    if resumed and json.loads(notes.read_text()).get("made_of") != made_of:
+        raise RLPruneError(f"{checkpoint} was trained on another network, other images or another codebook")
     if resumed:
         agent = _load(checkpoint, env)
+        agent.set_random_seed(settings.seed + agent.num_timesteps)  # or it would draw the first images once more
     else:
         agent = _agent(env, settings, ppo or {})
-        write_json(notes, described)
+        write_json(notes, described | {"made_of": made_of})
     agent.set_logger(configure(str(folder), ["tensorboard"]))
 
     def keep(figures: dict[str, float]) -> None:
@@ -163,7 +169,12 @@ def train_policy(
     ]
     remaining = settings.total_steps - agent.num_timesteps
     if remaining > 0:
-        agent.learn(remaining, CallbackList(callbacks), reset_num_timesteps=not resumed)
+        try:
+            agent.learn(remaining, CallbackList(callbacks), reset_num_timesteps=not resumed)
+        except TypeError as error:
+            if ppo:
+                raise RLPruneError(f"Stable-Baselines3's PPO cannot train with {ppo}: {error}") from error
+            raise
     return load_policy(folder / "policy").policy
 
 
@@ -190,13 +201,21 @@ def check_run(
     if not resume:
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
     before = json.loads(notes.read_text()) if notes.exists() else None
-    if before != described:
-        changed = [key for key in described if before is None or before.get(key) != described[key]]
+    changed = [key for key in described if before is None or before.get(key) != described[key]]
+    if changed:
         raise RLPruneError(f"{checkpoint} was trained under other settings ({', '.join(changed)}); go back to those")
 
 
 def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> Any:
     return json.loads(json.dumps(asdict(settings) | {"ppo": repr(ppo or {})}))
+
+
+def _fingerprint(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None) -> str:
+    """Tells weights, labels and codebooks apart."""
+    digest = hashlib.sha256()
+    for tensor in (*elastic.state_dict().values(), data.labels, *(() if codebook is None else (codebook,))):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:

@@ -142,12 +142,15 @@ class World:
             raise RLPruneError(
                 f"the observer is for {self.observer.max_passes} passes, the environment for {max_passes}"
             )
+        self._codebook = self.actions.codebook if self.actions.kind == "profiles" else None
+        if self._codebook is not None:
+            self._profile_cost = self.cost.of(self._codebook)
+            if (self._profile_cost.macs.diff() < 0).any():
+                raise RLPruneError("the codebook is not in order; sort it by multiply-adds, cheapest profile first")
         self._policy_cost = Compute(*(torch.tensor(amount) for amount in policy_cost))
         self._features = Remembered(len(data), len(self.observer.mean), self._compute_features, remember=True)
-        by_profile = self.actions.kind == "profiles"
-        n_profiles = len(self.actions.codebook) if by_profile and self.actions.codebook is not None else 1
-        n_rows = len(data) * n_profiles
-        self._logits = Remembered(n_rows, len(data.classes), self._compute_logits, remember=by_profile)
+        n_rows = 0 if self._codebook is None else len(data) * len(self._codebook)
+        self._logits = Remembered(n_rows, len(data.classes), self._compute_logits, remember=True)
         self._dense = Remembered(len(data), len(data.classes), self._compute_dense, remember=True)
 
     @property
@@ -210,15 +213,15 @@ class World:
         if not len(rows):
             return Compute(rows, rows)
         images, again = episodes.images[rows], (episodes.passes[rows] > 0).long()
-        if self.actions.codebook is not None and self.actions.kind == "profiles":
-            n_profiles = len(self.actions.codebook)
-            episodes.logits[rows] = self._logits(
-                images * n_profiles + torch.where(raw[:, 0] < n_profiles, raw[:, 0], 0)
-            )
+        if self._codebook is not None:
+            n_profiles = len(self._codebook)
+            profiles = torch.where(raw[:, 0] < n_profiles, raw[:, 0], 0)
+            episodes.logits[rows] = self._logits(images * n_profiles + profiles)
+            whole = Compute(*(amount[profiles] for amount in self._profile_cost))
         else:
             parts = zip(images.split(_CHUNK), levels.split(_CHUNK), strict=True)
             episodes.logits[rows] = torch.cat([self._forward(*part) for part in parts])
-        whole = self.cost.of(levels)
+            whole = self.cost.of(levels)
         episodes.macs[rows] += whole.macs - self.cost.stem.macs
         episodes.passes[rows] += 1
         return Compute(whole.params - again * self.cost.stem.params, whole.macs - again * self.cost.stem.macs)
@@ -230,9 +233,9 @@ class World:
         return logits.float().cpu()
 
     def _compute_logits(self, rows: Tensor) -> Tensor:
-        assert self.actions.codebook is not None
-        n_profiles = len(self.actions.codebook)
-        return self._forward(rows // n_profiles, self.actions.codebook[rows % n_profiles])
+        assert self._codebook is not None
+        n_profiles = len(self._codebook)
+        return self._forward(rows // n_profiles, self._codebook[rows % n_profiles])
 
     def _compute_dense(self, images: Tensor) -> Tensor:
         return self._forward(images, self.network.full)

@@ -91,7 +91,9 @@ class Actions:
         Returns:
             Levels int64 (B, G), and whether the last prediction is accepted, bool (B,).
         """
-        n_groups = len(self.min_level)
+        n_groups, choices = len(self.min_level), torch.tensor(self.n_choices)
+        if len(choices) and ((actions < 0) | (actions >= choices)).any():
+            raise LevelsError(f"an action is outside its space; its entries go from 0 to below {self.n_choices}")
         if self.kind == "profiles":
             assert self.codebook is not None
             accept = actions[:, 0] == len(self.codebook)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.layers import ElasticBatchNorm
-from rlprune.training import Log, Step, TrainingSettings, fit
+from rlprune.training import Log, Step, TrainingSettings, fit, index_batches
 
 
 @dataclass(frozen=True)
@@ -138,15 +137,10 @@ def calibrate(elastic: ElasticCNN, data: ImageSet, settings: TrainingSettings, n
     for layer in switched:
         layer.train()
     for level in range(elastic.narrowest, elastic.n_levels - 1):
-        for batch, indices in enumerate(_some_batches(len(data), settings.batch_size, n_batches)):
+        for batch, indices in enumerate(index_batches(torch.arange(len(data)), settings.batch_size)[:n_batches]):
             for layer in switched:
                 layer.momentum = 1 / (batch + 1)
             elastic(data.normalised(indices).to(settings.device), elastic.uniform(level))
     for layer, momentum in zip(switched, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()
-
-
-def _some_batches(n: int, batch_size: int, n_batches: int) -> Sequence[Tensor]:
-    batches: Sequence[Tensor] = torch.arange(n).split(batch_size)
-    return batches[:n_batches]

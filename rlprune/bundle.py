@@ -34,7 +34,7 @@ from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError
 from rlprune.graph import MALFORMED
 from rlprune.policy import Policy
-from rlprune.runtime import DynamicCNN
+from rlprune.runtime import DynamicCNN, check_fit
 
 FORMAT = 1
 _FILES: dict[str, tuple[str, ...]] = {
@@ -132,7 +132,7 @@ def save_bundle(
         BundleError: the policy was trained for another network.
         ModelError: the network holds something that cannot be stored without its code.
     """
-    DynamicCNN(network, policy, tuple(data.mean), tuple(data.std), tuple(data.classes))  # whether they fit
+    check_fit(network, policy, tuple(data.classes))
     files = _network_files(network) | _policy_files(policy)
     _write_folder(Path(folder), "bundle", files, {"data": _format_json(data), "about": dict(about or {})})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from rlprune.adapt import AdaptSettings, adapt
 from rlprune.agents.train import PolicySettings, check_run, train_policy
 from rlprune.benchmark import bench
 from rlprune.bundle import DataFormat
-from rlprune.data import Splits
+from rlprune.data import ImageSet, Splits
 from rlprune.decode import read_images
 from rlprune.demo import run_demo
 from rlprune.elastic import KEEP_RATIOS, ElasticCNN
@@ -28,6 +29,7 @@ from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluate import evaluate, evaluate_dense
 from rlprune.files import write_json
 from rlprune.pretrain import accuracy, pretrain
+from rlprune.runtime import DynamicCNN
 from rlprune.search import choose_codebook, search
 from rlprune.training import Log, TrainingSettings
 
@@ -158,10 +160,10 @@ class Adapt:
         checkpoint = _checkpoint(self.out, self.resume)
         adapt(network, splits.network, self.settings, checkpoint=checkpoint, log=_log(self.out, "adapt"))
         network.cpu()
-        about = {"model": self.model, "data": self.source.data, "split_seed": self.source.split_seed}
+        about = {"model": self.model, "source": dataclasses.asdict(self.source)}
         bundle.save_network(self.out, network, splits.network, about)
         checkpoint.unlink()
-        for level in range(1, network.n_levels):
+        for level in range(network.narrowest, network.n_levels):
             share = accuracy(network.slice(network.uniform(level)), splits.validation)
             print(f"validation accuracy at keep ratio {network.keep_ratios[level]:g}: {share:.4f}")
         print(f"the elastic network is in {self.out}")
@@ -190,8 +192,8 @@ class Train:
         """Do it."""
         arguments = _json_object(self.ppo, "--ppo")
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
-        saved, splits = bundle.load_network(self.network), self.source.load()
-        _check_data(saved.data, splits)
+        saved = bundle.load_network(self.network)
+        splits = _fitting(saved.network, saved.data, saved.about, self.source)
         codebook = self._codebook(saved.network, splits) if self.settings.action == "profiles" else None
         policy = train_policy(
             saved.network,
@@ -239,14 +241,15 @@ class Evaluate:
         """Do it."""
         if self.bundle is None and self.model is None:
             raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
-        dynamic = None if self.bundle is None else bundle.load(self.bundle)
-        splits = self.source.load()
-        model = None if self.model is None else _model(self.model, self.weights, splits).eval()
-        if dynamic is None:
-            assert model is not None
-            results = evaluate_dense(model, splits.test)
+        if self.bundle is None:
+            splits = self.source.load()
+            assert self.model is not None
+            results = evaluate_dense(_model(self.model, self.weights, splits).eval(), splits.test)
         else:
-            _check_data(DataFormat(dynamic.mean, dynamic.std, dynamic.classes), splits)
+            dynamic = bundle.load(self.bundle)
+            expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
+            splits = _fitting(dynamic.elastic, expected, dynamic.about.get("network", {}), self.source)
+            model = None if self.model is None else _model(self.model, self.weights, splits).eval()
             results = evaluate(
                 dynamic, splits.test, splits.policy, dense=model, n_candidates=self.n_candidates, seed=self.seed
             )
@@ -276,8 +279,8 @@ class Export:
         about = {
             "network": network.about,
             "policy": policy.about,
-            "penalty": policy.about["settings"]["penalty"],
-            "metrics": policy.about["validation"],
+            "penalty": policy.about.get("settings", {}).get("penalty"),
+            "metrics": policy.about.get("validation"),
         }
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, about)
         print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
@@ -321,9 +324,11 @@ class Bench:
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
     """A bundle; or the word env, for the environment's speed."""
     data: str | None = None
-    """Images to run on, as for other verbs; those of the bundle's training if they are known, else noise."""
-    batch: tuple[int, ...] = (1, 64)
-    """Batch sizes; for env, how many images at once (256)."""
+    """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
+    image_size: int | None = None
+    """Resize and crop images to squares of this many pixels."""
+    batch: tuple[int, ...] | None = None
+    """Batch sizes (1 64); for env, how many images at once (256)."""
     seconds: float = 5.0
     """Time to spend on each batch size."""
     json: Path | None = None
@@ -334,20 +339,34 @@ class Bench:
     def run(self) -> None:
         """Do it."""
         if self.target == "env":
-            splits = None if self.data is None else data.load(self.data)
-            images = _noise((3, 32, 32)) if splits is None else splits.policy.subset(slice(0, 1024))
-            network = ElasticCNN.from_model(
-                models.build(self.model, len(images.classes), images.images.shape[1]), images.images.shape[1:]
-            )
-            results = bench_env(network, images, 256 if self.batch == (1, 64) else self.batch[0], 4 * self.seconds)
+            images = _noise((3, 32, 32)) if self.data is None else self._images(self.data)
+            shape, n_classes = images.images.shape[1:], len(images.classes)
+            network = ElasticCNN.from_model(models.build(self.model, n_classes, shape[0]), shape)
+            results = bench_env(network, images, (self.batch or (256,))[0], 4 * self.seconds)
         else:
             dynamic = bundle.load(self.target)
-            name = self.data or dynamic.about.get("network", {}).get("data")
-            pixels = data.load(name).test.images if name else _noise(dynamic.elastic.image_shape).images
-            results = bench(dynamic, pixels, self.batch, self.seconds)
+            results = bench(dynamic, self._pixels(dynamic), self.batch or (1, 64), self.seconds)
         Console().print(tables.benchmark(results))
         if self.json is not None:
             write_json(self.json, results)
+
+    def _images(self, source: str) -> ImageSet:
+        return data.load(source, image_size=self.image_size).policy.subset(slice(0, 1024))
+
+    def _pixels(self, dynamic: DynamicCNN) -> torch.Tensor:
+        """Test images of the data that were asked for, or that the bundle was made with, or noise."""
+        if self.data is not None:
+            return DataOptions(self.data, self.image_size).load().test.images
+        made_with = dynamic.about.get("network", {}).get("source")
+        try:
+            if made_with is not None:
+                return DataOptions(**made_with).load().test.images
+        except RLPruneError as error:
+            print(f"rlprune: the data that the bundle was made with are not here ({error})", file=sys.stderr)
+        print(
+            "rlprune: timing on noise; what is spent on real images may differ: name some with --data", file=sys.stderr
+        )
+        return _noise(dynamic.elastic.image_shape).images
 
 
 @dataclass(frozen=True)
@@ -397,18 +416,31 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
-    model = models.build(name, len(splits.network.classes), splits.network.images.shape[1])
+    n_classes, image_shape = len(splits.network.classes), splits.network.images.shape[1:]
+    model = models.build(name, n_classes, image_shape[0])
     if weights is not None:
         models.load_weights(model, weights)
+    models.check_outputs(model, image_shape, n_classes)
     return model
 
 
-def _check_data(expected: DataFormat, splits: Splits) -> None:
-    if len(expected.classes) != len(splits.network.classes):
+def _fitting(network: ElasticCNN, expected: DataFormat, made_from: dict[str, Any], options: DataOptions) -> Splits:
+    """Load images and see that they are what a stored network takes; they are normalised as it is used to."""
+    before = made_from.get("source", {})
+    if before.get("data") == options.data and before.get("split_seed") != options.split_seed:
         raise RLPruneError(
-            f"the network knows {len(expected.classes)} classes and the data have {len(splits.network.classes)}; "
-            "use the data set that it was adapted to"
+            f"the network was trained on the split of seed {before['split_seed']}; with --split-seed "
+            f"{options.split_seed} some of its training images would be measured on"
         )
+    splits = options.load()
+    shape, n_classes = tuple(splits.network.images.shape[1:]), len(splits.network.classes)
+    if shape != network.image_shape or n_classes != len(expected.classes):
+        raise RLPruneError(
+            f"the network takes images of shape {network.image_shape} in {len(expected.classes)} classes, "
+            f"{options.data} has {shape} in {n_classes}; use the data that it was adapted to, or --image-size"
+        )
+    parts = (splits.network, splits.policy, splits.validation, splits.test)
+    return Splits(*(dataclasses.replace(part, mean=expected.mean, std=expected.std) for part in parts))
 
 
 def _checkpoint(out: Path, resume: bool) -> Path:

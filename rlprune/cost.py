@@ -13,6 +13,7 @@ from rlprune.graph import alive_nodes
 from rlprune.layers import Axis, ElasticLayer
 
 KINDS = ("params", "macs")
+_MAX_PATTERNS = 10_000
 
 
 class Compute(NamedTuple):
@@ -56,7 +57,7 @@ class Cost:
         self._macs_rate, self._params_rate, self._params_per_out = torch.tensor(rates).T
         self._in_fixed, self._in_table = (torch.stack(parts) for parts in zip(*n_in, strict=True))
         self._out_fixed, self._out_table = (torch.stack(parts) for parts in zip(*n_out, strict=True))
-        self._alive: dict[tuple[bool, ...], tuple[Tensor, Tensor]] = {}
+        self._known: dict[tuple[bool, ...], tuple[Tensor, Tensor, Tensor]] = {}
         self.stem = Compute(
             torch.tensor(sum(p.numel() for p in elastic.stem.parameters())),
             torch.tensor(sum(node.meta["macs"] for node in elastic.stem.graph.nodes)),
@@ -78,11 +79,24 @@ class Cost:
         for group in range(rows.shape[1]):
             n_in += self._in_table[:, group, rows[:, group]].T
             n_out += self._out_table[:, group, rows[:, group]].T
-        alive, constant = self._survivors(self._elastic_widths[groups, rows] == 0)
+        runs, holds, constant = self._survivors(self._elastic_widths[groups, rows] == 0)
         per_node = n_in * n_out * self._params_rate + n_out * self._params_per_out
-        params = self.stem.params + (per_node * alive + n_out * constant).sum(1)
-        macs = self.stem.macs + (n_in * n_out * self._macs_rate * alive).sum(1)
+        params = self.stem.params + (per_node * holds + n_out * constant).sum(1)
+        macs = self.stem.macs + (n_in * n_out * self._macs_rate * runs).sum(1)
         return Compute(params, macs) if levels.ndim == 2 else Compute(params[0], macs[0])
+
+    def of_group(self, group: int) -> Compute:
+        """What would go with all channels of one group, the rest of the network staying whole; scalars."""
+        n_in, n_out = (fixed + table[:, :, -1].sum(1) for fixed, table in self._sides)
+        less_in, less_out = (n - table[:, group, -1] for n, (_, table) in zip((n_in, n_out), self._sides, strict=True))
+        pairs, outs = n_in * n_out - less_in * less_out, n_out - less_out
+        runs, holds, _ = self._survivors(torch.zeros(1, len(self._exits), dtype=torch.bool))
+        params = ((pairs * self._params_rate + outs * self._params_per_out) * holds[0]).sum()
+        return Compute(params, (pairs * self._macs_rate * runs[0]).sum())
+
+    @property
+    def _sides(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        return (self._in_fixed, self._in_table), (self._out_fixed, self._out_table)
 
     def _counts(self, axis: Axis) -> tuple[Tensor, Tensor]:
         """Positions of an axis that always stay, and int64 (G, L) how many each group adds at each level."""
@@ -91,22 +105,30 @@ class Cost:
             table[group] = torch.tensor([axis.count(group, int(width)) for width in self._elastic_widths[group]])
         return torch.tensor(axis.n_fixed), table
 
-    def _survivors(self, dropped: Tensor) -> tuple[Tensor, Tensor]:
-        """For rows of dropped groups, bool (B, G): which nodes still run, and which became constants, (B, nodes)."""
+    def _survivors(self, dropped: Tensor) -> list[Tensor]:
+        """For rows of dropped groups, bool (B, G): nodes that run, that hold parameters, that became constants.
+
+        Each is bool (B, nodes). A layer that is called twice holds its parameters once.
+        """
         patterns, row = dropped.unique(dim=0, return_inverse=True)
         found = [self._survivors_of(tuple(pattern)) for pattern in patterns.tolist()]
-        alive, constant = (torch.stack(parts) for parts in zip(*found, strict=True))
-        return alive[row], constant[row]
+        return [torch.stack(parts)[row] for parts in zip(*found, strict=True)]
 
-    def _survivors_of(self, pattern: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
-        if pattern not in self._alive:
+    def _survivors_of(self, pattern: tuple[bool, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        if pattern not in self._known:
+            if len(self._known) >= _MAX_PATTERNS:
+                self._known.clear()
             exits = frozenset[str]().union(*(e for e, gone in zip(self._exits, pattern, strict=True) if gone))
             names = alive_nodes(self._graph, exits)
-            self._alive[pattern] = (
-                torch.tensor([node.name in names and node.name not in exits for node in self._nodes]),
-                torch.tensor([node.name in names and node.name in exits for node in self._nodes]),
-            )
-        return self._alive[pattern]
+            runs = [node.name in names and node.name not in exits for node in self._nodes]
+            seen: set[object] = set()
+            holds = []
+            for node, running in zip(self._nodes, runs, strict=True):
+                holds.append(running and node.target not in seen)
+                seen |= {node.target} if running and node.op in ("call_module", "get_attr") else set()
+            constant = [node.name in names and node.name in exits for node in self._nodes]
+            self._known[pattern] = (torch.tensor(runs), torch.tensor(holds), torch.tensor(constant))
+        return self._known[pattern]
 
 
 def _n_parameters(body: nn.Module, node: fx.Node) -> int:

@@ -123,6 +123,8 @@ def load(
         raise DataError(f"shares are {shares}; give three positive numbers that add up to 1")
     if not 0 < test_share < 1:
         raise DataError(f"test_share is {test_share}; give a number between 0 and 1")
+    if seed < 0:
+        raise DataError(f"the seed of the split is {seed}; give 0 or more")
     if image_size is not None and image_size < 1:
         raise DataError(f"image_size is {image_size}; give at least 1 pixel")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from rlprune.adapt import AdaptSettings, adapt
 from rlprune.agents.train import PolicySettings, train_policy
 from rlprune.bundle import save_bundle
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import require
+from rlprune.errors import RLPruneError, require
 from rlprune.evaluate import evaluate, predict_all
 from rlprune.files import write_json
 from rlprune.pretrain import pretrain
@@ -61,22 +62,34 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
     results = evaluate(dynamic, splits.test, splits.policy, dense=dense, n_candidates=32, seed=seed)
     results["seconds"] = time.monotonic() - start
     metrics = {key: results[key] for key in ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")}
-    about = {"network": {"model": "digits_cnn", "data": SOURCE}, "penalty": settings.penalty, "metrics": metrics}
+    source = {"data": SOURCE, "split_seed": 0}
+    about = {"network": {"model": "digits_cnn", "source": source}, "penalty": settings.penalty, "metrics": metrics}
     save_bundle(out / "bundle", network, policy, splits.network, about)
     write_json(out / "results.json", results)
     _picture(out / "digits.png", dynamic, splits.test, results)
+    bench = _reload_in_new_process(out, results["accuracy"])
     console = Console()
-    console.print(tables.evaluation(results))
-    _bench_in_new_process(out)
+    console.print(tables.evaluation(results, bench))
     console.print(f"bundle   {out / 'bundle'}\nfigures  {out / 'results.json'}, {out / 'bench.json'}")
     console.print(f"picture  {out / 'digits.png'}\nevents   tensorboard --logdir {out / 'policy'}")
     return results
 
 
-def _bench_in_new_process(out: Path) -> None:
-    """Reload the bundle where nothing of this process is left, and time it there."""
-    command = [sys.executable, "-m", "rlprune", "bench", "bundle", "--json", "bench.json"]
-    subprocess.run(command, check=True, cwd=out)  # not here: -m would prefer a checkout's rlprune/ to the installed one
+def _reload_in_new_process(out: Path, accuracy: float) -> dict[str, Any]:
+    """Load the bundle where nothing of this process is left: it must be as accurate there, and is timed."""
+    for verb, file in (("evaluate", "reloaded.json"), ("bench", "bench.json")):
+        options = ["bundle", "--data", SOURCE, "--json", file, *(["--n-candidates", "5"] if verb == "evaluate" else [])]
+        # Run in that folder, because -m would prefer a checkout's rlprune/ to the installed one.
+        done = subprocess.run(
+            [sys.executable, "-m", "rlprune", verb, *options], cwd=out, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RLPruneError(f"the bundle in {out / 'bundle'} fails in a new process: {done.stderr.strip()}")
+    reloaded = json.loads((out / "reloaded.json").read_text())["accuracy"]
+    if reloaded != accuracy:
+        raise RLPruneError(f"the reloaded bundle has an accuracy of {reloaded}, before it was {accuracy}")
+    bench: dict[str, Any] = json.loads((out / "bench.json").read_text())
+    return bench
 
 
 def _picture(path: Path, dynamic: DynamicCNN, test: data.ImageSet, results: dict[str, Any], n: int = 12) -> None:

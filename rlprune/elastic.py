@@ -19,6 +19,7 @@ from rlprune.importance import GroupLayer, criterion
 from rlprune.layers import Axis, Choice, ElasticBatchNorm, ElasticConv2d, ElasticLayer, ElasticLinear
 
 KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_MAX_PASSES = 64
 
 
 class ElasticCNN(nn.Module):
@@ -33,6 +34,8 @@ class ElasticCNN(nn.Module):
         widths: int64 (G, L), the channels each group keeps at each level.
         min_level: int64 (G,), the lowest level each group may take.
         image_shape: (C, H, W) of the images it was made for.
+        feature_shape: (F, H', W') of the stem's features.
+        n_classes: how many logits it gives.
     """
 
     widths: Tensor
@@ -62,7 +65,7 @@ class ElasticCNN(nn.Module):
         lowest = [0 if group.skippable else self.narrowest for group in groups]
         self.register_buffer("min_level", torch.tensor(lowest), persistent=False)
         features = graph.measure(stem, torch.zeros(1, *self.image_shape))
-        graph.measure(body, features)
+        self.n_classes = graph.measure(body, features).shape[-1]
         self.feature_shape = tuple(features.shape[1:])
         self.stem, self.body = stem, body
         self._make_elastic()
@@ -93,12 +96,16 @@ class ElasticCNN(nn.Module):
             ModelError: the network cannot be traced, or nothing in it can be pruned.
         """
         score = criterion(importance)
+        model = copy.deepcopy(model).cpu().eval()
         network = graph.trace(model)
         stem, body = graph.split_stem(network)
         example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
         graph.measure(body, graph.measure(stem, example[:1]))
         with torch.no_grad():
-            expected = copy.deepcopy(model).eval()(example.clone())
+            expected = model(example.clone())
+            if not isinstance(expected, Tensor) or expected.ndim != 2:
+                given = f"of shape {tuple(expected.shape)}" if isinstance(expected, Tensor) else type(expected).__name__
+                raise ModelError(f"{type(model).__name__} returns a {given}; logits of shape (B, classes) are needed")
             if not _close(body(stem(example)), expected):
                 raise ModelError(
                     f"the traced {type(model).__name__} gives other logits than the network itself; "
@@ -172,6 +179,8 @@ class ElasticCNN(nn.Module):
         choice = self._choice(levels, len(features))
         exits = self._dropped_exits(levels) if levels.ndim == 1 else frozenset()
         if exits not in self._passes:
+            if len(self._passes) >= _MAX_PASSES:
+                self._passes.pop(next(iter(self._passes)))
             self._passes[exits] = _Pass(self.body, exits)
         logits: Tensor = self._passes[exits].run_choice(features, choice)
         return logits

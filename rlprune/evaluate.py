@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -12,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlprune.adapt import random_profiles
 from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN, Prediction
-from rlprune.search import Search, profile_accuracies, search
+from rlprune.search import profile_accuracies, search
 
-_N_RANDOM = 8
+_N_DRAWS, _N_RANDOM = 2048, 6
 
 
 def evaluate(
@@ -36,7 +38,7 @@ def evaluate(
     | control | what it is |
     |---|---|
     | `uniform` | one keep ratio for all groups and images; two neighbouring ratios are mixed to meet the cost |
-    | `random` | mean over static profiles drawn at random, the ones nearest to the cost |
+    | `random` | random static profiles: the mean of those just below and just above the cost, mixed to meet it |
     | `best_static` | the best profile, or mixture of two, that a search of `n_candidates` finds on `choosing` |
     | `shuffled` | the policy's own decisions given to other images: the mean over all permutations |
 
@@ -51,11 +53,14 @@ def evaluate(
     Returns:
         `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
         in [0, 1]; parameters are counted once per pass), `n_images`, `distinct_profiles`, `mean_passes`,
-        `policy_macs_share`, `profile_shares` (how often each profile of the codebook is run), `controls`, `frontier`
-        (share of multiply-adds and accuracy of static networks), and what the figures were measured with.
+        `policy_macs_share`, `profile_shares` (how often each profile of the codebook is run), `controls`,
+        `controls_macs_cut` (the same as `macs_cut`, except where no such network is that cheap), `dense` (which network
+        that was), `frontier` (share of multiply-adds and accuracy of static networks), and what the figures were
+        measured with.
     """
     elastic = dynamic.elastic
     cost = Cost(elastic)
+    test, choosing = (replace(part, mean=dynamic.mean, std=dynamic.std) for part in (test, choosing))
     predicted = predict_all(dynamic, test)
     n_correct = int((predicted.labels == test.labels).sum())
     share = float(predicted.macs.double().mean() / cost.dense.macs)
@@ -71,6 +76,12 @@ def evaluate(
     else:
         dense_accuracy = accuracy(dense, test)
     runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
+    controls = {
+        "uniform": _at(share, frontiers["uniform"]),
+        "random": _at(share, _random_points(elastic, test, cost, share, seed)),
+        "best_static": _at(share, frontiers["static"]),
+        "shuffled": (share, shuffled_accuracy(predicted, frontiers["codebook"])),
+    }
     return {
         "accuracy": n_correct / len(test),
         "accuracy_interval": wilson_interval(n_correct, len(test)),
@@ -80,12 +91,9 @@ def evaluate(
         "n_images": len(test),
         "distinct_profiles": int((runs > 0).sum()),
         "mean_passes": float(predicted.passes.double().mean()),
-        "controls": {
-            "uniform": _at(share, frontiers["uniform"]),
-            "random": _random(elastic, test, cost, share, seed),
-            "best_static": _at(share, frontiers["static"]),
-            "shuffled": shuffled_accuracy(predicted, frontiers["codebook"]),
-        },
+        "dense": "full width of the adapted network" if dense is None else "original network",
+        "controls": {name: control for name, (_, control) in controls.items()},
+        "controls_macs_cut": {name: 1 - macs for name, (macs, _) in controls.items()},
         "policy_macs_share": float(dynamic.policy_cost.macs / cost.dense.macs),
         "profile_shares": (runs / len(test)).tolist(),
         "frontier": frontiers,
@@ -102,6 +110,7 @@ def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet) -> dict[st
     share = accuracy(model, test)
     interval = wilson_interval(round(share * len(test)), len(test))
     nothing_cut = {"macs_cut": 0.0, "params_cut": 0.0, "distinct_profiles": 1, "mean_passes": 1.0, "controls": {}}
+    nothing_cut |= {"dense": "the network", "controls_macs_cut": {}}
     figures = {"accuracy": share, "accuracy_interval": interval, "dense_accuracy": share, "n_images": len(test)}
     return figures | nothing_cut | conditions()
 
@@ -152,20 +161,21 @@ def _points(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -
     return list(zip(shares, profile_accuracies(elastic, data, profiles, "controls").tolist(), strict=True))
 
 
-def _at(share: float, points: list[tuple[float, float]]) -> float:
-    """Accuracy at a cost, two neighbours mixed; below the cheapest point that point, which costs more than asked."""
+def _at(share: float, points: list[tuple[float, float]]) -> tuple[float, float]:
+    """Cost and accuracy at a cost, two neighbours mixed; outside of what the points span, those of the nearest one."""
     shares, accuracies = zip(*sorted(points), strict=True)
-    return float(np.interp(share, shares, accuracies))
+    return float(np.clip(share, shares[0], shares[-1])), float(np.interp(share, shares, accuracies))
 
 
-def _random(elastic: ElasticCNN, data: ImageSet, cost: Cost, share: float, seed: int) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(4096, elastic.n_groups, generator=generator)
-    spread = (elastic.n_levels - elastic.min_level.cpu()) * draws
-    profiles = (spread.floor().long() + elastic.min_level.cpu()).unique(dim=0)
-    distance = (cost.of(profiles).macs / cost.dense.macs - share).abs()
-    nearest = profiles[distance.argsort()[:_N_RANDOM]]
-    return float(profile_accuracies(elastic, data, nearest, "controls").mean())
-
-
-__all__ = ["Search", "conditions", "evaluate", "evaluate_dense", "predict_all", "shuffled_accuracy", "wilson_interval"]
+def _random_points(
+    elastic: ElasticCNN, data: ImageSet, cost: Cost, share: float, seed: int
+) -> list[tuple[float, float]]:
+    """Mean cost and accuracy of random profiles next to a cost, below and above it."""
+    profiles = torch.stack(random_profiles(elastic, _N_DRAWS, torch.Generator().manual_seed(seed))).unique(dim=0)
+    distances = (cost.of(profiles).macs / cost.dense.macs - share).double()
+    points = []
+    for side in (distances <= 0, distances > 0):
+        nearest = profiles[side][distances[side].abs().argsort()[:_N_RANDOM]]
+        if len(nearest):
+            points.append(tuple(np.mean(_points(elastic, data, nearest, cost), axis=0).tolist()))
+    return points

@@ -215,8 +215,10 @@ def measure(network: fx.GraphModule, example: Tensor) -> Tensor:
     try:
         result = _Measure(network).run(example)
     except Exception as error:
-        raise ModelError(f"the network does not run on an input of shape {tuple(example.shape)}: {error}") from error
-    assert isinstance(result, Tensor)
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"the network does not run on an input of shape {tuple(example.shape)}: {reason}") from error
+    if not isinstance(result, Tensor):
+        raise ModelError(f"the network returns a {type(result).__name__}; logits of shape (B, classes) are needed")
     return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,28 @@ def call(source: str, error: type[RLPruneError]) -> Any:
             f"{source!r} failed with {type(reason).__name__}: {reason}; give package.module:callable, with the package "
             "on Python's path and a function or class that works without arguments"
         ) from reason
+
+
+@torch.no_grad()
+def check_outputs(model: nn.Module, image_shape: Sequence[int], n_classes: int) -> None:
+    """Make sure that a network takes the images and tells the classes.
+
+    Args:
+        model: any network, on the CPU; left in eval mode.
+        image_shape: (C, H, W) of the images.
+        n_classes: how many logits it has to give.
+
+    Raises:
+        ModelError: it fails on such an image, or gives something else.
+    """
+    try:
+        logits = model.eval()(torch.zeros(1, *image_shape))
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"the network fails on an image of shape {tuple(image_shape)}: {reason}") from error
+    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != (1, n_classes):
+        raise ModelError(f"the network gives {found} for one image; logits of shape (1, {n_classes}) are needed")
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

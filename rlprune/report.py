@@ -100,21 +100,26 @@ def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
         bench: as `rlprune.benchmark.bench` gives them.
     """
     cut, controls = f"{100 * results['macs_cut']:.1f}", results["controls"]
+    cuts = {name: f"{100 * share:.1f}" for name, share in results["controls_macs_cut"].items()}
     low, high = (100 * bound for bound in results["accuracy_interval"])
     rows = [
-        ("dense network", results["dense_accuracy"], "0"),
+        (f"dense: {results['dense']}", results["dense_accuracy"], "0"),
         (f"**learnt, per image** (95 % interval {low:.1f} to {high:.1f})", results["accuracy"], cut),
-        ("the same decisions, shuffled across images", controls["shuffled"], cut),
-        ("best static profile, or mixture of two, of a search", controls["best_static"], cut),
-        ("one keep ratio everywhere", controls["uniform"], cut),
-        ("random profiles", controls["random"], cut),
+        ("the same decisions, shuffled across images", controls["shuffled"], cuts["shuffled"]),
+        ("best static profile, or mixture of two, of a search", controls["best_static"], cuts["best_static"]),
+        ("one keep ratio everywhere", controls["uniform"], cuts["uniform"]),
+        ("random profiles", controls["random"], cuts["random"]),
     ]
     lines = ["| decision | accuracy % | multiply-adds cut % |", "|---|---|---|"]
     lines += [f"| {name} | {100 * accuracy:.2f} | {cut} |" for name, accuracy, cut in rows]
-    lines += ["", "| batch | dense, ms | dynamic, ms | speed-up | ratio of multiply-adds |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| batch | best dense, ms | dynamic, ms | speed-up | ratio of multiply-adds |",
+        "|---|---|---|---|---|",
+    ]
     for batch, speedup in bench["speedup"].items():
         dense, dynamic = (
-            next(row["ms"] for row in bench["rows"] if row["name"] == name and row["batch"] == int(batch))
+            min(row["ms"] for row in bench["rows"] if row["name"].startswith(name) and row["batch"] == int(batch))
             for name in ("dense", "dynamic")
         )
         ratio = bench["macs_ratio"][batch]

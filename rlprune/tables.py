@@ -17,22 +17,21 @@ def groups(network: ElasticCNN) -> tuple[Table, Table]:
     """The groups of a network with what they are worth, and the layers that are left alone."""
     cost = Cost(network)
     found = Table(title=f"{network.n_groups} channel groups; dense: {_size(cost.dense.params, cost.dense.macs)}")
-    for column in ("group", "channels", "widths", "params", "MACs", "skippable"):
+    for column in ("group", "channels", "widths", "params", "MACs, M", "of all %", "skippable"):
         found.add_column(column, justify="left" if column == "group" else "right", overflow="fold")
     for index, group in enumerate(network.groups):
-        least = network.full
-        least[index] = network.min_level[index]
-        without = cost.of(least)
+        own = cost.of_group(index)
         widths = [int(width) for width in network.widths[index, int(network.min_level[index]) :]]
         found.add_row(
             escape(group.name),
             str(group.n_channels),
             "/".join(str(width) for width in sorted(set(widths))),
-            _percent(1 - float(without.params / cost.dense.params)),
-            _percent(1 - float(without.macs / cost.dense.macs)),
+            str(int(own.params)),
+            f"{int(own.macs) / 1e6:.2f}",
+            f"{100 * float(own.macs / cost.dense.macs):.1f}",
             "yes" if group.skippable else "no",
         )
-    found.caption = "params, MACs: share of the dense network's that the group's lowest width saves"
+    found.caption = "params, MACs: of the weights that make or read the group's channels; neighbours share some"
     alone = Table(title="left alone")
     for column in ("layer", "channels", "why"):
         alone.add_column(column, justify="right" if column == "channels" else "left", overflow="fold")
@@ -55,33 +54,44 @@ def codebook(network: ElasticCNN, profiles: Tensor) -> Table:
     return table
 
 
-def evaluation(results: Mapping[str, Any]) -> Table:
-    """Accuracy and cost of a network beside its controls."""
+def evaluation(results: Mapping[str, Any], bench: Mapping[str, Any] | None = None) -> Table:
+    """Accuracy and cost of a network beside its controls, with times if a benchmark is given."""
     low, high = results["accuracy_interval"]
+    batches = list(bench["speedup"]) if bench else []
     table = Table(
         title=f"{results['n_images']} test images; {escape(results['hardware'])}, {results['threads']} threads"
     )
-    for column in ("decision", "accuracy %", "MACs cut %", "params cut %"):
+    for column in ("decision", "accuracy %", "MACs cut %", "params cut %", *(f"ms, batch {n}" for n in batches)):
         table.add_column(column, justify="left" if column == "decision" else "right")
-    table.add_row("dense network", _points(results["dense_accuracy"]), "0.0", "0.0")
+    dense = "dense: " + results["dense"]
+    table.add_row(dense, _points(results["dense_accuracy"]), "0.0", "0.0", *_milliseconds(bench, "dense"))
     if not results["controls"]:
         return table
     cut, params_cut = _points(results["macs_cut"], 1), _points(results["params_cut"], 1)
-    own = f"{_points(results['accuracy'])} [{_points(low)}, {_points(high)}]"
-    table.add_row("learnt, per image", own, cut, params_cut, style="bold")
+    own = f"{_points(results['accuracy'])} [{_points(low, 1)}, {_points(high, 1)}]"
+    table.add_row("learnt, per image", own, cut, params_cut, *_milliseconds(bench, "dynamic"), style="bold")
     titles = {
-        "shuffled": "the same decisions, shuffled across images",
-        "best_static": "best static profile (or mixture of two) of a search",
-        "uniform": "one keep ratio everywhere",
+        "shuffled": "the same, shuffled",
+        "best_static": "best static (search)",
+        "uniform": "uniform keep ratio",
         "random": "random profiles",
     }
     for key, title in titles.items():
-        table.add_row(title, _points(results["controls"][key]), cut, "")
+        table.add_row(title, _points(results["controls"][key]), _points(results["controls_macs_cut"][key], 1), "")
     table.caption = (
-        f"All at equal mean multiply-adds, every pass and the policy included. {results['distinct_profiles']} distinct "
-        f"profiles, {results['mean_passes']:.2f} passes per image; in brackets the 95 % interval."
+        "Mean multiply-adds, every pass and the policy included; controls at equal cost, unless none is that cheap. "
+        f"{results['distinct_profiles']} distinct profiles, {results['mean_passes']:.2f} passes per image; "
+        "in brackets the 95 % interval."
     )
     return table
+
+
+def _milliseconds(bench: Mapping[str, Any] | None, name: str) -> list[str]:
+    """The best median of the rows that begin so, for every batch size."""
+    if bench is None:
+        return []
+    rows = [row for row in bench["rows"] if row["name"].startswith(name)]
+    return [f"{min(row['ms'] for row in rows if str(row['batch']) == batch):.2f}" for batch in bench["speedup"]]
 
 
 def predictions(rows: Sequence[Mapping[str, Any]]) -> Table:

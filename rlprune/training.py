@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,7 +117,7 @@ def fit(
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     network.to(device=settings.device, memory_format=memory_format)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(settings.seed)
-    n_steps = -(-len(data) // settings.batch_size)
+    n_steps = len(index_batches(torch.arange(len(data)), settings.batch_size))
     optimizer = torch.optim.SGD(
         _with_decay(network, settings.weight_decay),
         lr=settings.learning_rate,
@@ -170,10 +170,16 @@ def _with_decay(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     return [{"params": decays, "weight_decay": weight_decay}, {"params": stays, "weight_decay": 0.0}]
 
 
+def index_batches(indices: Tensor, batch_size: int) -> Sequence[Tensor]:
+    """Cut indices into batches; a last one of a single image is left out, as it has no batch statistics."""
+    parts: Sequence[Tensor] = indices.split(batch_size)
+    return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 else parts
+
+
 def _batches(
     data: ImageSet, settings: TrainingSettings, generator: torch.Generator, memory_format: torch.memory_format
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    for indices in torch.randperm(len(data), generator=generator).split(settings.batch_size):
+    for indices in index_batches(torch.randperm(len(data), generator=generator), settings.batch_size):
         images = data.images[indices]
         if settings.padding or settings.flip:
             images = augment(images, generator, padding=settings.padding, flip=settings.flip)
@@ -198,7 +204,11 @@ def _resume(
     """Load the checkpoint, if there is one; return the epochs it has behind it."""
     if checkpoint is None or not checkpoint.exists():
         return 0
-    saved = torch.load(checkpoint, weights_only=True, map_location=settings.device)
+    try:
+        saved = torch.load(checkpoint, weights_only=True, map_location=settings.device)
+        saved["settings"], saved["epoch"], saved["generator"]
+    except Exception as error:
+        raise RLPruneError(f"{checkpoint} is damaged or no checkpoint; remove it to start anew") from error
     if saved["settings"] != asdict(settings):
         changed = [k for k, v in asdict(settings).items() if saved["settings"].get(k) != v]
         raise RLPruneError(
