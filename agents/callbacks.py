@@ -42,6 +42,7 @@ class ProgressCallback(BaseCallback):
     def __init__(self, total_steps: int) -> None:
         super().__init__()
         self.total_steps = total_steps
+        self.bar: tqdm | None = None
 
     def _on_training_start(self) -> None:
         self.bar = tqdm(total=self.total_steps, initial=self.num_timesteps, desc="train", unit="step")
@@ -50,10 +51,13 @@ class ProgressCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
+        assert self.bar is not None
         self.bar.update(min(self.num_timesteps, self.total_steps) - self.bar.n)
 
-    def _on_training_end(self) -> None:
-        self.bar.close()
+    def close(self) -> None:
+        """End the bar's line, also where training ended early; what is printed next has its own."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 class FiguresCallback(BaseCallback):

@@ -27,7 +27,7 @@ def layer_sizes(agent: BaseAlgorithm) -> tuple[list[nn.Linear], str]:
             f"a {type(agent).__name__} with {type(policy).__name__} cannot be exported; "
             "train with PPO or A2C and 'MlpPolicy'"
         )
-    if agent.get_vec_normalize_env() is not None or not isinstance(policy.features_extractor, FlattenExtractor):
+    if agent.get_vec_normalize_env() is not None or type(policy.features_extractor) is not FlattenExtractor:
         raise RLPruneError(
             "an agent that normalises observations (VecNormalize) or extracts features cannot be exported; "
             "observations come standardised, so train without"

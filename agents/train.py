@@ -161,11 +161,12 @@ def train_policy(
         about = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
         save_policy(folder / "policy", extract_policy(agent, worlds[0]), about)
 
+    bar = ProgressCallback(settings.total_steps)
     callbacks = [
         FiguresCallback(worlds[0]),
         ValidationCallback(worlds[1], settings.validate_every, described, keep),
         CheckpointCallback(checkpoint, settings.validate_every),
-        *([ProgressCallback(settings.total_steps)] if progress else []),
+        *([bar] if progress else []),
     ]
     remaining = settings.total_steps - agent.num_timesteps
     if remaining > 0:
@@ -175,6 +176,8 @@ def train_policy(
             if ppo:
                 raise RLPruneError(f"Stable-Baselines3's PPO cannot train with {ppo}: {error}") from error
             raise
+        finally:
+            bar.close()
     return load_policy(folder / "policy").policy
 
 
@@ -211,9 +214,14 @@ def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> Any:
 
 
 def _fingerprint(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None) -> str:
-    """Tells weights, labels and codebooks apart."""
+    """Tells weights, images and codebooks apart."""
     digest = hashlib.sha256()
-    for tensor in (*elastic.state_dict().values(), data.labels, *(() if codebook is None else (codebook,))):
+    for tensor in (
+        *elastic.state_dict().values(),
+        data.labels,
+        data.images[:256],
+        *(() if codebook is None else (codebook,)),
+    ):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

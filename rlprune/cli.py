@@ -276,11 +276,12 @@ class Export:
             bundle.load_policy(inner if inner.is_dir() else self.policy),
             bundle.load_network(self.network),
         )
+        notes = policy.about.get("policy", policy.about)  # a bundle keeps those of its policy beside others
         about = {
-            "network": network.about,
-            "policy": policy.about,
-            "penalty": policy.about.get("settings", {}).get("penalty"),
-            "metrics": policy.about.get("validation"),
+            "network": network.about.get("network", network.about),
+            "policy": notes,
+            "penalty": notes.get("settings", {}).get("penalty"),
+            "metrics": notes.get("validation"),
         }
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, about)
         print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")

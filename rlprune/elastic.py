@@ -104,7 +104,11 @@ class ElasticCNN(nn.Module):
         with torch.no_grad():
             expected = model(example.clone())
             if not isinstance(expected, Tensor) or expected.ndim != 2:
-                given = f"of shape {tuple(expected.shape)}" if isinstance(expected, Tensor) else type(expected).__name__
+                given = (
+                    f"tensor of shape {tuple(expected.shape)}"
+                    if isinstance(expected, Tensor)
+                    else type(expected).__name__
+                )
                 raise ModelError(f"{type(model).__name__} returns a {given}; logits of shape (B, classes) are needed")
             if not _close(body(stem(example)), expected):
                 raise ModelError(

@@ -54,9 +54,9 @@ def evaluate(
         `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
         in [0, 1]; parameters are counted once per pass), `n_images`, `distinct_profiles`, `mean_passes`,
         `policy_macs_share`, `profile_shares` (how often each profile of the codebook is run), `controls`,
-        `controls_macs_cut` (the same as `macs_cut`, except where no such network is that cheap), `dense` (which network
-        that was), `frontier` (share of multiply-adds and accuracy of static networks), and what the figures were
-        measured with.
+        `controls_macs_cut` (that of `macs_cut`, except where no such network is that cheap, or a cheaper one is as
+        good), `dense` (whether that was the `original` or the adapted network at `full width`), `frontier` (share of
+        multiply-adds and accuracy of static networks), and what the figures were measured with.
     """
     elastic = dynamic.elastic
     cost = Cost(elastic)
@@ -91,7 +91,7 @@ def evaluate(
         "n_images": len(test),
         "distinct_profiles": int((runs > 0).sum()),
         "mean_passes": float(predicted.passes.double().mean()),
-        "dense": "full width of the adapted network" if dense is None else "original network",
+        "dense": "full width" if dense is None else "original",
         "controls": {name: control for name, (_, control) in controls.items()},
         "controls_macs_cut": {name: 1 - macs for name, (macs, _) in controls.items()},
         "policy_macs_share": float(dynamic.policy_cost.macs / cost.dense.macs),
@@ -110,7 +110,7 @@ def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet) -> dict[st
     share = accuracy(model, test)
     interval = wilson_interval(round(share * len(test)), len(test))
     nothing_cut = {"macs_cut": 0.0, "params_cut": 0.0, "distinct_profiles": 1, "mean_passes": 1.0, "controls": {}}
-    nothing_cut |= {"dense": "the network", "controls_macs_cut": {}}
+    nothing_cut |= {"dense": "original", "controls_macs_cut": {}}
     figures = {"accuracy": share, "accuracy_interval": interval, "dense_accuracy": share, "n_images": len(test)}
     return figures | nothing_cut | conditions()
 

@@ -73,7 +73,8 @@ def frontier_plot(path: Path, results: Mapping[str, Any], strips: Mapping[str, N
     cost = 1 - results["macs_cut"]
     interval = results["accuracy_interval"]
     chart.plot(cost, results["controls"]["shuffled"], "x", color="tab:red", ms=9, label="decisions shuffled")
-    chart.plot(cost, results["controls"]["random"], "v", color="tab:orange", ms=8, label="random profiles")
+    random_cost = 1 - results["controls_macs_cut"]["random"]
+    chart.plot(random_cost, results["controls"]["random"], "v", color="tab:orange", ms=8, label="random profiles")
     errors = [[results["accuracy"] - interval[0]], [interval[1] - results["accuracy"]]]
     chart.errorbar(
         cost, results["accuracy"], errors, fmt="*", color="black", ms=16, capsize=3, label="learnt, per image"
@@ -103,7 +104,7 @@ def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
     cuts = {name: f"{100 * share:.1f}" for name, share in results["controls_macs_cut"].items()}
     low, high = (100 * bound for bound in results["accuracy_interval"])
     rows = [
-        (f"dense: {results['dense']}", results["dense_accuracy"], "0"),
+        (f"dense ({results['dense']})", results["dense_accuracy"], "0"),
         (f"**learnt, per image** (95 % interval {low:.1f} to {high:.1f})", results["accuracy"], cut),
         ("the same decisions, shuffled across images", controls["shuffled"], cuts["shuffled"]),
         ("best static profile, or mixture of two, of a search", controls["best_static"], cuts["best_static"]),

@@ -61,27 +61,35 @@ def evaluation(results: Mapping[str, Any], bench: Mapping[str, Any] | None = Non
     table = Table(
         title=f"{results['n_images']} test images; {escape(results['hardware'])}, {results['threads']} threads"
     )
-    for column in ("decision", "accuracy %", "MACs cut %", "params cut %", *(f"ms, batch {n}" for n in batches)):
+    for column in ("decision", "top-1 %", "MACs cut %", "params cut %", *(f"ms at {n}" for n in batches)):
         table.add_column(column, justify="left" if column == "decision" else "right")
-    dense = "dense: " + results["dense"]
+    dense = f"dense ({results['dense']})"
     table.add_row(dense, _points(results["dense_accuracy"]), "0.0", "0.0", *_milliseconds(bench, "dense"))
     if not results["controls"]:
         return table
     cut, params_cut = _points(results["macs_cut"], 1), _points(results["params_cut"], 1)
-    own = f"{_points(results['accuracy'])} [{_points(low, 1)}, {_points(high, 1)}]"
-    table.add_row("learnt, per image", own, cut, params_cut, *_milliseconds(bench, "dynamic"), style="bold")
+    table.add_row(
+        "learnt, per image",
+        _points(results["accuracy"]),
+        cut,
+        params_cut,
+        *_milliseconds(bench, "dynamic"),
+        style="bold",
+    )
     titles = {
-        "shuffled": "the same, shuffled",
-        "best_static": "best static (search)",
-        "uniform": "uniform keep ratio",
+        "shuffled": "shuffled",
+        "best_static": "best static",
+        "uniform": "uniform ratio",
         "random": "random profiles",
     }
     for key, title in titles.items():
         table.add_row(title, _points(results["controls"][key]), _points(results["controls_macs_cut"][key], 1), "")
     table.caption = (
-        "Mean multiply-adds, every pass and the policy included; controls at equal cost, unless none is that cheap. "
-        f"{results['distinct_profiles']} distinct profiles, {results['mean_passes']:.2f} passes per image; "
-        "in brackets the 95 % interval."
+        "Cut: mean, every pass and the policy counted. Controls cost the same, unless none is that cheap; shuffled: "
+        "the learnt decisions, dealt to other images. "
+        f"Learnt: {_points(low, 1)} to {_points(high, 1)} % is its 95 % interval; {results['distinct_profiles']} "
+        f"distinct profiles, {results['mean_passes']:.2f} passes per image."
+        + (" Times: medians, batch sizes above, best dense row." if bench else "")
     )
     return table
 

@@ -173,7 +173,7 @@ def _with_decay(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 def index_batches(indices: Tensor, batch_size: int) -> Sequence[Tensor]:
     """Cut indices into batches; a last one of a single image is left out, as it has no batch statistics."""
     parts: Sequence[Tensor] = indices.split(batch_size)
-    return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 else parts
+    return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 < batch_size else parts
 
 
 def _batches(
@@ -218,7 +218,7 @@ def _resume(
     try:
         for name, part in state.items():
             part.load_state_dict(saved[name])
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         raise RLPruneError(f"checkpoint {checkpoint} belongs to another network: {error}") from error
     generator.set_state(saved["generator"].cpu())
     return int(saved["epoch"])

@@ -42,8 +42,7 @@ def test_timing_goes_on_for_as_long_as_it_may() -> None:
 
 def test_the_rows_of_a_bundle(results: dict[str, Any]) -> None:
     assert [(row["name"], row["backend"], row["batch"]) for row in results["rows"]] == [
-        *(("dense", "pytorch", 1), ("dynamic", "pytorch", 1)),
-        *(("dense", "pytorch", 8), ("dynamic", "pytorch", 8)),
+        (name, "pytorch", batch) for batch in (1, 8) for name in ("dense", "dense channels_last", "dynamic")
     ]
     keys = {"name", "backend", "batch", "ms", "ms_low", "ms_high", "images_per_s", "macs"}
     assert all(row.keys() == keys for row in results["rows"])
@@ -54,13 +53,14 @@ def test_the_rows_of_a_bundle(results: dict[str, Any]) -> None:
 def test_multiply_adds_are_counted_on_whole_batches(results: dict[str, Any], dynamic: DynamicCNN) -> None:
     macs, dense = dynamic(DATA.images).macs.double(), int(COST.dense.macs)
     each, eights = macs.mean().item(), macs[:16].mean().item()
-    assert [row["macs"] for row in results["rows"]] == [dense, each, dense, eights]
+    assert [row["macs"] for row in results["rows"]] == [dense, dense, each, dense, dense, eights]
     assert results["macs_ratio"] == pytest.approx({"1": dense / each, "8": dense / eights})
 
 
-def test_the_speed_up_is_the_quotient_of_the_medians(results: dict[str, Any]) -> None:
+def test_the_speed_up_is_over_the_faster_dense_row(results: dict[str, Any]) -> None:
     ms = {(row["name"], row["batch"]): row["ms"] for row in results["rows"]}
-    assert results["speedup"] == pytest.approx({str(n): ms["dense", n] / ms["dynamic", n] for n in (1, 8)})
+    best = {n: min(ms["dense", n], ms["dense channels_last", n]) for n in (1, 8)}
+    assert results["speedup"] == pytest.approx({str(n): best[n] / ms["dynamic", n] for n in (1, 8)})
     assert {"hardware", "threads", "dtype", "torch", "date"} <= results.keys()
 
 
@@ -81,4 +81,4 @@ def test_the_rows_of_the_environment() -> None:
 
 
 def test_the_table_has_every_row(results: dict[str, Any]) -> None:
-    assert tables.benchmark(results).row_count == 4
+    assert tables.benchmark(results).row_count == 6

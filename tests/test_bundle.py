@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,15 @@ def test_the_core_imports_no_learner_and_no_extra() -> None:
     loaded = run(code + "print(*sys.modules)", " ".join(core)).split()
     assert "rlprune.runtime" in loaded
     assert [name for name in NOT_CORE if name in loaded] == []
+
+
+def test_a_bundle_for_another_number_of_classes_is_not_written(tmp_path: Path) -> None:
+    other = replace(DATA, classes=tuple("abcdefg"))
+    policy = make_policy(NETWORK, other, BOOK)
+    for misfit, data, message in (
+        (policy, DATA, "its outputs are 7, the network's 5"),
+        (POLICY, other, "its classes are 5, the network's 7"),
+    ):
+        with pytest.raises(BundleError, match=f"the policy was trained for another network: {message}"):
+            save_bundle(tmp_path / "bundle", NETWORK, misfit, data)
+    assert list(tmp_path.iterdir()) == []

@@ -11,21 +11,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlprune
-from rlprune import cli
+from rlprune import cli, sources
 from rlprune.cli import main
 
 NETWORK = """
 from torch import nn
 
-def small():
+def small(n_classes=2, channels=3):
     def block(n_in, n_out):
         return nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
-    return nn.Sequential(block(3, 8), block(8, 16), block(16, 16), *head)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, n_classes)
+    return nn.Sequential(block(channels, 8), block(8, 16), block(16, 16), *head)
+
+def three_classes():
+    return small(3)
+
+def grey():
+    return small(2, 1)
 """
 VERBS = ("inspect", "pretrain", "adapt", "train", "evaluate", "export", "predict", "bench", "demo")
 MODEL = ("--model", "tinynet.nets:small")
@@ -35,6 +42,7 @@ PRETRAIN = ("pretrain", *MODEL, *DATA, *ONE_EPOCH, "--out", "dense.safetensors")
 ADAPT = ("adapt", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "network")
 LEARN = ("--total-steps", "64", "--n-envs", "8", "--n-steps", "4", "--batch-size", "8", "--validate-every", "32")
 TRAIN = ("train", "--network", "network", *DATA, "--n-candidates", "6", "--n-profiles", "3", *LEARN, "--out", "run")
+NEW = (*TRAIN[:-1], "new")
 EXPORT = ("export", "--network", "network", "--policy", "run", "--out", "bundle")
 
 
@@ -86,7 +94,8 @@ def test_the_bundle_knows_where_it_comes_from(project: Path) -> None:
     dynamic = rlprune.load(project / "bundle")
     assert dynamic.classes == ("cat", "dog") and 1 <= len(dynamic.codebook) <= 3
     assert json.loads((project / "run" / "codebook.json").read_text()) == dynamic.codebook.tolist()
-    assert dynamic.about["network"] == {"model": "tinynet.nets:small", "data": "pets", "split_seed": 0}
+    source = {"data": "pets", "image_size": None, "image_column": None, "label_column": None, "split_seed": 0}
+    assert dynamic.about["network"] == {"model": "tinynet.nets:small", "source": source}
     assert dynamic.about["penalty"] == dynamic.about["policy"]["settings"]["penalty"] == 0.3
 
 
@@ -126,8 +135,7 @@ def test_predict_says_class_and_cost_of_each_image(project: Path) -> None:
 def test_bench_times_a_bundle(project: Path) -> None:
     results = run_json(project, "bench", "bundle", "--batch", "1", "4", "--seconds", "0")
     assert [(row["name"], row["batch"]) for row in results["rows"]] == [
-        *(("dense", 1), ("dynamic", 1)),
-        *(("dense", 4), ("dynamic", 4)),
+        (name, batch) for batch in (1, 4) for name in ("dense", "dense channels_last", "dynamic")
     ]
     assert results["speedup"].keys() == results["macs_ratio"].keys() == {"1", "4"}
 
@@ -159,6 +167,25 @@ def test_an_interrupted_verb_goes_on(project: Path, monkeypatch: pytest.MonkeyPa
     once = [*PRETRAIN[:-1], "once.safetensors", "--epochs", "2"]
     main(once)
     assert (project / "again.safetensors").read_bytes() == (project / "once.safetensors").read_bytes()
+
+
+def test_a_network_and_a_policy_out_of_a_bundle_make_the_same_bundle(project: Path) -> None:
+    main(["export", "--network", "bundle", "--policy", "bundle", "--out", "copy"])
+    for name in ("manifest.json", "network.safetensors", "policy.json", "policy.safetensors"):
+        assert (project / "copy" / name).read_bytes() == (project / "bundle" / name).read_bytes()
+
+
+def test_bench_without_its_data_times_on_noise_and_says_so(
+    project: Path, apart: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.data, "load", lambda source, **_: sources.find(f"./{source}"))  # no look at the hub
+    main(["bench", str(project / "bundle"), "--batch", "2", "--seconds", "0", "--json", "figures.json"])
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(
+        "rlprune: the data that the bundle was made with are not here (there is nothing at './pets'"
+    )
+    assert second.startswith("rlprune: timing on noise;") and "--data" in second
+    assert json.loads(Path("figures.json").read_text())["speedup"].keys() == {"2"}
 
 
 # Help
@@ -229,7 +256,28 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ),
         (("evaluate", *DATA), "nothing to evaluate: name a bundle, or a network with --model and --weights"),
         (("evaluate", "pets", *DATA), r"pets/manifest\.json cannot be read \(No such file"),
-        (("evaluate", "bundle", "--data", "mnist5k"), "knows 2 classes and the data have 10"),
+        (
+            ("evaluate", "bundle", "--data", "mnist5k"),
+            r"takes images of shape \(3, 8, 8\) in 2 classes, mnist5k has \(1, 28, 28\) in 10; use the data that",
+        ),
+        (("evaluate", "bundle", *DATA, "--image-size", "9"), r"\(3, 8, 8\) in 2 classes, pets has \(3, 9, 9\) in 2;"),
+        ((*NEW, "--image-size", "9"), r"\(3, 8, 8\) in 2 classes, pets has \(3, 9, 9\) in 2;"),
+        (("evaluate", "bundle", *DATA, "--split-seed", "3"), "split of seed 0; with --split-seed 3 some of its train"),
+        ((*NEW, "--split-seed", "3"), "split of seed 0; with --split-seed 3 some of its training images"),
+        ((*PRETRAIN, "--split-seed", "-1"), "the seed of the split is -1; give 0 or more"),
+        ((*NEW, "--pool", "-1"), r"pool=-1: allowed are 0 or more, 1 to 3, above 0, and 0 or more"),
+        (
+            (*PRETRAIN, "--model", "tinynet.nets:three_classes"),
+            r"the network gives \(1, 3\) for one image; logits of shape \(1, 2\) are needed",
+        ),
+        (
+            (*PRETRAIN, "--model", "tinynet.nets:grey"),
+            r"the network fails on an image of shape \(3, 8, 8\): .*channels",
+        ),
+        (
+            (*ADAPT, "--model", "tinynet.nets:three_classes", "--weights", "dense.safetensors"),
+            r"dense\.safetensors does not fit this Sequential \(of another shape: 5\.",
+        ),
         (("export", "--network", "network", "--policy", "none", "--out", "x"), r"none/manifest\.json cannot be read"),
         (("predict", "bundle", "pets/cat/none.png"), r"pets/cat/none\.png cannot be read as an image"),
         (("predict", "bundle"), "there are no images; name at least one file"),
@@ -265,3 +313,27 @@ def test_options_of_a_wrong_type_are_named(
         main([*arguments])
     text = capsys.readouterr().err
     assert message in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*NEW, "--ppo", '{"ent_coef": "x"}'), r"Stable-Baselines3's PPO cannot train with {'ent_coef': 'x'}: "),
+        (
+            (*PRETRAIN, "--out", "odd", "--resume"),
+            r"odd\.checkpoint\.pt is damaged or no checkpoint; remove it to start",
+        ),
+        ((*ADAPT, "--out", "odd", "--resume"), r"odd\.checkpoint\.pt is damaged or no checkpoint; remove it to start"),
+        ((*PRETRAIN, "--out", "weights", "--resume"), r"weights\.checkpoint\.pt is damaged or no checkpoint"),
+    ],
+)
+def test_a_mistake_that_shows_in_training_is_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    (project / "odd.checkpoint.pt").write_bytes(b"PK")
+    torch.save({"weight": torch.zeros(2)}, project / "weights.checkpoint.pt")
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments])
+    text = capsys.readouterr().err
+    (line,) = (line for line in text.splitlines() if "error" in line)
+    assert re.search(f"^rlprune: error: .*{message}", line) and "Traceback" not in text

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import KINDS, make_elastic, make_images, make_levels
-from torch import nn
+from nets import IMAGE_SHAPE, KINDS, make_elastic, make_images, make_levels
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.cost import Compute, Cost, mlp_cost
@@ -88,3 +89,57 @@ def test_the_kinds_of_cost() -> None:
 def test_the_cost_of_linear_layers() -> None:
     compute = mlp_cost(nn.Sequential(nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 3, bias=False)))
     assert (compute.params, compute.macs) == (10 * 7 + 7 + 7 * 3, 10 * 7 + 7 * 3)
+
+
+class Twice(nn.Module):
+    """A convolution and a norm that are called twice, the second time in a branch that can be dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.bn = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16)
+        self.up, self.down, self.linear = nn.Conv2d(16, 24, 1), nn.Conv2d(24, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.mix(F.relu(self.stem(x)))))
+        x = x + self.down(F.relu(self.up(self.bn(self.mix(x)))))
+        return self.linear(x.mean((2, 3)))
+
+
+def test_a_layer_that_is_called_twice_works_twice_and_is_held_once() -> None:
+    elastic = ElasticCNN.from_model(Twice(), IMAGE_SHAPE)
+    cost, levels = Cost(elastic), torch.arange(5)[:, None]
+    assert [group.name for group in elastic.groups] == ["up"]
+    assert pairs(cost.of(levels)) == [counted(elastic.slice(profile)) for profile in levels]
+    mix, narrow = 16 * 16 * 9 + 16 + 2 * 16, 8 * 16 + 8 + 16 * 8 + 16
+    rest = 3 * 16 * 9 + 16 + 16 * 5 + 5
+    assert cost.of(levels).params[:2].tolist() == [rest + mix + 16, rest + mix + narrow]
+    assert int(cost.of(levels).macs.diff()[0]) == 14 * 14 * (16 * 16 * 9 + 2 * 8 * 16)  # mix runs once more
+
+
+class Neighbours(nn.Module):
+    """Two groups that share the weights between them, 4 x 4 pixels all the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.bn = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 3, 1, 1), nn.BatchNorm2d(16)
+        self.b, self.linear = nn.Conv2d(16, 24, 1, bias=False), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.b(F.relu(self.bn(self.a(self.stem(x))))))
+        return self.linear(x.mean((2, 3)))
+
+
+def test_a_group_s_own_cost_is_of_all_that_makes_or_reads_its_channels() -> None:
+    cost = Cost(ElasticCNN.from_model(Neighbours(), (3, 4, 4), keep_ratios=(0.5, 1)))
+    a, b = (cost.of_group(index) for index in range(2))
+    assert (a.params, a.macs) == (8 * 16 * 9 + 16 + 2 * 16 + 16 * 24, 16 * (8 * 16 * 9 + 16 * 24))
+    assert (b.params, b.macs) == (16 * 24 + 24 * 5, 16 * 16 * 24 + 24 * 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_together_cost_no_more_than_the_body_twice(kind: str) -> None:
+    elastic = make_elastic(kind)
+    cost = Cost(elastic)
+    of_groups = [cost.of_group(index) for index in range(elastic.n_groups)]
+    assert all(0 < own.params and 0 < own.macs for own in of_groups)  # a weight belongs to two groups at most
+    assert sum(int(own.macs) for own in of_groups) <= 2 * int(cost.dense.macs - cost.stem.macs)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from rlprune.data import STATISTICS, normalise
 from rlprune.decode import decode
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import BundleError, LevelsError, ModelError
+from rlprune.errors import BundleError, LevelsError
 from rlprune.layers import ElasticBatchNorm, ElasticConv2d, ElasticLinear
 from rlprune.models import build, load_weights
 from rlprune.sources import find
@@ -381,23 +381,3 @@ def test_a_slice_does_not_hold_what_it_skips() -> None:
     names = set(dict(elastic.slice([0, 4, 4]).named_parameters()))
     assert not any("b1" in name and "constant" not in name for name in names)
     assert sum("constant" in name for name in names) == 1
-
-
-def test_an_unknown_importance_is_refused() -> None:
-    with pytest.raises(ModelError, match="importance 'magic' is unknown; allowed: l1, l2, bn_scale"):
-        ElasticCNN.from_model(network("plain"), IMAGE_SHAPE, importance="magic")
-
-
-def test_a_forward_that_depends_on_the_batch_size_is_refused() -> None:
-    class Odd(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.stem(x)
-            x[:, :4].relu_()
-            return self.conv(x).mean((2, 3))
-
-    with pytest.raises(ModelError, match="the traced Odd gives other logits than the network itself"):
-        ElasticCNN.from_model(Odd(), IMAGE_SHAPE)

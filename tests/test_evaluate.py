@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +11,40 @@ from nets import make_data, make_elastic, make_levels, make_policy
 from torch import Tensor, nn
 
 from rlprune.actions import sorted_codebook
+from rlprune.adapt import random_profiles
 from rlprune.cost import Cost
+from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.evaluate import evaluate, evaluate_dense, predict_all, shuffled_accuracy, wilson_interval
 from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN
 from rlprune.search import search
 
-NETWORK = make_elastic("residual")
-TEST, CHOOSING = make_data(60), make_data(30, seed=1)
+
+@torch.no_grad()
+def make_network() -> ElasticCNN:
+    """One whose logits are centred, or it would give all of these images one class under all profiles."""
+    elastic = make_elastic("residual")
+    logits = elastic(make_data(60).normalised(), elastic.full)
+    linear = elastic.elastic_layers()["linear"]
+    assert isinstance(linear.weight, Tensor) and isinstance(linear.bias, Tensor)
+    linear.weight /= logits.std(0)[:, None]
+    linear.bias.copy_((linear.bias - logits.mean(0)) / logits.std(0))
+    return elastic
+
+
+NETWORK = make_network()
+
+
+@torch.no_grad()
+def make_images_of_use(n: int, seed: int) -> ImageSet:
+    """Images of noise; every other label is what the whole network says."""
+    data = make_data(n, seed)
+    said = NETWORK(data.normalised(), NETWORK.full).argmax(1)
+    return replace(data, labels=torch.where(torch.arange(n) % 2 == 0, said, data.labels))
+
+
+TEST, CHOOSING = make_images_of_use(60, 0), make_images_of_use(30, 1)
 COST = Cost(NETWORK)
 BOOK = sorted_codebook(make_levels(NETWORK, 5, seed=3), COST)
 QUICK = {"n_candidates": 8}
@@ -51,7 +77,8 @@ def test_a_policy_that_picks_one_profile_is_that_profile_plus_its_own_cost(alway
     dynamic = make(always=always)
     results = evaluate(dynamic, TEST, CHOOSING, **QUICK)
     cost = COST.of(BOOK[always])
-    assert results["accuracy"] == results["controls"]["shuffled"] == right(BOOK[always][None]).double().mean()
+    assert results["accuracy"] == int(right(BOOK[always][None]).sum()) / 60
+    assert results["controls"]["shuffled"] == pytest.approx(results["accuracy"], rel=1e-12)
     assert results["macs_cut"] == pytest.approx(1 - share(cost.macs + dynamic.policy_cost.macs))
     whole = int(COST.dense.params)
     assert results["params_cut"] == pytest.approx(1 - int(cost.params + dynamic.policy_cost.params) / whole)
@@ -100,14 +127,28 @@ def test_every_ratio_above_zero_is_a_uniform_control() -> None:
         assert len(evaluate(dynamic, TEST, CHOOSING, **QUICK)["frontier"]["uniform"]) == n_points
 
 
-def test_the_random_control_is_the_mean_of_the_profiles_nearest_in_cost() -> None:
-    dynamic = make(always=0)
-    every = torch.tensor(list(itertools.product(range(5), repeat=3)))
-    distance = (COST.of(every).macs / COST.dense.macs - share(dynamic(TEST.images).macs)).abs()
-    nearest = distance.argsort()
-    assert distance[nearest[8]] > distance[nearest[7]]
-    expected = right(every[nearest[:8]]).double().mean()
-    assert evaluate(dynamic, TEST, CHOOSING, **QUICK)["controls"]["random"] == pytest.approx(float(expected))
+def random_near(spent: float) -> list[tuple[float, float]]:
+    """Mean cost and accuracy of the six random profiles just below a cost, and of the six just above."""
+    drawn = torch.stack(random_profiles(NETWORK, 2048, torch.Generator().manual_seed(0))).unique(dim=0)
+    costs = (COST.of(drawn).macs / COST.dense.macs).double()
+    found = []
+    for side in (costs <= spent, costs > spent):
+        order = (costs[side] - spent).abs().argsort()
+        nearest, others = order[:6], order[6:]
+        assert not len(others) or not torch.isclose(costs[side][nearest[-1]], costs[side][others[0]])  # no tie
+        found += [(float(costs[side][nearest].mean()), float(right(drawn[side][nearest]).double().mean()))]
+    return found
+
+
+def test_the_random_control_mixes_what_is_just_below_and_just_above_in_cost() -> None:
+    dynamic = make(always=3)
+    spent = share(dynamic(TEST.images).macs)
+    (low, worse), (high, better) = random_near(spent)
+    assert low < spent < high and worse != better
+    expected = worse + (better - worse) * (spent - low) / (high - low)
+    results = evaluate(dynamic, TEST, CHOOSING, **QUICK)
+    assert results["controls"]["random"] == pytest.approx(expected)
+    assert results["controls_macs_cut"]["random"] == results["macs_cut"]
 
 
 def test_the_best_static_control_is_chosen_by_other_images_than_it_is_measured_on() -> None:
@@ -171,3 +212,42 @@ def test_accuracy_is_what_the_dense_network_given_says() -> None:
     expected = float((TEST.labels == 0).double().mean())
     assert evaluate(make(), TEST, CHOOSING, dense=first_class, **QUICK)["dense_accuracy"] == expected
     assert accuracy(first_class, TEST) == expected
+
+
+def test_these_networks_differ_in_accuracy() -> None:
+    assert len(right(BOOK).double().mean(1).unique()) >= 3
+
+
+@pytest.mark.parametrize("with_dense", [False, True])
+def test_other_normalisation_of_the_sets_changes_nothing(with_dense: bool) -> None:
+    dynamic = make(2)
+    dense = NETWORK.slice(NETWORK.full) if with_dense else None
+    other = [replace(part, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7)) for part in (TEST, CHOOSING)]
+    expected = evaluate(dynamic, TEST, CHOOSING, dense=dense, **QUICK)
+    assert evaluate(dynamic, *other, dense=dense, **QUICK) == expected
+    assert expected["dense"] == ("original" if with_dense else "full width")
+    assert expected["dense_accuracy"] == right(NETWORK.full[None]).double().mean()
+
+
+@pytest.mark.parametrize("max_passes", [1, 2, 3])
+def test_controls_cost_what_the_policy_costs(max_passes: int) -> None:
+    results = evaluate(make(max_passes), TEST, CHOOSING, **QUICK)
+    assert 0 < results["macs_cut"] < 0.7
+    assert results["controls_macs_cut"] == dict.fromkeys(results["controls"], results["macs_cut"])
+
+
+def test_a_control_that_cannot_be_as_dear_says_what_it_costs() -> None:
+    policy = make_policy(NETWORK, TEST, NETWORK.full[None])
+    dynamic = DynamicCNN(NETWORK, policy, TEST.mean, TEST.std, TEST.classes)
+    results = evaluate(dynamic, TEST, CHOOSING, **QUICK)
+    cuts = results["controls_macs_cut"]
+    every = torch.tensor(list(itertools.product(range(5), repeat=3)))
+    dearest = COST.of(every).macs.double().sort().values[-6:].mean() / COST.dense.macs
+    assert results["macs_cut"] == cuts["shuffled"] == pytest.approx(-float(dynamic.policy_cost.macs / COST.dense.macs))
+    assert (cuts["uniform"], cuts["random"]) == (0, pytest.approx(1 - float(dearest)))
+    assert cuts["best_static"] == 1 - max(macs for macs, _ in results["frontier"]["static"])
+
+
+def test_an_ordinary_network_has_no_controls() -> None:
+    results = evaluate_dense(NETWORK.slice(NETWORK.full), TEST)
+    assert (results["dense"], results["controls"], results["controls_macs_cut"]) == ("original", {}, {})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from rlprune.envs.sweep import Sweep, sweep
 from rlprune.envs.world import World
 from rlprune.errors import BundleError, DataError
 from rlprune.policy import Policy
-from rlprune.runtime import DynamicCNN, Prediction
+from rlprune.runtime import DynamicCNN, Prediction, check_fit
 
 NETWORK = make_elastic("residual")
 DATA = make_data(60)
@@ -194,3 +195,19 @@ def test_predictions_are_plain_tensors() -> None:
     assert not predicted.probabilities.requires_grad
     assert predicted.profiles.shape == (5, 2) and predicted.keep_ratios.shape == (5, 3)
     np.testing.assert_allclose(predicted.probabilities.sum(1), np.ones(5), rtol=1e-5)
+
+
+def test_a_policy_or_names_for_another_number_of_classes_are_refused() -> None:
+    seven = make_policy(NETWORK, replace(DATA, classes=tuple("abcdefg")), BOOK)
+    five = make_policy(NETWORK, DATA, BOOK)
+    assert len(seven.observer.mean) == len(five.observer.mean)
+    for policy, classes, message in (
+        (seven, tuple("abcdefg"), "its outputs are 7, the network's 5"),
+        (seven, DATA.classes, "its outputs are 7, the network's 5"),
+        (five, tuple("abcd"), "its classes are 5, the network's 4"),
+    ):
+        with pytest.raises(BundleError, match=f"the policy was trained for another network: {message}"):
+            check_fit(NETWORK, policy, classes)
+        with pytest.raises(BundleError, match=message):
+            DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, classes)
+    check_fit(NETWORK, five, DATA.classes)

@@ -28,12 +28,12 @@ def shown(*found: Table) -> str:
 def test_groups_and_what_is_left_alone() -> None:
     text = shown(*tables.groups(NETWORK))
     cost = Cost(NETWORK)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
     for index, group in enumerate(NETWORK.groups):
-        least = NETWORK.full
-        least[index] = NETWORK.min_level[index]
-        saved = 1 - float(cost.of(least).macs / cost.dense.macs)
-        (line,) = (line for line in text.splitlines() if line.count(group.name) and "%" in line)
-        assert f"{100 * saved:.1f} %" in line and "yes" in line and str(group.n_channels) in line
+        own, (row,) = cost.of_group(index), (row for row in rows if row[0] == group.name and len(row) == 7)
+        share = f"{100 * int(own.macs) / int(cost.dense.macs):.1f}"
+        assert row[1] == str(group.n_channels) and row[2] == "/".join(map(str, NETWORK.widths[index].unique().tolist()))
+        assert row[3:] == [str(int(own.params)), f"{int(own.macs) / 1e6:.2f}", share, "yes"]
     assert all(item.reason in text for item in NETWORK.left_alone)
 
 
@@ -54,16 +54,35 @@ def evaluation(**change: Any) -> dict[str, Any]:
         "mean_passes": 1.25,
         "hardware": MARKUP,
         "threads": 1,
+        "dense": "original",
         "controls": {"uniform": 0.801, "random": 0.602, "best_static": 0.853, "shuffled": 0.874},
+        "controls_macs_cut": {"uniform": 0.515, "random": 0.404, "best_static": 0.515, "shuffled": 0.515},
     }
     return results | change
 
 
 def test_an_evaluation_stands_beside_its_controls() -> None:
     text = shown(tables.evaluation(evaluation()))
-    assert "90.12 [88.00, 92.00]" in text and "91.00" in text and text.count("51.5") == 5
+    assert "90.12" in text and "88.0 to 92.0 %" in text and "91.00" in text
+    assert text.count("51.5") == 4
     assert all(figure in text for figure in ("80.10", "60.20", "85.30", "87.40", "4 distinct", "1.25 passes"))
-    assert MARKUP in text
+    assert MARKUP in text and "dense (original)" in text
+
+
+def test_a_control_that_is_dearer_says_so() -> None:
+    (line,) = (line for line in shown(tables.evaluation(evaluation())).splitlines() if "random profiles" in line)
+    assert "60.20" in line and "40.4" in line and "51.5" not in line
+
+
+def test_a_benchmark_adds_the_best_times_of_each_batch_size() -> None:
+    times = {("dense", 1): 3.0, ("dense channels_last", 1): 2.0, ("dynamic", 1): 1.0}
+    times |= {("dense", 64): 6.0, ("dense channels_last", 64): 7.0, ("dynamic", 64): 5.0}
+    rows = [{"name": name, "batch": batch, "ms": ms} for (name, batch), ms in times.items()]
+    lines = shown(tables.evaluation(evaluation(), {"rows": rows, "speedup": {"1": 2.0, "64": 1.2}})).splitlines()
+    assert any("ms at 1 " in line and "ms at 64 " in line for line in lines)
+    for name, expected in (("│ dense", ["2.00", "6.00"]), ("│ learnt", ["1.00", "5.00"])):
+        (line,) = (line for line in lines if line.startswith(name))
+        assert [cell.strip() for cell in line.split("│")[-3:-1]] == expected
 
 
 def test_an_ordinary_network_has_one_row() -> None:

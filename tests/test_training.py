@@ -20,7 +20,7 @@ from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.layers import ElasticBatchNorm
 from rlprune.pretrain import accuracy, pretrain
-from rlprune.training import TrainingSettings, fit, share_of_peak
+from rlprune.training import TrainingSettings, fit, index_batches, share_of_peak
 
 QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2}
 TEN = torch.arange(10)
@@ -283,3 +283,69 @@ def test_a_step_under_a_profile_does_the_work_of_its_slice(kind: str) -> None:
         with FlopCounterMode(display=False) as counter:
             elastic(images, profile).sum().backward()
         assert counter.get_total_flops() == 2 * (3 * cost.of(profile).macs - cost.stem.macs)
+
+
+def test_a_last_batch_of_one_image_is_left_out() -> None:
+    assert [batch.tolist() for batch in index_batches(torch.arange(5), 2)] == [[0, 1], [2, 3]]
+    assert [batch.tolist() for batch in index_batches(torch.arange(6), 4)] == [[0, 1, 2, 3], [4, 5]]
+    assert [batch.tolist() for batch in index_batches(torch.arange(1), 4)] == [[0]]  # there is nothing else
+
+
+@given(st.integers(2, 60), st.integers(2, 20))
+def test_batches_are_all_images_in_order_but_a_single_last_one(n: int, batch_size: int) -> None:
+    batches = index_batches(torch.arange(n), batch_size)
+    left_out = n > batch_size and n % batch_size == 1
+    assert torch.equal(torch.cat([*batches]), torch.arange(n - left_out))
+    assert len(batches) == -(-n // batch_size) - left_out and min(map(len, batches)) >= 2
+
+
+class Normed(nn.Module):
+    """A network with a norm that has one value per channel and image, and so needs two images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3)
+        self.hidden, self.norm, self.linear = nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Linear(16, N_CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.conv(F.relu(self.stem(x)))).mean((2, 3))
+        return self.linear(F.relu(self.norm(self.hidden(x))))
+
+
+def test_one_image_too_many_for_whole_batches_does_not_stop_training() -> None:
+    model, data = Normed(), make_data(17)
+    steps: list[int] = []
+    model.register_forward_hook(lambda module, inputs, _: steps.append(len(inputs[0])))
+    pretrain(model, data, TrainingSettings(epochs=2, **QUICK))
+    assert steps == [16, 16]
+    elastic = ElasticCNN.from_model(model, IMAGE_SHAPE)
+    assert "norm" in elastic.elastic_layers()
+    calibrate(elastic, data, TrainingSettings(**QUICK))
+    adapt(elastic, data, AdaptSettings(epochs=1, **QUICK))
+    assert all(value.isfinite().all() for value in elastic.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("bf16", "capabilities", "expected"),
+    [
+        (None, {"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        (None, {"amx_bf16": True}, torch.bfloat16),
+        (None, {"arm_bf16": True}, torch.bfloat16),
+        (None, {"avx512_bf16": False, "avx2": True}, torch.float32),
+        (None, {}, torch.float32),
+        (True, {}, torch.bfloat16),
+        (False, {"avx512_bf16": True}, torch.float32),
+    ],
+)
+def test_bfloat16_is_used_where_the_processor_has_it_or_as_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool | None, capabilities: dict[str, bool], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    with TrainingSettings(bf16=bf16).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+
+
+def test_a_torch_that_cannot_tell_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    with TrainingSettings().autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
+from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlprune.agents.callbacks import CheckpointCallback, easy_and_hard
+from rlprune.agents.callbacks import CheckpointCallback, FiguresCallback, easy_and_hard
 from rlprune.bundle import load_policy
-from rlprune.envs import Sweep, World
+from rlprune.envs import KeepRatioVecEnv, Sweep, World
 
 SETTINGS = lamp_settings(total_steps=4096, validate_every=1024, max_passes=2)
 
@@ -117,3 +119,21 @@ def test_the_picture_sorts_images_by_what_is_spent_on_them() -> None:
     widths = [[int(green[row, 100 * i : 100 * (i + 1)].sum()) for i in range(2)] for row in (104, 216)]
     assert picture.shape == (224, 200, 3) and picture.dtype == np.uint8
     assert widths == [[round(share * 95) + 1 for share in pair] for pair in ((0.2, 0.4), (0.6, 0.8))]
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_rollout_in_which_everything_is_accepted_has_no_keep_ratios(accepts: bool) -> None:
+    world = World(make_lamp(), make_lamp_data(4), action="profiles", max_passes=2)
+    env, callback = KeepRatioVecEnv(world, 3), FiguresCallback(world)
+    callback.model = SimpleNamespace(logger=Logger(None, []))  # type: ignore[assignment]
+    env.reset()
+    env.step(np.zeros(3, np.int64))
+    callback._on_rollout_start()
+    _, _, dones, infos = env.step(np.full(3, 2 if accepts else 1))
+    callback.locals = {"infos": infos, "dones": dones}
+    callback._on_step()
+    callback._on_rollout_end()
+    found = callback.logger.name_to_value
+    assert dones.all() and not any(np.isnan(value) for value in found.values())
+    assert ({"keep/inner", "policy/distinct_profiles"} <= found.keys()) == (not accepts)
+    assert (found["policy/passes"], found["policy/active_macs"] == 0) == (1 if accepts else 2, accepts)

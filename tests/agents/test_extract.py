@@ -8,7 +8,9 @@ import torch
 from nets import make_data, make_elastic
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
-from torch import nn
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+from torch import Tensor, nn
 
 from rlprune.agents.extract import boil_down, extract_policy
 from rlprune.envs import KeepRatioVecEnv, World, sweep
@@ -97,3 +99,36 @@ def test_an_agent_of_another_kind_is_refused() -> None:
     agent = SAC("MlpPolicy", KeepRatioVecEnv(world, 2), device="cpu", buffer_size=10)
     with pytest.raises(RLPruneError, match="a SAC with SACPolicy cannot be exported; train with PPO or A2C"):
         extract_policy(agent, world)
+
+
+def test_an_agent_with_normalised_observations_is_refused() -> None:
+    world = World(NETWORK, DATA, action="profiles")
+    agent = PPO("MlpPolicy", VecNormalize(KeepRatioVecEnv(world, 2), norm_reward=False), device="cpu")
+    with pytest.raises(RLPruneError, match=r"an agent that normalises observations .* cannot be exported"):
+        extract_policy(agent, world)
+
+
+class Halved(BaseFeaturesExtractor):
+    def __init__(self, space: Any) -> None:
+        super().__init__(space, space.shape[0])
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return observations / 2
+
+
+class HalvedFlat(FlattenExtractor):
+    def forward(self, observations: Tensor) -> Tensor:
+        return super().forward(observations) / 2
+
+
+@pytest.mark.parametrize("extractor", [Halved, HalvedFlat])
+def test_an_agent_with_features_of_its_own_is_refused(extractor: Any) -> None:
+    agent, world = make("profiles", policy_kwargs={"features_extractor_class": extractor})
+    with pytest.raises(RLPruneError, match=r"or extracts features cannot be exported; .* train without"):
+        extract_policy(agent, world)
+
+
+def test_a_monitor_around_the_environment_does_not_matter() -> None:
+    agent, world = make("profiles")
+    agent.set_env(VecMonitor(KeepRatioVecEnv(world, 4)))
+    assert extract_policy(agent, world).observer is world.observer

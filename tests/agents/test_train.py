@@ -13,9 +13,10 @@ from stable_baselines3 import PPO
 from torch import nn
 
 from rlprune.agents.callbacks import CheckpointCallback
-from rlprune.agents.train import PolicySettings
+from rlprune.agents.train import PolicySettings, train_policy
 from rlprune.bundle import load_policy
 from rlprune.cost import Cost, mlp_cost
+from rlprune.envs import KeepRatioVecEnv
 from rlprune.errors import RLPruneError
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN
@@ -139,6 +140,44 @@ def test_a_run_is_neither_overwritten_nor_resumed_under_other_settings(tmp_path:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_is_not_resumed_with_another_network_other_images_or_another_codebook(tmp_path: Path) -> None:
+    settings, codebook, data = lamp_settings(**SHORT), torch.tensor([[0], [1]]), make_lamp_data(64)
+    train_lamp(tmp_path, settings, codebook=codebook)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    other = make_lamp()
+    other.body.get_submodule("linear").weight.data *= 2
+    for network, images, book in (
+        (other, data, codebook),
+        (make_lamp(), make_lamp_data(32), codebook),
+        (make_lamp(), data, torch.tensor([[1]])),
+        (make_lamp(), data, torch.tensor([[0]])),
+    ):
+        with pytest.raises(RLPruneError, match=r"checkpoint\.zip was trained on another network, other images or ano"):
+            train_policy(network, images, images, tmp_path, settings, codebook=book, resume=True, progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    train_policy(make_lamp(), data, data, tmp_path, settings, codebook=codebook, resume=True, progress=False)
+
+
+def test_a_resumed_run_draws_other_images_than_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reset, drawn = KeepRatioVecEnv.reset, []
+
+    def noting(self: KeepRatioVecEnv) -> Any:
+        observations = reset(self)
+        drawn.append([info["image"] for info in self.reset_infos])
+        return observations
+
+    interrupt_at_the_first_checkpoint(monkeypatch)
+    monkeypatch.setattr(KeepRatioVecEnv, "reset", noting)
+    settings = lamp_settings(**SHORT)
+    for folder in ("a", "b"):
+        for resume in (False, True):
+            with pytest.raises(Interrupted):
+                train_lamp(tmp_path / folder, settings, resume=resume)
+    start, resumed, *again = drawn
+    assert again == [start, resumed]  # by the seed
+    assert sum(one == other for one, other in zip(start, resumed, strict=True)) < 16  # of 64; 1 is expected
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     train_lamp(tmp_path, lamp_settings(**SHORT))
     (tmp_path / "checkpoint.zip").write_bytes(b"PK")
@@ -180,10 +219,11 @@ def test_arguments_that_ppo_does_not_have_are_named(tmp_path: Path, ppo: Any, me
         ({"cost": "time"}, "cost kind 'time' is unknown; allowed: params, macs"),
         (
             {"penalty": -0.1},
-            r"penalty=-0\.1, max_passes=2, learning_rate=0\.001: allowed are 0 or more, 1 to 3, and above 0",
+            r"penalty=-0\.1, max_passes=2, learning_rate=0\.001, pool=2: allowed are 0 or more, 1 to 3, above 0, and 0",
         ),
         ({"max_passes": 4}, "max_passes=4"),
-        ({"learning_rate": 0.0}, r"learning_rate=0\.0: "),
+        ({"learning_rate": 0.0}, r"learning_rate=0\.0, "),
+        ({"pool": -1}, r"pool=-1: allowed are"),
     ],
 )
 def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:

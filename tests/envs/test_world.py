@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nets import make_data, make_elastic, make_levels
+
+from rlprune.actions import sorted_codebook
+from rlprune.cost import Cost
+from rlprune.envs import KeepRatioEnv, KeepRatioVecEnv, World
+from rlprune.errors import LevelsError, RLPruneError
+
+NETWORK = make_elastic("residual")
+DATA = make_data(12)
+COST = Cost(NETWORK)
+BOOK = sorted_codebook(make_levels(NETWORK, 6, seed=3), COST)
+passes = pytest.mark.parametrize("max_passes", [1, 2, 3])
+
+
+def test_a_codebook_out_of_order_is_refused() -> None:
+    assert (COST.of(BOOK).macs.diff() > 0).any()
+    for wrong in (BOOK.flip(0), BOOK[[0, 2, 1]], torch.stack([NETWORK.full, NETWORK.min_level])):
+        with pytest.raises(RLPruneError, match="the codebook is not in order; sort it by multiply-adds, cheapest prof"):
+            World(NETWORK, DATA, action="profiles", codebook=wrong)
+    World(NETWORK, DATA, action="profiles", codebook=BOOK[[0, 0, 1]])  # equal cost is in order
+
+
+@passes
+@pytest.mark.parametrize("wrong", [-1, "K", "K + 1"])
+def test_profiles_that_do_not_exist_are_refused(max_passes: int, wrong: Any) -> None:
+    action = {"K": len(BOOK) + (max_passes > 1), "K + 1": len(BOOK) + 1 + (max_passes > 1)}.get(wrong, wrong)
+    world = World(NETWORK, DATA, action="profiles", codebook=BOOK, max_passes=max_passes)
+    assert not world.action_space.contains(np.int64(action))
+    episodes = world.begin(torch.arange(3))
+    with pytest.raises(LevelsError, match="an action is outside its space; its entries go from 0 to below"):
+        world.step(episodes, np.array([0, action, 0]))
+    assert episodes.passes.tolist() == [0, 0, 0]
+
+
+@passes
+@pytest.mark.parametrize("wrong", [-1, 5, 6])
+def test_levels_that_do_not_exist_are_refused(max_passes: int, wrong: int) -> None:
+    world = World(NETWORK, DATA, max_passes=max_passes)
+    for entry in range(3 + (max_passes > 1)):
+        action = np.zeros((2, 3 + (max_passes > 1)), np.int64)
+        action[1, entry] = wrong
+        with pytest.raises(LevelsError, match="an action is outside its space"):
+            world.step(world.begin(torch.arange(2)), action)
+
+
+def test_environments_refuse_them_too() -> None:
+    settings: dict[str, Any] = {"action": "profiles", "codebook": BOOK}
+    single, batch = KeepRatioEnv(NETWORK, DATA, **settings), KeepRatioVecEnv(World(NETWORK, DATA, **settings), 2)
+    single.reset()
+    batch.reset()
+    with pytest.raises(LevelsError, match="an action is outside its space"):
+        single.step(-1)
+    with pytest.raises(LevelsError, match="an action is outside its space"):
+        batch.step(np.array([0, len(BOOK)]))
+
+
+def test_ratios_outside_their_space_are_taken_to_its_border() -> None:
+    world = World(NETWORK, DATA, action="ratios")
+    outcomes = [
+        world.step(world.begin(torch.arange(2)), np.full((2, 3), ratio, np.float32)) for ratio in (-7, -1, 1, 7)
+    ]
+    levels = [outcome.levels.unique().tolist() for outcome in outcomes]
+    assert levels == [[0], [0], [4], [4]]
+
+
+@passes
+def test_every_profile_is_charged_what_it_costs(max_passes: int) -> None:
+    settings: dict[str, Any] = {"action": "profiles", "codebook": BOOK, "max_passes": max_passes}
+    world, policy_cost = World(NETWORK, DATA, policy_cost=(50, 1000), penalty=2.0, **settings), torch.tensor([50, 1000])
+    episodes, choices = world.begin(torch.zeros(len(BOOK), dtype=torch.int64)), torch.arange(len(BOOK))
+    for n_pass in range(max_passes):
+        whole, again = COST.of(BOOK[choices]), int(n_pass > 0)  # the stem is paid for once
+        outcome = world.step(episodes, choices.numpy())
+        params, macs = (
+            (amount - again * stem + own).double() / dense
+            for amount, stem, own, dense in zip(whole, COST.stem, policy_cost, COST.dense, strict=True)
+        )
+        torch.testing.assert_close(outcome.params.double(), params, rtol=1e-6, atol=0)
+        torch.testing.assert_close(outcome.macs.double(), macs, rtol=1e-6, atol=0)
+        gain = outcome.correct.double() * (n_pass == max_passes - 1)
+        torch.testing.assert_close(outcome.rewards.double(), gain - 2 * macs, rtol=1e-5, atol=1e-6)
+        assert torch.equal(outcome.levels, BOOK[choices])
+        choices = choices.roll(1)
