@@ -234,7 +234,7 @@ def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
 
 def _agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) -> PPO:
     arguments: dict[str, Any] = {
-        "learning_rate": lambda left: settings.learning_rate * left,
+        "learning_rate": lambda left: settings.learning_rate * max(left, 0.0),
         "n_steps": settings.n_steps,
         "batch_size": settings.batch_size,
         "n_epochs": settings.n_epochs,

@@ -36,6 +36,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     With `max_passes` > 1 the agent may look twice. An action then also says whether the prediction at hand is
     accepted: one more entry for `levels` (0 no, 1 yes) and `ratios` (above 0 is yes), one more value for `profiles`
     (the last). Before the first pass there is nothing to accept, so that part is ignored; for `profiles` it means 0.
+    To choose what has just run is to accept, too: it would only say the same again.
 
     ## Observation space
     `Box`, float32 (D,):

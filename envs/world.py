@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -62,21 +62,23 @@ class Episodes:
         passes: made so far.
         logits: of the last pass, (n, classes).
         macs: multiply-adds of the passes so far.
+        levels: of the last pass, (n, G); -1 before the first.
     """
 
     images: Tensor
     passes: Tensor
     logits: Tensor
     macs: Tensor
+    levels: Tensor
 
     def take(self, rows: Tensor) -> Episodes:
         """A copy of some rows."""
-        return Episodes(self.images[rows], self.passes[rows], self.logits[rows], self.macs[rows])
+        return Episodes(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def replace(self, rows: Tensor, fresh: Episodes) -> None:
         """Put fresh episodes into some rows."""
-        for name in ("images", "passes", "logits", "macs"):
-            getattr(self, name)[rows] = getattr(fresh, name)
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(fresh, field.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +175,11 @@ class World:
         n = len(images)
         n_classes = len(self.data.classes)
         return Episodes(
-            images.clone(), torch.zeros(n, dtype=torch.int64), torch.zeros(n, n_classes), self.cost.stem.macs.repeat(n)
+            images=images.clone(),
+            passes=torch.zeros(n, dtype=torch.int64),
+            logits=torch.zeros(n, n_classes),
+            macs=self.cost.stem.macs.repeat(n),
+            levels=torch.full((n, self.network.n_groups), -1),
         )
 
     def observe(self, episodes: Episodes) -> NDArray[np.float32]:
@@ -192,7 +198,8 @@ class World:
         """
         raw = torch.as_tensor(actions).reshape(len(episodes.images), -1)
         levels, accept = self.actions.decode(raw)
-        accept = accept & (episodes.passes > 0)
+        again = (levels == episodes.levels).all(1)  # what has just run would only say the same once more
+        accept = (accept | again) & (episodes.passes > 0)
         runs = (~accept).nonzero().flatten()
         compute = self._run(episodes, runs, levels[runs], raw[runs])
         params = self._policy_cost.params.repeat(len(raw)).index_add(0, runs, compute.params)
@@ -224,6 +231,7 @@ class World:
             whole = self.cost.of(levels)
         episodes.macs[rows] += whole.macs - self.cost.stem.macs
         episodes.passes[rows] += 1
+        episodes.levels[rows] = levels
         return Compute(whole.params - again * self.cost.stem.params, whole.macs - again * self.cost.stem.macs)
 
     @torch.no_grad()

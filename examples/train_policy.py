@@ -77,7 +77,7 @@ def main(settings: Settings) -> None:
         n_epochs=4,
         gamma=1.0,
         ent_coef=0.005,
-        learning_rate=lambda left: 1e-3 * left,
+        learning_rate=lambda left: 1e-3 * max(left, 0.0),
         tensorboard_log=str(settings.out),
         seed=0,
     )

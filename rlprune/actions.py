@@ -23,7 +23,7 @@ class Actions:
 
     Where an image may have several passes, the last entry of an action can accept the prediction at hand instead of
     choosing again. There is nothing to accept before the first pass: it then runs the profile that comes with the
-    action, which for `profiles` is the cheapest, number 0.
+    action, which for `profiles` is the cheapest, number 0. To choose what has just run is to accept as well.
 
     Attributes:
         kind: `profiles`, an index into the codebook; `levels`, one level per group; `ratios`, one number in [-1, 1]

@@ -213,7 +213,7 @@ def _write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Map
     }
     packed = _dump(manifest)
     everything = {**files, "manifest.json": packed, "manifest.sha256": _checksum_line(packed)}
-    check_target(folder)
+    check_target(folder, kind)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh, before = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"), _before(folder)
     try:
@@ -232,14 +232,21 @@ def _write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Map
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def check_target(folder: Path) -> None:
-    """Make sure that a folder may be written: it does not exist, or is one of these.
+def check_target(folder: Path, kind: str) -> None:
+    """Make sure that a folder may be written: it does not exist, or holds the same kind of thing.
 
     Raises:
         BundleError: it holds something else.
     """
-    if folder.exists() and not (folder / "manifest.json").exists():
-        raise BundleError(f"{folder} exists and is no folder that rlprune wrote; name another one, or remove it")
+    if not folder.exists():
+        return
+    try:
+        found = json.loads((folder / "manifest.json").read_text())["kind"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{folder} exists and is no folder that rlprune wrote; name another one, or remove it"
+        raise BundleError(message) from error
+    if found != kind:
+        raise BundleError(f"{folder} holds a {found}, which a {kind} would replace; name another one, or remove it")
 
 
 def _before(folder: Path) -> Path:

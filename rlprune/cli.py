@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from rlprune import bundle, data, models, tables
+from rlprune.actions import MAX_PROFILES
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.agents.train import PolicySettings, check_run, train_policy
 from rlprune.benchmark import bench
@@ -121,6 +123,8 @@ class Pretrain:
 
     def run(self) -> None:
         """Do it."""
+        if self.out.suffix != ".safetensors":
+            raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
         splits = self.source.load()
         torch.manual_seed(self.settings.seed)
         model = _model(self.model, self.weights, splits)
@@ -153,9 +157,10 @@ class Adapt:
             raise ModelError(
                 f"--weights is missing: {self.model} alone has random weights; `rlprune pretrain` makes some"
             )
-        bundle.check_target(self.out)
+        bundle.check_target(self.out, "network")
         splits = self.source.load()
         model = _model(self.model, self.weights, splits)
+        print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
         network = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
         checkpoint = _checkpoint(self.out, self.resume)
         adapt(network, splits.network, self.settings, checkpoint=checkpoint, log=_log(self.out, "adapt"))
@@ -191,6 +196,8 @@ class Train:
     def run(self) -> None:
         """Do it."""
         arguments = _json_object(self.ppo, "--ppo")
+        if not 1 <= self.n_profiles <= MAX_PROFILES:
+            raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
         saved = bundle.load_network(self.network)
         splits = _fitting(saved.network, saved.data, saved.about, self.source)
@@ -206,6 +213,8 @@ class Train:
             ppo=arguments,
         )
         Console().print(tables.codebook(saved.network, policy.codebook))
+        figures = bundle.load_policy(self.out / "policy").about["validation"]
+        print(f"validation accuracy {figures['accuracy']:.4f} at {figures['active_macs']:.3f} of the dense MACs")
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
 
     def _codebook(self, network: ElasticCNN, splits: Splits) -> torch.Tensor:
@@ -265,7 +274,7 @@ class Export:
     network: Path
     """Folder that `rlprune adapt` wrote."""
     policy: Path
-    """Folder that `rlprune train` wrote, or the policy/ in it."""
+    """Folder that `rlprune train` wrote, the policy/ in it, or a bundle."""
     out: Path
     """Bundle to write."""
 
@@ -340,13 +349,17 @@ class Bench:
     def run(self) -> None:
         """Do it."""
         if self.target == "env":
-            images = _noise((3, 32, 32)) if self.data is None else self._images(self.data)
-            shape, n_classes = images.images.shape[1:], len(images.classes)
+            known = None if self.data is None else self._images(self.data)
+            shape, n_classes = ((3, 32, 32), 10) if known is None else (known.images.shape[1:], len(known.classes))
             network = ElasticCNN.from_model(models.build(self.model, n_classes, shape[0]), shape)
+            images = _noise(shape, network.n_classes) if known is None else known
+            if len(images.classes) != network.n_classes:
+                raise ModelError(f"{self.model} gives {network.n_classes} logits, {self.data} has {n_classes} classes")
             results = bench_env(network, images, (self.batch or (256,))[0], 4 * self.seconds)
         else:
             dynamic = bundle.load(self.target)
-            results = bench(dynamic, self._pixels(dynamic), self.batch or (1, 64), self.seconds)
+            pixels = self._pixels(dynamic)
+            results = bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds)
         Console().print(tables.benchmark(results))
         if self.json is not None:
             write_json(self.json, results)
@@ -445,9 +458,12 @@ def _fitting(network: ElasticCNN, expected: DataFormat, made_from: dict[str, Any
 
 
 def _checkpoint(out: Path, resume: bool) -> Path:
+    """Where an interrupted run is kept; what is finished is not trained again, nor is anything overwritten."""
     checkpoint = out.with_name(f"{out.name}.checkpoint.pt")
     if checkpoint.exists() and not resume:
         raise RLPruneError(f"{checkpoint} is from an interrupted run: add --resume to go on with it, or remove it")
+    if out.exists() and not checkpoint.exists():
+        raise RLPruneError(f"{out} is there and finished; name another --out, or remove it to train anew")
     return checkpoint
 
 
@@ -472,7 +488,7 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
     return value
 
 
-def _noise(shape: tuple[int, ...]) -> data.ImageSet:
+def _noise(shape: Sequence[int], n_classes: int = 10) -> data.ImageSet:
     pixels = torch.randint(0, 256, (1024, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     half = tuple(0.5 for _ in range(shape[0]))
-    return data.ImageSet(pixels, torch.arange(1024) % 10, tuple("0123456789"), half, half)
+    return data.ImageSet(pixels, torch.arange(1024) % n_classes, tuple(str(n) for n in range(n_classes)), half, half)

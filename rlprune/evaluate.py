@@ -53,7 +53,7 @@ def evaluate(
     Returns:
         `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
         in [0, 1]; parameters are counted once per pass), `n_images`, `distinct_profiles`, `mean_passes`,
-        `policy_macs_share`, `profile_shares` (how often each profile of the codebook is run), `controls`,
+        `policy_macs_share`, `runs_per_image` (how often each profile of the codebook is run), `controls`,
         `controls_macs_cut` (that of `macs_cut`, except where no such network is that cheap, or a cheaper one is as
         good), `dense` (whether that was the `original` or the adapted network at `full width`), `frontier` (share of
         multiply-adds and accuracy of static networks), and what the figures were measured with.
@@ -95,7 +95,7 @@ def evaluate(
         "controls": {name: control for name, (_, control) in controls.items()},
         "controls_macs_cut": {name: 1 - macs for name, (macs, _) in controls.items()},
         "policy_macs_share": float(dynamic.policy_cost.macs / cost.dense.macs),
-        "profile_shares": (runs / len(test)).tolist(),
+        "runs_per_image": (runs / len(test)).tolist(),
         "frontier": frontiers,
         "dense_macs": int(cost.dense.macs),
         "dense_params": int(cost.dense.params),

@@ -119,7 +119,8 @@ class DynamicCNN:
             choice, accept = self.policy(observer.observe(seen[waiting], logits[waiting], passes, share))
             decisions[waiting] += 1
             if n_pass:
-                waiting, choice = waiting[~accept], choice[~accept]
+                new = ~accept & (choice != profiles[waiting, n_pass - 1])  # the same again would say the same again
+                waiting, choice = waiting[new], choice[new]
             if not len(waiting):
                 break
             logits[waiting] = self._run_profiles(stem_features, waiting, choice)

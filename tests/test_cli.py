@@ -248,7 +248,9 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*TRAIN, "--ppo", "{clip}"), r"--ppo is '{clip}', which is no JSON"),
         ((*TRAIN, "--ppo", "[1]"), r"--ppo is '\[1\]'; a JSON object is needed"),
         ((*TRAIN, "--out", "new", "--ppo", '{"clip": 1}'), "PPO has no argument 'clip'; allowed: learning_rate"),
-        ((*TRAIN, "--out", "new", "--n-profiles", "17"), "n_profiles is 17; from 1 to 16 is allowed"),
+        ((*PRETRAIN, "--out", "x.pt"), "--out is x.pt; weights are written as safetensors"),
+        ((*ADAPT, "--out", "bundle"), "bundle holds a bundle, which a network would replace"),
+        ((*TRAIN, "--out", "new", "--n-profiles", "17"), "--n-profiles is 17; 1 to 16 are allowed"),
         ((*TRAIN, "--out", "new", "--cost", "time"), "cost kind 'time' is unknown; allowed: params, macs"),
         (
             (*TRAIN, "--out", "new", "--network", "run/policy"),
@@ -320,18 +322,22 @@ def test_options_of_a_wrong_type_are_named(
     [
         ((*NEW, "--ppo", '{"ent_coef": "x"}'), r"Stable-Baselines3's PPO cannot train with {'ent_coef': 'x'}: "),
         (
-            (*PRETRAIN, "--out", "odd", "--resume"),
-            r"odd\.checkpoint\.pt is damaged or no checkpoint; remove it to start",
+            (*PRETRAIN, "--out", "odd.safetensors", "--resume"),
+            r"odd\.safetensors\.checkpoint\.pt is damaged or no checkpoint; remove it to start",
         ),
         ((*ADAPT, "--out", "odd", "--resume"), r"odd\.checkpoint\.pt is damaged or no checkpoint; remove it to start"),
-        ((*PRETRAIN, "--out", "weights", "--resume"), r"weights\.checkpoint\.pt is damaged or no checkpoint"),
+        (
+            (*PRETRAIN, "--out", "w.safetensors", "--resume"),
+            r"w\.safetensors\.checkpoint\.pt is damaged or no checkpoint",
+        ),
     ],
 )
 def test_a_mistake_that_shows_in_training_is_one_line(
     project: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
-    (project / "odd.checkpoint.pt").write_bytes(b"PK")
-    torch.save({"weight": torch.zeros(2)}, project / "weights.checkpoint.pt")
+    for name in ("odd", "odd.safetensors"):
+        (project / f"{name}.checkpoint.pt").write_bytes(b"PK")
+    torch.save({"weight": torch.zeros(2)}, project / "w.safetensors.checkpoint.pt")
     with pytest.raises(SystemExit, match="2"):
         main([*arguments])
     text = capsys.readouterr().err

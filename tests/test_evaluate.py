@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_the_predictions() -> None:
     assert results["macs_cut"] == pytest.approx(1 - share(predicted.macs))
     assert results["mean_passes"] == pytest.approx(predicted.passes.double().mean()) and results["mean_passes"] > 1
     assert results["distinct_profiles"] == len(used.unique()) > 1
-    assert sum(results["profile_shares"]) == pytest.approx(results["mean_passes"])
+    assert sum(results["runs_per_image"]) == pytest.approx(results["mean_passes"])
 
 
 def test_every_promised_key_is_there() -> None:

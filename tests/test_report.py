@@ -19,6 +19,7 @@ RESULTS: dict[str, Any] = {
     "dense_accuracy": 0.91,
     "macs_cut": 0.5,
     "controls": {"uniform": 0.8, "random": 0.6, "best_static": 0.85, "shuffled": 0.87},
+    "controls_macs_cut": {"uniform": 0.5, "random": 0.5, "best_static": 0.5, "shuffled": 0.5},
     "frontier": {
         "uniform": [(0.1, 0.5), (1.0, 0.91)],
         "static": [(0.1, 0.6), (0.5, 0.85), (1.0, 0.91)],

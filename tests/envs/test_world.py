@@ -88,3 +88,13 @@ def test_every_profile_is_charged_what_it_costs(max_passes: int) -> None:
         torch.testing.assert_close(outcome.rewards.double(), gain - 2 * macs, rtol=1e-5, atol=1e-6)
         assert torch.equal(outcome.levels, BOOK[choices])
         choices = choices.roll(1)
+
+
+def test_to_choose_what_has_just_run_is_to_accept() -> None:
+    world = World(NETWORK, DATA, action="profiles", max_passes=2, penalty=1.0)
+    episodes = world.begin(torch.arange(2))
+    world.step(episodes, np.array([1, 1]))
+    outcome = world.step(episodes, np.array([1, 2]))  # the same once more, and another
+    assert outcome.done.tolist() == [True, True] and outcome.passes.tolist() == [1, 2]
+    assert float(outcome.macs[0]) == 0 < float(outcome.macs[1])
+    assert (outcome.levels[0] == -1).all() and (outcome.levels[1] >= 0).all()
