@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import torch
 import tyro
 from rich.console import Console
-from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from rlprune import bundle, data, models, tables
@@ -25,67 +24,16 @@ from rlprune.bundle import DataFormat
 from rlprune.data import ImageSet, Splits
 from rlprune.decode import read_images
 from rlprune.demo import run_demo
-from rlprune.elastic import KEEP_RATIOS, ElasticCNN
+from rlprune.elastic import ElasticCNN
 from rlprune.envs.benchmark import bench_env
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluate import evaluate, evaluate_dense
 from rlprune.files import write_json
+from rlprune.options import DataOptions, ElasticOptions, build_model, load_fitting
 from rlprune.pretrain import accuracy, pretrain
 from rlprune.runtime import DynamicCNN
 from rlprune.search import choose_codebook, search
 from rlprune.training import Log, TrainingSettings
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Where images come from."""
-
-    data: str
-    """A name (mnist5k, cifar10, cifar100, fashion_mnist), a folder of class folders, a parquet file or folder, a data
-    set of the Hugging Face hub, or package.module:callable returning a Dataset. $RLPRUNE_DATA is looked in first."""
-    image_size: int | None = None
-    """Resize and crop images to squares of this many pixels; needed if their sizes differ."""
-    image_column: str | None = None
-    """Column of the images, in parquet files and hub data sets."""
-    label_column: str | None = None
-    """Column of the labels, likewise."""
-    split_seed: int = 0
-    """Fixes which images train the network, which train the policy, and which validate."""
-
-    def load(self) -> Splits:
-        """The images, split."""
-        return data.load(
-            self.data,
-            seed=self.split_seed,
-            image_size=self.image_size,
-            image_column=self.image_column,
-            label_column=self.label_column,
-        )
-
-
-@dataclass(frozen=True)
-class ElasticOptions:
-    """How a network is made elastic."""
-
-    keep_ratios: tuple[float, ...] = KEEP_RATIOS
-    """Shares of a group's channels that may be kept, ascending, ending with 1; 0 drops whole branches."""
-    round_to: int = 8
-    """Widths round up to multiples of this many channels."""
-    importance: str = "l1"
-    """What channels are ranked by: l1, l2 or bn_scale."""
-    residual: bool = False
-    """Also prune the channels of residual streams, which many blocks share."""
-
-    def build(self, model: nn.Module, image_shape: tuple[int, ...]) -> ElasticCNN:
-        """The elastic network."""
-        return ElasticCNN.from_model(
-            model,
-            image_shape,
-            keep_ratios=self.keep_ratios,
-            round_to=self.round_to,
-            importance=self.importance,
-            residual=self.residual,
-        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +75,7 @@ class Pretrain:
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
         splits = self.source.load()
         torch.manual_seed(self.settings.seed)
-        model = _model(self.model, self.weights, splits)
+        model = build_model(self.model, self.weights, splits)
         checkpoint = _checkpoint(self.out, self.resume)
         pretrain(model, splits.network, self.settings, checkpoint=checkpoint, log=_log(self.out, "pretrain"))
         models.save_weights(model, self.out)
@@ -159,7 +107,7 @@ class Adapt:
             )
         bundle.check_target(self.out, "network")
         splits = self.source.load()
-        model = _model(self.model, self.weights, splits)
+        model = build_model(self.model, self.weights, splits)
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
         network = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
         checkpoint = _checkpoint(self.out, self.resume)
@@ -200,7 +148,7 @@ class Train:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
         saved = bundle.load_network(self.network)
-        splits = _fitting(saved.network, saved.data, saved.about, self.source)
+        splits = load_fitting(saved.network, saved.data, saved.about, self.source)
         codebook = self._codebook(saved.network, splits) if self.settings.action == "profiles" else None
         policy = train_policy(
             saved.network,
@@ -253,12 +201,12 @@ class Evaluate:
         if self.bundle is None:
             splits = self.source.load()
             assert self.model is not None
-            results = evaluate_dense(_model(self.model, self.weights, splits).eval(), splits.test)
+            results = evaluate_dense(build_model(self.model, self.weights, splits).eval(), splits.test)
         else:
             dynamic = bundle.load(self.bundle)
             expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
-            splits = _fitting(dynamic.elastic, expected, dynamic.about.get("network", {}), self.source)
-            model = None if self.model is None else _model(self.model, self.weights, splits).eval()
+            splits = load_fitting(dynamic.elastic, expected, dynamic.about.get("network", {}), self.source)
+            model = None if self.model is None else build_model(self.model, self.weights, splits).eval()
             results = evaluate(
                 dynamic, splits.test, splits.policy, dense=model, n_candidates=self.n_candidates, seed=self.seed
             )
@@ -427,34 +375,6 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("rlprune: interrupted; the same command with --resume goes on where a verb has it", file=sys.stderr)
         sys.exit(130)
-
-
-def _model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
-    n_classes, image_shape = len(splits.network.classes), splits.network.images.shape[1:]
-    model = models.build(name, n_classes, image_shape[0])
-    if weights is not None:
-        models.load_weights(model, weights)
-    models.check_outputs(model, image_shape, n_classes)
-    return model
-
-
-def _fitting(network: ElasticCNN, expected: DataFormat, made_from: dict[str, Any], options: DataOptions) -> Splits:
-    """Load images and see that they are what a stored network takes; they are normalised as it is used to."""
-    before = made_from.get("source", {})
-    if before.get("data") == options.data and before.get("split_seed") != options.split_seed:
-        raise RLPruneError(
-            f"the network was trained on the split of seed {before['split_seed']}; with --split-seed "
-            f"{options.split_seed} some of its training images would be measured on"
-        )
-    splits = options.load()
-    shape, n_classes = tuple(splits.network.images.shape[1:]), len(splits.network.classes)
-    if shape != network.image_shape or n_classes != len(expected.classes):
-        raise RLPruneError(
-            f"the network takes images of shape {network.image_shape} in {len(expected.classes)} classes, "
-            f"{options.data} has {shape} in {n_classes}; use the data that it was adapted to, or --image-size"
-        )
-    parts = (splits.network, splits.policy, splits.validation, splits.test)
-    return Splits(*(dataclasses.replace(part, mean=expected.mean, std=expected.std) for part in parts))
 
 
 def _checkpoint(out: Path, resume: bool) -> Path:

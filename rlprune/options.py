@@ -1,0 +1,105 @@
+"""What several verbs of the command line take: where images come from, which network, and how it is made elastic."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rlprune import data, models
+from rlprune.bundle import DataFormat
+from rlprune.data import Splits
+from rlprune.elastic import KEEP_RATIOS, ElasticCNN
+from rlprune.errors import RLPruneError
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where images come from."""
+
+    data: str
+    """A name (mnist5k, cifar10, cifar100, fashion_mnist), a folder of class folders, a parquet file or folder, a data
+    set of the Hugging Face hub, or package.module:callable returning a Dataset. $RLPRUNE_DATA is looked in first."""
+    image_size: int | None = None
+    """Resize and crop images to squares of this many pixels; needed if their sizes differ."""
+    image_column: str | None = None
+    """Column of the images, in parquet files and hub data sets."""
+    label_column: str | None = None
+    """Column of the labels, likewise."""
+    split_seed: int = 0
+    """Fixes which images train the network, which train the policy, and which validate."""
+
+    def load(self) -> Splits:
+        """The images, split."""
+        return data.load(
+            self.data,
+            seed=self.split_seed,
+            image_size=self.image_size,
+            image_column=self.image_column,
+            label_column=self.label_column,
+        )
+
+
+@dataclass(frozen=True)
+class ElasticOptions:
+    """How a network is made elastic."""
+
+    keep_ratios: tuple[float, ...] = KEEP_RATIOS
+    """Shares of a group's channels that may be kept, ascending, ending with 1; 0 drops whole branches."""
+    round_to: int = 8
+    """Widths round up to multiples of this many channels."""
+    importance: str = "l1"
+    """What channels are ranked by: l1, l2 or bn_scale."""
+    residual: bool = False
+    """Also prune the channels of residual streams, which many blocks share."""
+
+    def build(self, model: nn.Module, image_shape: tuple[int, ...]) -> ElasticCNN:
+        """The elastic network."""
+        return ElasticCNN.from_model(
+            model,
+            image_shape,
+            keep_ratios=self.keep_ratios,
+            round_to=self.round_to,
+            importance=self.importance,
+            residual=self.residual,
+        )
+
+
+def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
+    """Build a network for images, with its weights if they are named, and see that it gives the right logits.
+
+    Raises:
+        ModelError: there is no such network, or it does not fit its weights or the images.
+    """
+    n_classes, image_shape = len(splits.network.classes), splits.network.images.shape[1:]
+    model = models.build(name, n_classes, image_shape[0])
+    if weights is not None:
+        models.load_weights(model, weights)
+    models.check_outputs(model, image_shape, n_classes)
+    return model
+
+
+def load_fitting(network: ElasticCNN, expected: DataFormat, made_from: dict[str, Any], options: DataOptions) -> Splits:
+    """Load images and see that they are what a stored network takes; they are normalised as it is used to.
+
+    Raises:
+        RLPruneError: they have another shape or other classes, or are split so that training images would be measured.
+    """
+    before = made_from.get("source", {})
+    if before.get("data") == options.data and before.get("split_seed") != options.split_seed:
+        raise RLPruneError(
+            f"the network was trained on the split of seed {before['split_seed']}; with --split-seed "
+            f"{options.split_seed} some of its training images would be measured on"
+        )
+    splits = options.load()
+    shape, n_classes = tuple(splits.network.images.shape[1:]), len(splits.network.classes)
+    if shape != network.image_shape or n_classes != len(expected.classes):
+        raise RLPruneError(
+            f"the network takes images of shape {network.image_shape} in {len(expected.classes)} classes, "
+            f"{options.data} has {shape} in {n_classes}; use the data that it was adapted to, or --image-size"
+        )
+    parts = (splits.network, splits.policy, splits.validation, splits.test)
+    return Splits(*(dataclasses.replace(part, mean=expected.mean, std=expected.std) for part in parts))
