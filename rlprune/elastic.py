@@ -36,10 +36,12 @@ class ElasticCNN(nn.Module):
         image_shape: (C, H, W) of the images it was made for.
         feature_shape: (F, H', W') of the stem's features.
         n_classes: how many logits it gives.
+        codebook: int64 (K, G), the profiles that the norms are specialised to; None if they are not.
     """
 
     widths: Tensor
     min_level: Tensor
+    codebook: Tensor | None
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class ElasticCNN(nn.Module):
         self.n_classes = graph.measure(body, features).shape[-1]
         self.feature_shape = tuple(features.shape[1:])
         self.stem, self.body = stem, body
+        self.register_buffer("codebook", None, persistent=False)
         self._make_elastic()
         self._passes: dict[frozenset[str], _Pass] = {}
 
@@ -260,6 +263,27 @@ class ElasticCNN(nn.Module):
             for layer in self.elastic_layers().values():
                 layer.reorder(index, order)
 
+    def specialise(self, codebook: Tensor) -> None:
+        """Give every norm one set of parameters and statistics per profile of a codebook, instead of per level.
+
+        What a profile of the codebook computes does not change; any other uses the sets of the nearest from now on.
+
+        Args:
+            codebook: int64 (K, G).
+
+        Raises:
+            LevelsError: not profiles of this network, or it is specialised already.
+        """
+        if self.codebook is not None:
+            raise LevelsError("the network is specialised to a codebook already; start from the one it was before")
+        codebook = self.check_levels(codebook)
+        if codebook.ndim != 2:
+            raise LevelsError(f"a codebook has shape (K, {self.n_groups}), not {tuple(codebook.shape)}")
+        for layer in self.elastic_layers().values():
+            if isinstance(layer, ElasticBatchNorm):
+                layer.specialise(codebook)
+        self.codebook = codebook
+
     def elastic_layers(self) -> dict[str, ElasticLayer]:
         """All layers of the body that have a width, by name."""
         return {name: layer for name, layer in self.body.named_modules() if isinstance(layer, ElasticLayer)}
@@ -291,6 +315,7 @@ class ElasticCNN(nn.Module):
             "keep_ratios": self.keep_ratios,
             "round_to": self.round_to,
             "image_shape": self.image_shape,
+            "codebook": None if self.codebook is None else self.codebook.tolist(),
         }
 
     @classmethod
@@ -301,7 +326,7 @@ class ElasticCNN(nn.Module):
             BundleError: the description is malformed, or names something that a stored network may not hold.
         """
         try:
-            return cls(
+            elastic = cls(
                 graph.from_json(description["stem"]),
                 graph.from_json(description["body"]),
                 [_group_from_json(group) for group in description["groups"]],
@@ -310,8 +335,11 @@ class ElasticCNN(nn.Module):
                 round_to=description["round_to"],
                 left_alone=[LeftAlone(**item) for item in description["left_alone"]],
             ).eval()
+            if description["codebook"] is not None:
+                elastic.specialise(torch.tensor(description["codebook"]))
         except graph.MALFORMED as error:
             raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
+        return elastic
 
     def _widths(self, group: Group) -> list[int]:
         steps = [math.ceil(ratio * group.n_channels / self.round_to - 1e-9) for ratio in self.keep_ratios]
@@ -322,7 +350,9 @@ class ElasticCNN(nn.Module):
         if levels.ndim == 2 and n_images != len(levels):
             allowed = "one profile (G,)" if n_images is None else f"levels for {n_images} images, or one profile (G,)"
             raise LevelsError(f"levels are for {len(levels)} images; {allowed} is needed")
-        return Choice(levels, self.widths[torch.arange(self.n_groups, device=levels.device), levels])
+        widths = self.widths[torch.arange(self.n_groups, device=levels.device), levels]
+        nearest = None if self.codebook is None else (levels[..., None, :] - self.codebook).abs().sum(-1).argmin(-1)
+        return Choice(levels, widths, nearest)
 
     def _dropped_exits(self, profile: Tensor) -> frozenset[str]:
         """Nodes that become constants under a profile, because the group they consume is dropped."""
@@ -352,7 +382,8 @@ class ElasticCNN(nn.Module):
                 consumed = consumed_by.get(node.target)
                 dropped = consumed is not None and node.name in self.groups[consumed].exits
                 axis = self._axis(node.target, "out", layer.num_features)
-                elastic = ElasticBatchNorm(layer, axis, consumed, self.n_levels, dropped and self.keep_ratios[0] == 0)
+                switch = axis.only_group if consumed is None else consumed
+                elastic = ElasticBatchNorm(layer, axis, switch, self.n_levels, dropped and self.keep_ratios[0] == 0)
             else:
                 continue
             behind = norm_behind(self.body, node)

@@ -319,7 +319,7 @@ def test_training_under_a_profile_updates_its_own_statistics() -> None:
     for hook in hooks:
         hook.remove()
     for name, layer in layers.items():
-        level = 0 if layer.consumed is None else int(profile[layer.consumed])
+        level = 0 if layer.switch is None else int(profile[layer.switch])
         mask = kept(layer, "out", widths)
         expected_mean, expected_var = before[name]
         m = layer.momentum

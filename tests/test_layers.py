@@ -66,12 +66,12 @@ def test_what_a_layer_is_made_of() -> None:
     }
 
 
-def test_only_the_norm_behind_a_consumer_has_one_set_per_level() -> None:
+def test_norms_have_one_set_per_level_of_the_group_consumed_before_or_else_of_their_own() -> None:
     elastic = make_elastic("residual")
     layers = elastic.elastic_layers()
-    consumed = {name: layer.consumed for name, layer in layers.items() if isinstance(layer, ElasticBatchNorm)}
-    assert consumed == {"b1.bn1": None, "b1.bn2": 0, "b2.bn1": None, "b2.bn2": 1, "b3.bn1": None, "b3.bn2": 2}
-    assert layers["b1.bn1"].weight.shape == (1, 16)
+    switch = {name: layer.switch for name, layer in layers.items() if isinstance(layer, ElasticBatchNorm)}
+    assert switch == {"b1.bn1": 0, "b1.bn2": 0, "b2.bn1": 1, "b2.bn2": 1, "b3.bn1": 2, "b3.bn2": 2}
+    assert layers["b1.bn1"].weight.shape == (5, 16)
     assert layers["b1.bn2"].running_mean.shape == (5, 16)
 
 
