@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from rlprune.actions import check_codebook
 from rlprune.data import ImageSet
+from rlprune.distill import Teacher, distillation_loss, soft_labels
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.layers import ElasticBatchNorm
-from rlprune.training import Log, Step, TrainingSettings, fit, index_batches
+from rlprune.training import Batch, Log, Step, TrainingSettings, fit, index_batches
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,16 @@ class AdaptSettings(TrainingSettings):
     learning_rate: float = 0.05
     """Peak learning rate."""
     n_random: int = 2
-    """Random profiles per step, beside the largest and the smallest."""
-    temperature: float = 2.0
-    """Softens teacher and student alike."""
-    distillation: float = 0.7
-    """Weight of the teacher's soft labels against the true ones, in [0, 1]."""
+    """Random profiles per step."""
+    sandwich: bool = True
+    """Train the largest and the smallest profile in every step, beside the random ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_random < 0 or self.temperature <= 0 or not 0 <= self.distillation <= 1:
+        if self.n_random < 0 or not (self.n_random or self.sandwich):
             raise RLPruneError(
-                f"n_random={self.n_random}, temperature={self.temperature}, distillation={self.distillation}: "
-                "allowed are 0 or more, above 0, and [0, 1]"
+                f"n_random={self.n_random}, sandwich={self.sandwich}: a step needs a profile, so n_random must be "
+                "0 or more, and 1 or more without the sandwich"
             )
 
 
@@ -44,11 +43,13 @@ def adapt(
     data: ImageSet,
     settings: AdaptSettings | None = None,
     *,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
+    codebook: Tensor | None = None,
+    shares: Sequence[float] | None = None,
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> None:
-    """Fine-tune an elastic network in place, so that any of its profiles predicts well.
+    """Fine-tune an elastic network in place, so that any of its profiles predicts well, or those of a codebook.
 
     Every step takes the largest profile, the smallest and some random ones (the sandwich rule: Yu & Huang,
     "Universally Slimmable Networks", ICCV 2019), each learning from the labels and from the teacher's soft predictions
@@ -59,52 +60,49 @@ def adapt(
         elastic: what is trained.
         data: its training images; not those that are to train the policy.
         settings: how; the defaults if None.
-        teacher: normalised images (B, C, H, W) -> logits (B, classes); the network as it is now if None.
+        teacher: normalised images (B, C, H, W) -> logits (B, classes), or what `distill.remember` made of one; the
+            network as it is now if None.
+        codebook: int64 (K, G); random profiles are drawn from it, if given, and the smallest is its first.
+        shares: how often each profile of the codebook is drawn, (K,), of any sum; equally if None.
         checkpoint: file written after every epoch; if it exists, training goes on from it.
         log: called with the figures of every epoch.
+
+    Raises:
+        LevelsError: the codebook is not of this network.
+        RLPruneError: other `shares` than one per profile, or logits remembered under other settings.
     """
     settings = AdaptSettings() if settings is None else settings
-    if teacher is None:
-        teacher = elastic.slice(elastic.full)
-    teacher = copy.deepcopy(teacher).to(settings.device).eval()
-    if settings.channels_last:
-        teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
+    smallest = elastic.uniform(elastic.narrowest) if codebook is None else check_codebook(elastic, codebook)[0]
+    sandwich = [elastic.full, smallest] if settings.sandwich else []
+    n_profiles = 0 if codebook is None else len(codebook)
+    if shares is not None and (len(shares) != n_profiles or min(shares, default=0) < 0 or not sum(shares)):
+        raise RLPruneError(f"shares are {tuple(shares)}; the codebook has {n_profiles} profiles: give each 0 or more")
     calibrate(elastic, data, settings)
-    largest, smallest = elastic.full, elastic.uniform(elastic.narrowest)
+
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        if codebook is None or not settings.n_random:
+            return random_profiles(elastic, settings.n_random, generator)
+        weights = torch.ones(len(codebook)) if shares is None else torch.tensor(shares, dtype=torch.float32)
+        return [codebook[i] for i in torch.multinomial(weights, settings.n_random, True, generator=generator)]
 
     def make_step(generator: torch.Generator) -> Step:
-        def step(images: Tensor, labels: Tensor) -> dict[str, float]:
-            with torch.no_grad(), settings.autocast():
-                soft = (teacher(images).float() / settings.temperature).log_softmax(1)
-            profiles = [largest, smallest, *random_profiles(elastic, settings.n_random, generator)]
+        def step(batch: Batch) -> dict[str, float]:
+            soft, labels = soft_of(batch), batch.labels
+            profiles = [*sandwich, *draw(generator)]
             losses = []
             for profile in profiles:
                 with settings.autocast():
-                    logits = elastic(images, profile)
+                    logits = elastic(batch.images, profile)
                 loss = distillation_loss(logits.float(), labels, soft, settings.temperature, settings.distillation)
                 (loss / len(profiles)).backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.item())
-            names = ("largest", "smallest")
+            names = ("largest", "smallest") if sandwich else ()
             return {"loss": sum(losses) / len(losses)} | dict(zip(names, losses, strict=False))
 
         return step
 
     fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="adapt")
-
-
-def distillation_loss(logits: Tensor, labels: Tensor, soft: Tensor, temperature: float, weight: float) -> Tensor:
-    """Cross-entropy with the labels, and divergence from a teacher; scalar.
-
-    Args:
-        logits: of the student, float32 (B, classes).
-        labels: int64 (B,).
-        soft: the teacher's log-probabilities at this temperature, (B, classes).
-        temperature: divides the student's logits too; gradients shrink by its square, which is made good.
-        weight: of the divergence, in [0, 1]; the cross-entropy has the rest.
-    """
-    hard = F.cross_entropy(logits, labels)
-    divergence = F.kl_div((logits / temperature).log_softmax(1), soft, reduction="batchmean", log_target=True)
-    return weight * temperature**2 * divergence + (1 - weight) * hard
 
 
 def random_profiles(elastic: ElasticCNN, n: int, generator: torch.Generator) -> list[Tensor]:
@@ -122,25 +120,27 @@ def random_profiles(elastic: ElasticCNN, n: int, generator: torch.Generator) -> 
 
 @torch.no_grad()
 def calibrate(elastic: ElasticCNN, data: ImageSet, settings: TrainingSettings, n_batches: int = 8) -> None:
-    """Give the norms of each level the statistics they meet under the uniform profile of that level.
+    """Give norms with several sets the statistics they meet: under the uniform profiles, or those of the codebook.
 
     Args:
-        elastic: its norms that have one set per level are changed in place.
+        elastic: its norms that have several sets are changed in place.
         data: images to measure on.
         settings: batch size and device.
-        n_batches: batches per level; the statistics are their mean.
+        n_batches: batches per profile; the statistics are their mean.
     """
     elastic.to(settings.device).eval()
     norms = [layer for layer in elastic.elastic_layers().values() if isinstance(layer, ElasticBatchNorm)]
-    switched = [layer for layer in norms if layer.consumed is not None]
+    switched = [layer for layer in norms if len(layer.weight) > 1]
     momenta = [layer.momentum for layer in switched]
     for layer in switched:
         layer.train()
-    for level in range(elastic.narrowest, elastic.n_levels - 1):
+    levels = range(elastic.narrowest, elastic.n_levels - 1)
+    profiles = [elastic.uniform(level) for level in levels] if elastic.codebook is None else list(elastic.codebook)
+    for profile in profiles:
         for batch, indices in enumerate(index_batches(torch.arange(len(data)), settings.batch_size)[:n_batches]):
             for layer in switched:
                 layer.momentum = 1 / (batch + 1)
-            elastic(data.normalised(indices).to(settings.device), elastic.uniform(level))
+            elastic(data.normalised(indices).to(settings.device), profile)
     for layer, momentum in zip(switched, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

@@ -17,6 +17,8 @@ from rlprune.errors import DataError
 from rlprune.sources import find
 
 _CHUNK = 4096
+SHARES = (0.7, 0.2, 0.1)
+"""Of the images that are not test, for the network, the policy and validation, unless said otherwise."""
 
 STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar10": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's: what the public weights were trained with
@@ -92,7 +94,7 @@ def load(
     image_size: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    shares: tuple[float, float, float] = (0.7, 0.2, 0.1),
+    shares: tuple[float, float, float] = SHARES,
     test_share: float = 0.2,
 ) -> Splits:
     """Load images and labels into memory and split them, the same way for the same seed on any machine.
@@ -229,12 +231,30 @@ def augment(images: Tensor, generator: torch.Generator, *, padding: int, flip: b
     Returns:
         new images, uint8 (B, C, H, W).
     """
+    return take_views(images, draw_views(len(images), generator, padding=padding, flip=flip), padding=padding)
+
+
+def draw_views(n: int, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
+    """Draw what `augment` does to n images: rows down, columns right, and whether mirrored (0 or 1), int64 (n, 3)."""
+    shifts = torch.randint(2 * padding + 1, (2, n), generator=generator, device=generator.device)
+    mirrored = torch.rand(n, generator=generator, device=generator.device) < 0.5 if flip else torch.zeros(n)
+    return torch.stack([*shifts, mirrored.to(shifts)], 1)
+
+
+def take_views(images: Tensor, views: Tensor, *, padding: int) -> Tensor:
+    """Shift and mirror each image as its view says.
+
+    Args:
+        images: uint8 (B, C, H, W), on any device.
+        views: int64 (B, 3), as `draw_views` gives them for this padding.
+        padding: pixels that are added on each side before (H, W) is cut out again.
+
+    Returns:
+        new images, uint8 (B, C, H, W).
+    """
     n, _, height, width = images.shape
     # Every window of the padded images as a view: choosing one per image copies whole rows.
     windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    down, right = torch.randint(2 * padding + 1, (2, n), generator=generator, device=generator.device).to(images.device)
+    down, right, mirrored = views.to(images.device).unbind(1)
     cropped = windows[torch.arange(n, device=images.device), :, down, right]
-    if not flip:
-        return cropped
-    mirrored = torch.rand(n, generator=generator, device=generator.device).to(images.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], cropped.flip(3), cropped)
+    return torch.where(mirrored.bool()[:, None, None, None], cropped.flip(3), cropped)

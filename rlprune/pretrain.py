@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlprune.data import ImageSet
-from rlprune.training import Log, Step, TrainingSettings, fit
+from rlprune.distill import Teacher, distillation_loss, soft_labels
+from rlprune.training import Batch, Log, Step, TrainingSettings, fit
 
 
 def pretrain(
@@ -18,24 +19,31 @@ def pretrain(
     data: ImageSet,
     settings: TrainingSettings,
     *,
+    teacher: Teacher | None = None,
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> None:
-    """Train a network in place with cross-entropy.
+    """Train a network in place with cross-entropy, and from a teacher if there is one.
 
     Args:
         model: normalised images (B, C, H, W) -> logits (B, classes).
         data: its training images.
         settings: how.
+        teacher: a network, or what `distill.remember` made of one.
         checkpoint: file written after every epoch; if it exists, training goes on from it.
         log: called with the figures of every epoch.
     """
+    soft_of = None if teacher is None else soft_labels(teacher, settings)
 
     def make_step(generator: torch.Generator) -> Step:
-        def step(images: Tensor, labels: Tensor) -> dict[str, float]:
+        def step(batch: Batch) -> dict[str, float]:
             with settings.autocast():
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels)
+                logits = model(batch.images)
+            logits, labels = logits.float(), batch.labels
+            if soft_of is None:
+                loss = F.cross_entropy(logits, labels)
+            else:
+                loss = distillation_loss(logits, labels, soft_of(batch), settings.temperature, settings.distillation)
             loss.backward()  # type: ignore[no-untyped-call]
             return {"loss": loss.item(), "accuracy": (logits.argmax(1) == labels).float().mean().item()}
 

@@ -7,18 +7,33 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rlprune.data import ImageSet, augment, normalise
+from rlprune.data import ImageSet, draw_views, normalise, take_views
 from rlprune.errors import RLPruneError
 from rlprune.files import atomic_write
 
-Step = Callable[[Tensor, Tensor], dict[str, float]]
-"""Forward and backward of one batch: normalised images (B, C, H, W), labels (B,) -> figures to report."""
+
+class Batch(NamedTuple):
+    """What a step sees."""
+
+    images: Tensor
+    """Normalised, float32 (B, C, H, W)."""
+    labels: Tensor
+    """int64 (B,)."""
+    indices: Tensor
+    """Which images of the training set, int64 (B,)."""
+    views: Tensor
+    """Which of an image's remembered views, int64 (B,); zeros where views are drawn afresh."""
+
+
+Step = Callable[[Batch], dict[str, float]]
+"""Forward and backward of one batch -> figures to report."""
 Log = Callable[[int, dict[str, float]], None]
 """Receives the number of images seen and figures: the means over an epoch."""
 
@@ -45,6 +60,16 @@ class TrainingSettings:
     """Pixels by which images are shifted at random in every direction; 0 for none."""
     flip: bool = True
     """Mirror images at random; wrong for digits."""
+    views: int = 0
+    """So many shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
+    early_size: int = 0
+    """Pixels to which images are shrunk early in training, which is faster; 0 for never."""
+    early_share: float = 0.6
+    """Share of the epochs that count as early, if `early_size` is given."""
+    temperature: float = 2.0
+    """Softens teacher and student alike, where there is a teacher."""
+    distillation: float = 0.7
+    """Weight of the teacher's soft labels against the true ones, in [0, 1], where there is a teacher."""
     bf16: bool | None = None
     """Run convolutions in bfloat16 (autocast); if not said, where the hardware computes in it."""
     channels_last: bool = True
@@ -67,11 +92,29 @@ class TrainingSettings:
                 f"momentum={self.momentum}, weight_decay={self.weight_decay}, padding={self.padding}: "
                 "allowed are [0, 1), 0 or more, and 0 or more"
             )
+        if self.views < 0 or self.early_size < 0 or not 0 <= self.early_share <= 1:
+            raise RLPruneError(
+                f"views={self.views}, early_size={self.early_size}, early_share={self.early_share}: "
+                "allowed are 0 or more, 0 or more, and [0, 1]"
+            )
+        if self.temperature <= 0 or not 0 <= self.distillation <= 1:
+            raise RLPruneError(
+                f"temperature={self.temperature}, distillation={self.distillation}: allowed are above 0, and [0, 1]"
+            )
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError, ImportError) as error:
             reason = str(error).partition("\n")[0]
             raise RLPruneError(f"device={self.device!r} cannot be used here ({reason}); cpu always can") from error
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of networks and images."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def size_in(self, epoch: int) -> int:
+        """Pixels to which images are shrunk in an epoch; 0 leaves them."""
+        return self.early_size if epoch < round(self.early_share * self.epochs) else 0
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes."""
@@ -114,8 +157,7 @@ def fit(
     Raises:
         RLPruneError: the checkpoint belongs to other settings or another network.
     """
-    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    network.to(device=settings.device, memory_format=memory_format)  # type: ignore[call-overload]
+    network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(settings.seed)
     n_steps = len(index_batches(torch.arange(len(data)), settings.batch_size))
     optimizer = torch.optim.SGD(
@@ -134,9 +176,9 @@ def fit(
             network.train()
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global one
             totals: dict[str, float] = {}
-            for images, labels in _batches(data, settings, generator, memory_format):
+            for batch in _batches(data, settings, generator, settings.size_in(epoch)):
                 optimizer.zero_grad(set_to_none=True)
-                for key, value in run_batch(images, labels).items():
+                for key, value in run_batch(batch).items():
                     totals[key] = totals.get(key, 0.0) + value / n_steps
                 nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
                 optimizer.step()
@@ -176,15 +218,34 @@ def index_batches(indices: Tensor, batch_size: int) -> Sequence[Tensor]:
     return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 < batch_size else parts
 
 
-def _batches(
-    data: ImageSet, settings: TrainingSettings, generator: torch.Generator, memory_format: torch.memory_format
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: ImageSet, settings: TrainingSettings, generator: torch.Generator, size: int) -> Iterator[Batch]:
+    table = remembered_views(len(data), settings) if settings.views else None
     for indices in index_batches(torch.randperm(len(data), generator=generator), settings.batch_size):
-        images = data.images[indices]
-        if settings.padding or settings.flip:
-            images = augment(images, generator, padding=settings.padding, flip=settings.flip)
-        normalised = normalise(images, data.mean, data.std)
-        yield normalised.to(settings.device, memory_format=memory_format), data.labels[indices].to(settings.device)
+        if table is None:
+            chosen = torch.zeros_like(indices)
+            views = draw_views(len(indices), generator, padding=settings.padding, flip=settings.flip)
+        else:
+            chosen = torch.randint(settings.views, (len(indices),), generator=generator)
+            views = table[indices, chosen]
+        yield to_batch(data, indices, chosen, views, settings, size)
+
+
+def remembered_views(n: int, settings: TrainingSettings) -> Tensor:
+    """The views of each of n images, int64 (n, views, 3); they depend on nothing but `views`, `padding` and `flip`."""
+    generator = torch.Generator().manual_seed(0)
+    views = draw_views(n * settings.views, generator, padding=settings.padding, flip=settings.flip)
+    return views.view(n, settings.views, 3)
+
+
+def to_batch(
+    data: ImageSet, indices: Tensor, chosen: Tensor, views: Tensor, settings: TrainingSettings, size: int = 0
+) -> Batch:
+    """Cut views (B, 3) out of images, normalise them, shrink them to `size` pixels unless that is 0."""
+    images = normalise(take_views(data.images[indices], views, padding=settings.padding), data.mean, data.std)
+    images = images.to(settings.device, memory_format=settings.memory_format)
+    if size:
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return Batch(images, data.labels[indices].to(settings.device), indices, chosen)
 
 
 def _save(

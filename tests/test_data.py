@@ -7,7 +7,7 @@ import pytest
 import torch
 from my_data import PARTS, all_codes, codes, flat
 
-from rlprune.data import ImageSet, augment, load, normalise
+from rlprune.data import ImageSet, augment, draw_views, load, normalise, take_views
 from rlprune.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("apart")
@@ -143,3 +143,28 @@ def test_augment_fills_with_black_repeats_with_its_seed_and_changes_no_input() -
     assert set(first.unique().tolist()) == {0, 9}
     assert (images == 9).all()
     assert torch.equal(augment(images, torch.Generator(), padding=0, flip=False), images)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_a_view_says_how_far_down_and_right_and_whether_mirrored(padding: int) -> None:
+    views = torch.cartesian_prod(*(torch.arange(2 * padding + 1),) * 2, torch.arange(2))
+    images = torch.randint(0, 256, (len(views), 2, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    taken = take_views(images, views, padding=padding).numpy()
+    for before, after, (down, right, mirrored) in zip(images.numpy(), taken, views.tolist(), strict=True):
+        cut = np.pad(before, ((0, 0), (padding,) * 2, (padding,) * 2))[:, down : down + 4, right : right + 5]
+        assert (after == (cut[:, :, ::-1] if mirrored else cut)).all()
+    middle = torch.tensor([[padding, padding, 0]]).expand(len(images), 3)
+    assert torch.equal(take_views(images, middle, padding=padding), images)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_views_are_drawn_evenly_and_are_what_augment_does(flip: bool) -> None:
+    views = draw_views(5000, torch.Generator().manual_seed(7), padding=2, flip=flip)
+    assert (views.shape, views.dtype) == ((5000, 3), torch.int64)
+    for column, n_values in zip(views.unbind(1), (5, 5, 1 + flip), strict=True):
+        counts, share = column.bincount(), 1 / n_values
+        assert len(counts) == n_values
+        assert (counts - 5000 * share).abs().max() <= 4 * (5000 * share * (1 - share)) ** 0.5
+    images = torch.randint(0, 256, (5000, 1, 3, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    augmented = augment(images, torch.Generator().manual_seed(7), padding=2, flip=flip)
+    assert torch.equal(augmented, take_views(images, views, padding=2))

@@ -7,23 +7,33 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from nets import IMAGE_SHAPE, KINDS, N_CLASSES, make_data, make_elastic, make_images, network
+from nets import (
+    IMAGE_SHAPE,
+    KINDS,
+    N_CLASSES,
+    colours,
+    make_data,
+    make_elastic,
+    make_images,
+    make_levels,
+    network,
+    seen_batches,
+)
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rlprune.adapt import AdaptSettings, adapt, calibrate, distillation_loss, random_profiles
+from rlprune.adapt import AdaptSettings, adapt, calibrate, random_profiles
 from rlprune.cost import Cost
-from rlprune.data import ImageSet
+from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.layers import ElasticBatchNorm
 from rlprune.pretrain import accuracy, pretrain
-from rlprune.training import TrainingSettings, fit, index_batches, share_of_peak
+from rlprune.training import Batch, TrainingSettings, fit, index_batches, remembered_views, share_of_peak
 
 QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2}
-TEN = torch.arange(10)
 
 
 class Interrupted(Exception):
@@ -42,18 +52,10 @@ def interrupt_after(epochs: int) -> Any:
     return log
 
 
-def colours(n: int) -> ImageSet:
-    """Five colours, lightly soiled: anything that sees can tell them apart."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(n) % N_CLASSES
-    palette = torch.tensor([[220, 30, 30], [30, 220, 30], [30, 30, 220], [220, 220, 30], [30, 220, 220]])
-    images = palette[labels][:, :, None, None] + torch.randint(-30, 30, (n, *IMAGE_SHAPE), generator=generator)
-    return ImageSet(images.clamp(0, 255).to(torch.uint8), labels, tuple("rgbyc"), (0.5,) * 3, (0.25,) * 3)
-
-
 @pytest.mark.parametrize("kind", ["residual", "plain"])  # plain has dropout
-def test_an_interrupted_run_that_goes_on_equals_one_that_was_not(kind: str, tmp_path: Path) -> None:
-    settings, data = AdaptSettings(epochs=3, **QUICK), make_data(40)
+@pytest.mark.parametrize("more", [{}, {"views": 2, "early_size": 12, "early_share": 0.3}])
+def test_an_interrupted_run_that_goes_on_equals_one_that_was_not(kind: str, more: Any, tmp_path: Path) -> None:
+    settings, data = AdaptSettings(epochs=3, **QUICK, **more), make_data(40)
     whole, first, second = (make_elastic(kind) for _ in range(3))
     adapt(whole, data, settings)
     with pytest.raises(Interrupted):
@@ -120,6 +122,13 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"device": "toaster"}, r"device='toaster' cannot be used here \(.*\); cpu always can"),
         ({"device": "cuda:99"}, r"device='cuda:99' cannot be used here \(.*\); cpu always can"),
         ({"n_random": -1}, "n_random=-1"),
+        ({"n_random": 0, "sandwich": False}, r"n_random=0, sandwich=False: a step needs a profile, so n_random must"),
+        (
+            {"views": -1},
+            r"views=-1, early_size=0, early_share=0\.6: allowed are 0 or more, 0 or more, and \[0, 1\]",
+        ),
+        ({"early_size": -1}, "early_size=-1"),
+        ({"early_share": 1.1}, r"early_share=1\.1"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"distillation": 1.5}, "distillation=1.5"),
     ],
@@ -137,9 +146,9 @@ def test_one_step_is_gradient_descent_and_vectors_do_not_decay() -> None:
     settings = TrainingSettings(epochs=1, batch_size=4, momentum=0, weight_decay=0.5, learning_rate=0.1, warm_up=0)
 
     def step(_: torch.Generator) -> Any:
-        def run(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        def run(batch: Batch) -> dict[str, float]:
             (3 * model.weight + 3 * model.bias).sum().backward()
-            return {"seen": float(len(images))}
+            return {"seen": float(len(batch.images))}
 
         return run
 
@@ -166,27 +175,6 @@ def test_the_learning_rate_has_one_peak(n_steps: int, warm_up: float) -> None:
     assert rates == sorted(rates[:peak]) + sorted(rates[peak:], reverse=True)
 
 
-@settings(deadline=None)
-@given(st.integers(0, 100), st.floats(0.5, 8), st.floats(0, 1))
-def test_a_student_that_equals_its_teacher_pays_for_labels_only(seed: int, temperature: float, weight: float) -> None:
-    logits = torch.randn(10, 5, generator=torch.Generator().manual_seed(seed))
-    soft = (logits / temperature).log_softmax(1)
-    loss = distillation_loss(logits, TEN % 5, soft, temperature, weight)
-    assert loss.item() == pytest.approx((1 - weight) * F.cross_entropy(logits, TEN % 5).item(), abs=1e-4)
-
-
-def test_without_weight_distillation_is_cross_entropy() -> None:
-    logits, soft = torch.randn(10, 5), torch.randn(10, 5).log_softmax(1)
-    assert torch.equal(distillation_loss(logits, TEN % 5, soft, 2.0, 0.0), F.cross_entropy(logits, TEN % 5))
-
-
-def test_the_divergence_by_hand() -> None:
-    teacher, student = torch.tensor([[0.8, 0.2]]), torch.tensor([[0.5, 0.5]])
-    expected = 4 * (0.8 * torch.tensor(0.8 / 0.5).log() + 0.2 * torch.tensor(0.2 / 0.5).log())
-    loss = distillation_loss(2 * student.log(), torch.tensor([0]), teacher.log(), 2.0, 1.0)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
 def test_random_profiles_exist_and_cover_the_range_of_cost() -> None:
     elastic = make_elastic("depthwise")
     profiles = torch.stack(random_profiles(elastic, 400, torch.Generator().manual_seed(0)))
@@ -205,20 +193,22 @@ def test_random_profiles_are_those_of_their_generator() -> None:
     assert random_profiles(elastic, 0, torch.Generator()) == []
 
 
+@pytest.mark.parametrize("name", ["b1.bn1", "b1.bn2"])  # behind the stem, and behind the group of the first
 @torch.no_grad()
-def test_calibrated_norms_give_what_a_level_s_slice_gives_on_its_own_statistics() -> None:
+def test_calibrated_norms_give_what_a_level_s_slice_gives_on_its_own_statistics(name: str) -> None:
     elastic, data = make_elastic("residual"), make_data(32)
     full = elastic.elastic_layers()["b2.bn2"].running_mean[-1].clone()
     calibrate(elastic, data, TrainingSettings(**QUICK), n_batches=1)
-    norm = elastic.elastic_layers()["b1.bn2"]
+    norm = elastic.elastic_layers()[name]
     assert isinstance(norm, ElasticBatchNorm)
     for level in (1, 2, 3):
         small = elastic.slice(elastic.uniform(level))
         features: list[torch.Tensor] = []
-        layer = small.get_submodule("body.b1.bn2")
+        layer = small.get_submodule(f"body.{name}")
         layer.register_forward_pre_hook(lambda _, inputs, features=features: features.append(inputs[0]))
         small(data.normalised(slice(0, 16)))
-        assert torch.allclose(norm.running_mean[level], features[0].mean((0, 2, 3)), atol=1e-5)
+        # The norm before it had the batch's own variance then, and has now the unbiased estimate that norms keep.
+        assert torch.allclose(norm.running_mean[level], features[0].mean((0, 2, 3)), atol=1e-3)
     assert torch.equal(elastic.elastic_layers()["b2.bn2"].running_mean[-1], full)
     assert not any(layer.training for layer in elastic.modules())
 
@@ -248,6 +238,82 @@ def test_adapting_makes_narrow_profiles_accurate() -> None:
     adapt(elastic, data, AdaptSettings(epochs=3, learning_rate=0.02, **QUICK), log=lambda _, f: figures.append(f))
     assert before[0] < 0.9 < min(accuracies())
     assert figures[0].keys() == {"loss", "largest", "smallest", "learning_rate"}
+
+
+def drawn_profiles(elastic: ElasticCNN, settings: AdaptSettings, n: int = 64, **options: Any) -> list[list[int]]:
+    """The profiles of an adaptation, step by step."""
+    drawn: list[list[int]] = []
+
+    def note(_: nn.Module, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+        if elastic.training:  # not while it calibrates
+            drawn.append(inputs[1].tolist())
+
+    with elastic.register_forward_pre_hook(note):
+        adapt(elastic, make_data(n), settings, **options)
+    return drawn
+
+
+def test_the_sandwich_is_the_largest_and_the_smallest_and_random_ones() -> None:
+    elastic = make_elastic("residual")
+    rows = torch.tensor(drawn_profiles(elastic, AdaptSettings(epochs=2, n_random=3, **QUICK))).view(8, 5, 3)
+    assert torch.equal(rows[:, 0], elastic.full.expand(8, -1))
+    assert torch.equal(rows[:, 1], elastic.uniform(1).expand(8, -1))
+    assert len(rows[:, 2:].flatten(0, 1).unique(dim=0)) > 12
+    alone = AdaptSettings(epochs=1, n_random=2, sandwich=False, **QUICK)
+    assert len(drawn_profiles(elastic, alone)) == 2 * 4
+
+
+def test_with_a_codebook_only_its_profiles_are_drawn_as_often_as_their_shares_say() -> None:
+    elastic = make_elastic("residual")
+    codebook = torch.tensor([[1, 0, 1], [2, 2, 1], [2, 3, 4]])
+    settings = AdaptSettings(epochs=10, n_random=10, sandwich=False, **QUICK)
+    for shares, chances in ((None, (1 / 3, 1 / 3, 1 / 3)), ((1, 0, 3), (0.25, 0, 0.75)), ((0.0, 0.1, 0.0), (0, 1, 0))):
+        drawn = drawn_profiles(elastic, settings, n=32, codebook=codebook, shares=shares)
+        counts = [drawn.count(profile) for profile in codebook.tolist()]
+        assert sum(counts) == len(drawn) == 10 * 10 * 2
+        for count, chance in zip(counts, chances, strict=True):
+            assert abs(count - 200 * chance) <= 4 * (200 * chance * (1 - chance)) ** 0.5
+
+
+@pytest.mark.parametrize("n_random", [0, 1])
+def test_the_smallest_of_a_codebook_is_its_first(n_random: int) -> None:
+    elastic, codebook = make_elastic("residual"), torch.tensor([[1, 0, 1], [2, 2, 1]])
+    settings = AdaptSettings(epochs=1, n_random=n_random, **QUICK)
+    drawn = drawn_profiles(elastic, settings, codebook=codebook, shares=(0, 1))
+    assert drawn == [[4, 4, 4], [1, 0, 1], [2, 2, 1]][: 2 + n_random] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shares": (1.0,)}, r"shares are \(1\.0,\); the codebook has 0 profiles: give each 0 or more"),
+        ({"codebook": [[4, 4, 4]], "shares": (1, 1)}, r"shares are \(1, 1\); the codebook has 1 profiles"),
+        ({"codebook": [[4, 4, 4]] * 2, "shares": (2, -1)}, r"shares are \(2, -1\)"),
+        ({"codebook": [[4, 4, 4]] * 2, "shares": (0, 0)}, r"shares are \(0, 0\)"),
+        ({"codebook": [[4, 4]]}, r"levels have shape \(1, 2\); this network has 3 groups"),
+        ({"codebook": [4, 4, 4]}, r"codebook has shape \(3,\); \(K, G\) with K from 1 to 16 is needed"),
+    ],
+)
+def test_codebooks_and_shares_that_do_not_fit_are_named_and_change_nothing(options: Any, message: str) -> None:
+    elastic = make_elastic("residual")
+    before = {name: value.clone() for name, value in elastic.state_dict().items()}
+    if "codebook" in options:
+        options = options | {"codebook": torch.tensor(options["codebook"])}
+    with pytest.raises(RLPruneError, match=message):
+        adapt(elastic, make_data(16), AdaptSettings(epochs=1, **QUICK), **options)
+    assert all(torch.equal(value, before[name]) for name, value in elastic.state_dict().items())
+
+
+def test_specialising_to_a_codebook_makes_its_profiles_accurate() -> None:
+    data, model = colours(100), network("plain")
+    pretrain(model, data, TrainingSettings(epochs=3, learning_rate=0.05, **QUICK))
+    elastic = ElasticCNN.from_model(model, IMAGE_SHAPE)
+    codebook = make_levels(elastic, 1, seed=3)
+    figures: list[dict[str, float]] = []
+    settings = AdaptSettings(epochs=3, learning_rate=0.02, n_random=1, sandwich=False, **QUICK)
+    adapt(elastic, data, settings, codebook=codebook, log=lambda _, f: figures.append(f))
+    assert accuracy(lambda images: elastic(images, codebook[0]), data) > 0.9
+    assert figures[0].keys() == {"loss", "learning_rate"}
 
 
 def test_the_teacher_is_not_trained() -> None:
@@ -297,6 +363,68 @@ def test_batches_are_all_images_in_order_but_a_single_last_one(n: int, batch_siz
     left_out = n > batch_size and n % batch_size == 1
     assert torch.equal(torch.cat([*batches]), torch.arange(n - left_out))
     assert len(batches) == -(-n // batch_size) - left_out and min(map(len, batches)) >= 2
+
+
+def view_of(images: torch.Tensor, view: list[int], padding: int) -> torch.Tensor:
+    """One image, cut out and mirrored by hand."""
+    down, right, mirrored = view
+    cut = F.pad(images, (padding,) * 4)[:, down : down + images.shape[1], right : right + images.shape[2]]
+    return cut.flip(2) if mirrored else cut
+
+
+def test_with_views_batches_hold_these_views_and_no_others() -> None:
+    data, settings = make_data(12), TrainingSettings(epochs=20, views=3, **QUICK)
+    table = remembered_views(12, settings)
+    seen = set()
+    for batch in seen_batches(data, settings):
+        for row, (i, v) in enumerate(zip(batch.indices.tolist(), batch.views.tolist(), strict=True)):
+            view = view_of(data.images[i], table[i, v].tolist(), 2)
+            assert torch.equal(batch.images[row], normalise(view[None], data.mean, data.std)[0])
+            assert batch.labels[row] == data.labels[i]
+            seen.add((i, v))
+    assert seen == {(i, v) for i in range(12) for v in range(3)}  # of 240 draws; one missing has a chance of 1 %
+
+
+def test_each_image_has_views_of_its_own_that_no_seed_changes() -> None:
+    settings = TrainingSettings(views=8, padding=3)
+    views = remembered_views(50, settings)
+    assert views.shape == (50, 8, 3) and len(views.flatten(0, 1).unique(dim=0)) == 7 * 7 * 2
+    assert len(views.unique(dim=0)) == 50
+    for other in (replace(settings, seed=5), replace(settings, epochs=3), AdaptSettings(views=8, padding=3)):
+        assert torch.equal(remembered_views(50, other), views)
+    assert not remembered_views(50, replace(settings, flip=False))[..., 2].any()
+    assert remembered_views(50, replace(settings, padding=1))[..., :2].unique().tolist() == [0, 1, 2]
+
+
+def test_without_views_every_epoch_sees_new_ones() -> None:
+    data, settings = make_data(8), TrainingSettings(epochs=5, **QUICK)
+    batches = seen_batches(data, settings)
+    assert not torch.stack([batch.views for batch in batches]).any()
+    firsts = [batch.images[batch.indices == 0][0] for batch in batches]
+    assert len(torch.stack(firsts).unique(dim=0)) > 3
+    one = [batch.images[batch.indices == 0][0] for batch in seen_batches(data, replace(settings, views=1))]
+    assert len(torch.stack(one).unique(dim=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("early", "sizes"),
+    [
+        ({}, [16, 16, 16, 16, 16]),
+        ({"early_size": 8}, [8, 8, 8, 16, 16]),
+        ({"early_size": 8, "early_share": 0.0}, [16, 16, 16, 16, 16]),
+        ({"early_size": 12, "early_share": 0.25}, [12, 16, 16, 16, 16]),
+        ({"early_size": 4, "early_share": 1.0, "views": 2}, [4, 4, 4, 4, 4]),
+    ],
+)
+def test_images_are_shrunk_in_early_epochs_only(early: dict[str, Any], sizes: list[int]) -> None:
+    data = make_data(16)
+    grey = replace(data, images=data.labels.to(torch.uint8)[:, None, None, None].expand(16, *IMAGE_SHAPE) * 20)
+    settings = TrainingSettings(epochs=5, **QUICK | {"padding": 0} | early)
+    batches = seen_batches(grey, settings)
+    assert [tuple(batch.images.shape[1:]) for batch in batches] == [(3, size, size) for size in sizes]
+    for batch in batches:  # of an image of one grey nothing but its size changes
+        expected = ((batch.labels * 20 / 255 - 0.5) / 0.25)[:, None, None, None].expand_as(batch.images)
+        assert torch.allclose(batch.images, expected, atol=1e-5)
 
 
 class Normed(nn.Module):
