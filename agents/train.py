@@ -47,6 +47,8 @@ class PolicySettings:
     """What the policy chooses: profiles of a codebook, levels of every group, or ratios of every group."""
     max_passes: int = 2
     """How often an image may be looked at, 1 to 3; with more than 1, the policy may accept or choose again."""
+    combine: bool = False
+    """Answer with the mean of the logits of all passes over an image instead of the last pass's."""
     pool: int = 2
     """The stem's features are averaged over a grid of this many cells per side; 0 leaves them out, which helps where
     few images train the policy: it learns those by heart otherwise."""
@@ -127,7 +129,7 @@ def train_policy(
     checkpoint, notes, described = folder / _CHECKPOINT, folder / _NOTES, _described(settings, ppo)
     if codebook is None and settings.action == "profiles":
         codebook = uniform_codebook(elastic, Cost(elastic))
-    observer = Observer.fit(elastic, data, max_passes=settings.max_passes, pool=settings.pool)
+    observer = Observer.fit(elastic, data, max_passes=settings.max_passes, pool=settings.pool, combine=settings.combine)
     actions = Actions.of(elastic, settings.action, codebook, settings.max_passes)
     worlds = [
         World(
@@ -136,6 +138,7 @@ def train_policy(
             action=settings.action,
             codebook=codebook,
             max_passes=settings.max_passes,
+            combine=settings.combine,
             penalty=settings.penalty,
             cost=settings.cost,
             control_variate=settings.control_variate,
@@ -155,7 +158,6 @@ def train_policy(
     else:
         agent = _agent(env, settings, ppo or {})
         write_json(notes, described | {"made_of": made_of})
-    agent.set_logger(configure(str(folder), ["tensorboard"]))
 
     def keep(figures: dict[str, float]) -> None:
         about = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
@@ -170,6 +172,7 @@ def train_policy(
     ]
     remaining = settings.total_steps - agent.num_timesteps
     if remaining > 0:
+        agent.set_logger(configure(str(folder), ["tensorboard"]))
         try:
             agent.learn(remaining, CallbackList(callbacks), reset_num_timesteps=not resumed)
         except TypeError as error:

@@ -36,14 +36,15 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     With `max_passes` > 1 the agent may look twice. An action then also says whether the prediction at hand is
     accepted: one more entry for `levels` (0 no, 1 yes) and `ratios` (above 0 is yes), one more value for `profiles`
     (the last). Before the first pass there is nothing to accept, so that part is ignored; for `profiles` it means 0.
-    To choose what has just run is to accept, too: it would only say the same again.
+    To choose what has just run is to accept, too: it would only say the same again. The prediction at hand is the last
+    pass's; with `combine`, it is made from the mean of the logits of all passes so far.
 
     ## Observation space
     `Box`, float32 (D,):
     | entries | what | min | max |
     |---|---|---|---|
     | F * pool * pool | stem features (F channels) averaged over pool x pool cells, standardised, clipped | -10 | 10 |
-    | min(classes, 10) | the last pass's largest class probabilities, falling; 0 before the first | 0 | 1 |
+    | min(classes, 10) | largest class probabilities at hand, falling; 0 before the first pass | 0 | 1 |
     | 1 | their entropy over its maximum; 0 before the first pass | 0 | 1 |
     | 1 | margin between the two largest; 0 before the first pass | 0 | 1 |
     | 1 | multiply-adds of the passes so far over the dense network's, over 2 * `max_passes` | 0 | 1 |
@@ -70,6 +71,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         action: kind of the action space.
         codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
         max_passes: 1 to 3.
+        combine: answer with the mean of the logits of all passes instead of the last pass's.
         penalty: price of compute, λ >= 0.
         cost: what is paid for: `params` or `macs`.
         control_variate: subtract the whole network's own correctness from the reward.
@@ -91,6 +93,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         action: ActionKind = "levels",
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
         max_passes: int = 1,
+        combine: bool = False,
         penalty: float = 0.3,
         cost: str = "macs",
         control_variate: bool = False,
@@ -104,6 +107,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
             action=action,
             codebook=codebook,
             max_passes=max_passes,
+            combine=combine,
             penalty=penalty,
             cost=cost,
             control_variate=control_variate,

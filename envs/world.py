@@ -60,7 +60,7 @@ class Episodes:
     Attributes:
         images: index of each episode's image.
         passes: made so far.
-        logits: of the last pass, (n, classes).
+        logits: what is believed after the passes so far, (n, classes).
         macs: multiply-adds of the passes so far.
         levels: of the last pass, (n, G); -1 before the first.
     """
@@ -120,6 +120,7 @@ class World:
         action: ActionKind = "levels",
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
         max_passes: int = 1,
+        combine: bool = False,
         penalty: float = 0.3,
         cost: str = "macs",
         control_variate: bool = False,
@@ -139,11 +140,13 @@ class World:
         if action == "profiles" and codebook is None:
             codebook = uniform_codebook(network, self.cost)
         self.actions = Actions.of(network, action, codebook, max_passes)
-        self.observer = observer or Observer.fit(network, data, max_passes=max_passes, pool=pool)
+        self.observer = observer or Observer.fit(network, data, max_passes=max_passes, pool=pool, combine=combine)
         if self.observer.max_passes != max_passes:
             raise RLPruneError(
                 f"the observer is for {self.observer.max_passes} passes, the environment for {max_passes}"
             )
+        if self.observer.combine != combine:
+            raise RLPruneError(f"the observer has combine={self.observer.combine}, the environment combine={combine}")
         self._codebook = self.actions.codebook if self.actions.kind == "profiles" else None
         if self._codebook is not None:
             self._profile_cost = self.cost.of(self._codebook)
@@ -223,12 +226,13 @@ class World:
         if self._codebook is not None:
             n_profiles = len(self._codebook)
             profiles = torch.where(raw[:, 0] < n_profiles, raw[:, 0], 0)
-            episodes.logits[rows] = self._logits(images * n_profiles + profiles)
+            logits = self._logits(images * n_profiles + profiles)
             whole = Compute(*(amount[profiles] for amount in self._profile_cost))
         else:
             parts = zip(images.split(_CHUNK), levels.split(_CHUNK), strict=True)
-            episodes.logits[rows] = torch.cat([self._forward(*part) for part in parts])
+            logits = torch.cat([self._forward(*part) for part in parts])
             whole = self.cost.of(levels)
+        episodes.logits[rows] = self.observer.believe(episodes.logits[rows], logits, episodes.passes[rows])
         episodes.macs[rows] += whole.macs - self.cost.stem.macs
         episodes.passes[rows] += 1
         episodes.levels[rows] = levels

@@ -1,4 +1,4 @@
-"""What the policy sees of an image: its stem features, what the last pass believed, and what has been spent so far."""
+"""What the policy sees of an image: its stem features, what its passes made it believe, and what has been spent."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MAX_BELIEFS = 10
 
 @dataclass(frozen=True, eq=False)
 class Observer:
-    """Builds observations, float32 (B, D).
+    """Says what is believed of an image after its passes, and builds observations, float32 (B, D).
 
     | entries | what | range |
     |---|---|---|
     | F * pool * pool | the stem's features, averaged over a grid of cells, standardised, clipped | [-10, 10] |
-    | min(classes, 10) | the last pass's largest class probabilities, falling; 0 before the first pass | [0, 1] |
+    | min(classes, 10) | largest class probabilities at hand, falling; 0 before the first pass | [0, 1] |
     | 1 | entropy of those probabilities over its maximum; 0 before the first pass | [0, 1] |
     | 1 | margin between the two largest probabilities; 0 before the first pass | [0, 1] |
     | 1 | multiply-adds spent on passes so far over the dense network's, over 2 * `max_passes` | [0, 1] |
@@ -38,6 +38,7 @@ class Observer:
         n_classes: classes of the network.
         max_passes: the most passes an image may have.
         pool: cells per side of the grid; 0 leaves the features out.
+        combine: what is believed is the mean of the logits of all passes so far, not the last one's.
     """
 
     mean: Tensor
@@ -45,14 +46,17 @@ class Observer:
     n_classes: int
     max_passes: int
     pool: int
+    combine: bool = False
 
     @classmethod
-    def fit(cls, elastic: ElasticCNN, data: ImageSet, *, max_passes: int = 1, pool: int = 2) -> Observer:
+    def fit(
+        cls, elastic: ElasticCNN, data: ImageSet, *, max_passes: int = 1, pool: int = 2, combine: bool = False
+    ) -> Observer:
         """Measure the features' mean and deviation on the images that train the policy."""
         pooled = torch.cat(list(pooled_features(elastic, data, pool)))
         mean = pooled.mean(0)
         std = (pooled - mean).square().mean(0).sqrt().clamp_min(1e-4)
-        return cls(mean, std, len(data.classes), max_passes, pool)
+        return cls(mean, std, len(data.classes), max_passes, pool, combine)
 
     @property
     def n_beliefs(self) -> int:
@@ -79,12 +83,22 @@ class Observer:
         pooled = pool_features(stem_features, self.pool).to(self.mean.device)
         return ((pooled - self.mean) / self.std).clamp(-CLIP, CLIP)
 
+    def believe(self, before: Tensor, logits: Tensor, passes: Tensor) -> Tensor:
+        """What is believed after one more pass, as logits (B, classes).
+
+        Args:
+            before: what was believed until then, (B, classes); ignored for images that had no pass.
+            logits: of the new pass, (B, classes).
+            passes: made before it, int64 (B,).
+        """
+        return before + (logits - before) / (passes + 1)[:, None] if self.combine else logits
+
     def observe(self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> Tensor:
         """Put an observation together.
 
         Args:
             features: as `features` gives them, (B, F * pool * pool).
-            logits: of the last pass, (B, classes); ignored for images that had none.
+            logits: what is believed, (B, classes); ignored for images that had no pass.
             passes: made so far, int64 (B,).
             spent: multiply-adds of the passes so far over the dense network's, (B,).
         """

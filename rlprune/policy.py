@@ -65,6 +65,7 @@ class Policy(nn.Module):
             "n_classes": self.observer.n_classes,
             "max_passes": self.observer.max_passes,
             "pool": self.observer.pool,
+            "combine": self.observer.combine,
             "action": self.actions.kind,
             "keep_ratios": self.actions.keep_ratios,
             "min_level": self.actions.min_level.tolist(),
@@ -81,7 +82,9 @@ class Policy(nn.Module):
             tensors = dict(tensors)
             max_passes, codebook = int(description["max_passes"]), tensors["codebook"]
             mean, std = tensors.pop("observer.mean"), tensors.pop("observer.std")
-            observer = Observer(mean, std, int(description["n_classes"]), max_passes, int(description["pool"]))
+            n_classes, pool = int(description["n_classes"]), int(description["pool"])
+            combine = bool(description.get("combine", False))  # not known to the first policies
+            observer = Observer(mean, std, n_classes, max_passes, pool, combine)
             min_level = torch.tensor(description["min_level"])
             actions = Actions(description["action"], tuple(description["keep_ratios"]), min_level, codebook, max_passes)
             policy = cls(description["sizes"], description["activation"], observer, actions, codebook)

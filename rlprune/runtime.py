@@ -22,7 +22,7 @@ class Prediction:
 
     Attributes:
         labels: int64 (B,).
-        probabilities: float32 (B, classes).
+        probabilities: float32 (B, classes); of the last pass, or of the mean of all passes' logits if they combine.
         profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
         keep_ratios: of the last pass, float32 (B, G).
         passes: int64 (B,).
@@ -120,10 +120,11 @@ class DynamicCNN:
             decisions[waiting] += 1
             if n_pass:
                 new = ~accept & (choice != profiles[waiting, n_pass - 1])  # the same again would say the same again
-                waiting, choice = waiting[new], choice[new]
+                waiting, choice, passes = waiting[new], choice[new], passes[new]
             if not len(waiting):
                 break
-            logits[waiting] = self._run_profiles(stem_features, waiting, choice)
+            ran = self._run_profiles(stem_features, waiting, choice)
+            logits[waiting] = observer.believe(logits[waiting], ran, passes)
             profiles[waiting, n_pass] = choice
             spent.params[waiting] += self.cost.params[choice] - self.stem_cost.params
             spent.macs[waiting] += self.cost.macs[choice] - self.stem_cost.macs

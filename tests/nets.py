@@ -14,6 +14,7 @@ from rlprune.elastic import ElasticCNN
 from rlprune.layers import ElasticBatchNorm
 from rlprune.observation import Observer
 from rlprune.policy import Policy
+from rlprune.training import Batch, Step, TrainingSettings, fit
 
 IMAGE_SHAPE = (3, 16, 16)
 N_CLASSES = 5
@@ -197,6 +198,42 @@ def make_data(n: int, seed: int = 0) -> ImageSet:
     return ImageSet(images, labels, tuple("abcde"), (0.5,) * 3, (0.25,) * 3)
 
 
+def colours(n: int) -> ImageSet:
+    """Five colours, lightly soiled: anything that sees can tell them apart."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % N_CLASSES
+    palette = torch.tensor([[220, 30, 30], [30, 220, 30], [30, 30, 220], [220, 220, 30], [30, 220, 220]])
+    images = palette[labels][:, :, None, None] + torch.randint(-30, 30, (n, *IMAGE_SHAPE), generator=generator)
+    return ImageSet(images.clamp(0, 255).to(torch.uint8), labels, tuple("rgbyc"), (0.5,) * 3, (0.25,) * 3)
+
+
+def seen_batches(data: ImageSet, settings: TrainingSettings) -> list[Batch]:
+    """The batches of a whole training, in their order."""
+    batches: list[Batch] = []
+
+    def make_step(_: torch.Generator) -> Step:
+        def step(batch: Batch) -> dict[str, float]:
+            batches.append(batch)
+            return {}
+
+        return step
+
+    fit(nn.Linear(1, 1), data, settings, make_step)
+    return batches
+
+
+@torch.no_grad()
+def make_centred() -> ElasticCNN:
+    """A network whose logits are centred, or it would give all images of noise one class under all profiles."""
+    elastic = make_elastic("residual")
+    logits = elastic(make_data(60).normalised(), elastic.full)
+    linear = elastic.elastic_layers()["linear"]
+    assert isinstance(linear.weight, Tensor) and isinstance(linear.bias, Tensor)
+    linear.weight /= logits.std(0)[:, None]
+    linear.bias.copy_((linear.bias - logits.mean(0)) / logits.std(0))
+    return elastic
+
+
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Largest difference over the largest expected value."""
     return float((actual - expected).abs().max() / expected.abs().max())
@@ -210,9 +247,10 @@ def make_policy(
     max_passes: int = 1,
     seed: int = 0,
     scale: float = 1.0,
+    combine: bool = False,
 ) -> Policy:
     """A policy of random weights, which decides differently from image to image and from pass to pass."""
-    observer = Observer.fit(elastic, data, max_passes=max_passes, pool=1)
+    observer = Observer.fit(elastic, data, max_passes=max_passes, pool=1, combine=combine)
     actions = Actions.of(elastic, action, codebook if action == "profiles" else None, max_passes)
     policy = Policy((observer.size, 16, actions.n_outputs), "Tanh", observer, actions, codebook)
     generator = torch.Generator().manual_seed(seed)

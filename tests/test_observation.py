@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,6 +75,23 @@ def test_the_surest_and_the_least_sure_belief() -> None:
     sure, unsure = observe(make(), torch.tensor([[100.0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0]]))[:, F + 5 : F + 7]
     assert sure.tolist() == pytest.approx([0, 1], abs=1e-6)
     assert unsure.tolist() == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_what_is_believed_is_the_last_pass_or_the_mean_of_all() -> None:
+    last, mean = make(max_passes=3), replace(make(max_passes=3), combine=True)
+    logits = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    believed = torch.zeros(4, 5)
+    for n in range(3):
+        passes = torch.full((4,), n)
+        assert torch.equal(last.believe(believed, logits[n], passes), logits[n])
+        believed = mean.believe(believed, logits[n], passes)
+        torch.testing.assert_close(believed, logits[: n + 1].mean(0))
+
+
+def test_images_with_different_numbers_of_passes_combine_each_its_own() -> None:
+    before, logits = torch.tensor([[0.0, 0.0], [1.0, 4.0], [1.0, 4.0]]), torch.tensor([[7.0, 1.0]]).expand(3, 2)
+    believed = replace(make(2), combine=True).believe(before, logits, torch.tensor([0, 1, 2]))
+    assert believed.tolist() == [[7, 1], [4, 2.5], [3, 3]]
 
 
 def test_at_most_ten_probabilities_are_shown() -> None:

@@ -27,7 +27,7 @@ def observations(policy: Policy, n: int = 200) -> torch.Tensor:
 @kinds
 @pytest.mark.parametrize("max_passes", [1, 2, 3])
 def test_json_and_tensors_hold_all_of_it(action: ActionKind, max_passes: int) -> None:
-    policy = make_policy(NETWORK, DATA, BOOK, action, max_passes)
+    policy = make_policy(NETWORK, DATA, BOOK, action, max_passes, combine=max_passes > 2)
     again = Policy.from_json(json.loads(json.dumps(policy.to_json())), policy.tensors())
     seen = observations(policy)
     assert all(torch.equal(*pair) for pair in zip(policy(seen), again(seen), strict=True))
@@ -35,6 +35,13 @@ def test_json_and_tensors_hold_all_of_it(action: ActionKind, max_passes: int) ->
         policy.observer.features(torch.ones(1, 16, 4, 4)), again.observer.features(torch.ones(1, 16, 4, 4))
     )
     assert again.to_json() == policy.to_json() and not again.training
+
+
+def test_policies_stored_before_passes_could_combine_do_not() -> None:
+    policy = make_policy(NETWORK, DATA, BOOK, max_passes=2, combine=True)
+    description = {key: value for key, value in policy.to_json().items() if key != "combine"}
+    assert Policy.from_json(policy.to_json(), policy.tensors()).observer.combine
+    assert not Policy.from_json(description, policy.tensors()).observer.combine
 
 
 def test_the_decision_is_the_largest_output() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nets import IMAGE_SHAPE, KINDS, make_data, make_elastic, make_levels, make_policy, relative_error
+from nets import IMAGE_SHAPE, KINDS, make_centred, make_data, make_elastic, make_levels, make_policy, relative_error
 from torch import Tensor
 
 from rlprune.actions import ActionKind, sorted_codebook
@@ -19,14 +19,17 @@ from rlprune.errors import BundleError, DataError
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN, Prediction, check_fit
 
-NETWORK = make_elastic("residual")
+NETWORK = make_centred()
 DATA = make_data(60)
 BOOK = sorted_codebook(make_levels(NETWORK, 6, seed=3), Cost(NETWORK))
 passes = pytest.mark.parametrize("max_passes", [1, 2, 3])
+combines = pytest.mark.parametrize("combine", [False, True])
 
 
-def make(max_passes: int = 1, seed: int = 0, network: Any = NETWORK, book: Tensor = BOOK) -> DynamicCNN:
-    policy = make_policy(network, DATA, book, max_passes=max_passes, seed=seed)
+def make(
+    max_passes: int = 1, seed: int = 0, network: Any = NETWORK, book: Tensor = BOOK, combine: bool = False
+) -> DynamicCNN:
+    policy = make_policy(network, DATA, book, max_passes=max_passes, seed=seed, combine=combine)
     return DynamicCNN(network, policy, DATA.mean, DATA.std, DATA.classes)
 
 
@@ -39,6 +42,7 @@ def swept(dynamic: DynamicCNN, data: ImageSet = DATA) -> Sweep:
         action=policy.actions.kind,
         codebook=policy.actions.codebook,
         max_passes=policy.observer.max_passes,
+        combine=policy.observer.combine,
         policy_cost=tuple(int(amount) for amount in dynamic.policy_cost),  # type: ignore[arg-type]
         observer=policy.observer,
     )
@@ -57,9 +61,10 @@ def check_equal(dynamic: DynamicCNN, predicted: Prediction, expected: Sweep) -> 
 
 
 @passes
+@combines
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_the_environment_under_the_same_policy(max_passes: int, seed: int) -> None:
-    dynamic = make(max_passes, seed)
+def test_it_is_the_environment_under_the_same_policy(max_passes: int, combine: bool, seed: int) -> None:
+    dynamic = make(max_passes, seed, combine=combine)
     check_equal(dynamic, dynamic(DATA.images), swept(dynamic))
 
 
@@ -80,9 +85,10 @@ def test_so_it_is_for_every_kind_of_network(kind: str) -> None:
 
 @pytest.mark.parametrize("action", ["levels", "ratios"])
 @passes
-def test_a_codebook_of_all_that_is_chosen_loses_nothing(action: ActionKind, max_passes: int) -> None:
+@combines
+def test_a_codebook_of_all_that_is_chosen_loses_nothing(action: ActionKind, max_passes: int, combine: bool) -> None:
     few = DATA.subset(slice(0, 5))  # which can ask for no more than 15 profiles
-    policy = make_policy(NETWORK, DATA, BOOK, action, max_passes, scale=0.5)
+    policy = make_policy(NETWORK, DATA, BOOK, action, max_passes, scale=0.5, combine=combine)
     expected = swept(DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes), few)
     rows = expected.levels.flatten(0, 1)
     policy.codebook = sorted_codebook(rows[rows[:, 0] >= 0], Cost(NETWORK))
@@ -113,6 +119,19 @@ def test_a_prediction_describes_its_last_pass() -> None:
         ratios = [NETWORK.keep_ratios[int(level)] for level in BOOK[profile]]
         assert predicted.keep_ratios[i].tolist() == ratios
     assert torch.equal(predicted.labels, predicted.probabilities.argmax(1))
+
+
+@torch.no_grad()
+def test_combined_passes_predict_with_the_mean_of_their_logits() -> None:
+    dynamic = make(3, seed=1, combine=True)
+    predicted = dynamic(DATA.images)
+    everything = torch.stack([dynamic.slice(profile)(DATA.normalised()) for profile in range(len(BOOK))])
+    ran = [profiles[profiles >= 0] for profiles in predicted.profiles]
+    means = torch.stack([everything[profiles, i].mean(0) for i, profiles in enumerate(ran)])
+    lasts = torch.stack([everything[profiles[-1], i] for i, profiles in enumerate(ran)])
+    assert torch.equal(predicted.labels, means.argmax(1)) and not torch.equal(predicted.labels, lasts.argmax(1))
+    assert relative_error(predicted.probabilities, means.softmax(1)) < 1e-5
+    assert any((profiles.diff() < 0).any() for profiles in ran)  # narrower after wider, too
 
 
 def test_every_pass_and_every_decision_is_paid_for_and_the_stem_once() -> None:

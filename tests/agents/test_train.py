@@ -86,8 +86,11 @@ def test_it_learns_when_to_look_twice_from_what_the_first_pass_believed(tmp_path
     assert reward(tmp_path) <= optimum + 1e-5
 
 
-def test_what_it_learnt_is_what_is_deployed(tmp_path: Path) -> None:
-    policy, data = train_lamp(tmp_path, lamp_settings(max_passes=2, pool=0)), make_lamp_data(16)
+@pytest.mark.parametrize("combine", [False, True])
+def test_what_it_learnt_is_what_is_deployed(tmp_path: Path, combine: bool) -> None:
+    settings, data = lamp_settings(max_passes=2, combine=combine, pool=0), make_lamp_data(16)
+    policy = train_lamp(tmp_path, settings)
+    assert policy.observer.combine == combine
     predicted = DynamicCNN(make_lamp(), policy, data.mean, data.std, data.classes)(data.images)
     assert torch.equal(predicted.labels, data.labels)
     assert predicted.profiles.tolist() == [[0, -1], [0, 1]] * 8

@@ -161,6 +161,18 @@ def test_beliefs_are_those_of_the_last_pass() -> None:
     assert observation[-9:-4] == pytest.approx(probabilities.sort(descending=True).values[0].numpy(), abs=1e-5)
 
 
+def test_combined_beliefs_are_those_of_the_mean_of_all_passes() -> None:
+    env, passes = make(max_passes=3, combine=True), ([4, 4, 4], [3, 1, 2], [0, 1, 0])  # wide before narrow
+    env.reset(options={"image": 2})
+    for n, levels in enumerate(passes, start=1):
+        observation, *_, info = env.step(np.array([*levels, 0]))
+        with torch.no_grad():
+            mean = torch.cat([NETWORK.slice(each)(DATA.normalised([2])) for each in passes[:n]]).mean(0)
+        expected = mean.softmax(0).sort(descending=True).values.numpy()
+        assert observation[-9:-4] == pytest.approx(expected, abs=1e-5)
+        assert info["prediction"] == int(mean.argmax())
+
+
 def test_kinds_of_action_that_say_the_same_do_the_same() -> None:
     levels, ratios, profiles = make(), make(action="ratios"), make(action="profiles", codebook=BOOK)
     outcomes = []
@@ -270,6 +282,8 @@ def test_an_observer_for_other_passes_is_refused() -> None:
     observer = Observer.fit(NETWORK, DATA, max_passes=2)
     with pytest.raises(RLPruneError, match="the observer is for 2 passes, the environment for 1"):
         make(observer=observer)
+    with pytest.raises(RLPruneError, match="the observer has combine=False, the environment combine=True"):
+        make(observer=observer, max_passes=2, combine=True)
 
 
 def test_images_are_needed() -> None:

@@ -18,6 +18,7 @@ DATA = make_data(30)
 N = 4
 actions = pytest.mark.parametrize("action", ["levels", "ratios", "profiles"])
 passes = pytest.mark.parametrize("max_passes", [1, 2, 3])
+combines = pytest.mark.parametrize("combine", [False, True])
 
 
 def make(n: int = N, **settings: Any) -> KeepRatioVecEnv:
@@ -35,8 +36,10 @@ def check_info(actual: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @actions
 @passes
-def test_a_batch_is_n_single_environments_step_for_step(action: str, max_passes: int) -> None:
-    settings = {"action": action, "max_passes": max_passes, "control_variate": True, "policy_cost": (3, 7)}
+@combines
+def test_a_batch_is_n_single_environments_step_for_step(action: str, max_passes: int, combine: bool) -> None:
+    settings: dict[str, Any] = {"action": action, "max_passes": max_passes, "combine": combine}
+    settings |= {"control_variate": True, "policy_cost": (3, 7)}
     batch, singles = make(**settings), [KeepRatioEnv(NETWORK, DATA, **settings) for _ in range(N)]
     batch.seed(5)
     observations = batch.reset()
@@ -58,8 +61,9 @@ def test_a_batch_is_n_single_environments_step_for_step(action: str, max_passes:
 
 @actions
 @passes
-def test_gymnasium_s_batch_is_stable_baselines_batch(action: str, max_passes: int) -> None:
-    settings: dict[str, Any] = {"action": action, "max_passes": max_passes}
+@combines
+def test_gymnasium_s_batch_is_stable_baselines_batch(action: str, max_passes: int, combine: bool) -> None:
+    settings: dict[str, Any] = {"action": action, "max_passes": max_passes, "combine": combine}
     ours, theirs = make(**settings), KeepRatioVectorEnv(N, NETWORK, DATA, **settings)
     ours.seed(5)
     np.testing.assert_array_equal(ours.reset(), theirs.reset(seed=5)[0])

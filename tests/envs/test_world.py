@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lamp import make_lamp, make_lamp_data
 from nets import make_data, make_elastic, make_levels
 
 from rlprune.actions import sorted_codebook
@@ -98,3 +99,30 @@ def test_to_choose_what_has_just_run_is_to_accept() -> None:
     assert outcome.done.tolist() == [True, True] and outcome.passes.tolist() == [1, 2]
     assert float(outcome.macs[0]) == 0 < float(outcome.macs[1])
     assert (outcome.levels[0] == -1).all() and (outcome.levels[1] >= 0).all()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_combined_passes_answer_with_the_mean_of_their_logits_in_any_order(order: tuple[int, int]) -> None:
+    """The lamp's logits of class 0, which is right, by hand: 2.4 x with half of it, -9.6 x with all; of class 1, 0."""
+    data = make_lamp_data(2)
+    x = data.normalised()[:, 0, 0, 0]
+    logits, mean = torch.stack([2.4 * x, -9.6 * x]), -3.6 * x
+    for combine, believed in ((False, logits[order[1]]), (True, mean)):
+        world = World(make_lamp(), data, action="profiles", max_passes=2, combine=combine, penalty=0.0, pool=0)
+        episodes = world.begin(torch.arange(2))
+        for profile in order:
+            outcome = world.step(episodes, np.full(2, profile))
+        torch.testing.assert_close(episodes.logits[:, 0], believed)
+        assert outcome.rewards.tolist() == outcome.correct.tolist() == (believed > 0).tolist()
+        assert world.observe(episodes)[:, 0] == pytest.approx(believed.abs().sigmoid().numpy(), abs=1e-5)
+
+
+def test_accepting_leaves_what_was_combined() -> None:
+    world = World(NETWORK, DATA, action="profiles", codebook=BOOK, max_passes=3, combine=True)
+    episodes = world.begin(torch.arange(3))
+    for profile in (4, 2):
+        world.step(episodes, np.full(3, profile))
+    logits = episodes.logits.clone()
+    outcome = world.step(episodes, np.array([2, len(BOOK), 4]))  # what has just run, the entry to accept, another
+    assert outcome.passes.tolist() == [2, 2, 3] and outcome.done.all()
+    assert torch.equal(episodes.logits[:2], logits[:2]) and not torch.equal(episodes.logits[2], logits[2])
