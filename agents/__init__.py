@@ -2,5 +2,6 @@
 
 from rlprune.agents.extract import boil_down, extract_policy
 from rlprune.agents.train import PolicySettings, train_policy
+from rlprune.agents.tune import TuneSettings, tune
 
-__all__ = ["PolicySettings", "boil_down", "extract_policy", "train_policy"]
+__all__ = ["PolicySettings", "TuneSettings", "boil_down", "extract_policy", "train_policy", "tune"]

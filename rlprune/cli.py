@@ -8,12 +8,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
 
 from rlprune import bundle, data, models, tables
 from rlprune.actions import MAX_PROFILES
@@ -28,12 +27,15 @@ from rlprune.elastic import ElasticCNN
 from rlprune.envs.benchmark import bench_env
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluate import evaluate, evaluate_dense
+from rlprune.events import scalar_log
 from rlprune.files import write_json
 from rlprune.options import DataOptions, ElasticOptions, build_model, load_fitting
 from rlprune.pretrain import accuracy, pretrain
+from rlprune.recipe import Recipe
 from rlprune.runtime import DynamicCNN
 from rlprune.search import choose_codebook, search
-from rlprune.training import Log, TrainingSettings
+from rlprune.steps import Steps
+from rlprune.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,13 @@ class Pretrain:
         torch.manual_seed(self.settings.seed)
         model = build_model(self.model, self.weights, splits)
         checkpoint = _checkpoint(self.out, self.resume)
-        pretrain(model, splits.network, self.settings, checkpoint=checkpoint, log=_log(self.out, "pretrain"))
+        pretrain(
+            model,
+            splits.network,
+            self.settings,
+            checkpoint=checkpoint,
+            log=scalar_log(self.out.parent / "logs", "pretrain"),
+        )
         models.save_weights(model, self.out)
         checkpoint.unlink()
         print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")
@@ -111,7 +119,13 @@ class Adapt:
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
         network = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
         checkpoint = _checkpoint(self.out, self.resume)
-        adapt(network, splits.network, self.settings, checkpoint=checkpoint, log=_log(self.out, "adapt"))
+        adapt(
+            network,
+            splits.network,
+            self.settings,
+            checkpoint=checkpoint,
+            log=scalar_log(self.out.parent / "logs", "adapt"),
+        )
         network.cpu()
         about = {"model": self.model, "source": dataclasses.asdict(self.source)}
         bundle.save_network(self.out, network, splits.network, about)
@@ -345,6 +359,31 @@ class Demo:
         run_demo(self.out, self.seed)
 
 
+@dataclass(frozen=True)
+class RunRecipe:
+    """Carry out a recipe: dense network, elastic network, codebook, policy, joint tuning, figures, bundle.
+
+    Steps that its folder already has are not made again, and an interrupted one is gone on with.
+    """
+
+    recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]
+    """A TOML file, such as runs/reference/resnet20/recipe.toml; weights it names are looked for in $RLPRUNE_WEIGHTS."""
+    out: Path | None = None
+    """Folder for everything it makes; runs/NAME if not given, NAME being the folder of the recipe."""
+    until: Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "evaluate"] = "evaluate"
+    """Stop after this step."""
+    seed: int | None = None
+    """Another seed than the recipe's."""
+
+    def run(self) -> None:
+        """Do it."""
+        recipe = Recipe.read(self.recipe)
+        recipe = recipe if self.seed is None else dataclasses.replace(recipe, seed=self.seed)
+        out = Path("runs") / self.recipe.resolve().parent.name if self.out is None else self.out
+        Steps(recipe, out, self.recipe.parent).run(self.until)
+        print(f"done; everything is in {out}, watch it with: tensorboard --logdir {out}")
+
+
 Verb = (
     Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
@@ -354,6 +393,7 @@ Verb = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[RunRecipe, tyro.conf.subcommand("run")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )
 
@@ -385,17 +425,6 @@ def _checkpoint(out: Path, resume: bool) -> Path:
     if out.exists() and not checkpoint.exists():
         raise RLPruneError(f"{out} is there and finished; name another --out, or remove it to train anew")
     return checkpoint
-
-
-def _log(out: Path, verb: str) -> Log:
-    writer = SummaryWriter(str(out.parent / "logs" / verb))
-
-    def log(n_images: int, figures: dict[str, float]) -> None:
-        for key, value in figures.items():
-            writer.add_scalar(f"{verb}/{key}", value, n_images)
-        writer.flush()
-
-    return log
 
 
 def _json_object(text: str, option: str) -> dict[str, Any]:

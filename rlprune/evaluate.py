@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -24,6 +24,52 @@ from rlprune.search import profile_accuracies, search
 _N_DRAWS, _N_RANDOM = 2048, 6
 
 
+Points = list[tuple[float, float]]
+"""Share of the dense multiply-adds and accuracy of static networks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """Static networks of one or several elastic ones, measured once: what every policy has to beat.
+
+    Attributes:
+        networks: the elastic networks.
+        uniform: of each, its uniform profiles on the test images.
+        static: of each, the best profiles of a search that tries the codebook's too, on the test images.
+        n_candidates: profiles that each search tried.
+        seed: of the searches, and of random profiles.
+    """
+
+    networks: tuple[ElasticCNN, ...]
+    uniform: tuple[Points, ...]
+    static: tuple[Points, ...]
+    n_candidates: int
+    seed: int
+
+    @classmethod
+    def measure(
+        cls,
+        networks: Sequence[ElasticCNN],
+        codebook: Tensor,
+        test: ImageSet,
+        choosing: ImageSet,
+        n_candidates: int = 64,
+        seed: int = 0,
+    ) -> Rivals:
+        """Search static profiles on `choosing`, and measure them on `test`.
+
+        A network that was trained for a codebook alone is good at nothing else, so its controls are weak; give the one
+        that it was before too, and the better of both counts.
+        """
+        uniform, static = [], []
+        for elastic in networks:
+            cost, found = Cost(elastic), search(elastic, choosing, n_candidates, seed, codebook)
+            levels = [elastic.uniform(level) for level in range(elastic.narrowest, elastic.n_levels)]
+            uniform.append(_points(elastic, test, torch.stack(levels), cost))
+            static.append(_points(elastic, test, found.profiles[found.frontier()], cost))
+        return cls(tuple(networks), tuple(uniform), tuple(static), n_candidates, seed)
+
+
 def evaluate(
     dynamic: DynamicCNN,
     test: ImageSet,
@@ -32,6 +78,7 @@ def evaluate(
     dense: Callable[[Tensor], Tensor] | None = None,
     n_candidates: int = 64,
     seed: int = 0,
+    rivals: Rivals | None = None,
 ) -> dict[str, Any]:
     """Measure a dynamic network, and controls at equal mean multiply-adds (the policy's own and every pass included).
 
@@ -39,7 +86,7 @@ def evaluate(
     |---|---|
     | `uniform` | one keep ratio for all groups and images; two neighbouring ratios are mixed to meet the cost |
     | `random` | random static profiles: the mean of those just below and just above the cost, mixed to meet it |
-    | `best_static` | the best profile, or mixture of two, that a search of `n_candidates` finds on `choosing` |
+    | `best_static` | the best profile, or mixture of two, of the codebook and a search with `choosing` |
     | `shuffled` | the policy's own decisions given to other images: the mean over all permutations |
 
     Args:
@@ -49,6 +96,7 @@ def evaluate(
         dense: the network it was made from, on the CPU and in eval mode; its own full width if None.
         n_candidates: static profiles that the search may try.
         seed: of the search and of the random profiles.
+        rivals: static networks measured before, which saves to search again; then the two above are theirs.
 
     Returns:
         `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
@@ -64,23 +112,20 @@ def evaluate(
     predicted = predict_all(dynamic, test)
     n_correct = int((predicted.labels == test.labels).sum())
     share = float(predicted.macs.double().mean() / cost.dense.macs)
-    found = search(elastic, choosing, n_candidates, seed)
-    levels = range(elastic.narrowest, elastic.n_levels)
-    frontiers = {
-        "uniform": _points(elastic, test, torch.stack([elastic.uniform(n) for n in levels]), cost),
-        "static": _points(elastic, test, found.profiles[found.frontier()], cost),
-        "codebook": _points(elastic, test, dynamic.codebook, cost),
-    }
+    if rivals is None:
+        rivals = Rivals.measure([elastic], dynamic.codebook, test, choosing, n_candidates, seed)
+    random = [_random_points(each, test, share, rivals.seed) for each in rivals.networks]
+    codebook = _points(elastic, test, dynamic.codebook, cost)
     if dense is None:
         dense_accuracy = float(profile_accuracies(elastic, test, elastic.full[None])[0])
     else:
         dense_accuracy = accuracy(dense, test)
     runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
     controls = {
-        "uniform": _at(share, frontiers["uniform"]),
-        "random": _at(share, _random_points(elastic, test, cost, share, seed)),
-        "best_static": _at(share, frontiers["static"]),
-        "shuffled": (share, shuffled_accuracy(predicted, frontiers["codebook"])),
+        "uniform": _best_at(share, rivals.uniform),
+        "random": _best_at(share, random),
+        "best_static": _best_at(share, rivals.static),
+        "shuffled": (share, shuffled_accuracy(dynamic, predicted, test)),
     }
     return {
         "accuracy": n_correct / len(test),
@@ -96,11 +141,11 @@ def evaluate(
         "controls_macs_cut": {name: 1 - macs for name, (macs, _) in controls.items()},
         "policy_macs_share": float(dynamic.policy_cost.macs / cost.dense.macs),
         "runs_per_image": (runs / len(test)).tolist(),
-        "frontier": frontiers,
+        "frontier": {"uniform": _hull(rivals.uniform), "static": _hull(rivals.static), "codebook": codebook},
         "dense_macs": int(cost.dense.macs),
         "dense_params": int(cost.dense.params),
-        "n_candidates": n_candidates,
-        "seed": seed,
+        "n_candidates": rivals.n_candidates,
+        "seed": rivals.seed,
         **conditions(),
     }
 
@@ -121,11 +166,22 @@ def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> P
     return Prediction(*(torch.cat(column) for column in zip(*(part.__dict__.values() for part in parts), strict=True)))
 
 
-def shuffled_accuracy(predicted: Prediction, codebook_points: list[tuple[float, float]]) -> float:
-    """Expected accuracy when decisions go to random images: each profile's accuracy, as often as it decides."""
-    last = predicted.profiles.gather(1, predicted.passes[:, None] - 1)[:, 0]
-    accuracies = torch.tensor([point[1] for point in codebook_points], dtype=torch.float64)
-    return float(accuracies[last].mean())
+@torch.inference_mode()
+def shuffled_accuracy(dynamic: DynamicCNN, predicted: Prediction, test: ImageSet, batch_size: int = 256) -> float:
+    """Expected accuracy when decisions go to random images: each decision's on all images, as often as it was made.
+
+    The last pass is what decides, or all passes together if they combine.
+    """
+    last = predicted.profiles.gather(1, predicted.passes[:, None] - 1)
+    deciding = predicted.profiles if dynamic.policy.observer.combine else last
+    decisions, counts = deciding.unique(dim=0, return_counts=True)
+    slices = [dynamic.slice(profile) for profile in range(len(dynamic.codebook))]
+    n_right = torch.zeros_like(counts)
+    for images, labels in test.batches(batch_size):
+        logits = torch.stack([each(images.to(dynamic.device)).cpu() for each in slices])
+        answers = torch.stack([logits[profiles[profiles >= 0]].mean(0).argmax(1) for profiles in decisions])
+        n_right += (answers == labels).sum(1)
+    return int(n_right @ counts) / (len(test) * len(last))
 
 
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
@@ -155,25 +211,39 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _points(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -> list[tuple[float, float]]:
-    """Share of the dense multiply-adds and accuracy of static profiles."""
+def _points(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -> Points:
     shares = (cost.of(profiles).macs / cost.dense.macs).tolist()
     return list(zip(shares, profile_accuracies(elastic, data, profiles, "controls").tolist(), strict=True))
 
 
-def _at(share: float, points: list[tuple[float, float]]) -> tuple[float, float]:
+def _at(share: float, points: Points) -> tuple[float, float]:
     """Cost and accuracy at a cost, two neighbours mixed; outside of what the points span, those of the nearest one."""
     shares, accuracies = zip(*sorted(points), strict=True)
     return float(np.clip(share, shares[0], shares[-1])), float(np.interp(share, shares, accuracies))
 
 
-def _random_points(
-    elastic: ElasticCNN, data: ImageSet, cost: Cost, share: float, seed: int
-) -> list[tuple[float, float]]:
+def _best_at(share: float, of_networks: Sequence[Points]) -> tuple[float, float]:
+    """The same for several networks: the more accurate one's."""
+    return max((_at(share, points) for points in of_networks), key=lambda point: point[1])
+
+
+def _hull(of_networks: Sequence[Points]) -> Points:
+    """One network's points; of several, those that nothing cheaper beats, cheapest first."""
+    if len(of_networks) == 1:
+        return of_networks[0]
+    best: Points = []
+    for point in sorted(point for points in of_networks for point in points):
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    return best
+
+
+def _random_points(elastic: ElasticCNN, data: ImageSet, share: float, seed: int) -> Points:
     """Mean cost and accuracy of random profiles next to a cost, below and above it."""
+    cost = Cost(elastic)
     profiles = torch.stack(random_profiles(elastic, _N_DRAWS, torch.Generator().manual_seed(seed))).unique(dim=0)
     distances = (cost.of(profiles).macs / cost.dense.macs - share).double()
-    points = []
+    points: Points = []
     for side in (distances <= 0, distances > 0):
         nearest = profiles[side][distances[side].abs().argsort()[:_N_RANDOM]]
         if len(nearest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -233,6 +234,20 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             f"{path} does not fit this {type(model).__name__} ({found}); build the network it was saved from"
         )
     model.load_state_dict(weights, strict=False)
+
+
+def find_weights(name: str, beside: Path) -> Path:
+    """A weights file that a recipe names: in ``$RLPRUNE_WEIGHTS``, else beside the recipe.
+
+    Raises:
+        ModelError: it is in neither place.
+    """
+    folders = [Path(root) for root in (os.environ.get("RLPRUNE_WEIGHTS"),) if root] + [beside]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    places = " or ".join(map(str, folders))
+    raise ModelError(f"there is no weights file {name} in {places}; let RLPRUNE_WEIGHTS name the folder that has it")
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:

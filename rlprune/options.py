@@ -11,7 +11,7 @@ from torch import nn
 
 from rlprune import data, models
 from rlprune.bundle import DataFormat
-from rlprune.data import Splits
+from rlprune.data import SHARES, Splits
 from rlprune.elastic import KEEP_RATIOS, ElasticCNN
 from rlprune.errors import RLPruneError
 
@@ -31,6 +31,8 @@ class DataOptions:
     """Column of the labels, likewise."""
     split_seed: int = 0
     """Fixes which images train the network, which train the policy, and which validate."""
+    shares: tuple[float, float, float] | None = None
+    """How what is not test is divided among these three; as the network was trained, else 0.7 0.2 0.1, if not given."""
 
     def load(self) -> Splits:
         """The images, split."""
@@ -40,6 +42,7 @@ class DataOptions:
             image_size=self.image_size,
             image_column=self.image_column,
             label_column=self.label_column,
+            shares=SHARES if self.shares is None else self.shares,
         )
 
 
@@ -94,6 +97,14 @@ def load_fitting(network: ElasticCNN, expected: DataFormat, made_from: dict[str,
             f"the network was trained on the split of seed {before['split_seed']}; with --split-seed "
             f"{options.split_seed} some of its training images would be measured on"
         )
+    if before.get("data") == options.data:
+        shares = before.get("shares") and tuple(before["shares"])
+        if options.shares not in (None, shares or SHARES):
+            raise RLPruneError(
+                f"the network was trained on splits of {shares or SHARES}; with --shares {options.shares} some of its "
+                "training images would be measured on"
+            )
+        options = dataclasses.replace(options, shares=shares)
     splits = options.load()
     shape, n_classes = tuple(splits.network.images.shape[1:]), len(splits.network.classes)
     if shape != network.image_shape or n_classes != len(expected.classes):

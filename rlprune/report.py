@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def frontier_plot(path: Path, results: Mapping[str, Any], strips: Mapping[str, N
     chart.plot(cost, results["controls"]["shuffled"], "x", color="tab:red", ms=9, label="decisions shuffled")
     random_cost = 1 - results["controls_macs_cut"]["random"]
     chart.plot(random_cost, results["controls"]["random"], "v", color="tab:orange", ms=8, label="random profiles")
-    errors = [[results["accuracy"] - interval[0]], [interval[1] - results["accuracy"]]]
+    errors = np.maximum(0, [[results["accuracy"] - interval[0]], [interval[1] - results["accuracy"]]])  # not -1e-16
     chart.errorbar(
         cost, results["accuracy"], errors, fmt="*", color="black", ms=16, capsize=3, label="learnt, per image"
     )
@@ -89,6 +89,47 @@ def frontier_plot(path: Path, results: Mapping[str, Any], strips: Mapping[str, N
         axis.imshow(strip)
         axis.set_title(title, fontsize=10)
         axis.axis("off")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def budgets_plot(path: Path, budgets: Sequence[Mapping[str, Any]]) -> None:
+    """Accuracy against multiply-adds of one network's policies at several budgets, beside their controls; a PNG.
+
+    Args:
+        path: the file to write.
+        budgets: as `rlprune.evaluate.evaluate` gives them, one per policy, all of one network.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require("matplotlib", "plots")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    budgets = sorted(budgets, key=lambda results: -float(results["macs_cut"]))
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    chart = figure.subplots()
+    frontier = budgets[0]["frontier"]
+    for name, label, style in (
+        ("uniform", "one keep ratio everywhere", "s-"),
+        ("static", "best static (codebook and search)", "^-"),
+        ("codebook", "codebook profiles", "D"),
+    ):
+        chart.plot(*zip(*frontier[name], strict=True), style, label=label, alpha=0.7)
+    costs = [1 - results["macs_cut"] for results in budgets]
+    chart.plot(costs, [results["controls"]["shuffled"] for results in budgets], "x--", label="decisions shuffled")
+    accuracies = np.array([results["accuracy"] for results in budgets])
+    low, high = np.array([results["accuracy_interval"] for results in budgets]).T
+    errors = np.maximum(0, [accuracies - low, high - accuracies])  # where all are right, rounding gives -1e-16
+    chart.errorbar(costs, accuracies, errors, fmt="*-", color="black", ms=13, capsize=3, label="learnt, per image")
+    chart.axhline(budgets[0]["dense_accuracy"], color="black", linestyle=":", label="dense")
+    chart.set(xlabel="mean multiply-adds, share of dense (policy and all passes included)", ylabel="test accuracy")
+    lowest = min(min(results["controls"].values()) for results in budgets)
+    chart.set_ylim(max(0.0, lowest - 0.02), min(1.0, float(max(high)) + 0.01))
+    chart.grid(alpha=0.3)
+    chart.legend(loc="lower right", fontsize=9)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
@@ -130,6 +171,41 @@ def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
         f"{bench['hardware']}, {bench['threads']} threads, {bench['dtype']}, torch {bench['torch']}, {bench['date']}."
     )
     return "\n".join([*lines, "", conditions])
+
+
+def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
+    """Results of recipes beside published ones and their own controls, in Markdown.
+
+    Args:
+        measured: what `rlprune.steps` wrote as `results.json`, by the name of the network.
+        published: rows of {method, network, dense, pruned, macs_cut, per_image}; accuracies and cuts in percent.
+    """
+    lines = [
+        "| network | method | per image | dense % | pruned % | multiply-adds cut % | parameters cut % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for network, results in measured.items():
+        rows: list[tuple[str, ...]] = []
+        for figures in sorted(results["budgets"], key=lambda each: float(each["macs_cut"])):
+            dense, cut, controls = _percent(figures["dense_accuracy"]), figures["macs_cut"], figures["controls"]
+            own = (_percent(figures["accuracy"]), _percent(cut, 1), _percent(figures["params_cut"], 1))
+            rows.append(("**rlprune**", "yes", dense, f"**{own[0]}**", *own[1:]))
+            for name in ("shuffled", "best_static", "uniform"):
+                control = (_percent(controls[name]), _percent(figures["controls_macs_cut"][name], 1))
+                rows.append((f"its control: {name.replace('_', ' ')}", "no", dense, *control, ""))
+        for row in (row for row in published if row["network"] == network):
+            dense, per_image = (
+                "" if row["dense"] is None else f"{row['dense']:.2f}",
+                "yes" if row["per_image"] else "no",
+            )
+            theirs = (f"{row['pruned']:.2f}", f"{row['macs_cut']:g}")
+            rows.append((f"{row['method']}, as published", per_image, dense, *theirs, ""))
+        lines += [f"| {network} | {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f}"
 
 
 def between_markers(text: str, name: str, content: str) -> str:

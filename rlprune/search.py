@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +63,9 @@ def profile_accuracies(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, la
     return torch.tensor(shares, dtype=torch.float64)
 
 
-def search(elastic: ElasticCNN, data: ImageSet, n_candidates: int = 64, seed: int = 0) -> Search:
+def search(
+    elastic: ElasticCNN, data: ImageSet, n_candidates: int = 64, seed: int = 0, also: Tensor | None = None
+) -> Search:
     """Search static profiles by evolution: uniform and random ones first, then variations of the best at every cost.
 
     Args:
@@ -70,6 +73,7 @@ def search(elastic: ElasticCNN, data: ImageSet, n_candidates: int = 64, seed: in
         data: images to judge by; never the test set.
         n_candidates: profiles to try.
         seed: of the random ones.
+        also: int64 (M, G), profiles to try beside them, such as a codebook.
     """
     if n_candidates < elastic.n_levels:
         raise RLPruneError(
@@ -78,6 +82,8 @@ def search(elastic: ElasticCNN, data: ImageSet, n_candidates: int = 64, seed: in
     cost, generator = Cost(elastic), torch.Generator().manual_seed(seed)
     uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
     first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
+    if also is not None:
+        first, n_candidates = torch.cat([also, first]), n_candidates + len(also)
     tried = _judge(elastic, data, first.unique(dim=0), cost)
     n_vain = 0
     while len(tried.profiles) < n_candidates and n_vain < _PATIENCE:
@@ -111,6 +117,34 @@ def choose_codebook(elastic: ElasticCNN, found: Search, n_profiles: int = 6) -> 
     nearest = (macs.log()[None] - wanted.double().log()[:, None]).abs().argmin(1)
     chosen = found.profiles[frontier[nearest[:-1]]]
     return sorted_codebook(torch.cat([chosen, elastic.full[None]]), cost)
+
+
+def best_within(elastic: ElasticCNN, found: Search, budgets: Sequence[float]) -> Tensor:
+    """The most accurate profile of a search for each budget.
+
+    Args:
+        elastic: the network searched.
+        found: its profiles.
+        budgets: shares of the dense multiply-adds that a profile may cost; 1 is the whole network, whatever the search
+            found, as further training favours it most.
+
+    Returns:
+        int64 (K, G), cheapest first, K <= len(budgets): one profile may be the best for two budgets.
+
+    Raises:
+        RLPruneError: no profile is as cheap as a budget.
+    """
+    cost, chosen = Cost(elastic), []
+    for budget in budgets:
+        if budget >= 1:
+            chosen.append(elastic.full)
+            continue
+        within = found.macs.double() <= budget * cost.dense.macs.double()  # float32 would round off single ones
+        if not within.any():
+            cheapest = float(found.macs.min() / cost.dense.macs)
+            raise RLPruneError(f"budget {budget:g} is below the cheapest profile found, which costs {cheapest:.3f}")
+        chosen.append(found.profiles[found.accuracy.where(within, -1.0).argmax()])
+    return sorted_codebook(torch.stack(chosen), cost)
 
 
 def _judge(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -> Search:

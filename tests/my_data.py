@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import colours as make_colours
 from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
@@ -91,6 +92,11 @@ def too_many_labels() -> Codes:
     codes = Codes(100)
     codes.classes = ("even",)  # type: ignore[assignment]
     return codes
+
+
+def five_colours() -> TensorDataset:
+    images = make_colours(100)
+    return tensors(images.images, images.labels.tolist())
 
 
 def not_pairs() -> list[int]:

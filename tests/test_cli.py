@@ -34,7 +34,7 @@ def three_classes():
 def grey():
     return small(2, 1)
 """
-VERBS = ("inspect", "pretrain", "adapt", "train", "evaluate", "export", "predict", "bench", "demo")
+VERBS = ("inspect", "pretrain", "adapt", "train", "evaluate", "export", "predict", "bench", "run", "demo")
 MODEL = ("--model", "tinynet.nets:small")
 DATA = ("--data", "pets")
 ONE_EPOCH = ("--epochs", "1", "--batch-size", "8", "--padding", "1", "--bf16", "False", "--no-channels-last")
@@ -95,6 +95,7 @@ def test_the_bundle_knows_where_it_comes_from(project: Path) -> None:
     assert dynamic.classes == ("cat", "dog") and 1 <= len(dynamic.codebook) <= 3
     assert json.loads((project / "run" / "codebook.json").read_text()) == dynamic.codebook.tolist()
     source = {"data": "pets", "image_size": None, "image_column": None, "label_column": None, "split_seed": 0}
+    source |= {"shares": None}
     assert dynamic.about["network"] == {"model": "tinynet.nets:small", "source": source}
     assert dynamic.about["penalty"] == dynamic.about["policy"]["settings"]["penalty"] == 0.3
 
@@ -147,18 +148,18 @@ def test_bench_times_the_environment(project: Path) -> None:
 
 def test_an_interrupted_verb_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [*PRETRAIN[:-1], "again.safetensors", "--epochs", "2"]
-    log = cli._log
+    scalar_log = cli.scalar_log
 
-    def interrupting(out: Path, verb: str) -> Any:
+    def interrupting(folder: Path, tag: str) -> Any:
         def stop(n_images: int, figures: dict[str, float]) -> None:
-            log(out, verb)(n_images, figures)
+            scalar_log(folder, tag)(n_images, figures)
             if n_images > 22:
                 raise KeyboardInterrupt
 
         return stop
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr(cli, "_log", interrupting)
+        patch.setattr(cli, "scalar_log", interrupting)
         main(twice)
     assert (project / "again.safetensors.checkpoint.pt").exists()
     with pytest.raises(SystemExit, match="2"):
@@ -214,7 +215,7 @@ def test_help_names_every_option(verb: str, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     text = capsys.readouterr().out
-    named = [name for name in options(getattr(cli, verb.capitalize()))]
+    named = [name for name in options(cli.RunRecipe if verb == "run" else getattr(cli, verb.capitalize()))]
     assert len(named) >= 2
     assert [name for name in named if not re.search(rf"(?<![\w-]){name}\b", text)] == []
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nets import make_data, make_elastic, make_levels, make_policy
+from nets import make_centred, make_data, make_levels, make_policy
 from torch import Tensor, nn
 
 from rlprune.actions import sorted_codebook
@@ -20,20 +20,7 @@ from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN
 from rlprune.search import search
 
-
-@torch.no_grad()
-def make_network() -> ElasticCNN:
-    """One whose logits are centred, or it would give all of these images one class under all profiles."""
-    elastic = make_elastic("residual")
-    logits = elastic(make_data(60).normalised(), elastic.full)
-    linear = elastic.elastic_layers()["linear"]
-    assert isinstance(linear.weight, Tensor) and isinstance(linear.bias, Tensor)
-    linear.weight /= logits.std(0)[:, None]
-    linear.bias.copy_((linear.bias - logits.mean(0)) / logits.std(0))
-    return elastic
-
-
-NETWORK = make_network()
+NETWORK = make_centred()
 
 
 @torch.no_grad()
@@ -50,9 +37,9 @@ BOOK = sorted_codebook(make_levels(NETWORK, 5, seed=3), COST)
 QUICK = {"n_candidates": 8}
 
 
-def make(max_passes: int = 1, always: int | None = None) -> DynamicCNN:
+def make(max_passes: int = 1, always: int | None = None, combine: bool = False) -> DynamicCNN:
     """A dynamic network; its policy picks one profile for all images if told to."""
-    policy = make_policy(NETWORK, TEST, BOOK, max_passes=max_passes, seed=1)
+    policy = make_policy(NETWORK, TEST, BOOK, max_passes=max_passes, seed=1, combine=combine)
     if always is not None:
         last = policy.network[-1]
         assert isinstance(last, nn.Linear)
@@ -153,7 +140,7 @@ def test_the_random_control_mixes_what_is_just_below_and_just_above_in_cost() ->
 
 def test_the_best_static_control_is_chosen_by_other_images_than_it_is_measured_on() -> None:
     dynamic = make()
-    found = search(NETWORK, CHOOSING, 20)
+    found = search(NETWORK, CHOOSING, 20, also=dynamic.codebook)
     best = found.profiles[found.frontier()]
     costs, shares = COST.of(best).macs / COST.dense.macs, right(best).double().mean(1)
     expected = np.interp(share(dynamic(TEST.images).macs), costs, shares)
@@ -167,13 +154,27 @@ def test_on_the_images_it_was_chosen_by_the_best_static_mixture_beats_the_unifor
 
 
 def test_shuffled_is_the_mean_over_all_permutations() -> None:
-    few = TEST.subset(slice(0, 6))
-    predicted, is_right = make()(few.images), right(BOOK)[:, :6]
+    few, dynamic = TEST.subset(slice(0, 6)), make()
+    predicted, is_right = dynamic(few.images), right(BOOK)[:, :6]
     decisions = predicted.profiles[:, 0]
     every = [is_right[decisions[list(order)], torch.arange(6)] for order in itertools.permutations(range(6))]
-    points = [(0.0, float(row.double().mean())) for row in is_right]
     assert len(decisions.unique()) > 1
-    assert shuffled_accuracy(predicted, points) == pytest.approx(float(torch.stack(every).double().mean()))
+    assert shuffled_accuracy(dynamic, predicted, few) == pytest.approx(float(torch.stack(every).double().mean()))
+
+
+@torch.no_grad()
+def test_shuffled_decisions_combine_their_passes_where_the_policy_does() -> None:
+    few, dynamic = TEST.subset(slice(0, 20)), make(3, combine=True)
+    predicted = dynamic(few.images)
+    logits = torch.stack([dynamic.slice(profile)(few.normalised()) for profile in range(len(BOOK))])
+    answers = torch.stack(
+        [logits[row[: int(n)]].mean(0) for row, n in zip(predicted.profiles, predicted.passes, strict=True)]
+    )
+    is_right = answers.argmax(2) == few.labels  # decisions (rows) given to images (columns)
+    assert torch.equal(is_right.diagonal(), predicted.labels == few.labels)
+    expected = float(is_right.double().mean())
+    assert shuffled_accuracy(dynamic, predicted, few, batch_size=7) == pytest.approx(expected)
+    assert shuffled_accuracy(make(3), predicted, few) != pytest.approx(expected)
 
 
 def test_shuffled_weighs_each_profile_by_how_often_it_decides() -> None:

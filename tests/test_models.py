@@ -12,7 +12,7 @@ from rlprune.data import STATISTICS, ImageSet
 from rlprune.decode import decode
 from rlprune.errors import ModelError
 from rlprune.files import atomic_write
-from rlprune.models import NAMES, build, load_weights, save_weights
+from rlprune.models import NAMES, build, find_weights, load_weights, save_weights
 from rlprune.sources import find
 
 not_a_model = dict  # a callable that returns no network
@@ -217,6 +217,39 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and list(tmp_path.glob("*file*")) == [path]
+
+
+def test_weights_are_found_in_their_folder_or_beside_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, beside = tmp_path / "weights", tmp_path / "recipes"
+    for folder, names in ((first, "a"), (beside, "ab")):
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.pt").touch()
+    monkeypatch.setenv("RLPRUNE_WEIGHTS", str(first))
+    assert find_weights("a.pt", beside) == first / "a.pt"
+    assert find_weights("b.pt", beside) == beside / "b.pt"
+    with pytest.raises(ModelError, match=rf"no weights file c\.pt in {first} or {beside}; let RLPRUNE_WEIGHTS name"):
+        find_weights("c.pt", beside)
+    for none in ("", None):
+        if none is None:
+            monkeypatch.delenv("RLPRUNE_WEIGHTS")
+        else:
+            monkeypatch.setenv("RLPRUNE_WEIGHTS", none)
+        assert find_weights("a.pt", beside) == beside / "a.pt"
+        with pytest.raises(ModelError, match=rf"no weights file c\.pt in {beside}; let"):
+            find_weights("c.pt", beside)
+
+
+def test_a_folder_is_no_weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RLPRUNE_WEIGHTS", raising=False)
+    (tmp_path / "a.pt").mkdir()
+    with pytest.raises(ModelError, match=r"there is no weights file a\.pt"):
+        find_weights("a.pt", tmp_path)
+    (tmp_path / "a.pt" / "b.pt").touch()
+    assert find_weights("a.pt/b.pt", tmp_path) == tmp_path / "a.pt" / "b.pt"
+    assert find_weights(str(tmp_path / "a.pt" / "b.pt"), tmp_path / "other") == tmp_path / "a.pt" / "b.pt"
 
 
 @pytest.mark.cifar10

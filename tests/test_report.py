@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from rlprune.errors import MissingExtraError
-from rlprune.report import frontier_plot, spending_strip
+from rlprune.evaluate import wilson_interval
+from rlprune.report import budgets_plot, frontier_plot, spending_strip
 
 GREEN, RED = (46, 125, 50), (198, 40, 40)
 RESULTS: dict[str, Any] = {
@@ -62,7 +63,33 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.png", "strips.png"]
 
 
+def test_budgets_are_one_line_whatever_their_order(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    dear = {"accuracy": 0.905, "accuracy_interval": (0.885, 0.925), "macs_cut": 0.3}
+    budgets = [RESULTS, RESULTS | dear, RESULTS | {"accuracy": 0.7, "accuracy_interval": (0.68, 0.72), "macs_cut": 0.8}]
+    for name, order in (("one", budgets[:1]), ("three", budgets), ("turned", budgets[::-1])):
+        budgets_plot(tmp_path / f"{name}.png", order)
+    one, three, turned = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("one", "three", "turned"))
+    assert one.shape == three.shape and (three == turned).all() and (one != three).any()
+    assert len(np.unique(three.reshape(-1, three.shape[-1]), axis=0)) > 100
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("n_correct", [0, 3])
+def test_intervals_that_rounding_leaves_a_hair_beside_the_accuracy_are_drawn(tmp_path: Path, n_correct: int) -> None:
+    pytest.importorskip("matplotlib")
+    low, high = wilson_interval(n_correct, 3)
+    assert not low <= n_correct / 3 <= high  # by 1e-16
+    extreme = RESULTS | {"accuracy": n_correct / 3, "accuracy_interval": (low, high)}
+    budgets_plot(tmp_path / "budgets.png", [extreme, RESULTS])
+    frontier_plot(tmp_path / "frontier.png", extreme, {})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"'matplotlib', which is not installed; .*rlprune\[plots\]"):
         frontier_plot(tmp_path / "plot.png", RESULTS, {})
+    with pytest.raises(MissingExtraError, match=r"'matplotlib', which is not installed; .*rlprune\[plots\]"):
+        budgets_plot(tmp_path / "plot.png", [RESULTS])
+    assert not list(tmp_path.iterdir())

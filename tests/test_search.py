@@ -12,7 +12,7 @@ from nets import make_data, make_elastic
 from rlprune.cost import Cost
 from rlprune.errors import RLPruneError
 from rlprune.pretrain import accuracy
-from rlprune.search import Search, choose_codebook, profile_accuracies, search
+from rlprune.search import Search, best_within, choose_codebook, profile_accuracies, search
 
 NETWORK = make_elastic("residual")
 DATA = make_data(40)
@@ -95,3 +95,51 @@ def test_a_codebook_is_sorted_and_ends_with_the_whole_network(n_profiles: int) -
 def test_a_codebook_of_another_size_is_refused(n_profiles: int) -> None:
     with pytest.raises(RLPruneError, match=rf"n_profiles is {n_profiles}; from 1 to 16 is allowed"):
         choose_codebook(NETWORK, search(NETWORK, DATA, 5), n_profiles)
+
+
+def some_profiles(shares: list[int]) -> Search:
+    """Different profiles of the network, with their true cost and accuracies (in tenths) that are made up."""
+    every = torch.tensor(list(itertools.product(range(5), repeat=3)))
+    profiles = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[: len(shares)]]
+    return Search(profiles, torch.tensor(shares, dtype=torch.float64) / 10, COST.of(profiles).macs)
+
+
+@given(st.lists(st.integers(0, 10), min_size=2, max_size=12), st.lists(st.floats(0, 0.99), min_size=1, max_size=4))
+def test_for_every_budget_nothing_found_is_better_and_within(shares: list[int], parts: list[float]) -> None:
+    found = some_profiles(shares)
+    cheapest = float(found.macs.min() / COST.dense.macs) + 1e-6
+    assert cheapest < 1
+    budgets = [cheapest + part * (1 - cheapest) for part in parts]
+    codebook = best_within(NETWORK, found, budgets)
+    macs = COST.of(codebook).macs
+    assert 1 <= len(codebook) <= len(budgets) and (macs.diff() >= 0).all()
+    assert len(codebook.unique(dim=0)) == len(codebook)
+    rows = [(found.profiles == profile).all(1).nonzero().item() for profile in codebook]
+    for budget in budgets:
+        limit = budget * int(COST.dense.macs)
+        best = max(float(a) for a, m in zip(found.accuracy, found.macs, strict=True) if int(m) <= limit)
+        assert any(int(found.macs[row]) <= limit and float(found.accuracy[row]) == best for row in rows)
+
+
+def test_profiles_within_budgets_by_hand() -> None:
+    profiles = torch.stack([NETWORK.uniform(level) for level in range(5)])
+    macs = COST.of(profiles).macs
+    found = Search(profiles, torch.tensor([0.2, 0.7, 0.5, 0.6, 0.9], dtype=torch.float64), macs)
+    just = [(float(m) + 0.5) / int(COST.dense.macs) for m in macs]
+    assert best_within(NETWORK, found, [just[0], just[3], 1.0]).tolist() == profiles[[0, 1, 4]].tolist()
+    assert best_within(NETWORK, found, [just[1], just[2]]).tolist() == profiles[[1]].tolist()
+
+
+@pytest.mark.parametrize("budget", [1, 1.5])
+def test_a_budget_of_everything_is_the_whole_network_even_if_others_are_as_good(budget: float) -> None:
+    found = some_profiles([9, 9, 9])
+    assert best_within(NETWORK, found, [budget]).tolist() == [[4, 4, 4]]
+    assert best_within(NETWORK, found, [0.9, budget])[-1].tolist() == [4, 4, 4]
+
+
+def test_a_budget_below_the_cheapest_profile_is_refused() -> None:
+    found = some_profiles([5, 6, 7])
+    cheapest = float(found.macs.min() / COST.dense.macs)
+    message = rf"budget 0\.001 is below the cheapest profile found, which costs {cheapest:.3f}"
+    with pytest.raises(RLPruneError, match=message):
+        best_within(NETWORK, found, [0.001, 1.0])

@@ -1,13 +1,24 @@
-"""Write the reference figures into the README, between the markers. `make reference` calls it after the demo."""
+"""Write the reference figures into the README, between the markers, from what is committed in this folder."""
 
 import json
 from pathlib import Path
+from typing import Any
 
-from rlprune.report import between_markers, markdown_table
+from rlprune.report import between_markers, markdown_table, reference_table
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
+TITLES = {"resnet20": "ResNet-20", "m_cifarnet": "M-CifarNet", "resnet56": "ResNet-56"}
+
+
+def read(path: str) -> Any:
+    """A JSON file of this folder."""
+    return json.loads((HERE / path).read_text())
+
 
 if __name__ == "__main__":
-    figures = (json.loads((HERE / "digits" / name).read_text()) for name in ("results.json", "bench.json"))
-    README.write_text(between_markers(README.read_text(), "digits", markdown_table(*figures)))
+    text = README.read_text()
+    text = between_markers(text, "digits", markdown_table(read("digits/results.json"), read("digits/bench.json")))
+    there = {name: title for name, title in TITLES.items() if (HERE / name / "results.json").exists()}
+    measured = {title: read(f"{name}/results.json") for name, title in there.items()}
+    README.write_text(between_markers(text, "cifar10", reference_table(measured, read("published.json"))))

@@ -1,0 +1,146 @@
+"""Joint tuning: the network is trained under the very profiles that a policy chooses, image by image, pass by pass."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rlprune.cost import Cost
+from rlprune.data import ImageSet
+from rlprune.distill import Teacher, distillation_loss, soft_labels
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.policy import Policy
+from rlprune.runtime import check_fit
+from rlprune.training import Batch, Log, Step, TrainingSettings, fit
+
+
+@dataclass(frozen=True)
+class TuneSettings(TrainingSettings):
+    """How network and policy are tuned to each other."""
+
+    epochs: int = 10
+    """Passes over the training images in each round."""
+    batch_size: int = 256
+    """Images per step; the policy divides them among the profiles."""
+    learning_rate: float = 0.02
+    """Peak learning rate."""
+    rounds: int = 1
+    """So often the network is trained under the policy, and the policy learnt again."""
+    floor: int = 32
+    """Every profile is trained on at least so many images of a batch: random ones fill up those that chose it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1 or not 2 <= self.floor <= self.batch_size:
+            raise RLPruneError(
+                f"rounds={self.rounds}, floor={self.floor}: allowed are 1 or more, "
+                f"and 2 to batch_size={self.batch_size}"
+            )
+
+
+def tune(
+    elastic: ElasticCNN,
+    policy: Policy,
+    data: ImageSet,
+    settings: TuneSettings | None = None,
+    *,
+    teacher: Teacher | None = None,
+    checkpoint: Path | None = None,
+    log: Log | None = None,
+) -> None:
+    """Train a network in place under a policy's decisions; the policy stays as it is.
+
+    Each image runs through what the policy chooses for it, pass after pass, on what the passes before believed. Images
+    that chose one profile run through its slice together, so a step costs what deciding per image costs. Every pass
+    learns from the labels and from the teacher, weighted by the images it ran on. (BlockDrop, Wu et al., CVPR 2018,
+    found such tuning to be most of what a learnt policy is worth.)
+
+    Args:
+        elastic: what is trained.
+        policy: whose decisions count; of this network.
+        data: training images of the network, not those of the policy.
+        settings: how; the defaults if None. `rounds` is up to the caller.
+        teacher: a network or what `distill.remember` made of one; the widest profile as it is now if None.
+        checkpoint: file written after every epoch; if it exists, training goes on from it.
+        log: called with the figures of every epoch: the loss, and the share of the images that ran each profile.
+
+    Raises:
+        BundleError: the policy is of another network.
+        RLPruneError: logits remembered under other settings.
+    """
+    settings = TuneSettings() if settings is None else settings
+    check_fit(elastic, policy, tuple(data.classes))
+    policy = copy.deepcopy(policy).eval()
+    soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
+
+    def make_step(generator: torch.Generator) -> Step:
+        def step(batch: Batch) -> dict[str, float]:
+            n_images, soft = len(batch.images), soft_of(batch)
+            with settings.autocast():
+                decisions = decide(elastic.eval(), policy, batch.images)
+            elastic.train()
+            figures = {"loss": 0.0}
+            for index, profile in enumerate(policy.codebook):
+                chose = (decisions == index).any(1)
+                images = _at_least(settings.floor, chose, generator).to(batch.images.device)
+                with settings.autocast():
+                    logits = elastic(batch.images[images], profile)
+                loss = distillation_loss(
+                    logits.float(), batch.labels[images], soft[images], settings.temperature, settings.distillation
+                )
+                loss = loss * len(images) / n_images
+                loss.backward()  # type: ignore[no-untyped-call]
+                figures["loss"] += loss.item()
+                figures[f"profile_{index}"] = chose.float().mean().item()
+            return figures
+
+        return step
+
+    fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="tune")
+
+
+@torch.no_grad()
+def decide(elastic: ElasticCNN, policy: Policy, images: Tensor) -> Tensor:
+    """Which profiles a policy runs images through.
+
+    Args:
+        elastic: the network, in eval mode.
+        policy: of this network, on the CPU.
+        images: normalised, float (B, C, H, W), on the network's device.
+
+    Returns:
+        Index into the policy's codebook for every pass, int64 (B, max_passes); -1 where there was none.
+    """
+    observer, cost = policy.observer, Cost(elastic)
+    features = elastic.stem(images)
+    seen, macs = observer.features(features), cost.of(policy.codebook).macs - cost.stem.macs
+    beliefs = torch.zeros(len(images), observer.n_classes)
+    spent = cost.stem.macs.repeat(len(images))
+    decisions = torch.full((len(images), observer.max_passes), -1)
+    waiting = torch.arange(len(images))
+    for n_pass in range(observer.max_passes):
+        passes = torch.full_like(waiting, n_pass)
+        share = spent[waiting] / cost.dense.macs
+        choice, accept = policy(observer.observe(seen[waiting], beliefs[waiting], passes, share))
+        if n_pass:
+            new = ~accept & (choice != decisions[waiting, n_pass - 1])
+            waiting, choice, passes = waiting[new], choice[new], passes[new]
+        for profile in choice.unique().tolist():
+            bucket = waiting[choice == profile]
+            logits = elastic.run_body(features[bucket.to(features.device)], policy.codebook[profile]).float().cpu()
+            beliefs[bucket] = observer.believe(beliefs[bucket], logits, passes[choice == profile])
+        decisions[waiting, n_pass] = choice
+        spent[waiting] += macs[choice]
+    return decisions
+
+
+def _at_least(n: int, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """The chosen images (B,), filled up with random others to n: indices, int64."""
+    others = (~chosen).nonzero().flatten()
+    missing = max(0, n - int(chosen.sum()))
+    return torch.cat([chosen.nonzero().flatten(), others[torch.randperm(len(others), generator=generator)[:missing]]])

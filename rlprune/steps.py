@@ -1,0 +1,267 @@
+"""A recipe carried out: from a dataset to measured bundles, step by step, each resumed where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlprune import models
+from rlprune.adapt import adapt
+from rlprune.agents.train import train_policy
+from rlprune.agents.tune import tune
+from rlprune.bundle import load_network, load_policy, save_bundle, save_network
+from rlprune.data import Splits
+from rlprune.distill import remember
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError, require
+from rlprune.evaluate import Rivals, evaluate
+from rlprune.events import scalar_log
+from rlprune.files import atomic_write, write_json
+from rlprune.options import build_model
+from rlprune.policy import Policy
+from rlprune.pretrain import pretrain
+from rlprune.recipe import Recipe, TrainedNetwork
+from rlprune.report import budgets_plot
+from rlprune.runtime import DynamicCNN
+from rlprune.search import best_within, search
+from rlprune.training import TrainingSettings
+
+
+class Steps:
+    """The steps of a recipe, in a folder; what is there already is not made again.
+
+    | step | makes |
+    |---|---|
+    | `teacher` | `teacher.safetensors`: what the teacher says of the remembered views of every training image |
+    | `dense` | `dense.safetensors`: the ordinary network |
+    | `adapt` | `adapted/`: the elastic network, ranked, then trained under random profiles |
+    | `search` | `codebook.json`: the best profiles found for the budgets |
+    | `specialise` | `specialised/`: the network trained on under those profiles alone |
+    | `tune` | `tuned/`: the network trained on under the decisions of a policy, which is learnt anew in every round |
+    | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty |
+    | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
+
+    Args:
+        recipe: what to do.
+        out: folder; checkpoints and TensorBoard's events go there as well.
+        beside: folder in which files that the recipe names are.
+    """
+
+    NAMES = ("teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "evaluate")
+
+    def __init__(self, recipe: Recipe, out: Path, beside: Path) -> None:
+        self.recipe, self.out, self.beside = recipe, out, beside
+
+    def run(self, last: str = NAMES[-1]) -> None:
+        """Do every step up to the last one.
+
+        Raises:
+            RLPruneError: there is no such step, or the folder holds one that was made under other settings.
+            MissingExtraError: the last step needs matplotlib, which is not installed.
+        """
+        if last not in self.NAMES:
+            raise RLPruneError(f"step {last!r} is unknown; allowed: {', '.join(self.NAMES)}")
+        if last == "evaluate":
+            require("matplotlib", "plots")
+        recipe = self.recipe
+        settings: dict[str, Any] = {
+            "teacher": [recipe.data, recipe.teacher, _views(recipe.specialise)],
+            "dense": [recipe.model, recipe.weights, recipe.dense],
+            "adapt": [recipe.elastic, recipe.adapt],
+            "search": [recipe.search],
+            "specialise": [recipe.specialise],
+            "tune": [recipe.policy, recipe.tune],
+            "policies": [recipe.penalties],
+            "evaluate": [recipe.reference],
+        }
+        for name in self.NAMES[: self.NAMES.index(last) + 1]:
+            print(f"{name} ...", flush=True)
+            with self._note(name, json.loads(json.dumps([recipe.seed, *map(_plain, settings[name])]))):
+                getattr(self, name)()
+
+    @contextmanager
+    def _note(self, step: str, settings: Any) -> Iterator[None]:
+        """Write down what a step is done with, before it starts; what was started otherwise is not gone on with."""
+        note = self.out / "steps" / f"{step}.json"
+        new = not note.exists()
+        if new:
+            write_json(note, settings)
+        elif json.loads(note.read_text()) != settings:
+            raise RLPruneError(
+                f"the step {step!r} in {self.out} was made or begun under other settings, which {note} holds; "
+                "go back to those, or name another folder"
+            )
+        try:
+            yield
+        except RLPruneError:
+            if new:
+                note.unlink()  # such settings cannot be: there is nothing to go back to
+            raise
+
+    def teacher(self) -> None:
+        """Ask the teacher once about all views, if the recipe keeps views."""
+        path, settings = self.out / "teacher.safetensors", self.recipe.specialise
+        if self.recipe.teacher is None or not settings.views or path.exists():
+            return
+        logits = remember(self._trained(self.recipe.teacher), self.splits.network, settings)
+        with atomic_write(path) as temporary:
+            save_file({"logits": logits}, temporary)
+
+    def dense(self) -> None:
+        """Train the ordinary network, or load it."""
+        path, settings = self.out / "dense.safetensors", replace(self.recipe.dense, seed=self.recipe.seed)
+        if path.exists():
+            return
+        torch.manual_seed(self.recipe.seed)
+        weights = None if self.recipe.weights is None else self._find(self.recipe.weights)
+        model = build_model(self.recipe.model, weights, self.splits)
+        if weights is None:
+            teacher = None if self.recipe.teacher is None else self._teacher(settings)
+            pretrain(model, self.splits.network, settings, teacher=teacher, **self._kept("dense"))
+        models.save_weights(model, path)
+
+    def adapt(self) -> None:
+        """Make it elastic, rank its channels, train it under random profiles."""
+        if (self.out / "adapted").exists():
+            return
+        settings = replace(self.recipe.adapt, seed=self.recipe.seed)
+        elastic = self.recipe.elastic.build(self._dense_network, tuple(self.splits.network.images.shape[1:]))
+        adapt(elastic, self.splits.network, settings, teacher=self._teacher(settings), **self._kept("adapt"))
+        self._save("adapted", elastic)
+
+    def search(self) -> None:
+        """Find the best profile for every budget."""
+        path, settings = self.out / "codebook.json", self.recipe.search
+        if path.exists():
+            return
+        elastic, images = self._load("adapted"), self.splits.policy.subset(slice(0, settings.n_images))
+        found = search(elastic, images, settings.n_candidates, self.recipe.seed)
+        write_json(path, best_within(elastic, found, settings.budgets).tolist())
+
+    def specialise(self) -> None:
+        """Train the network on under the codebook's profiles alone."""
+        if (self.out / "specialised").exists():
+            return
+        elastic, settings = self._load("adapted"), replace(self.recipe.specialise, seed=self.recipe.seed)
+        elastic.specialise(self.codebook)
+        teacher = self._teacher(settings)
+        adapt(
+            elastic, self.splits.network, settings, teacher=teacher, codebook=self.codebook, **self._kept("specialise")
+        )
+        self._save("specialised", elastic)
+
+    def tune(self) -> None:
+        """Learn a policy, train the network under its decisions, and again."""
+        if (self.out / "tuned").exists():
+            return
+        elastic, settings = self._load("specialised"), replace(self.recipe.tune, seed=self.recipe.seed)
+        teacher = self._teacher(settings)
+        for n in range(settings.rounds):
+            policy = self._learn(elastic, self.out / "tuning" / f"policy-{n}", self.recipe.policy.penalty)
+            kept = self._kept(f"tuning/network-{n}")
+            tune(elastic, policy, self.splits.network, settings, teacher=teacher, **kept)
+        self._save("tuned", elastic)
+
+    def policies(self) -> None:
+        """Learn a policy for the tuned network at every penalty."""
+        elastic = self._load("tuned")
+        for penalty in self._penalties:
+            self._learn(elastic, self._policy_folder(penalty), penalty)
+
+    def evaluate(self) -> None:
+        """Measure every policy on the test images, beside its controls, and pack the first into a bundle."""
+        if (self.out / "results.json").exists():
+            return
+        elastic, adapted = self._load("tuned"), self._load("adapted")
+        splits, n_candidates, seed = self.splits, self.recipe.search.n_candidates, self.recipe.seed
+        rivals = Rivals.measure((elastic, adapted), self.codebook, splits.test, splits.policy, n_candidates, seed)
+        dense = self._dense_network if self.recipe.reference is None else self._trained(self.recipe.reference)
+        results = []
+        for penalty in self._penalties:
+            policy = load_policy(self._policy_folder(penalty) / "policy").policy
+            dynamic = DynamicCNN(elastic, policy, splits.network.mean, splits.network.std, splits.network.classes)
+            figures = evaluate(dynamic, splits.test, splits.policy, dense=dense, rivals=rivals)
+            results.append({"penalty": penalty, **figures})
+            if penalty == self.recipe.policy.penalty:
+                about = {"network": self._made_of, "penalty": penalty, "metrics": _headline(figures)}
+                save_bundle(self.out / "bundle", elastic, policy, splits.network, about)
+        budgets_plot(self.out / "frontier.png", results)
+        write_json(self.out / "results.json", {"recipe": self.recipe.to_json(), "budgets": results})
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images."""
+        return self.recipe.data.load()
+
+    @property
+    def _penalties(self) -> tuple[float, ...]:
+        """The recipe's own first, then the further ones."""
+        return (self.recipe.policy.penalty, *self.recipe.penalties)
+
+    @property
+    def _made_of(self) -> dict[str, Any]:
+        return {"model": self.recipe.model, "source": asdict(self.recipe.data)}
+
+    @property
+    def codebook(self) -> Tensor:
+        """The profiles found, int64 (K, G), cheapest first."""
+        return torch.tensor(json.loads((self.out / "codebook.json").read_text()))
+
+    @property
+    def _dense_network(self) -> nn.Module:
+        return build_model(self.recipe.model, self.out / "dense.safetensors", self.splits).eval()
+
+    def _trained(self, network: TrainedNetwork) -> nn.Module:
+        return build_model(network.model, self._find(network.weights), self.splits).eval()
+
+    def _teacher(self, settings: TrainingSettings) -> nn.Module | Tensor:
+        """Who teaches: what was remembered, if a training sees the very views that were asked about, or a network."""
+        path = self.out / "teacher.safetensors"
+        if settings.views and _views(settings) == _views(self.recipe.specialise) and path.exists():
+            return load_file(path)["logits"]
+        return self._dense_network if self.recipe.teacher is None else self._trained(self.recipe.teacher)
+
+    def _learn(self, elastic: ElasticCNN, folder: Path, penalty: float) -> Policy:
+        """A policy for the codebook; gone on with where its training stopped."""
+        settings = replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed)
+        codebook = self.codebook if settings.action == "profiles" else None
+        splits = self.splits
+        return train_policy(elastic, splits.policy, splits.validation, folder, settings, codebook=codebook, resume=True)
+
+    def _policy_folder(self, penalty: float) -> Path:
+        return self.out / "policies" / f"{penalty:g}"
+
+    def _kept(self, step: str) -> dict[str, Any]:
+        """Where a training's checkpoint and events go."""
+        return {"checkpoint": self.out / f"{step}.checkpoint.pt", "log": scalar_log(self.out / "logs", step)}
+
+    def _save(self, name: str, elastic: ElasticCNN) -> None:
+        save_network(self.out / name, elastic.cpu(), self.splits.network, self._made_of)
+
+    def _load(self, name: str) -> ElasticCNN:
+        return load_network(self.out / name).network
+
+    def _find(self, name: str) -> Path:
+        return models.find_weights(name, self.beside)
+
+
+def _views(settings: TrainingSettings) -> list[int]:
+    """What the remembered views of an image depend on."""
+    return [settings.views, settings.padding, int(settings.flip)]
+
+
+def _plain(settings: Any) -> Any:
+    return asdict(settings) if hasattr(settings, "__dataclass_fields__") else settings
+
+
+def _headline(figures: dict[str, Any]) -> dict[str, Any]:
+    return {key: figures[key] for key in ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")}

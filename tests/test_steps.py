@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+from nets import network
+from torch import Tensor, nn
+
+import rlprune
+from rlprune import cli
+from rlprune.bundle import load_network, load_policy
+from rlprune.cli import main
+from rlprune.cost import Cost
+from rlprune.errors import MissingExtraError, RLPruneError
+from rlprune.events import scalar_log
+from rlprune.models import save_weights
+from rlprune.options import DataOptions
+from rlprune.pretrain import accuracy
+from rlprune.recipe import Recipe
+from rlprune.steps import Steps
+
+pytest.importorskip("matplotlib")
+TRAINING = """
+epochs = 1
+batch_size = 16
+padding = 1
+bf16 = false
+channels_last = false
+"""
+RECIPE = f"""
+model = "nets:Residual"
+penalties = [2]
+[data]
+data = "my_data:five_colours"
+shares = [0.5, 0.4, 0.1]
+[teacher]
+model = "nets:Residual"
+weights = "taught.safetensors"
+[reference]
+model = "nets:Residual"
+weights = "known.safetensors"
+[dense]{TRAINING}
+views = 2
+[adapt]{TRAINING}
+n_random = 1
+[search]
+budgets = [0.6, 1]
+n_candidates = 6
+n_images = 10
+[specialise]{TRAINING}
+views = 2
+sandwich = false
+[policy]
+penalty = 0.1
+total_steps = 64
+n_envs = 8
+n_steps = 4
+batch_size = 8
+n_epochs = 1
+validate_every = 64
+hidden = [8]
+[tune]{TRAINING}
+views = 2
+floor = 4
+rounds = 2
+"""
+FILES = [
+    "adapt.checkpoint.pt",
+    "adapted",
+    "bundle",
+    "codebook.json",
+    "dense.checkpoint.pt",
+    "dense.safetensors",
+    "frontier.png",
+    "logs",
+    "policies",
+    "results.json",
+    "specialise.checkpoint.pt",
+    "specialised",
+    "steps",
+    "teacher.safetensors",
+    "tuned",
+    "tuning",
+]
+Stamps = dict[str, tuple[int, bytes]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a recipe, carried out in `run`: up to the search, and then all the rest."""
+    root = tmp_path_factory.mktemp("recipe")
+    (root / "recipe.toml").write_text(RECIPE)
+    for seed, name in ((3, "taught"), (4, "known")):
+        save_weights(network("residual", seed=seed), root / f"{name}.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RLPRUNE_DATA", raising=False)
+        patch.delenv("RLPRUNE_WEIGHTS", raising=False)
+        patch.chdir(root)
+        patch.syspath_prepend(root)  # also puts sys.path back, which every main() adds to
+        main(["run", "recipe.toml", "--out", "run", "--until", "search"])
+        found = {path.name for path in (root / "run").iterdir()}
+        main(["run", "recipe.toml", "--out", "run"])
+        (root / "until-search.json").write_text(json.dumps(sorted(found)))
+        yield root
+
+
+def recipe_of(root: Path) -> Recipe:
+    return Recipe.read(root / "recipe.toml")
+
+
+def steps_of(root: Path, out: Path | None = None, **changed: Any) -> Steps:
+    return Steps(replace(recipe_of(root), **changed), out or root / "run", root)
+
+
+def stamps(folder: Path) -> Stamps:
+    """When every file was made, and what is in it."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def copy_of(root: Path, tmp_path: Path, *without: str) -> Path:
+    """The finished run, but for some files and folders."""
+    shutil.copytree(root / "run", tmp_path / "run")
+    for name in without:
+        path = tmp_path / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return tmp_path / "run"
+
+
+def results_of(out: Path) -> Any:
+    """All but the date, which may have changed."""
+    results = json.loads((out / "results.json").read_text())
+    for figures in results["budgets"]:
+        del figures["date"]
+    return results
+
+
+def test_every_step_leaves_what_it_makes(root: Path) -> None:
+    assert sorted(path.name for path in (root / "run").iterdir()) == FILES
+    assert {path.stem for path in (root / "run" / "steps").iterdir()} == set(Steps.NAMES)
+    assert sorted(path.name for path in (root / "run" / "policies").iterdir()) == ["0.1", "2"]
+    tuning = ["network-0.checkpoint.pt", "network-1.checkpoint.pt", "policy-0", "policy-1"]
+    assert sorted(path.name for path in (root / "run" / "tuning").iterdir()) == tuning
+    logs = {str(path.parent.relative_to(root / "run" / "logs")) for path in (root / "run" / "logs").rglob("events*")}
+    assert logs == {"dense", "adapt", "specialise", "tuning/network-0", "tuning/network-1"}
+
+
+def test_until_is_where_it_stops(root: Path) -> None:
+    expected = ["adapt.checkpoint.pt", "adapted", "codebook.json", "dense.checkpoint.pt", "dense.safetensors", "logs"]
+    assert json.loads((root / "until-search.json").read_text()) == [*expected, "steps", "teacher.safetensors"]
+
+
+def test_the_command_line_knows_all_steps_and_no_others() -> None:
+    assert get_type_hints(cli.RunRecipe)["until"].__args__ == Steps.NAMES
+    with pytest.raises(RLPruneError, match=r"step 'tuning' is unknown; allowed: teacher, dense, .*, evaluate"):
+        Steps(Recipe("x", DataOptions("x")), Path("out"), Path()).run("tuning")
+    assert not Path("out").exists()
+
+
+def test_the_codebook_keeps_to_its_budgets_and_is_what_all_policies_choose_from(root: Path) -> None:
+    steps = steps_of(root)
+    elastic = load_network(root / "run" / "adapted").network
+    cost = Cost(elastic)
+    shares = cost.of(steps.codebook).macs / cost.dense.macs
+    assert 1 <= len(shares) <= 2 and shares[0] <= 0.6
+    for folder in ("policies/0.1", "policies/2", "tuning/policy-0", "tuning/policy-1"):
+        assert torch.equal(load_policy(root / "run" / folder / "policy").policy.codebook, steps.codebook)
+
+
+def test_the_results_are_of_every_penalty_on_the_test_images(root: Path) -> None:
+    results = results_of(root / "run")
+    assert results["recipe"] == json.loads(json.dumps(recipe_of(root).to_json()))
+    assert [figures["penalty"] for figures in results["budgets"]] == [0.1, 2]
+    for figures in results["budgets"]:
+        assert figures["n_images"] == 20 and figures["dense"] == "original"
+        assert figures["dense_accuracy"] == accuracy(network("residual", seed=4), steps_of(root).splits.test)
+        assert figures["controls"].keys() == {"uniform", "random", "best_static", "shuffled"}
+        assert (figures["n_candidates"], figures["seed"]) == (6, 0)
+
+
+def test_the_bundle_is_as_accurate_as_the_results_say(root: Path) -> None:
+    first = results_of(root / "run")["budgets"][0]
+    evaluate = ["evaluate", "run/bundle", "--data", "my_data:five_colours", "--n-candidates", "5"]
+    main([*evaluate, "--json", "again.json"])
+    again = json.loads((root / "again.json").read_text())
+    for key in ("accuracy", "accuracy_interval", "macs_cut", "params_cut", "n_images", "runs_per_image"):
+        assert again[key] == first[key]
+    about = rlprune.load(root / "run" / "bundle").about
+    assert about["penalty"] == 0.1 and about["metrics"]["accuracy"] == first["accuracy"]
+    assert about["network"]["source"]["shares"] == [0.5, 0.4, 0.1]
+
+
+def test_the_bundle_is_not_measured_on_images_of_other_shares(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shares = ["--shares", "0.7", "0.2", "0.1"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "run/bundle", "--data", "my_data:five_colours", *shares])
+    line = "trained on splits of (0.5, 0.4, 0.1); with --shares (0.7, 0.2, 0.1) some of its training images would"
+    assert line in capsys.readouterr().err
+
+
+def test_what_is_done_is_not_done_again(root: Path) -> None:
+    before = stamps(root / "run")
+    main(["run", "recipe.toml", "--out", "run"])
+    assert stamps(root / "run") == before
+
+
+def test_without_results_it_only_measures_again(root: Path, tmp_path: Path) -> None:
+    out = copy_of(root, tmp_path)
+    (out / "results.json").unlink()
+    before = stamps(out)
+    steps_of(root, out).run()
+    assert results_of(out) == results_of(root / "run")
+    after = stamps(out)
+    changed = {name for name, stamp in after.items() if stamp != before.get(name)}
+    assert {name.partition("/")[0] for name in changed} == {"results.json", "frontier.png", "bundle"}
+    assert {name: content for name, (_, content) in after.items() if name.startswith("bundle")} == {
+        name: content for name, (_, content) in before.items() if name.startswith("bundle")
+    }
+
+
+@pytest.mark.parametrize(
+    ("step", "changed"),
+    [
+        ("teacher", {"seed": 1}),
+        ("teacher", {"data": {"shares": None}}),
+        ("teacher", {"specialise": {"padding": 2}}),  # other views of the same number
+        ("dense", {"dense": {"learning_rate": 0.2}}),
+        ("adapt", {"elastic": {"round_to": 4}}),
+        ("adapt", {"adapt": {"epochs": 2}}),
+        ("search", {"search": {"budgets": (0.5,)}}),
+        ("specialise", {"specialise": {"epochs": 3}}),
+        ("tune", {"policy": {"penalty": 0.2}}),
+        ("tune", {"tune": {"rounds": 3}}),
+        ("policies", {"penalties": (1.0,)}),
+        ("evaluate", {"reference": None}),
+    ],
+)
+def test_other_settings_of_a_step_that_is_done_are_refused(root: Path, step: str, changed: dict[str, Any]) -> None:
+    before, recipe = stamps(root / "run"), recipe_of(root)
+    other = {
+        name: replace(getattr(recipe, name), **value) if isinstance(value, dict) else value
+        for name, value in changed.items()
+    }
+    message = rf"the step '{step}' in {root / 'run'} was made or begun under other settings, which .*{step}\.json holds"
+    with pytest.raises(RLPruneError, match=message):
+        steps_of(root, **other).run()
+    assert stamps(root / "run") == before
+
+
+def test_settings_that_cannot_be_are_not_held_against_who_mends_them(root: Path, tmp_path: Path) -> None:
+    later = ["specialised", "tuned", "tuning", "policies", "results.json", "bundle", "specialise.checkpoint.pt"]
+    out = copy_of(root, tmp_path, "codebook.json", "steps/search.json", *later)
+    search = recipe_of(root).search
+    with pytest.raises(RLPruneError, match=r"budget 0\.001 is below the cheapest profile found"):
+        steps_of(root, out, search=replace(search, budgets=(0.001, 1.0))).run("search")
+    assert not (out / "steps" / "search.json").exists() and not (out / "codebook.json").exists()
+    steps_of(root, out).run("search")
+    assert (out / "codebook.json").read_text() == (root / "run" / "codebook.json").read_text()
+
+
+@pytest.mark.parametrize("training", ["specialise", "tuning/network-1"])
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: str
+) -> None:
+    later = ["tuned", "tuning", "policies", "results.json", "frontier.png", "bundle"]
+    begun = ["specialised", "specialise.checkpoint.pt"] if training == "specialise" else []
+    out = copy_of(root, tmp_path, *later, *begun)
+
+    def interrupting(folder: Path, tag: str) -> Any:
+        if tag != training:
+            return scalar_log(folder, tag)
+
+        def stop(n_images: int, figures: dict[str, float]) -> None:
+            raise KeyboardInterrupt
+
+        return stop
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("rlprune.steps.scalar_log", interrupting)
+        steps_of(root, out).run("tune")
+    assert not (out / "tuned").exists()
+    steps_of(root, out).run("tune")
+    for name in ("specialised", "tuned"):
+        for file in ("network.json", "network.safetensors"):
+            assert (out / name / file).read_bytes() == (root / "run" / name / file).read_bytes()
+
+
+def test_who_teaches(root: Path, tmp_path: Path) -> None:
+    steps, recipe = steps_of(root), recipe_of(root)
+    remembered = steps._teacher(recipe.specialise)
+    assert isinstance(remembered, Tensor) and remembered.shape == (40, 2, 5)
+    assert all(isinstance(steps._teacher(each), Tensor) for each in (recipe.dense, recipe.tune))
+    taught = network("residual", seed=3).state_dict()
+    for other in (recipe.adapt, *(replace(recipe.tune, **c) for c in ({"padding": 2}, {"flip": False}, {"views": 3}))):
+        live = steps._teacher(other)  # of these views nothing is remembered
+        assert isinstance(live, nn.Module)
+        assert all(torch.equal(value, taught[name]) for name, value in live.state_dict().items())
+    alone = steps_of(root, tmp_path, teacher=None)
+    shutil.copy(root / "run" / "dense.safetensors", tmp_path)
+    itself = alone._teacher(recipe.specialise)
+    assert isinstance(itself, nn.Module)
+    assert torch.equal(itself.get_parameter("linear.weight"), steps._dense_network.get_parameter("linear.weight"))
+
+
+def test_weights_that_are_named_are_taken_as_they_are(root: Path, tmp_path: Path) -> None:
+    steps = steps_of(root, tmp_path / "run", weights="taught.safetensors", teacher=None)
+    steps.run("dense")
+    taught = network("residual", seed=3).state_dict()
+    assert all(torch.equal(value, taught[name]) for name, value in steps._dense_network.state_dict().items())
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["dense.safetensors", "steps"]
+
+
+def test_the_seed_is_the_recipe_s_whatever_a_step_says(root: Path, tmp_path: Path) -> None:
+    recipe, files = recipe_of(root), []
+    for number, (seed, of_step) in enumerate(((0, 0), (0, 7), (1, 0))):
+        steps = steps_of(root, tmp_path / str(number), seed=seed, dense=replace(recipe.dense, seed=of_step))
+        steps.run("dense")
+        files.append((tmp_path / str(number) / "dense.safetensors").read_bytes())
+    assert files[0] == files[1] == (root / "run" / "dense.safetensors").read_bytes() != files[2]
+
+
+def test_what_the_last_step_needs_is_asked_for_first(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"rlprune\[plots\]"):
+        steps_of(root, tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file or directory: 'bad/recipe.toml'"),
+        ("model =", "bad/recipe.toml is no TOML: Invalid value"),
+        (RECIPE + "round = 1", 'bad/recipe.toml: can not match "round" to any data class field'),
+        (RECIPE.replace("floor = 4", 'floor = "4"'), 'bad/recipe.toml: wrong value type for field "tune.floor"'),
+        (RECIPE.replace("taught.saf", "none.saf"), "there is no weights file none.safetensors in bad; let RLPRUNE_WEI"),
+        (RECIPE.replace("five_colours", "six_colours"), "'my_data:six_colours' failed with AttributeError"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], text: str | None, message: str
+) -> None:
+    shutil.rmtree(root / "bad", ignore_errors=True)
+    shutil.rmtree(root / "runs", ignore_errors=True)
+    if text is not None:
+        (root / "bad").mkdir()
+        (root / "bad" / "recipe.toml").write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "bad/recipe.toml"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "rror" in line]
+    assert len(lines) == 1 and lines[0].startswith("rlprune: error: ") and message in lines[0]
+    assert not [path for path in (root / "runs").rglob("*") if path.is_file()]
+
+
+def test_a_run_is_called_as_the_folder_of_its_recipe_and_may_have_another_seed(root: Path) -> None:
+    shutil.rmtree(root / "mine", ignore_errors=True)
+    (root / "mine").mkdir()
+    for name in ("recipe.toml", "taught.safetensors"):
+        shutil.copy(root / name, root / "mine")
+    main(["run", "mine/recipe.toml", "--until", "teacher", "--seed", "4"])
+    made = root / "runs" / "mine"
+    assert sorted(path.name for path in made.iterdir()) == ["steps", "teacher.safetensors"]
+    assert json.loads((made / "steps" / "teacher.json").read_text())[0] == 4
+    shutil.rmtree(root / "runs")
