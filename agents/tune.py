@@ -83,7 +83,7 @@ def tune(
             n_images, soft = len(batch.images), soft_of(batch)
             with settings.autocast():
                 decisions = decide(elastic.eval(), policy, batch.images)
-            elastic.train()
+            elastic.train().stem.eval()  # else its statistics would follow whichever images came last
             figures = {"loss": 0.0}
             for index, profile in enumerate(policy.codebook):
                 chose = (decisions == index).any(1)
@@ -126,7 +126,8 @@ def decide(elastic: ElasticCNN, policy: Policy, images: Tensor) -> Tensor:
     for n_pass in range(observer.max_passes):
         passes = torch.full_like(waiting, n_pass)
         share = spent[waiting] / cost.dense.macs
-        choice, accept = policy(observer.observe(seen[waiting], beliefs[waiting], passes, share))
+        with torch.autocast("cpu", enabled=False):  # as it decides when deployed, whatever the network computes in
+            choice, accept = policy(observer.observe(seen[waiting], beliefs[waiting], passes, share))
         if n_pass:
             new = ~accept & (choice != decisions[waiting, n_pass - 1])
             waiting, choice, passes = waiting[new], choice[new], passes[new]

@@ -413,7 +413,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"rlprune: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("rlprune: interrupted; the same command with --resume goes on where a verb has it", file=sys.stderr)
+        print("rlprune: interrupted; the same command, with --resume where a verb has it, goes on", file=sys.stderr)
         sys.exit(130)
 
 

@@ -429,7 +429,9 @@ class _Pass(fx.Interpreter):
 
     def run_choice(self, features: Tensor, choice: Choice) -> Any:
         self.choice = choice
-        return self.run(features)
+        logits = self.run(features)
+        self.env = {}  # or it would keep the logits, and the graph behind them, alive
+        return logits
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op != "placeholder" and n.name not in self.alive:

@@ -80,6 +80,8 @@ class Recipe:
     """Of every policy; its penalty is the one that network and policy are tuned at."""
     tune: TuneSettings = field(default_factory=TuneSettings)
     """Of the network, jointly with that policy."""
+    tune_teacher: TrainedNetwork | None = None
+    """Whose predictions that tuning follows, if not the teacher's; a small one may be asked about fresh views."""
     penalties: tuple[float, ...] = ()
     """Prices of compute at which further policies are learnt for the tuned network."""
     seed: int = 0

@@ -13,6 +13,7 @@ from rlprune.cost import Compute, Cost, mlp_cost
 from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, DataError, LevelsError
+from rlprune.folding import fold_norms
 from rlprune.policy import Policy
 
 
@@ -76,13 +77,13 @@ class DynamicCNN:
         table = Cost(elastic)
         self.cost, self.dense_cost, self.stem_cost = table.of(self.codebook), table.dense, table.stem
         self.policy_cost = mlp_cost(policy.network)
-        slices = [_channels_last(elastic.slice(profile)) for profile in self.codebook]
+        slices = [_channels_last(fold_norms(elastic.slice(profile))) for profile in self.codebook]
         self._stem = slices[0].get_submodule("stem")
         self._bodies = [each.get_submodule("body") for each in slices]
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
 
     def slice(self, profile: int) -> nn.Sequential:
-        """The static network of one profile of the codebook: normalised images (B, C, H, W) -> logits."""
+        """The static network of one profile of the codebook, norms folded: normalised images (B, C, H, W) -> logits."""
         return nn.Sequential(self._stem, self._bodies[profile])
 
     @torch.inference_mode()

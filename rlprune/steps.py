@@ -79,7 +79,7 @@ class Steps:
             "adapt": [recipe.elastic, recipe.adapt],
             "search": [recipe.search],
             "specialise": [recipe.specialise],
-            "tune": [recipe.policy, recipe.tune],
+            "tune": [recipe.policy, recipe.tune, recipe.tune_teacher],
             "policies": [recipe.penalties],
             "evaluate": [recipe.reference],
         }
@@ -164,7 +164,8 @@ class Steps:
         if (self.out / "tuned").exists():
             return
         elastic, settings = self._load("specialised"), replace(self.recipe.tune, seed=self.recipe.seed)
-        teacher = self._teacher(settings)
+        own = self.recipe.tune_teacher
+        teacher = self._teacher(settings) if own is None else self._trained(own)
         for n in range(settings.rounds):
             policy = self._learn(elastic, self.out / "tuning" / f"policy-{n}", self.recipe.policy.penalty)
             kept = self._kept(f"tuning/network-{n}")
@@ -182,17 +183,19 @@ class Steps:
         if (self.out / "results.json").exists():
             return
         elastic, adapted = self._load("tuned"), self._load("adapted")
-        splits, n_candidates, seed = self.splits, self.recipe.search.n_candidates, self.recipe.seed
-        rivals = Rivals.measure((elastic, adapted), self.codebook, splits.test, splits.policy, n_candidates, seed)
+        splits, choosing = self.splits, self.splits.policy.subset(slice(0, self.recipe.search.n_images))
+        rivals = Rivals.measure((elastic, adapted), self.codebook, splits.test, choosing, seed=self.recipe.seed)
         dense = self._dense_network if self.recipe.reference is None else self._trained(self.recipe.reference)
         results = []
         for penalty in self._penalties:
-            policy = load_policy(self._policy_folder(penalty) / "policy").policy
+            learnt = load_policy(self._policy_folder(penalty) / "policy")
+            policy = learnt.policy
             dynamic = DynamicCNN(elastic, policy, splits.network.mean, splits.network.std, splits.network.classes)
             figures = evaluate(dynamic, splits.test, splits.policy, dense=dense, rivals=rivals)
             results.append({"penalty": penalty, **figures})
             if penalty == self.recipe.policy.penalty:
-                about = {"network": self._made_of, "penalty": penalty, "metrics": _headline(figures)}
+                notes = {"network": self._made_of, "policy": learnt.about, "penalty": penalty}
+                about = notes | {"metrics": _headline(figures)}
                 save_bundle(self.out / "bundle", elastic, policy, splits.network, about)
         budgets_plot(self.out / "frontier.png", results)
         write_json(self.out / "results.json", {"recipe": self.recipe.to_json(), "budgets": results})

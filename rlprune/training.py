@@ -243,7 +243,7 @@ def to_batch(
     """Cut views (B, 3) out of images, normalise them, shrink them to `size` pixels unless that is 0."""
     images = normalise(take_views(data.images[indices], views, padding=settings.padding), data.mean, data.std)
     images = images.to(settings.device, memory_format=settings.memory_format)
-    if size:
+    if 0 < size < min(images.shape[2:]):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
     return Batch(images, data.labels[indices].to(settings.device), indices, chosen)
 

@@ -75,6 +75,16 @@ def test_norms_have_one_set_per_level_of_the_group_consumed_before_or_else_of_th
     assert layers["b1.bn2"].running_mean.shape == (5, 16)
 
 
+def test_a_norm_behind_a_depthwise_convolution_follows_the_group_that_it_carries() -> None:
+    layers = make_elastic("depthwise").elastic_layers()
+    for block in ("b1", "b2", "b3"):
+        norms = [layers[f"{block}.bn{n}"] for n in (1, 2, 3)]
+        assert all(isinstance(norm, ElasticBatchNorm) and norm.weight.shape[0] == 5 for norm in norms)
+        own = norms[0].out_axis.only_group
+        assert [norm.switch for norm in norms] == [own] * 3 and own is not None
+    assert make_elastic("concat").elastic_layers()["bn"].weight.shape[0] == 1  # of two groups and fixed channels
+
+
 def test_a_norm_without_scale_or_momentum_is_the_plain_norm() -> None:
     norm = nn.BatchNorm2d(4, affine=False, momentum=None).eval()
     norm.running_mean.normal_()

@@ -90,7 +90,7 @@ def test_it_says_again_as_json_what_it_was_told(tmp_path: Path) -> None:
     assert set(written) == {field.name for field in fields(Recipe)}
 
 
-OTHERS = ("teacher", "reference")
+OTHERS = ("teacher", "reference", "tune_teacher")
 """Networks that need not be named, and if so by two settings."""
 
 
@@ -140,6 +140,7 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("teacher.model", '"x"', 'missing value for field "teacher.weights"'),
         ("reference.weights", '"x"', 'missing value for field "reference.model"'),
         ("reference", '"x"', 'wrong value type for field "reference"'),
+        ("tune_teacher.model", '"x"', 'missing value for field "tune_teacher.weights"'),
         ("data.shares", "[0.5, 0.5]", 'field "data.shares"'),
         ("data.shares", "[0.2, 0.3, 0.3, 0.2]", 'field "data.shares"'),
         ("adapt.epochs", "0", r"epochs=0, batch_size=128, learning_rate=0\.05: each must be positive"),

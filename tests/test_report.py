@@ -75,12 +75,13 @@ def test_budgets_are_one_line_whatever_their_order(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("n_correct", [0, 3])
-def test_intervals_that_rounding_leaves_a_hair_beside_the_accuracy_are_drawn(tmp_path: Path, n_correct: int) -> None:
+@pytest.mark.parametrize(("accuracy", "interval"), [(1.0, wilson_interval(3, 3)), (0.0, (1e-17, 0.1))])
+def test_an_interval_that_rounding_leaves_a_hair_beside_the_accuracy_is_drawn(
+    tmp_path: Path, accuracy: float, interval: tuple[float, float]
+) -> None:
     pytest.importorskip("matplotlib")
-    low, high = wilson_interval(n_correct, 3)
-    assert not low <= n_correct / 3 <= high  # by 1e-16
-    extreme = RESULTS | {"accuracy": n_correct / 3, "accuracy_interval": (low, high)}
+    assert not interval[0] <= accuracy <= interval[1]
+    extreme = RESULTS | {"accuracy": accuracy, "accuracy_interval": interval}
     budgets_plot(tmp_path / "budgets.png", [extreme, RESULTS])
     frontier_plot(tmp_path / "frontier.png", extreme, {})
     assert len(list(tmp_path.iterdir())) == 2

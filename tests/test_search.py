@@ -74,6 +74,14 @@ def test_the_seed_decides_what_is_tried() -> None:
     assert torch.equal(first.profiles, again.profiles) and not torch.equal(first.profiles, other.profiles)
 
 
+def test_a_search_tries_others_beside_its_own_if_asked_to() -> None:
+    also = torch.tensor([[0, 3, 1], [3, 0, 2], [4, 4, 4]])  # the last one is among the uniform ones anyway
+    found = search(NETWORK, DATA, 20, also=also)
+    assert len(found.profiles) == len(found.profiles.unique(dim=0)) == 23
+    assert {tuple(profile) for profile in also.tolist()} <= set(map(tuple, found.profiles.tolist()))
+    assert torch.equal(found.accuracy, profile_accuracies(NETWORK, DATA, found.profiles))
+
+
 def test_a_search_without_room_for_the_uniform_profiles_is_refused() -> None:
     with pytest.raises(RLPruneError, match="n_candidates is 4; at least 5, the uniform profiles, are needed"):
         search(NETWORK, DATA, 4)

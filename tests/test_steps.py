@@ -23,7 +23,7 @@ from rlprune.events import scalar_log
 from rlprune.models import save_weights
 from rlprune.options import DataOptions
 from rlprune.pretrain import accuracy
-from rlprune.recipe import Recipe
+from rlprune.recipe import Recipe, TrainedNetwork
 from rlprune.steps import Steps
 
 pytest.importorskip("matplotlib")
@@ -182,7 +182,7 @@ def test_the_results_are_of_every_penalty_on_the_test_images(root: Path) -> None
         assert figures["n_images"] == 20 and figures["dense"] == "original"
         assert figures["dense_accuracy"] == accuracy(network("residual", seed=4), steps_of(root).splits.test)
         assert figures["controls"].keys() == {"uniform", "random", "best_static", "shuffled"}
-        assert (figures["n_candidates"], figures["seed"]) == (6, 0)
+        assert (figures["n_candidates"], figures["seed"]) == (64, 0)
 
 
 def test_the_bundle_is_as_accurate_as_the_results_say(root: Path) -> None:
@@ -238,6 +238,7 @@ def test_without_results_it_only_measures_again(root: Path, tmp_path: Path) -> N
         ("specialise", {"specialise": {"epochs": 3}}),
         ("tune", {"policy": {"penalty": 0.2}}),
         ("tune", {"tune": {"rounds": 3}}),
+        ("tune", {"tune_teacher": TrainedNetwork("nets:Residual", "known.safetensors")}),
         ("policies", {"penalties": (1.0,)}),
         ("evaluate", {"reference": None}),
     ],
@@ -309,6 +310,23 @@ def test_who_teaches(root: Path, tmp_path: Path) -> None:
     assert torch.equal(itself.get_parameter("linear.weight"), steps._dense_network.get_parameter("linear.weight"))
 
 
+@pytest.mark.parametrize("name", [None, "known"])
+def test_tuning_may_have_a_teacher_of_its_own(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    out = copy_of(root, tmp_path, "tuned", "tuning", "steps/tune.json")
+    teachers: list[Any] = []
+    monkeypatch.setattr("rlprune.steps.tune", lambda *_, teacher, **__: teachers.append(teacher))
+    own = None if name is None else TrainedNetwork("nets:Residual", f"{name}.safetensors")
+    steps_of(root, out, tune_teacher=own).run("tune")
+    assert len(teachers) == 2  # as many as rounds
+    if name is None:
+        assert torch.equal(teachers[0], steps_of(root)._teacher(recipe_of(root).tune))
+    else:
+        known = network("residual", seed=4).state_dict()
+        assert all(torch.equal(value, known[key]) for key, value in teachers[0].state_dict().items())
+
+
 def test_weights_that_are_named_are_taken_as_they_are(root: Path, tmp_path: Path) -> None:
     steps = steps_of(root, tmp_path / "run", weights="taught.safetensors", teacher=None)
     steps.run("dense")
@@ -346,7 +364,10 @@ def test_what_the_last_step_needs_is_asked_for_first(
         (RECIPE + "round = 1", 'bad/recipe.toml: can not match "round" to any data class field'),
         (RECIPE.replace("floor = 4", 'floor = "4"'), 'bad/recipe.toml: wrong value type for field "tune.floor"'),
         (RECIPE.replace("taught.saf", "none.saf"), "there is no weights file none.safetensors in bad; let RLPRUNE_WEI"),
-        (RECIPE.replace("five_colours", "six_colours"), "'my_data:six_colours' failed with AttributeError"),
+        (
+            RECIPE.replace("taught.saf", "../taught.saf").replace("five", "six"),
+            "'my_data:six_colours' failed with Attri",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_is_one_line(

@@ -1,0 +1,49 @@
+"""Batch norms folded into the layers before them: the same numbers with fewer layers, for inference only."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+from torch import fx, nn
+from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from rlprune import graph
+
+
+def fold_norms(network: nn.Sequential) -> nn.Sequential:
+    """A copy of a network without the batch norms that follow a convolution or a linear layer.
+
+    Args:
+        network: in eval mode, a sequence of graphs as `ElasticCNN.slice` gives it.
+
+    Returns:
+        A network that gives the same to rounding.
+    """
+    folded = nn.Sequential()
+    for name, part in copy.deepcopy(network).named_children():
+        assert isinstance(part, fx.GraphModule)
+        folded.add_module(name, _folded(part))
+    return folded.eval()
+
+
+def _folded(network: fx.GraphModule) -> fx.GraphModule:
+    calls = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
+    for node in list(network.graph.nodes):
+        before = node.args[0] if node.op == "call_module" else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        if calls[node.target] > 1 or calls[before.target] > 1:
+            continue
+        layer, norm = network.get_submodule(str(before.target)), network.get_submodule(str(node.target))
+        if type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+            graph.attach(network, str(before.target), fuse_conv_bn_eval(layer, norm))
+        elif type(layer) is nn.Linear and type(norm) is nn.BatchNorm1d:
+            graph.attach(network, str(before.target), fuse_linear_bn_eval(layer, norm))
+        else:
+            continue
+        node.replace_all_uses_with(before)
+        network.graph.erase_node(node)
+    network.delete_all_unused_submodules()
+    network.recompile()
+    return network
