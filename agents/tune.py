@@ -14,6 +14,7 @@ from rlprune.data import ImageSet
 from rlprune.distill import Teacher, distillation_loss, soft_labels
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
+from rlprune.passes import Macs, look
 from rlprune.policy import Policy
 from rlprune.runtime import check_fit
 from rlprune.training import Batch, Log, Step, TrainingSettings, fit
@@ -75,14 +76,14 @@ def tune(
     """
     settings = TuneSettings() if settings is None else settings
     check_fit(elastic, policy, tuple(data.classes))
-    policy = copy.deepcopy(policy).eval()
+    policy, macs = copy.deepcopy(policy).eval(), Macs.of(Cost(elastic), policy.codebook)
     soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
 
     def make_step(generator: torch.Generator) -> Step:
         def step(batch: Batch) -> dict[str, float]:
             n_images, soft = len(batch.images), soft_of(batch)
             with settings.autocast():
-                decisions = decide(elastic.eval(), policy, batch.images)
+                decisions = decide(elastic.eval(), policy, batch.images, macs)
             elastic.train().stem.eval()  # else its statistics would follow whichever images came last
             figures = {"loss": 0.0}
             for index, profile in enumerate(policy.codebook):
@@ -105,39 +106,24 @@ def tune(
 
 
 @torch.no_grad()
-def decide(elastic: ElasticCNN, policy: Policy, images: Tensor) -> Tensor:
+def decide(elastic: ElasticCNN, policy: Policy, images: Tensor, macs: Macs) -> Tensor:
     """Which profiles a policy runs images through.
 
     Args:
         elastic: the network, in eval mode.
         policy: of this network, on the CPU.
         images: normalised, float (B, C, H, W), on the network's device.
+        macs: of the network and the policy's codebook.
 
     Returns:
         Index into the policy's codebook for every pass, int64 (B, max_passes); -1 where there was none.
     """
-    observer, cost = policy.observer, Cost(elastic)
     features = elastic.stem(images)
-    seen, macs = observer.features(features), cost.of(policy.codebook).macs - cost.stem.macs
-    beliefs = torch.zeros(len(images), observer.n_classes)
-    spent = cost.stem.macs.repeat(len(images))
-    decisions = torch.full((len(images), observer.max_passes), -1)
-    waiting = torch.arange(len(images))
-    for n_pass in range(observer.max_passes):
-        passes = torch.full_like(waiting, n_pass)
-        share = spent[waiting] / cost.dense.macs
-        with torch.autocast("cpu", enabled=False):  # as it decides when deployed, whatever the network computes in
-            choice, accept = policy(observer.observe(seen[waiting], beliefs[waiting], passes, share))
-        if n_pass:
-            new = ~accept & (choice != decisions[waiting, n_pass - 1])
-            waiting, choice, passes = waiting[new], choice[new], passes[new]
-        for profile in choice.unique().tolist():
-            bucket = waiting[choice == profile]
-            logits = elastic.run_body(features[bucket.to(features.device)], policy.codebook[profile]).float().cpu()
-            beliefs[bucket] = observer.believe(beliefs[bucket], logits, passes[choice == profile])
-        decisions[waiting, n_pass] = choice
-        spent[waiting] += macs[choice]
-    return decisions
+
+    def run(bucket: Tensor, profile: int) -> Tensor:
+        return elastic.run_body(features[bucket], policy.codebook[profile]).float().cpu()
+
+    return look(policy, policy.observer.features(features), macs, run).profiles
 
 
 def _at_least(n: int, chosen: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from rlprune.axes import Axis
 from rlprune.elastic import ElasticCNN
 from rlprune.graph import alive_nodes
-from rlprune.layers import Axis, ElasticLayer
+from rlprune.layers import ElasticLayer
 
 KINDS = ("params", "macs")
 _MAX_PATTERNS = 10_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -85,6 +85,13 @@ class Splits:
     policy: ImageSet
     validation: ImageSet
     test: ImageSet
+
+    @property
+    def training(self) -> ImageSet:
+        """All that are not for testing: for a last training, when nothing is left to be chosen."""
+        parts = (self.network, self.policy, self.validation)
+        images, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+        return replace(self.network, images=images, labels=labels)
 
 
 def load(

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune import graph
+from rlprune.axes import Axis
+from rlprune.body import BodyRun, cut
 from rlprune.errors import BundleError, LevelsError, ModelError
 from rlprune.groups import Group, LeftAlone, Member, Run, find_groups, norm_behind
 from rlprune.importance import GroupLayer, criterion
-from rlprune.layers import Axis, Choice, ElasticBatchNorm, ElasticConv2d, ElasticLayer, ElasticLinear
+from rlprune.layers import Choice, ElasticBatchNorm, ElasticConv2d, ElasticLayer, ElasticLinear
 
 KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_MAX_PASSES = 64
+_MAX_RUNS = 64
 
 
 class ElasticCNN(nn.Module):
@@ -72,7 +74,7 @@ class ElasticCNN(nn.Module):
         self.stem, self.body = stem, body
         self.register_buffer("codebook", None, persistent=False)
         self._make_elastic()
-        self._passes: dict[frozenset[str], _Pass] = {}
+        self._runs: dict[frozenset[str], BodyRun] = {}
 
     @classmethod
     def from_model(
@@ -185,11 +187,11 @@ class ElasticCNN(nn.Module):
         """The same, from the stem's features (B, F, H', W') on."""
         choice = self._choice(levels, len(features))
         exits = self._dropped_exits(levels) if levels.ndim == 1 else frozenset()
-        if exits not in self._passes:
-            if len(self._passes) >= _MAX_PASSES:
-                self._passes.pop(next(iter(self._passes)))
-            self._passes[exits] = _Pass(self.body, exits)
-        logits: Tensor = self._passes[exits].run_choice(features, choice)
+        if exits not in self._runs:
+            if len(self._runs) >= _MAX_RUNS:
+                self._runs.pop(next(iter(self._runs)))
+            self._runs[exits] = BodyRun(self.body, exits)
+        logits: Tensor = self._runs[exits].under(choice, features)
         return logits
 
     def check_levels(self, levels: Tensor) -> Tensor:
@@ -228,28 +230,10 @@ class ElasticCNN(nn.Module):
             LevelsError: not a profile of this network.
         """
         levels = torch.as_tensor(profile)
-        choice, exits = self._choice(levels, None), self._dropped_exits(levels)
-        alive = graph.alive_nodes(self.body.graph, exits)
-        root, new_graph = nn.Module(), fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {}
-        for node in self.body.graph.nodes:
-            if node.op != "placeholder" and node.name not in alive:
-                continue
-            if node.name in exits:
-                name = f"{node.name}_constant"
-                graph.attach(root, name, nn.Parameter(_constant(self.body, node, choice).detach().clone()))
-                copies[node] = new_graph.get_attr(name)
-                continue
-            copies[node] = new_graph.node_copy(node, lambda n: copies[n])
-            if node.op == "call_module":
-                layer = self.body.get_submodule(node.target)
-                plain = layer.plain(choice) if isinstance(layer, ElasticLayer) else copy.deepcopy(layer)
-                graph.attach(root, node.target, plain)
-            elif node.op == "get_attr":
-                graph.attach(root, node.target, copy.deepcopy(_attribute(self.body, node.target)))
+        body = cut(self.body, self._choice(levels, None), self._dropped_exits(levels))
         network = nn.Sequential()
         network.add_module("stem", copy.deepcopy(self.stem))
-        network.add_module("body", fx.GraphModule(root, new_graph))
+        network.add_module("body", body)
         return network.to(self.widths.device).eval()
 
     def rank(self, score: Any) -> None:
@@ -417,49 +401,6 @@ class ElasticCNN(nn.Module):
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp_min(1e-6))
-
-
-class _Pass(fx.Interpreter):
-    """Runs the body under a choice, leaving out what dropped groups make needless."""
-
-    def __init__(self, body: fx.GraphModule, exits: frozenset[str]) -> None:
-        super().__init__(body)
-        self.exits, self.alive = exits, graph.alive_nodes(body.graph, exits)
-        self.choice: Choice | None = None
-
-    def run_choice(self, features: Tensor, choice: Choice) -> Any:
-        self.choice = choice
-        logits = self.run(features)
-        self.env = {}  # or it would keep the logits, and the graph behind them, alive
-        return logits
-
-    def run_node(self, n: fx.Node) -> Any:
-        if n.op != "placeholder" and n.name not in self.alive:
-            return None
-        if n.name in self.exits:
-            assert self.choice is not None
-            return _constant(self.module, n, self.choice)
-        return super().run_node(n)
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        layer = self.fetch_attr(target)
-        return layer(*args, self.choice) if isinstance(layer, ElasticLayer) else layer(*args, **kwargs)
-
-
-def _constant(body: nn.Module, node: fx.Node, choice: Choice) -> Tensor:
-    """What a layer gives when the group it consumes is dropped, shaped to be added: (1, C, 1, ...)."""
-    assert isinstance(node.target, str)
-    layer = body.get_submodule(node.target)
-    assert isinstance(layer, ElasticLayer)
-    value = layer.constant(choice)
-    return value.view(1, -1, *(1,) * (len(node.meta["shape"]) - 2))
-
-
-def _attribute(root: nn.Module, name: str) -> Tensor:
-    owner, _, leaf = name.rpartition(".")
-    value = getattr(root.get_submodule(owner), leaf)
-    assert isinstance(value, Tensor)
-    return value
 
 
 def _group_from_json(stored: Any) -> Group:

@@ -15,75 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlprune.groups import Run
+from rlprune.axes import Axis
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
-Kept = slice | Tensor
-"""Positions of an axis that stay: a slice where they are contiguous, else int64 indices."""
-
-
-class Axis:
-    """The channels on one side of a layer.
-
-    Args:
-        size: how many positions the axis has.
-        runs: for each group with channels here, its index and where they are; all other positions always stay.
-    """
-
-    def __init__(self, size: int, runs: Sequence[tuple[int, Run]] = ()) -> None:
-        self.size = size
-        self.runs = tuple(sorted(runs, key=lambda item: item[1].start))
-        self.groups = tuple(sorted({group for group, _ in self.runs}))
-        self.group = torch.zeros(size, dtype=torch.int64)
-        self.channel = torch.full((size,), -1, dtype=torch.int64)
-        for group, run in self.runs:
-            here = slice(run.start, run.start + run.n_channels * run.repeat)
-            self.group[here] = group
-            self.channel[here] = torch.arange(run.channel, run.channel + run.n_channels).repeat_interleave(run.repeat)
-        self.n_fixed = int((self.channel < 0).sum())
-        self._kept: dict[tuple[int, ...], Kept] = {}
-
-    @property
-    def only_group(self) -> int | None:
-        """The one group that all of the axis belongs to, if so."""
-        return self.groups[0] if len(self.groups) == 1 and not self.n_fixed else None
-
-    def kept(self, widths: Sequence[int]) -> Kept:
-        """The positions that stay when group g keeps its first `widths[g]` channels."""
-        if not self.runs:
-            return slice(None)
-        key = tuple(widths[group] for group in self.groups)
-        if key not in self._kept:
-            kept = self.channel < torch.tensor(widths)[self.group]
-            n_kept = int(kept.sum())
-            self._kept[key] = slice(0, n_kept) if bool(kept[:n_kept].all()) else kept.nonzero().flatten()
-        return self._kept[key]
-
-    def count(self, group: int, width: int) -> int:
-        """How many positions of a group stay when it keeps its first `width` channels."""
-        return int(((self.group == group) & (self.channel >= 0) & (self.channel < width)).sum())
-
-    def positions(self, group: int, order: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the group's channels are, and where the ones that should take their places come from.
-
-        Args:
-            group: index of the group.
-            order: int64 (n_channels,), the old channel for every new one.
-        """
-        targets, sources = [], []
-        for _, run in (item for item in self.runs if item[0] == group):
-            channels = order[run.channel : run.channel + run.n_channels]
-            offsets = torch.arange(run.repeat)
-            starts = torch.tensor([self._start(group, int(channel)) for channel in channels])
-            sources.append((starts[:, None] + offsets).flatten())
-            targets.append(torch.arange(run.start, run.start + run.n_channels * run.repeat))
-        return torch.cat(targets), torch.cat(sources)
-
-    def _start(self, group: int, channel: int) -> int:
-        for owner, run in self.runs:
-            if owner == group and run.channel <= channel < run.channel + run.n_channels:
-                return run.start + (channel - run.channel) * run.repeat
-        raise AssertionError(f"group {group} has no channel {channel} here")
 
 
 @dataclass
@@ -97,6 +31,7 @@ class Choice:
             specialised to; None if it is not.
         profile: the widths as numbers, if they are one profile for all.
         profile_levels: the levels as numbers, likewise.
+        profile_nearest: the nearest profile as a number, likewise.
     """
 
     levels: Tensor
@@ -104,9 +39,11 @@ class Choice:
     nearest: Tensor | None = None
     profile: tuple[int, ...] | None = field(init=False)
     profile_levels: tuple[int, ...] = field(init=False)
+    profile_nearest: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         one = self.levels.ndim == 1
+        self.profile_nearest = int(self.nearest) if one and self.nearest is not None else None
         self.profile = tuple(self.widths.tolist()) if one else None
         self.profile_levels = tuple(self.levels.tolist()) if one else ()
 
@@ -307,7 +244,6 @@ class ElasticBatchNorm(ElasticLayer):
 
     running_mean: Tensor
     running_var: Tensor
-    always: Tensor
 
     def __init__(
         self, layer: nn.BatchNorm2d | nn.BatchNorm1d, axis: Axis, switch: int | None, n_levels: int, dropped: bool
@@ -323,14 +259,13 @@ class ElasticBatchNorm(ElasticLayer):
         self.bias = nn.Parameter(bias.repeat(n_sets, 1))
         self.register_buffer("running_mean", mean.repeat(n_sets, 1))
         self.register_buffer("running_var", torch.as_tensor(var).repeat(n_sets, 1))
-        self.register_buffer("always", torch.tensor(0), persistent=False)
         self.per_profile = False
 
     def masked(self, x: Tensor, choice: Choice) -> Tensor:
         """Normalise x (B, C, ...) by the running statistics of each image's level."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        sets = self._sets(choice).expand(len(x))
+        sets = self._sets(choice.levels, choice.nearest)
         scale, shift = scale[sets], shift[sets]
         if self.dropped:
             gone = (choice.levels[:, self.switch] == 0)[:, None]
@@ -340,21 +275,25 @@ class ElasticBatchNorm(ElasticLayer):
 
     def specialise(self, codebook: Tensor) -> None:
         """Keep one set per profile (K, G) from now on, each a copy of the one that the profile had."""
-        sets = self._sets(Choice(codebook, codebook)).expand(len(codebook))
+        sets = self._sets(codebook, None)
         for name in ("weight", "bias"):
             setattr(self, name, nn.Parameter(getattr(self, name).detach()[sets]))
         self.running_mean, self.running_var = self.running_mean[sets], self.running_var[sets]
         self.per_profile = True
 
-    def _sets(self, choice: Choice) -> Tensor:
-        """Which set is used: int64 (B,), or () where it is one for all."""
+    def _sets(self, levels: Tensor, nearest: Tensor | None) -> Tensor:
+        """Which set each row of levels (B, G) uses, int64 (B,)."""
         if self.per_profile:
-            assert choice.nearest is not None
-            return choice.nearest
-        return self.always if self.switch is None else choice.levels[..., self.switch]
+            assert nearest is not None
+            return nearest
+        return torch.zeros_like(levels[:, 0]) if self.switch is None else levels[:, self.switch]
 
     def _set(self, choice: Choice) -> int:
-        return int(self._sets(choice))
+        """Which set a profile uses."""
+        if self.per_profile:
+            assert choice.profile_nearest is not None
+            return choice.profile_nearest
+        return 0 if self.switch is None else choice.profile_levels[self.switch]
 
     def sliced(self, x: Tensor, choice: Choice) -> Tensor:
         """Normalise x (B, kept C, ...): by its own statistics when training, which updates those of this level."""

@@ -84,6 +84,9 @@ class Recipe:
     """Whose predictions that tuning follows, if not the teacher's; a small one may be asked about fresh views."""
     penalties: tuple[float, ...] = ()
     """Prices of compute at which further policies are learnt for the tuned network."""
+    refit: str | None = None
+    """Weights from which the network is specialised and tuned once more before it is evaluated, on all images that are
+    not for testing, with codebook and policies as they are; what was trained on fewer is evaluated if not given."""
     seed: int = 0
     """Fixes everything but times."""
 
@@ -93,6 +96,12 @@ class Recipe:
             raise RLPruneError(
                 f"penalties={self.penalties}: allowed are numbers of 0 or more, each once, and other than the policy's "
                 f"own, which is {self.policy.penalty:g}"
+            )
+
+        if self.refit is not None and self.policy.pool:
+            raise RLPruneError(
+                f"policy.pool={self.policy.pool}: its policies read features of the stem, which other weights change; "
+                "to refit, leave the features out with pool = 0"
             )
 
     @classmethod

@@ -14,6 +14,7 @@ from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, DataError, LevelsError
 from rlprune.folding import fold_norms
+from rlprune.passes import Macs, look
 from rlprune.policy import Policy
 
 
@@ -76,7 +77,7 @@ class DynamicCNN:
         self.codebook = policy.codebook
         table = Cost(elastic)
         self.cost, self.dense_cost, self.stem_cost = table.of(self.codebook), table.dense, table.stem
-        self.policy_cost = mlp_cost(policy.network)
+        self.policy_cost, self._macs = mlp_cost(policy.network), Macs.of(table, self.codebook)
         slices = [_channels_last(fold_norms(elastic.slice(profile))) for profile in self.codebook]
         self._stem = slices[0].get_submodule("stem")
         self._bodies = [each.get_submodule("body") for each in slices]
@@ -106,53 +107,28 @@ class DynamicCNN:
         return normalise(images, self.mean, self.std)
 
     def _run(self, images: Tensor) -> Prediction:
-        observer, n_images = self.policy.observer, len(images)
-        stem_features = self._stem(images.to(self.device, memory_format=torch.channels_last))
-        seen = observer.features(stem_features)
-        logits = torch.zeros(n_images, observer.n_classes)
-        profiles = torch.full((n_images, observer.max_passes), -1)
-        decisions = torch.zeros(n_images, dtype=torch.int64)
-        spent = Compute(self.stem_cost.params.repeat(n_images), self.stem_cost.macs.repeat(n_images))
-        waiting = torch.arange(n_images)
-        for n_pass in range(observer.max_passes):
-            share = spent.macs[waiting] / self.dense_cost.macs
-            passes = torch.full_like(waiting, n_pass)
-            choice, accept = self.policy(observer.observe(seen[waiting], logits[waiting], passes, share))
-            decisions[waiting] += 1
-            if n_pass:
-                new = ~accept & (choice != profiles[waiting, n_pass - 1])  # the same again would say the same again
-                waiting, choice, passes = waiting[new], choice[new], passes[new]
-            if not len(waiting):
-                break
-            ran = self._run_profiles(stem_features, waiting, choice)
-            logits[waiting] = observer.believe(logits[waiting], ran, passes)
-            profiles[waiting, n_pass] = choice
-            spent.params[waiting] += self.cost.params[choice] - self.stem_cost.params
-            spent.macs[waiting] += self.cost.macs[choice] - self.stem_cost.macs
-        n_passes = (profiles >= 0).sum(1)
-        last = profiles.gather(1, n_passes[:, None] - 1)[:, 0]
-        probabilities = logits.softmax(1)
+        features = self._stem(images.to(self.device, memory_format=torch.channels_last))
+
+        def run(bucket: Tensor, profile: int) -> Tensor:
+            return self._run_body(profile, features if len(bucket) == len(features) else features[bucket])
+
+        passes = look(self.policy, self.policy.observer.features(features), self._macs, run)
+        profiles, ran = passes.profiles.clamp_min(0), passes.profiles >= 0
+        n_passes, probabilities = ran.sum(1), passes.logits.softmax(1)
+        bodies = Compute(self.cost.params - self.stem_cost.params, self._macs.bodies)
+        params, macs = (
+            stem + (body[profiles] * ran).sum(1) + passes.decisions * decision
+            for stem, body, decision in zip(self.stem_cost, bodies, self.policy_cost, strict=True)
+        )
         return Prediction(
             labels=probabilities.argmax(1),
             probabilities=probabilities,
-            profiles=profiles,
-            keep_ratios=self._ratios[last],
+            profiles=passes.profiles,
+            keep_ratios=self._ratios[profiles.gather(1, n_passes[:, None] - 1)[:, 0]],
             passes=n_passes,
-            params=spent.params + decisions * self.policy_cost.params,
-            macs=spent.macs + decisions * self.policy_cost.macs,
+            params=params,
+            macs=macs,
         )
-
-    def _run_profiles(self, stem_features: Tensor, waiting: Tensor, choice: Tensor) -> Tensor:
-        """Run every image through the slice it was given, images of one slice together."""
-        chosen = choice.unique().tolist()
-        if len(chosen) == 1:
-            everything = len(waiting) == len(stem_features)
-            return self._run_body(chosen[0], stem_features if everything else stem_features[waiting])
-        logits = torch.empty(len(waiting), self.policy.observer.n_classes)
-        for profile in chosen:
-            bucket = (choice == profile).nonzero().flatten()
-            logits[bucket] = self._run_body(profile, stem_features[waiting[bucket]])
-        return logits
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
         logits: Tensor = self._bodies[profile](features.contiguous(memory_format=torch.channels_last))

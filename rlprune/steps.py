@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -35,6 +35,8 @@ from rlprune.runtime import DynamicCNN
 from rlprune.search import best_within, search
 from rlprune.training import TrainingSettings
 
+StepName = Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "evaluate"]
+
 
 class Steps:
     """The steps of a recipe, in a folder; what is there already is not made again.
@@ -48,6 +50,7 @@ class Steps:
     | `specialise` | `specialised/`: the network trained on under those profiles alone |
     | `tune` | `tuned/`: the network trained on under the decisions of a policy, which is learnt anew in every round |
     | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty |
+    | `refit` | `refitted/`: all of the network's training once more, on every image that is not for testing |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
 
     Args:
@@ -56,7 +59,7 @@ class Steps:
         beside: folder in which files that the recipe names are.
     """
 
-    NAMES = ("teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "evaluate")
+    NAMES: tuple[StepName, ...] = get_args(StepName)
 
     def __init__(self, recipe: Recipe, out: Path, beside: Path) -> None:
         self.recipe, self.out, self.beside = recipe, out, beside
@@ -81,6 +84,7 @@ class Steps:
             "specialise": [recipe.specialise],
             "tune": [recipe.policy, recipe.tune, recipe.tune_teacher],
             "policies": [recipe.penalties],
+            "refit": [recipe.refit],
             "evaluate": [recipe.reference],
         }
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
@@ -178,11 +182,37 @@ class Steps:
         for penalty in self._penalties:
             self._learn(elastic, self._policy_folder(penalty), penalty)
 
+    def refit(self) -> None:
+        """Specialise and tune once more, on all images, if the recipe says so; codebook and policies stay."""
+        recipe, images = self.recipe, self.splits.training
+        if recipe.refit is None or (self.out / "refitted").exists():
+            return
+        model = build_model(recipe.model, self._find(recipe.refit), self.splits)
+        elastic = recipe.elastic.build(model, tuple(images.images.shape[1:]))
+        elastic.specialise(self.codebook)
+        adapt(
+            elastic,
+            images,
+            replace(recipe.specialise, seed=recipe.seed),
+            teacher=self._asked(recipe.teacher),
+            codebook=self.codebook,
+            **self._kept("refit/specialise"),
+        )
+        tune(
+            elastic,
+            load_policy(self._policy_folder(recipe.policy.penalty) / "policy").policy,
+            images,
+            replace(recipe.tune, seed=recipe.seed),
+            teacher=self._asked(recipe.tune_teacher or recipe.teacher),
+            **self._kept("refit/tune"),
+        )
+        self._save("refitted", elastic)
+
     def evaluate(self) -> None:
         """Measure every policy on the test images, beside its controls, and pack the first into a bundle."""
         if (self.out / "results.json").exists():
             return
-        elastic, adapted = self._load("tuned"), self._load("adapted")
+        elastic, adapted = self._load("tuned" if self.recipe.refit is None else "refitted"), self._load("adapted")
         splits, choosing = self.splits, self.splits.policy.subset(slice(0, self.recipe.search.n_images))
         rivals = Rivals.measure((elastic, adapted), self.codebook, splits.test, choosing, seed=self.recipe.seed)
         dense = self._dense_network if self.recipe.reference is None else self._trained(self.recipe.reference)
@@ -231,7 +261,11 @@ class Steps:
         path = self.out / "teacher.safetensors"
         if settings.views and _views(settings) == _views(self.recipe.specialise) and path.exists():
             return load_file(path)["logits"]
-        return self._dense_network if self.recipe.teacher is None else self._trained(self.recipe.teacher)
+        return self._asked(self.recipe.teacher)
+
+    def _asked(self, teacher: TrainedNetwork | None) -> nn.Module:
+        """A teacher that is asked about every batch."""
+        return self._dense_network if teacher is None else self._trained(teacher)
 
     def _learn(self, elastic: ElasticCNN, folder: Path, penalty: float) -> Policy:
         """A policy for the codebook; gone on with where its training stopped."""

@@ -16,8 +16,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlprune
-from rlprune import cli, sources
+from rlprune import cli, data, events, sources
+from rlprune.adapt import AdaptSettings
+from rlprune.agents.train import PolicySettings
 from rlprune.cli import main
+from rlprune.options import DataOptions, ElasticOptions
+from rlprune.training import TrainingSettings
+from rlprune.verbs import resumable
 
 NETWORK = """
 from torch import nn
@@ -148,7 +153,7 @@ def test_bench_times_the_environment(project: Path) -> None:
 
 def test_an_interrupted_verb_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [*PRETRAIN[:-1], "again.safetensors", "--epochs", "2"]
-    scalar_log = cli.scalar_log
+    scalar_log = events.scalar_log
 
     def interrupting(folder: Path, tag: str) -> Any:
         def stop(n_images: int, figures: dict[str, float]) -> None:
@@ -159,7 +164,7 @@ def test_an_interrupted_verb_goes_on(project: Path, monkeypatch: pytest.MonkeyPa
         return stop
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr(cli, "scalar_log", interrupting)
+        patch.setattr(resumable, "scalar_log", interrupting)
         main(twice)
     assert (project / "again.safetensors.checkpoint.pt").exists()
     with pytest.raises(SystemExit, match="2"):
@@ -179,7 +184,7 @@ def test_a_network_and_a_policy_out_of_a_bundle_make_the_same_bundle(project: Pa
 def test_bench_without_its_data_times_on_noise_and_says_so(
     project: Path, apart: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli.data, "load", lambda source, **_: sources.find(f"./{source}"))  # no look at the hub
+    monkeypatch.setattr(data, "load", lambda source, **_: sources.find(f"./{source}"))  # no look at the hub
     main(["bench", str(project / "bundle"), "--batch", "2", "--seconds", "0", "--json", "figures.json"])
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(
@@ -198,10 +203,9 @@ def options(kind: Any) -> list[str]:
     for one in dataclasses.fields(kind):
         name = one.name.replace("_", "-")
         if one.name in ("source", "elastic", "settings"):
-            inner = {"source": cli.DataOptions, "elastic": cli.ElasticOptions}.get(one.name)
+            inner = {"source": DataOptions, "elastic": ElasticOptions}.get(one.name)
             found += options(
-                inner
-                or {"Pretrain": cli.TrainingSettings, "Adapt": cli.AdaptSettings}.get(kind.__name__, cli.PolicySettings)
+                inner or {"Pretrain": TrainingSettings, "Adapt": AdaptSettings}.get(kind.__name__, PolicySettings)
             )
         elif "Positional" in str(one.type):
             found.append(name.upper())

@@ -88,7 +88,7 @@ def test_what_is_remembered_of_drop_patterns_is_bounded() -> None:
     sizes = []
     for pattern in patterns:
         logits = elastic(images, pattern)
-        sizes.append(len(elastic._passes))
+        sizes.append(len(elastic._runs))
     assert max(sizes) == 64
     for pattern in patterns[:20]:  # some of them forgotten meanwhile
         logits = elastic(images, pattern)

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from nets import make_elastic, make_images
 from torch import nn
 
+from rlprune.axes import Axis
 from rlprune.groups import Run
-from rlprune.layers import Axis, Choice, ElasticBatchNorm, ElasticConv2d, ElasticLinear
+from rlprune.layers import Choice, ElasticBatchNorm, ElasticConv2d, ElasticLinear
 
 
 @st.composite

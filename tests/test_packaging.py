@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"rlprune": "rlprune", "rlprune/envs": "envs", "rlprune/agents": "agents"}
+PACKAGES = {"rlprune": "rlprune", "rlprune/verbs": "rlprune/verbs", "rlprune/envs": "envs", "rlprune/agents": "agents"}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for folder in PACKAGES.values():
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+        )
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(out), str(source)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options], check=True, cwd=out, capture_output=True)
     return zipfile.ZipFile(next(out.glob("*.whl")))

@@ -18,6 +18,7 @@ from rlprune import cli
 from rlprune.bundle import load_network, load_policy
 from rlprune.cli import main
 from rlprune.cost import Cost
+from rlprune.data import ImageSet
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.events import scalar_log
 from rlprune.models import save_weights
@@ -325,6 +326,34 @@ def test_tuning_may_have_a_teacher_of_its_own(
     else:
         known = network("residual", seed=4).state_dict()
         assert all(torch.equal(value, known[key]) for key, value in teachers[0].state_dict().items())
+
+
+def test_a_refit_trains_on_all_images_from_given_weights_and_keeps_codebook_and_policies(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = [f"steps/{name}.json" for name in ("tune", "policies", "refit", "evaluate")]
+    out = copy_of(root, tmp_path, "tuned", "tuning", "policies", "results.json", "bundle", *later)
+    recipe = recipe_of(root)
+    steps = steps_of(root, out, policy=replace(recipe.policy, pool=0), refit="known.safetensors")
+    steps.run("policies")
+    before, n_images = stamps(out / "policies"), []
+    for name in ("adapt", "tune"):
+        train = getattr(rlprune.steps, name)
+
+        def watched(elastic: Any, *rest: Any, train: Any = train, **more: Any) -> None:
+            n_images.append(max(len(part) for part in rest if isinstance(part, ImageSet)))
+            assert elastic.codebook.equal(steps.codebook)
+            train(elastic, *rest, **more)
+
+        monkeypatch.setattr(rlprune.steps, name, watched)
+    steps.run()
+    splits = steps.splits
+    assert n_images == 2 * [len(splits.network) + len(splits.policy) + len(splits.validation)]
+    assert stamps(out / "policies") == before
+    refitted, bundled = load_network(out / "refitted").network, load_network(out / "bundle").network
+    assert all(value.equal(bundled.state_dict()[name]) for name, value in refitted.state_dict().items())
+    tuned = load_network(out / "tuned").network.state_dict()
+    assert not any(value.equal(tuned[name]) for name, value in refitted.state_dict().items() if name.endswith("weight"))
 
 
 def test_weights_that_are_named_are_taken_as_they_are(root: Path, tmp_path: Path) -> None:

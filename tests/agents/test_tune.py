@@ -10,13 +10,15 @@ from nets import KINDS, colours, make_centred, make_data, make_elastic, make_lev
 from torch import Tensor, nn
 
 from rlprune.actions import sorted_codebook
-from rlprune.agents.tune import TuneSettings, _at_least, decide, tune
+from rlprune.agents.tune import TuneSettings, _at_least, tune
+from rlprune.agents.tune import decide as decide_at
 from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.distill import distillation_loss, remember
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.evaluate import predict_all
+from rlprune.passes import Macs
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN
 
@@ -29,6 +31,10 @@ QUICK |= {"padding": 0, "flip": False}
 
 def policy_of(elastic: ElasticCNN = NETWORK, data: ImageSet = DATA, book: Tensor = BOOK, **options: Any) -> Policy:
     return make_policy(elastic, data, book, **options)
+
+
+def decide(elastic: ElasticCNN, policy: Policy, images: Tensor) -> Tensor:
+    return decide_at(elastic, policy, images, Macs.of(Cost(elastic), policy.codebook))
 
 
 def deployed(elastic: ElasticCNN, policy: Policy, data: ImageSet = DATA) -> DynamicCNN:

@@ -1,0 +1,85 @@
+"""Measure time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+from rlprune import bundle, data, models, tables
+from rlprune.benchmark import bench
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.envs.benchmark import bench_env
+from rlprune.errors import ModelError, RLPruneError
+from rlprune.files import write_json
+from rlprune.options import DataOptions
+from rlprune.runtime import DynamicCNN
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time a bundle beside the dense network, or the environment beside the network alone."""
+
+    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
+    """A bundle; or the word env, for the environment's speed."""
+    data: str | None = None
+    """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
+    image_size: int | None = None
+    """Resize and crop images to squares of this many pixels."""
+    batch: tuple[int, ...] | None = None
+    """Batch sizes (1 64); for env, how many images at once (256)."""
+    seconds: float = 5.0
+    """Time to spend on each batch size."""
+    json: Path | None = None
+    """File to write the rows to."""
+    model: str = "resnet20"
+    """For env: the network, by name or package.module:callable."""
+
+    def run(self) -> None:
+        """Do it."""
+        if self.target == "env":
+            known = None if self.data is None else self._images(self.data)
+            shape, n_classes = ((3, 32, 32), 10) if known is None else (known.images.shape[1:], len(known.classes))
+            network = ElasticCNN.from_model(models.build(self.model, n_classes, shape[0]), shape)
+            images = _noise(shape, network.n_classes) if known is None else known
+            if len(images.classes) != network.n_classes:
+                raise ModelError(f"{self.model} gives {network.n_classes} logits, {self.data} has {n_classes} classes")
+            results = bench_env(network, images, (self.batch or (256,))[0], 4 * self.seconds)
+        else:
+            dynamic = bundle.load(self.target)
+            pixels = self._pixels(dynamic)
+            results = bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds)
+        Console().print(tables.benchmark(results))
+        if self.json is not None:
+            write_json(self.json, results)
+
+    def _images(self, source: str) -> ImageSet:
+        return data.load(source, image_size=self.image_size).policy.subset(slice(0, 1024))
+
+    def _pixels(self, dynamic: DynamicCNN) -> torch.Tensor:
+        """Test images of the data that were asked for, or that the bundle was made with, or noise."""
+        if self.data is not None:
+            return DataOptions(self.data, self.image_size).load().test.images
+        made_with = dynamic.about.get("network", {}).get("source")
+        try:
+            if made_with is not None:
+                return DataOptions(**made_with).load().test.images
+        except RLPruneError as error:
+            print(f"rlprune: the data that the bundle was made with are not here ({error})", file=sys.stderr)
+        print(
+            "rlprune: timing on noise; what is spent on real images may differ: name some with --data", file=sys.stderr
+        )
+        return _noise(dynamic.elastic.image_shape).images
+
+
+def _noise(shape: Sequence[int], n_classes: int = 10) -> ImageSet:
+    pixels = torch.randint(0, 256, (1024, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    half = tuple(0.5 for _ in range(shape[0]))
+    return ImageSet(pixels, torch.arange(1024) % n_classes, tuple(str(n) for n in range(n_classes)), half, half)

@@ -1,0 +1,37 @@
+"""Pack network and policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlprune import bundle
+
+
+@dataclass(frozen=True)
+class Export:
+    """Put network and policy into one bundle that needs neither pickle nor the learning library."""
+
+    network: Path
+    """Folder that `rlprune adapt` wrote."""
+    policy: Path
+    """Folder that `rlprune train` wrote, the policy/ in it, or a bundle."""
+    out: Path
+    """Bundle to write."""
+
+    def run(self) -> None:
+        """Do it."""
+        inner = self.policy / "policy"
+        policy, network = (
+            bundle.load_policy(inner if inner.is_dir() else self.policy),
+            bundle.load_network(self.network),
+        )
+        notes = policy.about.get("policy", policy.about)  # a bundle keeps those of its policy beside others
+        about = {
+            "network": network.about.get("network", network.about),
+            "policy": notes,
+            "penalty": notes.get("settings", {}).get("penalty"),
+            "metrics": notes.get("validation"),
+        }
+        bundle.save_bundle(self.out, network.network, policy.policy, network.data, about)
+        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")

@@ -1,0 +1,44 @@
+"""Train an ordinary network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import tyro
+
+from rlprune import models
+from rlprune.errors import RLPruneError
+from rlprune.options import DataOptions, build_model
+from rlprune.pretrain import accuracy, pretrain
+from rlprune.training import TrainingSettings
+from rlprune.verbs.resumable import resumable
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train an ordinary network from scratch, or further."""
+
+    model: str
+    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    out: Path
+    """File to write, FILE.safetensors. Events for TensorBoard go beside it, into logs/."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    weights: Path | None = None
+    """Weights to start from, safetensors or a state dict."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = field(default_factory=TrainingSettings)
+
+    def run(self) -> None:
+        """Do it."""
+        if self.out.suffix != ".safetensors":
+            raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
+        splits = self.source.load()
+        torch.manual_seed(self.settings.seed)
+        model = build_model(self.model, self.weights, splits)
+        with resumable(self.out, "pretrain", resume=self.resume) as kept:
+            pretrain(model, splits.network, self.settings, **kept)
+            models.save_weights(model, self.out)
+        print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")

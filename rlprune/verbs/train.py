@@ -1,0 +1,86 @@
+"""Train the policy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+
+from rlprune import bundle, tables
+from rlprune.actions import MAX_PROFILES
+from rlprune.agents.train import PolicySettings, check_run, train_policy
+from rlprune.data import Splits
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.files import write_json
+from rlprune.options import DataOptions, load_fitting
+from rlprune.search import choose_codebook, search
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the policy that chooses keep ratios for each image."""
+
+    network: Path
+    """Folder that `rlprune adapt` wrote."""
+    out: Path
+    """Folder for TensorBoard's events, the checkpoint, and the policy (in policy/)."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    n_profiles: int = 6
+    """Profiles in the codebook, at most 16."""
+    n_candidates: int = 64
+    """Static profiles tried in the search for it."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    ppo: str = "{}"
+    """Further arguments of Stable-Baselines3's PPO, as JSON, such as '{"clip_range": 0.1}'."""
+    settings: tyro.conf.OmitArgPrefixes[PolicySettings] = field(default_factory=PolicySettings)
+
+    def run(self) -> None:
+        """Do it."""
+        arguments = _json_object(self.ppo, "--ppo")
+        if not 1 <= self.n_profiles <= MAX_PROFILES:
+            raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
+        check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
+        saved = bundle.load_network(self.network)
+        splits = load_fitting(saved.network, saved.data, saved.about, self.source)
+        codebook = self._codebook(saved.network, splits) if self.settings.action == "profiles" else None
+        policy = train_policy(
+            saved.network,
+            splits.policy,
+            splits.validation,
+            self.out,
+            self.settings,
+            codebook=codebook,
+            resume=self.resume,
+            ppo=arguments,
+        )
+        Console().print(tables.codebook(saved.network, policy.codebook))
+        figures = bundle.load_policy(self.out / "policy").about["validation"]
+        print(f"validation accuracy {figures['accuracy']:.4f} at {figures['active_macs']:.3f} of the dense MACs")
+        print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
+
+    def _codebook(self, network: ElasticCNN, splits: Splits) -> torch.Tensor:
+        """Search profiles, or take those that an interrupted run found."""
+        path = self.out / "codebook.json"
+        if self.resume and path.exists():
+            return torch.tensor(json.loads(path.read_text()))
+        found = search(network, splits.policy, self.n_candidates, self.settings.seed)
+        codebook = choose_codebook(network, found, self.n_profiles)
+        write_json(path, codebook.tolist())
+        return codebook
+
+
+def _json_object(text: str, option: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RLPruneError(f"{option} is {text!r}, which is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RLPruneError(f"{option} is {text!r}; a JSON object is needed, such as '{{\"clip_range\": 0.1}}'")
+    return value
