@@ -14,7 +14,7 @@ from rlprune.data import ImageSet
 from rlprune.distill import Teacher, distillation_loss, soft_labels
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
-from rlprune.passes import Macs, look
+from rlprune.passes import Prices, look
 from rlprune.policy import Policy
 from rlprune.runtime import check_fit
 from rlprune.training import Batch, Log, Step, TrainingSettings, fit
@@ -76,14 +76,14 @@ def tune(
     """
     settings = TuneSettings() if settings is None else settings
     check_fit(elastic, policy, tuple(data.classes))
-    policy, macs = copy.deepcopy(policy).eval(), Macs.of(Cost(elastic), policy.codebook)
+    policy, prices = copy.deepcopy(policy).eval(), Prices.of(Cost(elastic), policy)
     soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
 
     def make_step(generator: torch.Generator) -> Step:
         def step(batch: Batch) -> dict[str, float]:
             n_images, soft = len(batch.images), soft_of(batch)
             with settings.autocast():
-                decisions = decide(elastic.eval(), policy, batch.images, macs)
+                decisions = decide(elastic.eval(), policy, batch.images, prices)
             elastic.train().stem.eval()  # else its statistics would follow whichever images came last
             figures = {"loss": 0.0}
             for index, profile in enumerate(policy.codebook):
@@ -106,14 +106,14 @@ def tune(
 
 
 @torch.no_grad()
-def decide(elastic: ElasticCNN, policy: Policy, images: Tensor, macs: Macs) -> Tensor:
+def decide(elastic: ElasticCNN, policy: Policy, images: Tensor, prices: Prices) -> Tensor:
     """Which profiles a policy runs images through.
 
     Args:
         elastic: the network, in eval mode.
         policy: of this network, on the CPU.
         images: normalised, float (B, C, H, W), on the network's device.
-        macs: of the network and the policy's codebook.
+        prices: of the network and the policy.
 
     Returns:
         Index into the policy's codebook for every pass, int64 (B, max_passes); -1 where there was none.
@@ -123,7 +123,7 @@ def decide(elastic: ElasticCNN, policy: Policy, images: Tensor, macs: Macs) -> T
     def run(bucket: Tensor, profile: int) -> Tensor:
         return elastic.run_body(features[bucket], policy.codebook[profile]).float().cpu()
 
-    return look(policy, policy.observer.features(features), macs, run).profiles
+    return look(policy, policy.observer.features(features), prices, run).profiles
 
 
 def _at_least(n: int, chosen: Tensor, generator: torch.Generator) -> Tensor:

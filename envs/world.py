@@ -200,6 +200,7 @@ class World:
             actions: (n,) for a discrete space, else (n, entries).
         """
         raw = torch.as_tensor(actions).reshape(len(episodes.images), -1)
+        self.actions.check(raw)
         levels, accept = self.actions.decode(raw)
         again = (levels == episodes.levels).all(1)  # what has just run would only say the same once more
         accept = (accept | again) & (episodes.passes > 0)

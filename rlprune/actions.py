@@ -82,18 +82,26 @@ class Actions:
             return outputs.clamp(-1, 1)
         return torch.stack([part.argmax(1) for part in outputs.split(self.n_choices, dim=1)], 1)
 
+    def check(self, actions: Tensor) -> None:
+        """Make sure that actions int64 or float (B, entries) are in their space.
+
+        Raises:
+            LevelsError: one is not.
+        """
+        choices = torch.tensor(self.n_choices)
+        if len(choices) and ((actions < 0) | (actions >= choices)).any():
+            raise LevelsError(f"an action is outside its space; its entries go from 0 to below {self.n_choices}")
+
     def decode(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Translate actions.
 
         Args:
-            actions: int64 or float (B, entries).
+            actions: int64 or float (B, entries), in their space.
 
         Returns:
             Levels int64 (B, G), and whether the last prediction is accepted, bool (B,).
         """
-        n_groups, choices = len(self.min_level), torch.tensor(self.n_choices)
-        if len(choices) and ((actions < 0) | (actions >= choices)).any():
-            raise LevelsError(f"an action is outside its space; its entries go from 0 to below {self.n_choices}")
+        n_groups = len(self.min_level)
         if self.kind == "profiles":
             assert self.codebook is not None
             accept = actions[:, 0] == len(self.codebook)

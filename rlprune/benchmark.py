@@ -71,7 +71,7 @@ def bench(dynamic: DynamicCNN, images: Tensor, batches: Sequence[int], seconds: 
     full_channels_last = copy.deepcopy(full).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalised = dynamic.normalise(images)
     normalised_channels_last = normalised.contiguous(memory_format=torch.channels_last)
-    dense_macs = float(dynamic.dense_cost.macs)
+    dense_macs = float(dynamic.prices.dense.macs)
     for batch in batches:
         macs = dynamic(images[: len(images) // batch * batch]).macs.double().mean().item()
         times = interleaved(

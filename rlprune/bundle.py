@@ -118,6 +118,7 @@ def save_bundle(
     policy: Policy,
     data: DataFormat | ImageSet,
     about: Mapping[str, Any] | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write network and policy together, as `load` reads them; the folder appears or is replaced as a whole.
 
@@ -127,13 +128,14 @@ def save_bundle(
         policy: the policy, with its codebook.
         data: an image set of its kind, or just the format: normalisation and class names.
         about: notes to keep, as JSON can hold them.
+        more: further files by name, such as what `rlprune.onnx.to_onnx` gives.
 
     Raises:
         BundleError: the policy was trained for another network.
         ModelError: the network holds something that cannot be stored without its code.
     """
     check_fit(network, policy, tuple(data.classes))
-    files = _network_files(network) | _policy_files(policy)
+    files = _network_files(network) | _policy_files(policy) | dict(more or {})
     _write_folder(Path(folder), "bundle", files, {"data": _format_json(data), "about": dict(about or {})})
 
 

@@ -94,7 +94,7 @@ def _reload_in_new_process(out: Path, accuracy: float) -> dict[str, Any]:
 
 def _picture(path: Path, dynamic: DynamicCNN, test: data.ImageSet, results: dict[str, Any], n: int = 12) -> None:
     predicted = predict_all(dynamic, test)
-    shares = predicted.macs / dynamic.dense_cost.macs
+    shares = predicted.macs / dynamic.prices.dense.macs
     order = shares.argsort(stable=True)
     strips = {
         title: spending_strip(test.images[part], shares[part], (predicted.labels == test.labels)[part])

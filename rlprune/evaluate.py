@@ -139,7 +139,7 @@ def evaluate(
         "dense": "full width" if dense is None else "original",
         "controls": {name: control for name, (_, control) in controls.items()},
         "controls_macs_cut": {name: 1 - macs for name, (macs, _) in controls.items()},
-        "policy_macs_share": float(dynamic.policy_cost.macs / cost.dense.macs),
+        "policy_macs_share": float(dynamic.prices.decision.macs / cost.dense.macs),
         "runs_per_image": (runs / len(test)).tolist(),
         "frontier": {"uniform": _hull(rivals.uniform), "static": _hull(rivals.static), "codebook": codebook},
         "dense_macs": int(cost.dense.macs),

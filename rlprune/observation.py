@@ -114,7 +114,7 @@ class Observer:
 def pool_features(stem_features: Tensor, pool: int) -> Tensor:
     """Average features over a grid: (B, F, H, W) -> float32 (B, F * pool * pool); nothing for pool 0."""
     if pool == 0:
-        return stem_features.new_zeros(len(stem_features), 0, dtype=torch.float32)
+        return stem_features[:, :0, 0, 0].float()
     return F.adaptive_avg_pool2d(stem_features.float(), pool).flatten(1)
 
 

@@ -9,24 +9,48 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlprune.cost import Cost
+from rlprune.cost import Compute, Cost, mlp_cost
 from rlprune.policy import Policy
 
 Run = Callable[[Tensor, int], Tensor]
 """Indices of images int64 (n,), and a profile of the codebook -> logits (n, classes), on the CPU."""
 
 
-class Macs(NamedTuple):
-    """Multiply-adds, int64: of the stem (), of the body under each profile (K,), of the whole dense network ()."""
+class Prices(NamedTuple):
+    """What the pieces cost that a prediction is made of.
 
-    stem: Tensor
-    bodies: Tensor
-    dense: Tensor
+    Attributes:
+        stem: scalars.
+        bodies: of each profile of the codebook, (K,).
+        decision: scalars.
+        dense: the whole network at full width, scalars.
+    """
+
+    stem: Compute
+    bodies: Compute
+    decision: Compute
+    dense: Compute
 
     @classmethod
-    def of(cls, cost: Cost, codebook: Tensor) -> Macs:
-        """Those of a network and a codebook (K, G)."""
-        return cls(cost.stem.macs, cost.of(codebook).macs - cost.stem.macs, cost.dense.macs)
+    def of(cls, cost: Cost, policy: Policy) -> Prices:
+        """Those of a network and its policy."""
+        whole = cost.of(policy.codebook)
+        bodies = Compute(whole.params - cost.stem.params, whole.macs - cost.stem.macs)
+        return cls(cost.stem, bodies, mlp_cost(policy.network), cost.dense)
+
+    def of_passes(self, profiles: Tensor) -> Compute:
+        """Everything that images cost whose passes ran these profiles (-1: none), int64 (B, max_passes) -> (B,).
+
+        An image that stops before its last possible pass was asked about once more than it ran.
+        """
+        ran, max_passes = profiles >= 0, profiles.shape[1]
+        n_decisions = (ran.sum(1) + 1).clamp_max(max_passes)
+        return Compute(
+            *(
+                stem + (body[profiles.clamp_min(0)] * ran).sum(1) + n_decisions * decision
+                for stem, body, decision in zip(self.stem, self.bodies, self.decision, strict=True)
+            )
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,36 +60,32 @@ class Passes:
     Attributes:
         profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
         logits: what is believed in the end, float32 (B, classes).
-        decisions: how often the policy was asked, int64 (B,).
     """
 
     profiles: Tensor
     logits: Tensor
-    decisions: Tensor
 
 
 @torch.no_grad()
-def look(policy: Policy, seen: Tensor, macs: Macs, run: Run) -> Passes:
+def look(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
     """Let a policy decide for every image which profile to run, and whether to run another after it.
 
     Args:
         policy: on the CPU, in eval mode.
         seen: the images' stem features, as `Observer.features` gives them, (B, F * pool * pool).
-        macs: what the policy is told that passes cost.
+        prices: what the policy is told that passes cost.
         run: the network.
     """
     observer, n_images = policy.observer, len(seen)
     logits = torch.zeros(n_images, observer.n_classes)
     profiles = torch.full((n_images, observer.max_passes), -1)
-    decisions = torch.zeros(n_images, dtype=torch.int64)
-    spent = macs.stem.repeat(n_images)
+    spent = prices.stem.macs.repeat(n_images)
     waiting = torch.arange(n_images)
     for n_pass in range(observer.max_passes):
         passes = torch.full_like(waiting, n_pass)
-        share = spent[waiting] / macs.dense
+        share = spent[waiting] / prices.dense.macs
         with torch.autocast("cpu", enabled=False):  # decisions are the same, whatever the network computes in
             choice, accept = policy(observer.observe(seen[waiting], logits[waiting], passes, share))
-        decisions[waiting] += 1
         if n_pass:
             new = ~accept & (choice != profiles[waiting, n_pass - 1])  # the same again would say the same again
             waiting, choice, passes = waiting[new], choice[new], passes[new]
@@ -74,7 +94,7 @@ def look(policy: Policy, seen: Tensor, macs: Macs, run: Run) -> Passes:
             bucket = waiting[chose]
             logits[bucket] = observer.believe(logits[bucket], run(bucket, profile), passes[chose])
         profiles[waiting, n_pass] = choice
-        spent[waiting] += macs.bodies[choice]
+        spent[waiting] += prices.bodies.macs[choice]
         if not len(waiting):
             break
-    return Passes(profiles, logits, decisions)
+    return Passes(profiles, logits)

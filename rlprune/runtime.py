@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.actions import check_codebook
-from rlprune.cost import Compute, Cost, mlp_cost
+from rlprune.cost import Cost
 from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, DataError, LevelsError
 from rlprune.folding import fold_norms
-from rlprune.passes import Macs, look
+from rlprune.passes import Prices, look
 from rlprune.policy import Policy
 
 
@@ -41,6 +41,14 @@ class Prediction:
     macs: Tensor
 
 
+def predicted(logits: Tensor, profiles: Tensor, keep_ratios: Tensor, prices: Prices) -> Prediction:
+    """What follows from logits (B, classes) and the profiles of all passes (B, max_passes); ratios are (K, G)."""
+    probabilities, passes = logits.softmax(1), (profiles >= 0).sum(1)
+    last = profiles.gather(1, passes[:, None] - 1)[:, 0]
+    compute = prices.of_passes(profiles)
+    return Prediction(probabilities.argmax(1), probabilities, profiles, keep_ratios[last], passes, *compute)
+
+
 class DynamicCNN:
     """Predicts with as much of the network as each image needs.
 
@@ -58,7 +66,9 @@ class DynamicCNN:
     Attributes:
         codebook: int64 (K, G).
         about: notes from the bundle it was loaded from.
-        cost: active parameters and multiply-adds of a whole run under each profile, int64 (K,) each.
+        prices: active parameters and multiply-adds of the pieces.
+        stem: normalised images (B, C, H, W) -> features (B, F, H', W'); all profiles share it.
+        bodies: of each profile, features -> logits (B, classes), norms folded.
     """
 
     def __init__(
@@ -75,17 +85,20 @@ class DynamicCNN:
         self.mean, self.std, self.classes = mean, std, classes
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
-        table = Cost(elastic)
-        self.cost, self.dense_cost, self.stem_cost = table.of(self.codebook), table.dense, table.stem
-        self.policy_cost, self._macs = mlp_cost(policy.network), Macs.of(table, self.codebook)
+        self.prices = Prices.of(Cost(elastic), policy)
         slices = [_channels_last(fold_norms(elastic.slice(profile))) for profile in self.codebook]
-        self._stem = slices[0].get_submodule("stem")
-        self._bodies = [each.get_submodule("body") for each in slices]
+        self.stem = slices[0].get_submodule("stem")
+        self.bodies = [each.get_submodule("body") for each in slices]
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images."""
+        return self.elastic.image_shape
 
     def slice(self, profile: int) -> nn.Sequential:
         """The static network of one profile of the codebook, norms folded: normalised images (B, C, H, W) -> logits."""
-        return nn.Sequential(self._stem, self._bodies[profile])
+        return nn.Sequential(self.stem, self.bodies[profile])
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Prediction:
@@ -107,31 +120,16 @@ class DynamicCNN:
         return normalise(images, self.mean, self.std)
 
     def _run(self, images: Tensor) -> Prediction:
-        features = self._stem(images.to(self.device, memory_format=torch.channels_last))
+        features = self.stem(images.to(self.device, memory_format=torch.channels_last))
 
         def run(bucket: Tensor, profile: int) -> Tensor:
             return self._run_body(profile, features if len(bucket) == len(features) else features[bucket])
 
-        passes = look(self.policy, self.policy.observer.features(features), self._macs, run)
-        profiles, ran = passes.profiles.clamp_min(0), passes.profiles >= 0
-        n_passes, probabilities = ran.sum(1), passes.logits.softmax(1)
-        bodies = Compute(self.cost.params - self.stem_cost.params, self._macs.bodies)
-        params, macs = (
-            stem + (body[profiles] * ran).sum(1) + passes.decisions * decision
-            for stem, body, decision in zip(self.stem_cost, bodies, self.policy_cost, strict=True)
-        )
-        return Prediction(
-            labels=probabilities.argmax(1),
-            probabilities=probabilities,
-            profiles=passes.profiles,
-            keep_ratios=self._ratios[profiles.gather(1, n_passes[:, None] - 1)[:, 0]],
-            passes=n_passes,
-            params=params,
-            macs=macs,
-        )
+        passes = look(self.policy, self.policy.observer.features(features), self.prices, run)
+        return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
-        logits: Tensor = self._bodies[profile](features.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.bodies[profile](features.contiguous(memory_format=torch.channels_last))
         return logits.cpu()
 
 

@@ -248,9 +248,10 @@ def make_policy(
     seed: int = 0,
     scale: float = 1.0,
     combine: bool = False,
+    pool: int = 1,
 ) -> Policy:
     """A policy of random weights, which decides differently from image to image and from pass to pass."""
-    observer = Observer.fit(elastic, data, max_passes=max_passes, pool=1, combine=combine)
+    observer = Observer.fit(elastic, data, max_passes=max_passes, pool=pool, combine=combine)
     actions = Actions.of(elastic, action, codebook if action == "profiles" else None, max_passes)
     policy = Policy((observer.size, 16, actions.n_outputs), "Tanh", observer, actions, codebook)
     generator = torch.Generator().manual_seed(seed)

@@ -66,9 +66,9 @@ def test_a_policy_that_picks_one_profile_is_that_profile_plus_its_own_cost(alway
     cost = COST.of(BOOK[always])
     assert results["accuracy"] == int(right(BOOK[always][None]).sum()) / 60
     assert results["controls"]["shuffled"] == pytest.approx(results["accuracy"], rel=1e-12)
-    assert results["macs_cut"] == pytest.approx(1 - share(cost.macs + dynamic.policy_cost.macs))
+    assert results["macs_cut"] == pytest.approx(1 - share(cost.macs + dynamic.prices.decision.macs))
     whole = int(COST.dense.params)
-    assert results["params_cut"] == pytest.approx(1 - int(cost.params + dynamic.policy_cost.params) / whole)
+    assert results["params_cut"] == pytest.approx(1 - int(cost.params + dynamic.prices.decision.params) / whole)
     assert (results["distinct_profiles"], results["mean_passes"]) == (1, 1.0)
 
 
@@ -244,7 +244,9 @@ def test_a_control_that_cannot_be_as_dear_says_what_it_costs() -> None:
     cuts = results["controls_macs_cut"]
     every = torch.tensor(list(itertools.product(range(5), repeat=3)))
     dearest = COST.of(every).macs.double().sort().values[-6:].mean() / COST.dense.macs
-    assert results["macs_cut"] == cuts["shuffled"] == pytest.approx(-float(dynamic.policy_cost.macs / COST.dense.macs))
+    assert (
+        results["macs_cut"] == cuts["shuffled"] == pytest.approx(-float(dynamic.prices.decision.macs / COST.dense.macs))
+    )
     assert (cuts["uniform"], cuts["random"]) == (0, pytest.approx(1 - float(dearest)))
     assert cuts["best_static"] == 1 - max(macs for macs, _ in results["frontier"]["static"])
 

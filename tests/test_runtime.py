@@ -43,7 +43,7 @@ def swept(dynamic: DynamicCNN, data: ImageSet = DATA) -> Sweep:
         codebook=policy.actions.codebook,
         max_passes=policy.observer.max_passes,
         combine=policy.observer.combine,
-        policy_cost=tuple(int(amount) for amount in dynamic.policy_cost),  # type: ignore[arg-type]
+        policy_cost=tuple(int(amount) for amount in dynamic.prices.decision),  # type: ignore[arg-type]
         observer=policy.observer,
     )
     with torch.no_grad():
@@ -56,8 +56,8 @@ def check_equal(dynamic: DynamicCNN, predicted: Prediction, expected: Sweep) -> 
     assert torch.equal(torch.where(ran, dynamic.codebook[predicted.profiles], -1), expected.levels)
     assert torch.equal(predicted.passes, expected.passes)
     assert torch.equal(predicted.labels == DATA.labels[: len(expected.correct)], expected.correct)
-    torch.testing.assert_close(predicted.params / dynamic.dense_cost.params, expected.params, rtol=1e-6, atol=0)
-    torch.testing.assert_close(predicted.macs / dynamic.dense_cost.macs, expected.macs, rtol=1e-6, atol=0)
+    torch.testing.assert_close(predicted.params / dynamic.prices.dense.params, expected.params, rtol=1e-6, atol=0)
+    torch.testing.assert_close(predicted.macs / dynamic.prices.dense.macs, expected.macs, rtol=1e-6, atol=0)
 
 
 @passes
@@ -140,7 +140,7 @@ def test_every_pass_and_every_decision_is_paid_for_and_the_stem_once() -> None:
     for profiles, n_passes, macs in zip(predicted.profiles, predicted.passes, predicted.macs, strict=True):
         ran = [int(cost.of(BOOK[profile]).macs) for profile in profiles[:n_passes]]
         n_decisions = min(3, int(n_passes) + 1)
-        expected = sum(ran) - (len(ran) - 1) * int(cost.stem.macs) + n_decisions * int(dynamic.policy_cost.macs)
+        expected = sum(ran) - (len(ran) - 1) * int(cost.stem.macs) + n_decisions * int(dynamic.prices.decision.macs)
         assert int(macs) == expected
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlprune import bundle
+from rlprune.onnx import to_onnx
+from rlprune.runtime import DynamicCNN
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Export:
     """Folder that `rlprune train` wrote, the policy/ in it, or a bundle."""
     out: Path
     """Bundle to write."""
+    onnx: bool = False
+    """Also put dynamic.onnx into it: preprocessing, policy and all profiles in one file for onnxruntime."""
 
     def run(self) -> None:
         """Do it."""
@@ -33,5 +37,10 @@ class Export:
             "penalty": notes.get("settings", {}).get("penalty"),
             "metrics": notes.get("validation"),
         }
-        bundle.save_bundle(self.out, network.network, policy.policy, network.data, about)
+        more = {}
+        if self.onnx:
+            look = network.data
+            dynamic = DynamicCNN(network.network, policy.policy, look.mean, look.std, look.classes)
+            more["dynamic.onnx"] = to_onnx(dynamic)
+        bundle.save_bundle(self.out, network.network, policy.policy, network.data, about, more)
         print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")

@@ -11,24 +11,30 @@ from rich.console import Console
 
 from rlprune import bundle, tables
 from rlprune.decode import read_images
+from rlprune.errors import RLPruneError
 from rlprune.files import write_json
+from rlprune.onnx import OnnxCNN
+from rlprune.runtime import DynamicCNN
 
 
 @dataclass(frozen=True)
 class Predict:
     """Classify image files with a bundle, and say what each cost."""
 
-    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")]
-    """Folder that `rlprune export` wrote."""
-    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGES")]
-    """Image files of the size that the network takes; others are resized."""
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILES")]
+    """The folder that `rlprune export` wrote, and image files; with --onnx, image files alone. Images of another size
+    than the network takes are resized."""
+    onnx: Path | None = None
+    """Predict with this file, which `rlprune export --onnx` wrote, and onnxruntime."""
     json: Path | None = None
     """File to write the predictions to."""
 
     def run(self) -> None:
         """Do it."""
-        dynamic = bundle.load(self.bundle)
-        predicted = dynamic(read_images(self.images, dynamic.elastic.image_shape))
+        dynamic, paths = self._network()
+        if not paths:
+            raise RLPruneError("there are no images to predict; name some files")
+        predicted = dynamic(read_images(paths, dynamic.image_shape))
         rows = [
             {
                 "image": str(path),
@@ -36,10 +42,18 @@ class Predict:
                 "probability": float(predicted.probabilities[i].max()),
                 "passes": int(predicted.passes[i]),
                 "keep_ratio": float(predicted.keep_ratios[i].mean()),
-                "macs_share": float(predicted.macs[i] / dynamic.dense_cost.macs),
+                "macs_share": float(predicted.macs[i] / dynamic.prices.dense.macs),
             }
-            for i, path in enumerate(self.images)
+            for i, path in enumerate(paths)
         ]
         Console().print(tables.predictions(rows))
         if self.json is not None:
             write_json(self.json, rows)
+
+    def _network(self) -> tuple[DynamicCNN | OnnxCNN, tuple[Path, ...]]:
+        """What predicts, and which images."""
+        if self.onnx is not None:
+            return OnnxCNN(self.onnx), self.files
+        if not self.files:
+            raise RLPruneError("there is nothing to predict with; name a bundle, or a file with --onnx")
+        return bundle.load(self.files[0]), self.files[1:]

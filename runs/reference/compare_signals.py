@@ -60,7 +60,7 @@ def main() -> None:
             )
             dynamic = DynamicCNN(elastic, policy, splits.test.mean, splits.test.std, splits.test.classes)
             predicted = predict_all(dynamic, splits.test)
-            share = float(predicted.macs.double().mean() / dynamic.dense_cost.macs)
+            share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
             points.append((share, float((predicted.labels == splits.test.labels).double().mean())))
             print(f"{name}, penalty {settings.penalty:g}: {points[-1][1]:.4f} at {share:.3f}", flush=True)
         rows.append({"name": name, "points": sorted(points)})

@@ -18,7 +18,7 @@ from rlprune.distill import distillation_loss, remember
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.evaluate import predict_all
-from rlprune.passes import Macs
+from rlprune.passes import Prices
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN
 
@@ -34,7 +34,7 @@ def policy_of(elastic: ElasticCNN = NETWORK, data: ImageSet = DATA, book: Tensor
 
 
 def decide(elastic: ElasticCNN, policy: Policy, images: Tensor) -> Tensor:
-    return decide_at(elastic, policy, images, Macs.of(Cost(elastic), policy.codebook))
+    return decide_at(elastic, policy, images, Prices.of(Cost(elastic), policy))
 
 
 def deployed(elastic: ElasticCNN, policy: Policy, data: ImageSet = DATA) -> DynamicCNN:

@@ -1,0 +1,309 @@
+"""One ONNX file that holds preprocessing, policy and every profile, and takes any batch.
+
+Torch exports the pieces: start (pixels to the stem's features), decide, and the body of every profile. They become
+functions of the file. What is written here joins them: a `Loop` over passes, in which the images that chose a profile
+are gathered and run through its body inside an `If`, so a profile that no image chose costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.cost import Compute
+from rlprune.errors import BundleError, DataError, RLPruneError, require
+from rlprune.files import atomic_write
+from rlprune.passes import Prices
+from rlprune.runtime import DynamicCNN, Prediction, predicted
+
+OPSET = 18
+"""Version of the operators that the file uses."""
+_DOMAIN, _IR_VERSION = "rlprune", 10
+_INT64 = 7
+"""ONNX's number of the type."""
+
+
+def save_onnx(path: Path, dynamic: DynamicCNN) -> None:
+    """Write a network with its policy as one ONNX file, which needs neither torch nor this library.
+
+    | name | shape | what |
+    |---|---|---|
+    | `images` in | uint8 (B, C, H, W) | pixels |
+    | `logits` out | float32 (B, classes) | what is believed in the end |
+    | `profiles` out | int64 (B, max_passes) | index into the codebook of every pass; -1 where there was none |
+    | `macs` out | int64 (B,) | multiply-adds, those of the policy and of every pass included |
+
+    Its metadata `rlprune` is JSON: `classes`, `keep_ratios` (of every profile, for every group), `prices` (parameters
+    and multiply-adds of `stem`, `bodies`, `decision` and the `dense` network).
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+        RLPruneError: the network holds something that ONNX has no operator for.
+    """
+    content = to_onnx(dynamic)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def to_onnx(dynamic: DynamicCNN) -> bytes:
+    """What `save_onnx` writes."""
+    onnx = require("onnx", "onnx")
+    require("onnxscript", "onnx")
+    parser, helper = require("onnx.parser", "onnx"), require("onnx.helper", "onnx")
+    images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
+    start = _Start(dynamic)
+    features, seen = start(images)
+    beliefs = torch.zeros(2, dynamic.elastic.n_classes)
+    new_beliefs, passes, spent = beliefs.clone(), *torch.zeros(2, 2, dtype=torch.int64)
+    functions = [
+        _function("start", start, (images,), 2),
+        _function("decide", _Decide(dynamic), (seen, beliefs, passes, spent), 2),
+        _function("believe", _Believe(dynamic), (beliefs, new_beliefs, passes), 1),
+        *(_function(f"profile_{k}", body, (features,), 1) for k, body in enumerate(dynamic.bodies)),
+    ]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_DOMAIN, 1)]
+    model = helper.make_model(
+        parser.parse_graph(_graph(dynamic)),
+        opset_imports=opsets,
+        functions=functions,
+        ir_version=_IR_VERSION,
+        producer_name="rlprune",
+    )
+    notes = {
+        "classes": dynamic.classes,
+        "keep_ratios": torch.tensor(dynamic.elastic.keep_ratios)[dynamic.codebook].tolist(),
+        "prices": {name: [part.tolist() for part in price] for name, price in dynamic.prices._asdict().items()},
+    }
+    helper.set_model_props(model, {"rlprune": json.dumps(notes)})
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _graph(dynamic: DynamicCNN) -> str:
+    """The graph that joins the pieces, in ONNX's own notation."""
+    n_classes, max_passes = dynamic.elastic.n_classes, dynamic.policy.observer.max_passes
+    shape = ", ".join(map(str, dynamic.elastic.image_shape))
+    prices = dynamic.prices
+    profiles = range(len(dynamic.codebook))
+    run_profiles = "".join(_run_profile(k, n_classes) for k in profiles)
+    return f"""
+    dynamic (uint8[B, {shape}] images) => (float[B, {n_classes}] logits, int64[B, {max_passes}] profiles, int64[B] macs)
+    {{
+      features, seen = {_DOMAIN}.start (images)
+      zero = Constant <value_int = 0> ()
+      one = Constant <value_int = 1> ()
+      minus_one = Constant <value_int = -1> ()
+      last_axis = Constant <value_ints = [1]> ()
+      nothing = Constant <value_float = 0.0> ()
+      nobody = Constant <value_ints = [0, {n_classes}]> ()
+      no_logits = Expand (nothing, nobody)
+      bodies_macs = Constant <value_ints = {prices.bodies.macs.tolist()}> ()
+
+      n_images = Shape <start = 0, end = 1> (images)
+      n_images_scalar = Squeeze (n_images)
+      n_classes = Constant <value_ints = [{n_classes}]> ()
+      n_passes = Constant <value_ints = [{max_passes}]> ()
+      logits_shape = Concat <axis = 0> (n_images, n_classes)
+      profiles_shape = Concat <axis = 0> (n_images, n_passes)
+      stem_macs = Constant <value_int = {int(prices.stem.macs)}> ()
+      logits_0 = Expand (nothing, logits_shape)
+      profiles_0 = Expand (minus_one, profiles_shape)
+      spent_0 = Expand (stem_macs, n_images)
+      waiting_0 = Range (zero, n_images_scalar, one)
+
+      max_passes = Constant <value_int = {max_passes}> ()
+      logits, profiles, spent, waiting = Loop (
+        max_passes, , logits_0, profiles_0, spent_0, waiting_0
+      ) <body = one_pass (
+          int64 n_pass, bool again, float[B, {n_classes}] believed, int64[B, {max_passes}] ran, int64[B] spent_before,
+          int64[n] asked
+        ) => (
+          bool more, float[B, {n_classes}] believed_after, int64[B, {max_passes}] ran_after, int64[B] spent_after,
+          int64[m] runs
+        ) {{
+          seen_here = Gather (seen, asked)
+          believed_here = Gather (believed, asked)
+          spent_here = Gather (spent_before, asked)
+          n_asked = Shape (asked)
+          passes_here = Expand (n_pass, n_asked)
+          choice, accept = {_DOMAIN}.decide (seen_here, believed_here, passes_here, spent_here)
+
+          pass_before = Sub (n_pass, one)
+          last = Gather <axis = 1> (ran, pass_before)
+          last_here = Gather (last, asked)
+          same = Equal (choice, last_here)
+          done = Or (accept, same)
+          goes_on = Not (done)
+          is_first = Equal (n_pass, zero)
+          does_run = Or (goes_on, is_first)
+          runs = Compress <axis = 0> (asked, does_run)
+          chosen = Compress <axis = 0> (choice, does_run)
+          {run_profiles}
+          new_logits = Concat <axis = 0> ({", ".join(f"logits_of_{k}" for k in profiles)})
+          whose = Concat <axis = 0> ({", ".join(f"bucket_{k}" for k in profiles)})
+          old_logits = Gather (believed, whose)
+          n_runs = Shape (runs)
+          passes_made = Expand (n_pass, n_runs)
+          combined = {_DOMAIN}.believe (old_logits, new_logits, passes_made)
+          rows = Unsqueeze (whose, last_axis)
+          believed_after = ScatterND (believed, rows, combined)
+
+          prices = Gather (bodies_macs, chosen)
+          spent_after = ScatterElements <reduction = "add"> (spent_before, runs, prices)
+          run_rows = Unsqueeze (runs, last_axis)
+          run_columns = Unsqueeze (passes_made, last_axis)
+          cells = Concat <axis = 1> (run_rows, run_columns)
+          ran_after = ScatterND (ran, cells, chosen)
+          n_waiting = Size (runs)
+          more = Greater (n_waiting, zero)
+        }}>
+
+      did_run = GreaterOrEqual (profiles, zero)
+      counted = Cast <to = {_INT64}> (did_run)
+      passes = ReduceSum <keepdims = 0> (counted, last_axis)
+      passes_and_one = Add (passes, one)
+      decisions = Min (passes_and_one, max_passes)
+      decision_macs = Constant <value_int = {int(prices.decision.macs)}> ()
+      deciding = Mul (decisions, decision_macs)
+      macs = Add (spent, deciding)
+    }}
+    """
+
+
+def _run_profile(k: int, n_classes: int) -> str:
+    """The part of a pass that runs one profile, on the images that chose it, if there are any."""
+    return f"""
+          index_{k} = Constant <value_int = {k}> ()
+          chose_{k} = Equal (chosen, index_{k})
+          bucket_{k} = Compress <axis = 0> (runs, chose_{k})
+          size_{k} = Size (bucket_{k})
+          any_{k} = Greater (size_{k}, zero)
+          logits_of_{k} = If (any_{k}) <
+            then_branch = run_{k} () => (float[n_{k}, {n_classes}] output_{k}) {{
+              input_{k} = Gather (features, bucket_{k})
+              output_{k} = {_DOMAIN}.profile_{k} (input_{k})
+            }},
+            else_branch = skip_{k} () => (float[0, {n_classes}] none_{k}) {{
+              none_{k} = Identity (no_logits)
+            }}
+          >"""
+
+
+class OnnxCNN:
+    """Such a file, run by onnxruntime; called like a `DynamicCNN`.
+
+    Args:
+        path: what `save_onnx` wrote.
+        n_threads: of onnxruntime, inside an operator; its own choice if 0.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        BundleError: the file cannot be read, or is another one.
+
+    Attributes:
+        classes: their names.
+        image_shape: (C, H, W) of the images.
+        prices: active parameters and multiply-adds of the pieces.
+    """
+
+    def __init__(self, path: Path, n_threads: int = 0) -> None:
+        onnxruntime = require("onnxruntime", "onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = n_threads, 3
+        try:
+            content = path.read_bytes()
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            notes = json.loads(self.session.get_modelmeta().custom_metadata_map["rlprune"])
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror})") from error
+        except Exception as error:  # onnxruntime's own, which have no common type
+            reason = str(error).partition("\n")[0]
+            raise BundleError(f"{path} is no file that `rlprune export --onnx` wrote: {reason}") from error
+        self.classes, self.image_shape = tuple(notes["classes"]), tuple(self.session.get_inputs()[0].shape[1:])
+        self._ratios = torch.tensor(notes["keep_ratios"])
+        self.prices = Prices(**{name: Compute(*map(torch.tensor, price)) for name, price in notes["prices"].items()})
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Classify a batch of any size, uint8 (B, C, H, W).
+
+        Raises:
+            DataError: images of another shape or type.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
+            wanted = ", ".join(map(str, self.image_shape))
+            raise DataError(f"images are {images.dtype} of shape {tuple(images.shape)}; uint8 (B, {wanted}) is needed")
+        logits, profiles, _ = map(torch.from_numpy, self.session.run(None, {"images": images.numpy()}))
+        return predicted(logits, profiles, self._ratios, self.prices)
+
+
+class _Start(nn.Module):
+    """Pixels uint8 (B, C, H, W) -> features of the stem, and what the policy sees of them."""
+
+    def __init__(self, dynamic: DynamicCNN) -> None:
+        super().__init__()
+        self.dynamic, self.stem = dynamic, dynamic.stem
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features: Tensor = self.stem(self.dynamic.normalise(images))
+        return features, self.dynamic.policy.observer.features(features)
+
+
+class _Decide(nn.Module):
+    """What is seen, believed, made and spent -> index of a profile int64 (n,), and whether to accept, bool (n,)."""
+
+    def __init__(self, dynamic: DynamicCNN) -> None:
+        super().__init__()
+        self.policy, self.dense_macs = dynamic.policy, int(dynamic.prices.dense.macs)
+
+    def forward(self, seen: Tensor, believed: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
+        observation = self.policy.observer.observe(seen, believed, passes, spent / self.dense_macs)
+        choice, accept = self.policy(observation)
+        return choice, accept
+
+
+class _Believe(nn.Module):
+    """What was believed (n, classes), and the logits of one more pass -> what is believed then."""
+
+    def __init__(self, dynamic: DynamicCNN) -> None:
+        super().__init__()
+        self.observer = dynamic.policy.observer
+
+    def forward(self, before: Tensor, logits: Tensor, passes: Tensor) -> Tensor:
+        return self.observer.believe(before, logits, passes)
+
+
+def _function(name: str, module: nn.Module, inputs: tuple[Tensor, ...], n_outputs: int) -> Any:
+    """A module as a function of the file; the first dimension of all inputs is free."""
+    helper, inliner = require("onnx.helper", "onnx"), require("onnx.inliner", "onnx")
+    batch = torch.export.Dim("n")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(),
+                inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=tuple({0: batch} for _ in inputs),
+                verbose=False,
+            )
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RLPruneError(f"ONNX cannot say what {name} does: {reason}") from error
+    assert program is not None
+    model = inliner.inline_local_functions(program.model_proto)
+    graph = model.graph
+    weights = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
+    return helper.make_function(
+        _DOMAIN,
+        name,
+        [each.name for each in graph.input],
+        [each.name for each in graph.output][:n_outputs],
+        [*weights, *graph.node],
+        [helper.make_opsetid("", OPSET)],
+    )
