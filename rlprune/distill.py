@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from rlprune.data import ImageSet
 from rlprune.errors import RLPruneError
+from rlprune.folding import to_ask
 from rlprune.training import Batch, TrainingSettings, remembered_views, to_batch
 
 Teacher = nn.Module | Tensor
@@ -77,7 +77,7 @@ def soft_labels(teacher: Teacher, settings: TrainingSettings) -> Callable[[Batch
 
 def _asked(teacher: nn.Module, settings: TrainingSettings) -> Callable[[Tensor], Tensor]:
     """A copy of the teacher, ready to be asked."""
-    network = copy.deepcopy(teacher).to(settings.device).eval()
+    network = to_ask(teacher).to(settings.device)
     network = network.to(memory_format=settings.memory_format)  # type: ignore[call-overload]
 
     def ask(images: Tensor) -> Tensor:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from nets import KINDS, make_elastic, make_images
+from nets import network as make_network
 from torch import nn
 
-from rlprune.folding import fold_norms
+from rlprune.folding import fold_norms, to_ask
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -42,3 +43,23 @@ def test_a_layer_that_is_called_twice_is_left_alone() -> None:
     network[0].first.running_var.fill_(4.0)
     images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(fold_norms(network)(images), network(images))
+
+
+@torch.no_grad()
+def test_a_network_to_ask_is_a_copy_without_norms_if_it_can_be_traced() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.norm(x) if x.sum() > 0 else x
+            return y
+
+    images = make_images(4)
+    for network, n_norms in ((make_network("residual"), 0), (Branching(), 1)):
+        asked = to_ask(network.train())
+        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in asked.modules()) == n_norms
+        assert torch.allclose(asked(images), network.eval()(images), rtol=1e-4, atol=1e-5)
+        assert not asked.training
+        assert asked is not network
