@@ -139,19 +139,23 @@ def save_bundle(
     _write_folder(Path(folder), "bundle", files, {"data": _format_json(data), "about": dict(about or {})})
 
 
-def load(folder: str | Path, device: str = "cpu") -> DynamicCNN:
+def load(folder: str | Path, device: str = "cpu", *, memory: float = 2.0, compiled: bool = False) -> DynamicCNN:
     """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
 
     Args:
         folder: to read.
         device: where the network is to run, such as cpu or cuda.
+        memory: room for prepared slices, in parameters of the dense network; see `rlprune.slices.Slices`.
+        compiled: let `torch.compile` make them faster; the first batches then take a while.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle.
     """
     files, manifest = _read_folder(Path(folder), ("bundle",))
     data = _format(manifest)
-    dynamic = DynamicCNN(_network(files), _policy(files), data.mean, data.std, data.classes, device)
+    dynamic = DynamicCNN(
+        *(_network(files), _policy(files), data.mean, data.std, data.classes, device), memory=memory, compiled=compiled
+    )
     dynamic.about = manifest["about"]
     return dynamic
 

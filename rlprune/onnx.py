@@ -64,7 +64,7 @@ def to_onnx(dynamic: DynamicCNN) -> bytes:
         _function("start", start, (images,), 2),
         _function("decide", _Decide(dynamic), (seen, beliefs, passes, spent), 2),
         _function("believe", _Believe(dynamic), (beliefs, new_beliefs, passes), 1),
-        *(_function(f"profile_{k}", body, (features,), 1) for k, body in enumerate(dynamic.bodies)),
+        *(_function(f"profile_{k}", body, (features,), 1) for k, body in enumerate(dynamic.slices)),
     ]
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_DOMAIN, 1)]
     model = helper.make_model(
@@ -246,7 +246,7 @@ class _Start(nn.Module):
 
     def __init__(self, dynamic: DynamicCNN) -> None:
         super().__init__()
-        self.dynamic, self.stem = dynamic, dynamic.stem
+        self.dynamic, self.stem = dynamic, dynamic.slices.stem
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features: Tensor = self.stem(self.dynamic.normalise(images))

@@ -76,6 +76,8 @@ def look(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
         prices: what the policy is told that passes cost.
         run: the network.
     """
+    if len(seen) == 1:
+        return _look_at_one(policy, seen, prices, run)
     observer, n_images = policy.observer, len(seen)
     logits = torch.zeros(n_images, observer.n_classes)
     profiles = torch.full((n_images, observer.max_passes), -1)
@@ -98,3 +100,19 @@ def look(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
         if not len(waiting):
             break
     return Passes(profiles, logits)
+
+
+def _look_at_one(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
+    """The same for one image, without sorting images into buckets."""
+    observer, alone = policy.observer, torch.zeros(1, dtype=torch.int64)
+    logits, spent, profiles = torch.zeros(1, observer.n_classes), prices.stem.macs, [-1] * observer.max_passes
+    for n_pass in range(observer.max_passes):
+        passes = torch.full_like(alone, n_pass)
+        with torch.autocast("cpu", enabled=False):
+            choice, accept = policy(observer.observe(seen, logits, passes, (spent / prices.dense.macs)[None]))
+        profile = int(choice)
+        if n_pass and (accept or profile == profiles[n_pass - 1]):
+            break
+        logits = observer.believe(logits, run(alone, profile), passes)
+        spent, profiles[n_pass] = spent + prices.bodies.macs[profile], profile
+    return Passes(torch.tensor([profiles]), logits)

@@ -13,9 +13,9 @@ from rlprune.cost import Cost
 from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, DataError, LevelsError
-from rlprune.folding import fold_norms
 from rlprune.passes import Prices, look
 from rlprune.policy import Policy
+from rlprune.slices import Slices
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,10 @@ class DynamicCNN:
         std: likewise.
         classes: their names.
         device: where the network runs, such as cpu or cuda; predictions are on the CPU.
+        memory: room for prepared slices, in parameters of the dense network; see `rlprune.slices.Slices`.
+        compiled: let `torch.compile` make them faster; the first batches then take a while.
+
+    Several threads may call it at once.
 
     Raises:
         BundleError: the policy was trained for another network.
@@ -67,8 +71,7 @@ class DynamicCNN:
         codebook: int64 (K, G).
         about: notes from the bundle it was loaded from.
         prices: active parameters and multiply-adds of the pieces.
-        stem: normalised images (B, C, H, W) -> features (B, F, H', W'); all profiles share it.
-        bodies: of each profile, features -> logits (B, classes), norms folded.
+        slices: the stem, and the bodies of all profiles, prepared.
     """
 
     def __init__(
@@ -79,6 +82,9 @@ class DynamicCNN:
         std: tuple[float, ...],
         classes: tuple[str, ...],
         device: str | torch.device = "cpu",
+        *,
+        memory: float = 2.0,
+        compiled: bool = False,
     ) -> None:
         check_fit(elastic, policy, classes)
         self.elastic, self.policy, self.device = elastic.to(device).eval(), policy.eval(), torch.device(device)
@@ -86,9 +92,7 @@ class DynamicCNN:
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
         self.prices = Prices.of(Cost(elastic), policy)
-        slices = [_channels_last(fold_norms(elastic.slice(profile))) for profile in self.codebook]
-        self.stem = slices[0].get_submodule("stem")
-        self.bodies = [each.get_submodule("body") for each in slices]
+        self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled)
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
 
     @property
@@ -98,7 +102,7 @@ class DynamicCNN:
 
     def slice(self, profile: int) -> nn.Sequential:
         """The static network of one profile of the codebook, norms folded: normalised images (B, C, H, W) -> logits."""
-        return nn.Sequential(self.stem, self.bodies[profile])
+        return nn.Sequential(self.slices.stem, self.slices[profile])
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Prediction:
@@ -120,7 +124,7 @@ class DynamicCNN:
         return normalise(images, self.mean, self.std)
 
     def _run(self, images: Tensor) -> Prediction:
-        features = self.stem(images.to(self.device, memory_format=torch.channels_last))
+        features = self.slices.stem(images.to(self.device, memory_format=torch.channels_last))
 
         def run(bucket: Tensor, profile: int) -> Tensor:
             return self._run_body(profile, features if len(bucket) == len(features) else features[bucket])
@@ -129,13 +133,8 @@ class DynamicCNN:
         return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
-        logits: Tensor = self.bodies[profile](features.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
         return logits.cpu()
-
-
-def _channels_last(network: nn.Module) -> nn.Module:
-    """The memory format in which convolutions run fastest, on CPUs and GPUs alike."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def check_fit(elastic: ElasticCNN, policy: Policy, classes: tuple[str, ...]) -> None:
