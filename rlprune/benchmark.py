@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlprune.contenders import PLAIN, contenders
 from rlprune.errors import RLPruneError
 from rlprune.evaluate import conditions
 from rlprune.runtime import DynamicCNN
@@ -43,8 +44,14 @@ def interleaved(
 
 
 @torch.inference_mode()
-def bench(dynamic: DynamicCNN, images: Tensor, batches: Sequence[int], seconds: float = 5.0) -> dict[str, Any]:
-    """Time a dynamic network against the dense one in both memory formats.
+def bench(
+    dynamic: DynamicCNN,
+    images: Tensor,
+    batches: Sequence[int],
+    seconds: float = 5.0,
+    rows: Sequence[str] = PLAIN,
+) -> dict[str, Any]:
+    """Time a dynamic network against the dense one and others.
 
     Every batch is a new cut of the images, so that the dynamic network meets the mixture that its policy makes of them.
 
@@ -53,40 +60,59 @@ def bench(dynamic: DynamicCNN, images: Tensor, batches: Sequence[int], seconds: 
         images: real ones, uint8 (N, C, H, W); what is spent depends on them.
         batches: batch sizes.
         seconds: per batch size.
+        rows: who takes part; `rlprune.contenders.contenders` lists them.
 
     Returns:
-        `rows` of {name, backend, batch, ms, ms_low, ms_high (quartiles), images_per_s, macs}; `speedup` per batch size,
-        over the best dense row of the same backend; `macs_ratio`, dense over mean dynamic; and the conditions.
+        `rows` of {name, backend, batch, ms, ms_low, ms_high (quartiles), images_per_s, macs}; `speedup` of every
+        dynamic row per batch size, over the best dense row of its backend (None where there is no such row);
+        `macs_ratio` per batch size, dense over mean dynamic; `peak_memory_mb` of the process; and the conditions.
 
     Raises:
-        RLPruneError: a batch size below 1 or above the number of images.
+        RLPruneError: a batch size below 1 or above the number of images, or an unknown row.
     """
     if not batches or not 1 <= min(batches) <= max(batches) <= len(images):
         raise RLPruneError(
             f"batch sizes are {list(batches)}; from 1 to {len(images)}, the number of images, is allowed"
         )
-    rows: list[dict[str, Any]] = []
-    speedup, macs_ratio = {}, {}
-    full = dynamic.elastic.slice(dynamic.elastic.full)
-    full_channels_last = copy.deepcopy(full).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalised = dynamic.normalise(images)
-    normalised_channels_last = normalised.contiguous(memory_format=torch.channels_last)
     dense_macs = float(dynamic.prices.dense.macs)
+    spent = torch.cat([dynamic(part).macs for part in images.split(256)]).double()
+    with torch.inference_mode(False):
+        taking_part = contenders(dynamic, spent.mean().item() / dense_macs, tuple(rows))
+    normalised = dynamic.normalise(images)
+    found: list[dict[str, Any]] = []
     for batch in batches:
-        macs = dynamic(images[: len(images) // batch * batch]).macs.double().mean().item()
+        macs = spent[: len(images) // batch * batch].mean().item()
         times = interleaved(
             {
-                "dense": partial(_run, full, _Cuts(normalised, batch)),
-                "dense channels_last": partial(_run, full_channels_last, _Cuts(normalised_channels_last, batch)),
-                "dynamic": partial(_run, dynamic, _Cuts(images, batch)),
+                name: partial(_run, one.run, _Cuts(images if one.dynamic else normalised, batch))
+                for name, one in taking_part.items()
             },
             seconds,
         )
-        rows += [_row(name, "pytorch", batch, times[name], macs if name == "dynamic" else dense_macs) for name in times]
-        best = min(median(times[name]) for name in times if name != "dynamic")
-        speedup[str(batch)] = best / median(times["dynamic"])
-        macs_ratio[str(batch)] = dense_macs / macs
-    return {"rows": rows, "speedup": speedup, "macs_ratio": macs_ratio, **conditions()}
+        found += [
+            _row(name, one.backend, batch, times[name], macs if one.dynamic else one.macs)
+            for name, one in taking_part.items()
+        ]
+    return {
+        "rows": found,
+        "speedup": {
+            name: {str(batch): _speedup(found, name, one.backend, batch) for batch in batches}
+            for name, one in taking_part.items()
+            if one.dynamic
+        },
+        "macs_ratio": {
+            str(batch): dense_macs / spent[: len(images) // batch * batch].mean().item() for batch in batches
+        },
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **conditions(),
+    }
+
+
+def _speedup(rows: Sequence[Mapping[str, Any]], name: str, backend: str, batch: int) -> float | None:
+    """Of a row over the best dense row of its backend and batch."""
+    alike = {row["name"]: row["ms"] for row in rows if (row["backend"], row["batch"]) == (backend, batch)}
+    dense = [ms for other, ms in alike.items() if other.startswith("dense")]
+    return min(dense) / alike[name] if dense else None
 
 
 class _Cuts:

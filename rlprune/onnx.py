@@ -53,7 +53,6 @@ def save_onnx(path: Path, dynamic: DynamicCNN) -> None:
 def to_onnx(dynamic: DynamicCNN) -> bytes:
     """What `save_onnx` writes."""
     onnx = require("onnx", "onnx")
-    require("onnxscript", "onnx")
     parser, helper = require("onnx.parser", "onnx"), require("onnx.helper", "onnx")
     images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
     start = _Start(dynamic)
@@ -277,9 +276,14 @@ class _Believe(nn.Module):
         return self.observer.believe(before, logits, passes)
 
 
-def _function(name: str, module: nn.Module, inputs: tuple[Tensor, ...], n_outputs: int) -> Any:
-    """A module as a function of the file; the first dimension of all inputs is free."""
-    helper, inliner = require("onnx.helper", "onnx"), require("onnx.inliner", "onnx")
+def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    """A module as an `onnx.ModelProto` of its own; the first dimension of all inputs (2, ...) is free.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+        RLPruneError: the module does something that ONNX has no operator for.
+    """
+    require("onnxscript", "onnx")
     batch = torch.export.Dim("n")
     try:
         with warnings.catch_warnings():
@@ -296,8 +300,12 @@ def _function(name: str, module: nn.Module, inputs: tuple[Tensor, ...], n_output
         reason = str(error).strip().partition("\n")[0]
         raise RLPruneError(f"ONNX cannot say what {name} does: {reason}") from error
     assert program is not None
-    model = inliner.inline_local_functions(program.model_proto)
-    graph = model.graph
+    return require("onnx.inliner", "onnx").inline_local_functions(program.model_proto)
+
+
+def _function(name: str, module: nn.Module, inputs: tuple[Tensor, ...], n_outputs: int) -> Any:
+    """A module as a function of the file."""
+    helper, graph = require("onnx.helper", "onnx"), export_piece(name, module, inputs).graph
     weights = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
     return helper.make_function(
         _DOMAIN,

@@ -159,7 +159,7 @@ def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
         "| batch | best dense, ms | dynamic, ms | speed-up | ratio of multiply-adds |",
         "|---|---|---|---|---|",
     ]
-    for batch, speedup in bench["speedup"].items():
+    for batch, speedup in bench["speedup"]["dynamic"].items():
         dense, dynamic = (
             min(row["ms"] for row in bench["rows"] if row["name"].startswith(name) and row["batch"] == int(batch))
             for name in ("dense", "dynamic")

@@ -57,7 +57,7 @@ def codebook(network: ElasticCNN, profiles: Tensor) -> Table:
 def evaluation(results: Mapping[str, Any], bench: Mapping[str, Any] | None = None) -> Table:
     """Accuracy and cost of a network beside its controls, with times if a benchmark is given."""
     low, high = results["accuracy_interval"]
-    batches = list(bench["speedup"]) if bench else []
+    batches = list(bench["macs_ratio"]) if bench else []
     table = Table(
         title=f"{results['n_images']} test images; {escape(results['hardware'])}, {results['threads']} threads"
     )
@@ -99,7 +99,7 @@ def _milliseconds(bench: Mapping[str, Any] | None, name: str) -> list[str]:
     if bench is None:
         return []
     rows = [row for row in bench["rows"] if row["name"].startswith(name)]
-    return [f"{min(row['ms'] for row in rows if str(row['batch']) == batch):.2f}" for batch in bench["speedup"]]
+    return [f"{min(row['ms'] for row in rows if str(row['batch']) == batch):.2f}" for batch in bench["macs_ratio"]]
 
 
 def predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -126,14 +126,14 @@ def benchmark(results: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="left" if column == "name" else "right")
     for row in results["rows"]:
         batch = str(row["batch"])
-        compared = row["name"] == "dynamic"
+        speedup = results.get("speedup", {}).get(row["name"], {}).get(batch)
         table.add_row(
             row["name"],
             batch,
             f"{row['ms']:.2f}",
             f"{row['images_per_s']:.0f}",
-            f"{results['speedup'][batch]:.2f}" if compared else "",
-            f"{results['macs_ratio'][batch]:.2f}" if compared else "",
+            "" if speedup is None else f"{speedup:.2f}",
+            "" if speedup is None else f"{results['macs_ratio'][batch]:.2f}",
         )
     return table
 

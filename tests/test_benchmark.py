@@ -8,6 +8,7 @@ from nets import make_data, make_elastic, make_levels, make_policy
 from rlprune import tables
 from rlprune.actions import sorted_codebook
 from rlprune.benchmark import bench, interleaved
+from rlprune.contenders import NAMES, available
 from rlprune.cost import Cost
 from rlprune.envs.benchmark import bench_env
 from rlprune.errors import RLPruneError
@@ -42,7 +43,7 @@ def test_timing_goes_on_for_as_long_as_it_may() -> None:
 
 def test_the_rows_of_a_bundle(results: dict[str, Any]) -> None:
     assert [(row["name"], row["backend"], row["batch"]) for row in results["rows"]] == [
-        (name, "pytorch", batch) for batch in (1, 8) for name in ("dense", "dense channels_last", "dynamic")
+        (name, "pytorch", batch) for batch in (1, 8) for name in ("dense", "dense folded", "dynamic")
     ]
     keys = {"name", "backend", "batch", "ms", "ms_low", "ms_high", "images_per_s", "macs"}
     assert all(row.keys() == keys for row in results["rows"])
@@ -59,8 +60,9 @@ def test_multiply_adds_are_counted_on_whole_batches(results: dict[str, Any], dyn
 
 def test_the_speed_up_is_over_the_faster_dense_row(results: dict[str, Any]) -> None:
     ms = {(row["name"], row["batch"]): row["ms"] for row in results["rows"]}
-    best = {n: min(ms["dense", n], ms["dense channels_last", n]) for n in (1, 8)}
-    assert results["speedup"] == pytest.approx({str(n): best[n] / ms["dynamic", n] for n in (1, 8)})
+    best = {n: min(ms["dense", n], ms["dense folded", n]) for n in (1, 8)}
+    assert results["speedup"]["dynamic"] == pytest.approx({str(n): best[n] / ms["dynamic", n] for n in (1, 8)})
+    assert results["peak_memory_mb"] > 0
     assert {"hardware", "threads", "dtype", "torch", "date"} <= results.keys()
 
 
@@ -78,6 +80,35 @@ def test_the_rows_of_the_environment() -> None:
     assert found["vec_env_share"] == pytest.approx(speed["vec_env"] / speed["masked_forward"])
     assert found["vec_env_speedup"] == pytest.approx(speed["vec_env"] / speed["dummy_vec_env"])
     assert tables.benchmark(found).row_count == 4
+
+
+def test_every_row_can_take_part() -> None:
+    elastic = make_elastic("plain")
+    policy = make_policy(elastic, DATA, sorted_codebook(make_levels(elastic, 3, seed=3), Cost(elastic)), max_passes=2)
+    dynamic = DynamicCNN(elastic, policy, DATA.mean, DATA.std, DATA.classes)
+    found = bench(dynamic, DATA.images, (2,), seconds=0, rows=available())
+    rows = {row["name"]: row for row in found["rows"]}
+    assert tuple(rows) == available() == NAMES
+    spent = dynamic(DATA.images).macs.double().mean().item()
+    assert rows["static"]["macs"] <= spent < rows["dense compiled"]["macs"] == rows["dense onnxruntime"]["macs"]
+    for name in ("dynamic", "dynamic compiled", "dynamic onnxruntime"):
+        backend = rows[name]["backend"]
+        dense = [row["ms"] for other, row in rows.items() if other.startswith("dense") and row["backend"] == backend]
+        assert found["speedup"][name]["2"] == pytest.approx(min(dense) / rows[name]["ms"])
+
+
+def test_what_torch_pruning_cannot_prune_is_said(dynamic: DynamicCNN) -> None:
+    with pytest.raises(RLPruneError, match=r"Torch-Pruning cannot prune this network \(.*\); leave out the row static"):
+        bench(dynamic, DATA.images, (2,), seconds=0, rows=("static",))
+
+
+def test_a_speed_up_needs_a_dense_row(dynamic: DynamicCNN) -> None:
+    assert bench(dynamic, DATA.images, (2,), seconds=0, rows=("dynamic",))["speedup"] == {"dynamic": {"2": None}}
+
+
+def test_a_row_that_is_not_there_is_named(dynamic: DynamicCNN) -> None:
+    with pytest.raises(RLPruneError, match=r"there is no row 'dens'; allowed: dense, dense folded, .*"):
+        bench(dynamic, DATA.images, (2,), seconds=0, rows=("dens",))
 
 
 def test_the_table_has_every_row(results: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rlprune import bundle, data, models, tables
 from rlprune.benchmark import bench
+from rlprune.contenders import PLAIN, available
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.envs.benchmark import bench_env
@@ -33,6 +34,9 @@ class Bench:
     """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
     image_size: int | None = None
     """Resize and crop images to squares of this many pixels."""
+    rows: tuple[str, ...] = PLAIN
+    """Who takes part: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
+    multiply-adds), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all."""
     batch: tuple[int, ...] | None = None
     """Batch sizes (1 64); for env, how many images at once (256)."""
     seconds: float = 5.0
@@ -54,8 +58,8 @@ class Bench:
             results = bench_env(network, images, (self.batch or (256,))[0], 4 * self.seconds)
         else:
             dynamic = bundle.load(self.target)
-            pixels = self._pixels(dynamic)
-            results = bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds)
+            pixels, rows = self._pixels(dynamic), available() if self.rows == ("all",) else self.rows
+            results = bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
         Console().print(tables.benchmark(results))
         if self.json is not None:
             write_json(self.json, results)

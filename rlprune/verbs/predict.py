@@ -32,8 +32,6 @@ class Predict:
     def run(self) -> None:
         """Do it."""
         dynamic, paths = self._network()
-        if not paths:
-            raise RLPruneError("there are no images to predict; name some files")
         predicted = dynamic(read_images(paths, dynamic.image_shape))
         rows = [
             {
