@@ -28,6 +28,7 @@ from rlprune.envs.vector import KeepRatioVecEnv
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
 from rlprune.files import write_json
+from rlprune.latency import Latency
 from rlprune.observation import Observer
 from rlprune.policy import Policy
 
@@ -42,7 +43,7 @@ class PolicySettings:
     penalty: float = 0.3
     """Price of compute (lambda): what running the whole network once costs, in units of a right answer."""
     cost: str = "macs"
-    """What is paid for: macs or params."""
+    """What is paid for: macs, params, or latency, which is measured on the machine that trains."""
     action: ActionKind = "profiles"
     """What the policy chooses: profiles of a codebook, levels of every group, or ratios of every group."""
     max_passes: int = 2
@@ -83,8 +84,8 @@ class PolicySettings:
             raise RLPruneError(
                 f"batch_size={self.batch_size} must be at least 2 and divide n_envs * n_steps = {rollout}"
             )
-        if self.cost not in KINDS:
-            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {', '.join(KINDS)}")
+        if self.cost not in (*KINDS, "latency"):
+            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {', '.join(KINDS)}, latency")
         if not self.penalty >= 0 or not 1 <= self.max_passes <= 3 or self.learning_rate <= 0 or self.pool < 0:
             raise RLPruneError(
                 f"penalty={self.penalty}, max_passes={self.max_passes}, learning_rate={self.learning_rate}, "
@@ -100,6 +101,7 @@ def train_policy(
     settings: PolicySettings | None = None,
     *,
     codebook: Tensor | None = None,
+    latency: Latency | None = None,
     resume: bool = False,
     ppo: dict[str, Any] | None = None,
     progress: bool = True,
@@ -113,6 +115,7 @@ def train_policy(
         folder: gets TensorBoard's event files, the checkpoint, and the policy in `policy/`.
         settings: what for and how; the defaults if None.
         codebook: int64 (K, G) profiles, cheapest first; uniform ones if None. For `profiles` only.
+        latency: the network's, where that is what is paid for.
         resume: go on from the folder's checkpoint instead of starting anew.
         ppo: further arguments of Stable-Baselines3's PPO; they go before the settings, but the widths are `hidden`'s.
         progress: show a progress bar.
@@ -126,6 +129,9 @@ def train_policy(
     """
     settings = PolicySettings() if settings is None else settings
     check_run(folder, settings, resume=resume, ppo=ppo)
+    if settings.cost == "latency" and latency is None:
+        raise RLPruneError("the cost is latency, but none is given; Latency.measure(elastic) makes a table")
+    paid = latency if settings.cost == "latency" and latency is not None else settings.cost
     checkpoint, notes, described = folder / _CHECKPOINT, folder / _NOTES, _described(settings, ppo)
     if codebook is None and settings.action == "profiles":
         codebook = uniform_codebook(elastic, Cost(elastic))
@@ -140,7 +146,7 @@ def train_policy(
             max_passes=settings.max_passes,
             combine=settings.combine,
             penalty=settings.penalty,
-            cost=settings.cost,
+            cost=paid,
             control_variate=settings.control_variate,
             policy_cost=_decision_cost((observer.size, *settings.hidden, actions.n_outputs)),
             observer=observer,

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from rlprune.benchmark import interleaved
+from rlprune.conditions import conditions
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.envs.keep_ratio import KeepRatioEnv
 from rlprune.envs.vector import KeepRatioVecEnv
 from rlprune.envs.world import World
-from rlprune.evaluate import conditions
 from rlprune.observation import Observer
+from rlprune.timing import interleaved
 
 _REPEATS = 20
 """Steps of the remembered environment per round: one is so short that it would time the caches' filling."""

@@ -16,6 +16,7 @@ from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.envs.world import Episodes, Outcome, World
 from rlprune.errors import RLPruneError
+from rlprune.latency import Latency
 from rlprune.observation import Observer
 
 
@@ -73,7 +74,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         max_passes: 1 to 3.
         combine: answer with the mean of the logits of all passes instead of the last pass's.
         penalty: price of compute, λ >= 0.
-        cost: what is paid for: `params` or `macs`.
+        cost: what is paid for: `params`, `macs`, or time, as a `rlprune.latency.Latency` has measured it.
         control_variate: subtract the whole network's own correctness from the reward.
         policy_cost: parameters and multiply-adds of one decision, paid for at every step.
         observer: what builds observations; fitted to `data` if None.
@@ -95,7 +96,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         max_passes: int = 1,
         combine: bool = False,
         penalty: float = 0.3,
-        cost: str = "macs",
+        cost: str | Latency = "macs",
         control_variate: bool = False,
         policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,

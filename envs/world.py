@@ -16,6 +16,7 @@ from rlprune.cost import KINDS, Compute, Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
+from rlprune.latency import Latency
 from rlprune.observation import Observer
 
 _MEMORY_LIMIT = 2**30
@@ -122,20 +123,22 @@ class World:
         max_passes: int = 1,
         combine: bool = False,
         penalty: float = 0.3,
-        cost: str = "macs",
+        cost: str | Latency = "macs",
         control_variate: bool = False,
         policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,
         pool: int = 2,
     ) -> None:
-        if cost not in KINDS:
-            raise RLPruneError(f"cost kind {cost!r} is unknown; allowed: {', '.join(KINDS)}")
+        if isinstance(cost, Latency):
+            cost.check(network)
+        elif cost not in KINDS:
+            raise RLPruneError(f"cost kind {cost!r} is unknown; allowed: {', '.join(KINDS)}, or a measured Latency")
         if not penalty >= 0:
             raise RLPruneError(f"penalty is {penalty}; a number of 0 or more is needed")
         if not len(data):
             raise RLPruneError("the image set is empty; an environment needs at least one image")
         self.network, self.data = network.eval(), data
-        self.penalty, self.cost_kind, self.control_variate = penalty, cost, control_variate
+        self.penalty, self.paid, self.control_variate = penalty, cost, control_variate
         self.cost = Cost(network)
         if action == "profiles" and codebook is None:
             codebook = uniform_codebook(network, self.cost)
@@ -215,9 +218,19 @@ class World:
         gain = correct.float()
         if self.control_variate:
             gain -= (self._dense(episodes.images).argmax(1) == self.data.labels[episodes.images]).float()
-        rewards = gain * done - self.penalty * shares.of_kind(self.cost_kind)
+        if isinstance(self.paid, Latency):
+            price = self._time(self.paid, episodes, runs, levels[runs])
+        else:
+            price = shares.of_kind(self.paid)
+        rewards = gain * done - self.penalty * price
         levels = torch.where(accept[:, None], -1, levels)
         return Outcome(rewards, done, correct, predictions, *shares, levels, episodes.passes.clone())
+
+    def _time(self, latency: Latency, episodes: Episodes, rows: Tensor, levels: Tensor) -> Tensor:
+        """Milliseconds of a decision for every episode, and of a pass for some rows, over the dense network's, (n,)."""
+        passes = latency.of(self.cost, levels) - (episodes.passes[rows] > 1) * latency.stem
+        decisions = torch.full((len(episodes.images),), latency.decision, dtype=torch.float64)
+        return (decisions.index_add(0, rows, passes) / latency.dense).float()
 
     def _run(self, episodes: Episodes, rows: Tensor, levels: Tensor, raw: Tensor) -> Compute:
         """One more pass of some episodes; what it costs, (rows,). Only the first pass pays for the stem."""

@@ -1,9 +1,8 @@
-"""Latency and throughput, side by side: all rows in one run, interleaved, with medians and spread."""
+"""Time of a dynamic network beside others: all rows in one run, interleaved, with medians and spread."""
 
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import quantiles
@@ -12,35 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlprune.conditions import conditions
 from rlprune.contenders import PLAIN, contenders
 from rlprune.errors import RLPruneError
-from rlprune.evaluate import conditions
 from rlprune.runtime import DynamicCNN
-
-
-def interleaved(
-    rows: Mapping[str, Callable[[], object]], seconds: float, min_rounds: int = 5
-) -> dict[str, list[float]]:
-    """Time functions in turns, so that whatever else the machine does meets all of them alike.
-
-    Args:
-        rows: what to time, by name.
-        seconds: how long to go on, all rows together.
-        min_rounds: rounds to make however long they take.
-
-    Returns:
-        Milliseconds of every round, by name.
-    """
-    for run in rows.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < min_rounds:
-        for name, run in rows.items():
-            start = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - start) * 1e3)
-    return times
+from rlprune.timing import interleaved
 
 
 @torch.inference_mode()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlprune.adapt import random_profiles
+from rlprune.conditions import conditions
 from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
@@ -189,26 +188,6 @@ def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
     z = 1.959964
     centre, half = n_correct + z * z / 2, z * math.sqrt(n_correct * (n - n_correct) / n + z * z / 4)
     return (centre - half) / (n + z * z), (centre + half) / (n + z * z)
-
-
-def conditions() -> dict[str, Any]:
-    """What a figure was measured with: processor, threads, number format, version, date."""
-    return {
-        "hardware": _processor(),
-        "threads": torch.get_num_threads(),
-        "dtype": "float32",
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _points(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -> Points:

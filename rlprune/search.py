@@ -15,6 +15,7 @@ from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
+from rlprune.latency import Latency
 from rlprune.pretrain import accuracy
 
 _PATIENCE = 20
@@ -28,12 +29,12 @@ class Search:
     Attributes:
         profiles: int64 (M, G).
         accuracy: on the images searched with, float64 (M,).
-        macs: multiply-adds of each, int64 (M,).
+        price: of each, over the dense network's, float64 (M,): multiply-adds, or milliseconds.
     """
 
     profiles: Tensor
     accuracy: Tensor
-    macs: Tensor
+    price: Tensor
 
     def frontier(self) -> Tensor:
         """Indices of the profiles on the upper convex hull of accuracy over cost, cheapest first, int64.
@@ -41,7 +42,7 @@ class Search:
         Between two of them lies what a random mixture of both achieves, so nothing static is better than this line.
         """
         hull: list[int] = []
-        for index in sorted(range(len(self.macs)), key=lambda i: (int(self.macs[i]), -float(self.accuracy[i]))):
+        for index in sorted(range(len(self.price)), key=lambda i: (float(self.price[i]), -float(self.accuracy[i]))):
             if hull and float(self.accuracy[index]) <= float(self.accuracy[hull[-1]]):
                 continue
             while len(hull) > 1 and self._slope(hull[-2], hull[-1]) <= self._slope(hull[-1], index):
@@ -50,7 +51,7 @@ class Search:
         return torch.tensor(hull)
 
     def _slope(self, left: int, right: int) -> float:
-        rise, run = float(self.accuracy[right] - self.accuracy[left]), int(self.macs[right] - self.macs[left])
+        rise, run = float(self.accuracy[right] - self.accuracy[left]), float(self.price[right] - self.price[left])
         return rise / run if run else float("inf")
 
 
@@ -64,7 +65,12 @@ def profile_accuracies(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, la
 
 
 def search(
-    elastic: ElasticCNN, data: ImageSet, n_candidates: int = 64, seed: int = 0, also: Tensor | None = None
+    elastic: ElasticCNN,
+    data: ImageSet,
+    n_candidates: int = 64,
+    seed: int = 0,
+    also: Tensor | None = None,
+    latency: Latency | None = None,
 ) -> Search:
     """Search static profiles by evolution: uniform and random ones first, then variations of the best at every cost.
 
@@ -74,17 +80,24 @@ def search(
         n_candidates: profiles to try.
         seed: of the random ones.
         also: int64 (M, G), profiles to try beside them, such as a codebook.
+        latency: what is to be saved is this time, not multiply-adds.
     """
     if n_candidates < elastic.n_levels:
         raise RLPruneError(
             f"n_candidates is {n_candidates}; at least {elastic.n_levels}, the uniform profiles, are needed"
         )
     cost, generator = Cost(elastic), torch.Generator().manual_seed(seed)
+
+    def judge(profiles: Tensor) -> Search:
+        macs = cost.of(profiles).macs.double() / cost.dense.macs
+        price = macs if latency is None else latency.of(cost, profiles) / latency.dense
+        return Search(profiles, profile_accuracies(elastic, data, profiles), price)
+
     uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
     first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
     if also is not None:
         first, n_candidates = torch.cat([also, first]), n_candidates + len(also)
-    tried = _judge(elastic, data, first.unique(dim=0), cost)
+    tried = judge(first.unique(dim=0))
     n_vain = 0
     while len(tried.profiles) < n_candidates and n_vain < _PATIENCE:
         parents = tried.profiles[tried.frontier()]
@@ -94,7 +107,7 @@ def search(
         if not fresh:
             n_vain += 1
             continue
-        more = _judge(elastic, data, torch.stack(fresh[:n_left]), cost)
+        more = judge(torch.stack(fresh[:n_left]))
         tried = Search(*(torch.cat(pair) for pair in zip(tried.__dict__.values(), more.__dict__.values(), strict=True)))
     return tried
 
@@ -111,12 +124,11 @@ def choose_codebook(elastic: ElasticCNN, found: Search, n_profiles: int = 6) -> 
     if not 1 <= n_profiles <= MAX_PROFILES:
         raise RLPruneError(f"n_profiles is {n_profiles}; from 1 to {MAX_PROFILES} is allowed")
     frontier = found.frontier()
-    cost = Cost(elastic)
-    macs = found.macs[frontier].double()
-    wanted = torch.logspace(float(macs[0].log10()), float(cost.dense.macs.double().log10()), n_profiles)
-    nearest = (macs.log()[None] - wanted.double().log()[:, None]).abs().argmin(1)
+    price = found.price[frontier]
+    wanted = torch.logspace(float(price[0].log10()), 0, n_profiles, dtype=torch.float64)
+    nearest = (price.log()[None] - wanted.log()[:, None]).abs().argmin(1)
     chosen = found.profiles[frontier[nearest[:-1]]]
-    return sorted_codebook(torch.cat([chosen, elastic.full[None]]), cost)
+    return sorted_codebook(torch.cat([chosen, elastic.full[None]]), Cost(elastic))
 
 
 def best_within(elastic: ElasticCNN, found: Search, budgets: Sequence[float]) -> Tensor:
@@ -125,8 +137,8 @@ def best_within(elastic: ElasticCNN, found: Search, budgets: Sequence[float]) ->
     Args:
         elastic: the network searched.
         found: its profiles.
-        budgets: shares of the dense multiply-adds that a profile may cost; 1 is the whole network, whatever the search
-            found, as further training favours it most.
+        budgets: shares of the dense network's price that a profile may cost; 1 is the whole network, whatever the
+            search found, as further training favours it most.
 
     Returns:
         int64 (K, G), cheapest first, K <= len(budgets): one profile may be the best for two budgets.
@@ -134,21 +146,17 @@ def best_within(elastic: ElasticCNN, found: Search, budgets: Sequence[float]) ->
     Raises:
         RLPruneError: no profile is as cheap as a budget.
     """
-    cost, chosen = Cost(elastic), []
+    chosen = []
     for budget in budgets:
         if budget >= 1:
             chosen.append(elastic.full)
             continue
-        within = found.macs.double() <= budget * cost.dense.macs.double()  # float32 would round off single ones
+        within = found.price <= budget
         if not within.any():
-            cheapest = float(found.macs.min() / cost.dense.macs)
+            cheapest = float(found.price.min())
             raise RLPruneError(f"budget {budget:g} is below the cheapest profile found, which costs {cheapest:.3f}")
         chosen.append(found.profiles[found.accuracy.where(within, -1.0).argmax()])
-    return sorted_codebook(torch.stack(chosen), cost)
-
-
-def _judge(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, cost: Cost) -> Search:
-    return Search(profiles, profile_accuracies(elastic, data, profiles), cost.of(profiles).macs)
+    return sorted_codebook(torch.stack(chosen), Cost(elastic))
 
 
 def _unseen(profiles: list[Tensor], tried: Search) -> list[Tensor]:

@@ -26,6 +26,7 @@ from rlprune.errors import RLPruneError, require
 from rlprune.evaluate import Rivals, evaluate
 from rlprune.events import scalar_log
 from rlprune.files import atomic_write, write_json
+from rlprune.latency import Latency, measured
 from rlprune.options import build_model
 from rlprune.policy import Policy
 from rlprune.pretrain import pretrain
@@ -148,7 +149,7 @@ class Steps:
         if path.exists():
             return
         elastic, images = self._load("adapted"), self.splits.policy.subset(slice(0, settings.n_images))
-        found = search(elastic, images, settings.n_candidates, self.recipe.seed)
+        found = search(elastic, images, settings.n_candidates, self.recipe.seed, latency=self._latency(elastic))
         write_json(path, best_within(elastic, found, settings.budgets).tolist())
 
     def specialise(self) -> None:
@@ -271,8 +272,21 @@ class Steps:
         """A policy for the codebook; gone on with where its training stopped."""
         settings = replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed)
         codebook = self.codebook if settings.action == "profiles" else None
-        splits = self.splits
-        return train_policy(elastic, splits.policy, splits.validation, folder, settings, codebook=codebook, resume=True)
+        return train_policy(
+            elastic,
+            self.splits.policy,
+            self.splits.validation,
+            folder,
+            settings,
+            codebook=codebook,
+            latency=self._latency(elastic),
+            resume=True,
+        )
+
+    def _latency(self, elastic: ElasticCNN) -> Latency | None:
+        """What is paid for, if that is time; measured once."""
+        paid = self.recipe.policy.cost == "latency"
+        return measured(self.out / "latency.json", elastic, seed=self.recipe.seed) if paid else None
 
     def _policy_folder(self, penalty: float) -> Path:
         return self.out / "policies" / f"{penalty:g}"

@@ -7,12 +7,13 @@ from nets import make_data, make_elastic, make_levels, make_policy
 
 from rlprune import tables
 from rlprune.actions import sorted_codebook
-from rlprune.benchmark import bench, interleaved
+from rlprune.benchmark import bench
 from rlprune.contenders import NAMES, available
 from rlprune.cost import Cost
 from rlprune.envs.benchmark import bench_env
 from rlprune.errors import RLPruneError
 from rlprune.runtime import DynamicCNN
+from rlprune.timing import interleaved
 
 NETWORK = make_elastic("residual")
 DATA = make_data(20)

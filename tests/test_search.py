@@ -19,16 +19,20 @@ DATA = make_data(40)
 COST = Cost(NETWORK)
 
 
+def shares_of(profiles: torch.Tensor) -> torch.Tensor:
+    return COST.of(profiles).macs.double() / COST.dense.macs
+
+
 def points(pairs: list[tuple[int, int]]) -> Search:
     """Profiles of given cost and accuracy."""
     macs, share = zip(*pairs, strict=True)
     profiles = torch.arange(len(pairs))[:, None]
-    return Search(profiles, torch.tensor(share, dtype=torch.float64) / 10, torch.tensor(macs))
+    return Search(profiles, torch.tensor(share, dtype=torch.float64) / 10, torch.tensor(macs, dtype=torch.float64))
 
 
 def best_mixture(found: Search, budget: int) -> float:
     """The highest accuracy that a mixture of two profiles has at this mean cost, or one profile below it."""
-    macs, share = found.macs.tolist(), found.accuracy.tolist()
+    macs, share = found.price.tolist(), found.accuracy.tolist()
     best = max(a for m, a in zip(macs, share, strict=True) if m <= budget)
     for i, j in itertools.permutations(range(len(macs)), 2):
         if macs[i] <= budget < macs[j]:
@@ -41,8 +45,8 @@ def best_mixture(found: Search, budget: int) -> float:
 def test_nothing_mixed_of_two_profiles_lies_above_the_frontier(pairs: list[tuple[int, int]]) -> None:
     found = points(pairs)
     frontier = found.frontier()
-    macs, share = found.macs[frontier].numpy(), found.accuracy[frontier].numpy()
-    for budget in range(int(found.macs.min()), 14):
+    macs, share = found.price[frontier].numpy(), found.accuracy[frontier].numpy()
+    for budget in range(int(found.price.min()), 14):
         assert np.interp(budget, macs, share) == pytest.approx(best_mixture(found, budget), abs=1e-12)
     assert (np.diff(macs) > 0).all() and (np.diff(share) > 0).all()
     assert (np.diff(np.diff(share) / np.diff(macs)) < 1e-12).all()
@@ -65,7 +69,7 @@ def test_a_search_tries_as_many_profiles_as_it_may_each_once(n_candidates: int) 
     found = search(NETWORK, DATA, n_candidates)
     assert len(found.profiles) == len(found.profiles.unique(dim=0)) == n_candidates
     assert {(level,) * 3 for level in range(5)} <= set(map(tuple, found.profiles.tolist()))
-    assert torch.equal(found.macs, COST.of(found.profiles).macs)
+    assert torch.equal(found.price, shares_of(found.profiles))
     assert torch.equal(found.accuracy, profile_accuracies(NETWORK, DATA, found.profiles))
 
 
@@ -109,13 +113,13 @@ def some_profiles(shares: list[int]) -> Search:
     """Different profiles of the network, with their true cost and accuracies (in tenths) that are made up."""
     every = torch.tensor(list(itertools.product(range(5), repeat=3)))
     profiles = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[: len(shares)]]
-    return Search(profiles, torch.tensor(shares, dtype=torch.float64) / 10, COST.of(profiles).macs)
+    return Search(profiles, torch.tensor(shares, dtype=torch.float64) / 10, shares_of(profiles))
 
 
 @given(st.lists(st.integers(0, 10), min_size=2, max_size=12), st.lists(st.floats(0, 0.99), min_size=1, max_size=4))
 def test_for_every_budget_nothing_found_is_better_and_within(shares: list[int], parts: list[float]) -> None:
     found = some_profiles(shares)
-    cheapest = float(found.macs.min() / COST.dense.macs) + 1e-6
+    cheapest = float(found.price.min()) + 1e-6
     assert cheapest < 1
     budgets = [cheapest + part * (1 - cheapest) for part in parts]
     codebook = best_within(NETWORK, found, budgets)
@@ -124,15 +128,14 @@ def test_for_every_budget_nothing_found_is_better_and_within(shares: list[int], 
     assert len(codebook.unique(dim=0)) == len(codebook)
     rows = [(found.profiles == profile).all(1).nonzero().item() for profile in codebook]
     for budget in budgets:
-        limit = budget * int(COST.dense.macs)
-        best = max(float(a) for a, m in zip(found.accuracy, found.macs, strict=True) if int(m) <= limit)
-        assert any(int(found.macs[row]) <= limit and float(found.accuracy[row]) == best for row in rows)
+        best = max(float(a) for a, m in zip(found.accuracy, found.price, strict=True) if float(m) <= budget)
+        assert any(float(found.price[row]) <= budget and float(found.accuracy[row]) == best for row in rows)
 
 
 def test_profiles_within_budgets_by_hand() -> None:
     profiles = torch.stack([NETWORK.uniform(level) for level in range(5)])
     macs = COST.of(profiles).macs
-    found = Search(profiles, torch.tensor([0.2, 0.7, 0.5, 0.6, 0.9], dtype=torch.float64), macs)
+    found = Search(profiles, torch.tensor([0.2, 0.7, 0.5, 0.6, 0.9], dtype=torch.float64), shares_of(profiles))
     just = [(float(m) + 0.5) / int(COST.dense.macs) for m in macs]
     assert best_within(NETWORK, found, [just[0], just[3], 1.0]).tolist() == profiles[[0, 1, 4]].tolist()
     assert best_within(NETWORK, found, [just[1], just[2]]).tolist() == profiles[[1]].tolist()
@@ -147,7 +150,7 @@ def test_a_budget_of_everything_is_the_whole_network_even_if_others_are_as_good(
 
 def test_a_budget_below_the_cheapest_profile_is_refused() -> None:
     found = some_profiles([5, 6, 7])
-    cheapest = float(found.macs.min() / COST.dense.macs)
+    cheapest = float(found.price.min())
     message = rf"budget 0\.001 is below the cheapest profile found, which costs {cheapest:.3f}"
     with pytest.raises(RLPruneError, match=message):
         best_within(NETWORK, found, [0.001, 1.0])

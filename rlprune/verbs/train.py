@@ -18,6 +18,7 @@ from rlprune.data import Splits
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.files import write_json
+from rlprune.latency import Latency, measured
 from rlprune.options import DataOptions, load_fitting
 from rlprune.search import choose_codebook, search
 
@@ -35,6 +36,9 @@ class Train:
     """Profiles in the codebook, at most 16."""
     n_candidates: int = 64
     """Static profiles tried in the search for it."""
+    latency_batch: int = 1
+    """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
+    already is taken."""
     resume: bool = False
     """Go on with an interrupted run."""
     ppo: str = "{}"
@@ -49,7 +53,8 @@ class Train:
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
         saved = bundle.load_network(self.network)
         splits = load_fitting(saved.network, saved.data, saved.about, self.source)
-        codebook = self._codebook(saved.network, splits) if self.settings.action == "profiles" else None
+        latency = self._latency(saved.network) if self.settings.cost == "latency" else None
+        codebook = self._codebook(saved.network, splits, latency) if self.settings.action == "profiles" else None
         policy = train_policy(
             saved.network,
             splits.policy,
@@ -57,6 +62,7 @@ class Train:
             self.out,
             self.settings,
             codebook=codebook,
+            latency=latency,
             resume=self.resume,
             ppo=arguments,
         )
@@ -65,12 +71,20 @@ class Train:
         print(f"validation accuracy {figures['accuracy']:.4f} at {figures['active_macs']:.3f} of the dense MACs")
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
 
-    def _codebook(self, network: ElasticCNN, splits: Splits) -> torch.Tensor:
+    def _latency(self, network: ElasticCNN) -> Latency:
+        """Measure this machine, or take what an interrupted run or the user has put there."""
+        path = self.out / "latency.json"
+        latency = measured(path, network, self.latency_batch, self.settings.seed)
+        errors = ", ".join(f"{100 * error:.1f} % by {name}" for name, error in latency.errors.items())
+        print(f"latency is in {path}; median error of predictions for profiles held out: {errors}")
+        return latency
+
+    def _codebook(self, network: ElasticCNN, splits: Splits, latency: Latency | None) -> torch.Tensor:
         """Search profiles, or take those that an interrupted run found."""
         path = self.out / "codebook.json"
         if self.resume and path.exists():
             return torch.tensor(json.loads(path.read_text()))
-        found = search(network, splits.policy, self.n_candidates, self.settings.seed)
+        found = search(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
         codebook = choose_codebook(network, found, self.n_profiles)
         write_json(path, codebook.tolist())
         return codebook

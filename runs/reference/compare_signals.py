@@ -14,7 +14,8 @@ import numpy as np
 
 from rlprune.agents import train_policy
 from rlprune.bundle import load_network
-from rlprune.evaluate import conditions, predict_all
+from rlprune.conditions import conditions
+from rlprune.evaluate import predict_all
 from rlprune.files import write_json
 from rlprune.recipe import Recipe
 from rlprune.runtime import DynamicCNN
