@@ -33,7 +33,7 @@ from tqdm import tqdm
 from rlprune.envs.sweep import Sweep, sweep
 from rlprune.envs.world import World
 from rlprune.files import atomic_write
-from rlprune.report import spending_strip
+from rlprune.plots import spending_strip
 
 
 class ProgressCallback(BaseCallback):

@@ -5,14 +5,19 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from rlprune.adapt import AdaptSettings
 from rlprune.conditions import conditions
 from rlprune.contenders import PLAIN, contenders
+from rlprune.cost import Cost
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.runtime import DynamicCNN
 from rlprune.timing import interleaved
@@ -79,6 +84,56 @@ def bench(
             str(batch): dense_macs / spent[: len(images) // batch * batch].mean().item() for batch in batches
         },
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **conditions(),
+    }
+
+
+def bench_adapt(elastic: ElasticCNN, data: ImageSet, batch: int = 128, seconds: float = 20.0) -> dict[str, Any]:
+    """Time training steps under uniform profiles: what is cheap to run should be as cheap to train.
+
+    Args:
+        elastic: the network; it is trained on, so pass a copy of what is still needed.
+        data: images.
+        batch: images per step.
+        seconds: of timing for all rows together.
+
+    Returns:
+        `rows` of {name, batch, ms, images_per_s, macs}: a step under every uniform profile, the widest first;
+        `step_share` and `macs_share` of each over the widest's; and the conditions.
+
+    Raises:
+        RLPruneError: a batch size below 2 or above the number of images.
+    """
+    if not 2 <= batch <= len(data):
+        raise RLPruneError(f"the batch size is {batch}; from 2 to {len(data)}, the number of images, is allowed")
+    settings, cost = AdaptSettings(batch_size=batch), Cost(elastic)
+    elastic.to(memory_format=settings.memory_format).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(elastic.parameters(), lr=1e-3, momentum=settings.momentum, nesterov=True)
+    images = data.normalised(slice(0, batch)).contiguous(memory_format=settings.memory_format)
+    labels = data.labels[:batch]
+
+    def step(profile: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with settings.autocast():
+            logits = elastic(images, profile)
+        cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    levels = range(elastic.n_levels - 1, elastic.narrowest - 1, -1)
+    profiles = {f"keep ratio {elastic.keep_ratios[level]:g}": elastic.uniform(level) for level in levels}
+    times = {
+        name: median(each)
+        for name, each in interleaved({name: partial(step, p) for name, p in profiles.items()}, seconds, 3).items()
+    }
+    macs = {name: float(cost.of(profile).macs) for name, profile in profiles.items()}
+    widest = next(iter(profiles))
+    return {
+        "rows": [
+            {"name": name, "batch": batch, "ms": ms, "images_per_s": batch / ms * 1e3, "macs": macs[name]}
+            for name, ms in times.items()
+        ],
+        "step_share": {name: ms / times[widest] for name, ms in times.items()},
+        "macs_share": {name: value / macs[widest] for name, value in macs.items()},
         **conditions(),
     }
 

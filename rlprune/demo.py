@@ -21,8 +21,8 @@ from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError, require
 from rlprune.evaluate import evaluate, predict_all
 from rlprune.files import write_json
+from rlprune.plots import frontier_plot, spending_strip
 from rlprune.pretrain import pretrain
-from rlprune.report import frontier_plot, spending_strip
 from rlprune.runtime import DynamicCNN
 from rlprune.search import choose_codebook, search
 from rlprune.training import TrainingSettings

@@ -28,10 +28,10 @@ from rlprune.events import scalar_log
 from rlprune.files import atomic_write, write_json
 from rlprune.latency import Latency, measured
 from rlprune.options import build_model
+from rlprune.plots import budgets_plot
 from rlprune.policy import Policy
 from rlprune.pretrain import pretrain
 from rlprune.recipe import Recipe, TrainedNetwork
-from rlprune.report import budgets_plot
 from rlprune.runtime import DynamicCNN
 from rlprune.search import best_within, search
 from rlprune.training import TrainingSettings

@@ -7,7 +7,7 @@ from nets import make_data, make_elastic, make_levels, make_policy
 
 from rlprune import tables
 from rlprune.actions import sorted_codebook
-from rlprune.benchmark import bench
+from rlprune.benchmark import bench, bench_adapt
 from rlprune.contenders import NAMES, available
 from rlprune.cost import Cost
 from rlprune.envs.benchmark import bench_env
@@ -114,3 +114,20 @@ def test_a_row_that_is_not_there_is_named(dynamic: DynamicCNN) -> None:
 
 def test_the_table_has_every_row(results: dict[str, Any]) -> None:
     assert tables.benchmark(results).row_count == 6
+
+
+def test_the_rows_of_adaptation() -> None:
+    elastic = make_elastic("residual")
+    found = bench_adapt(elastic, DATA, batch=8, seconds=0)
+    ratios = [f"keep ratio {ratio:g}" for ratio in (1, 0.75, 0.5, 0.25)]
+    assert [row["name"] for row in found["rows"]] == list(found["step_share"]) == list(found["macs_share"]) == ratios
+    assert found["step_share"]["keep ratio 1"] == found["macs_share"]["keep ratio 1"] == 1
+    half = int(COST.of(elastic.uniform(2)).macs) / int(COST.dense.macs)
+    assert found["macs_share"]["keep ratio 0.5"] == pytest.approx(half)
+    assert tables.benchmark(found).row_count == 4
+
+
+@pytest.mark.parametrize("batch", [1, 21])
+def test_a_training_step_needs_images(batch: int) -> None:
+    with pytest.raises(RLPruneError, match=f"the batch size is {batch}; from 2 to 20, the number of images, is allow"):
+        bench_adapt(make_elastic("residual"), DATA, batch=batch)

@@ -151,6 +151,11 @@ def test_bench_times_the_environment(project: Path) -> None:
     assert [row["name"] for row in results["rows"]] == ["masked_forward", "vec_env", "dummy_vec_env", "remembered"]
 
 
+def test_bench_times_adaptation(project: Path) -> None:
+    results = run_json(project, "bench", "adapt", *MODEL, *DATA, "--batch", "4", "--seconds", "0")
+    assert [row["name"] for row in results["rows"]] == [f"keep ratio {ratio}" for ratio in ("1", "0.75", "0.5", "0.25")]
+
+
 def test_an_interrupted_verb_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [*PRETRAIN[:-1], "again.safetensors", "--epochs", "2"]
     scalar_log = events.scalar_log

@@ -1,96 +1,25 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-import torch
-from PIL import Image
-
-from rlprune.errors import MissingExtraError
-from rlprune.evaluate import wilson_interval
-from rlprune.report import budgets_plot, frontier_plot, spending_strip
-
-GREEN, RED = (46, 125, 50), (198, 40, 40)
-RESULTS: dict[str, Any] = {
-    "accuracy": 0.9,
-    "accuracy_interval": (0.88, 0.92),
-    "dense_accuracy": 0.91,
-    "macs_cut": 0.5,
-    "controls": {"uniform": 0.8, "random": 0.6, "best_static": 0.85, "shuffled": 0.87},
-    "controls_macs_cut": {"uniform": 0.5, "random": 0.5, "best_static": 0.5, "shuffled": 0.5},
-    "frontier": {
-        "uniform": [(0.1, 0.5), (1.0, 0.91)],
-        "static": [(0.1, 0.6), (0.5, 0.85), (1.0, 0.91)],
-        "codebook": [(0.2, 0.7), (1.0, 0.91)],
-    },
-}
+from rlprune.report import speed_table
 
 
-def images(n: int, channels: int = 3) -> torch.Tensor:
-    return torch.randint(0, 256, (n, channels, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def row(name: str, backend: str, batch: int, ms: float) -> dict[str, Any]:
+    return {"name": name, "backend": backend, "batch": batch, "ms": ms}
 
 
-def test_bars_are_as_wide_as_the_share_that_was_spent() -> None:
-    shares = torch.tensor([0.0, 0.25, 1.0, 2.5])
-    strip = spending_strip(images(4), shares, torch.tensor([True, False, True, False]))
-    for i, (share, colour) in enumerate(zip(shares.tolist(), (GREEN, RED, GREEN, RED), strict=True)):
-        tile = strip[104, 100 * i : 100 * (i + 1)]
-        assert (tile == colour).all(-1).sum() == round(min(share, 1) * 95) + 1
-    assert strip.shape == (112, 400, 3) and strip.dtype == np.uint8
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_images_are_shown_enlarged(channels: int) -> None:
-    shown = images(2, channels)
-    strip = spending_strip(shown, torch.zeros(2), torch.ones(2, dtype=torch.bool))
-    for i in range(2):
-        tile = strip[2:98, 100 * i + 2 : 100 * i + 98]
-        centres = torch.from_numpy(tile[6::12, 6::12].copy()).permute(2, 0, 1)
-        assert torch.equal(centres, shown[i].expand(3, -1, -1))
-
-
-def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    strip = spending_strip(images(3), torch.full((3,), 0.5), torch.ones(3, dtype=torch.bool))
-    frontier_plot(tmp_path / "plot.png", RESULTS, {})
-    frontier_plot(tmp_path / "strips.png", RESULTS, {"least": strip, "most": strip})
-    plain, with_strips = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("plot", "strips"))
-    assert plain.std() > 10 and with_strips.shape[0] > plain.shape[0]
-    assert len(np.unique(plain.reshape(-1, plain.shape[-1]), axis=0)) > 100
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.png", "strips.png"]
-
-
-def test_budgets_are_one_line_whatever_their_order(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    dear = {"accuracy": 0.905, "accuracy_interval": (0.885, 0.925), "macs_cut": 0.3}
-    budgets = [RESULTS, RESULTS | dear, RESULTS | {"accuracy": 0.7, "accuracy_interval": (0.68, 0.72), "macs_cut": 0.8}]
-    for name, order in (("one", budgets[:1]), ("three", budgets), ("turned", budgets[::-1])):
-        budgets_plot(tmp_path / f"{name}.png", order)
-    one, three, turned = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("one", "three", "turned"))
-    assert one.shape == three.shape and (three == turned).all() and (one != three).any()
-    assert len(np.unique(three.reshape(-1, three.shape[-1]), axis=0)) > 100
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-@pytest.mark.parametrize(("accuracy", "interval"), [(1.0, wilson_interval(3, 3)), (0.0, (1e-17, 0.1))])
-def test_an_interval_that_rounding_leaves_a_hair_beside_the_accuracy_is_drawn(
-    tmp_path: Path, accuracy: float, interval: tuple[float, float]
-) -> None:
-    pytest.importorskip("matplotlib")
-    assert not interval[0] <= accuracy <= interval[1]
-    extreme = RESULTS | {"accuracy": accuracy, "accuracy_interval": interval}
-    budgets_plot(tmp_path / "budgets.png", [extreme, RESULTS])
-    frontier_plot(tmp_path / "frontier.png", extreme, {})
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"'matplotlib', which is not installed; .*rlprune\[plots\]"):
-        frontier_plot(tmp_path / "plot.png", RESULTS, {})
-    with pytest.raises(MissingExtraError, match=r"'matplotlib', which is not installed; .*rlprune\[plots\]"):
-        budgets_plot(tmp_path / "plot.png", [RESULTS])
-    assert not list(tmp_path.iterdir())
+def test_the_best_dense_row_stands_beside_the_best_dynamic_one() -> None:
+    rows = [
+        row("dense", "pytorch", 1, 4.0),
+        row("dense compiled", "pytorch", 1, 3.0),
+        row("static", "pytorch", 1, 2.0),
+        row("dynamic", "pytorch", 1, 2.5),
+        row("dynamic compiled", "pytorch", 1, 1.5),
+        row("dense onnxruntime", "onnxruntime", 1, 5.0),
+        row("dynamic onnxruntime", "onnxruntime", 1, 2.0),
+    ]
+    assert speed_table({"Net": {"rows": rows, "macs_ratio": {"1": 2.75}}}).splitlines()[2:] == [
+        "| Net | pytorch | 1 | 3.00 | 2.00 | 1.50 | 2.00 | 2.75 |",
+        "| Net | onnxruntime | 1 | 5.00 |  | 2.00 | 2.50 | 2.75 |",
+    ]

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from rlprune import bundle, data, models, tables
-from rlprune.benchmark import bench
+from rlprune.benchmark import bench, bench_adapt
 from rlprune.contenders import PLAIN, available
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
@@ -26,10 +26,10 @@ from rlprune.runtime import DynamicCNN
 
 @dataclass(frozen=True)
 class Bench:
-    """Time a bundle beside the dense network, or the environment beside the network alone."""
+    """Time a bundle beside the dense network, the environment beside the network alone, or steps of adaptation."""
 
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
-    """A bundle; or the word env, for the environment's speed."""
+    """A bundle; or the word env or adapt, for the speed of the environment or of training steps."""
     data: str | None = None
     """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
     image_size: int | None = None
@@ -38,24 +38,20 @@ class Bench:
     """Who takes part: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
     multiply-adds), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all."""
     batch: tuple[int, ...] | None = None
-    """Batch sizes (1 64); for env, how many images at once (256)."""
+    """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: float = 5.0
     """Time to spend on each batch size."""
     json: Path | None = None
     """File to write the rows to."""
     model: str = "resnet20"
-    """For env: the network, by name or package.module:callable."""
+    """For env and adapt: the network, by name or package.module:callable."""
 
     def run(self) -> None:
         """Do it."""
         if self.target == "env":
-            known = None if self.data is None else self._images(self.data)
-            shape, n_classes = ((3, 32, 32), 10) if known is None else (known.images.shape[1:], len(known.classes))
-            network = ElasticCNN.from_model(models.build(self.model, n_classes, shape[0]), shape)
-            images = _noise(shape, network.n_classes) if known is None else known
-            if len(images.classes) != network.n_classes:
-                raise ModelError(f"{self.model} gives {network.n_classes} logits, {self.data} has {n_classes} classes")
-            results = bench_env(network, images, (self.batch or (256,))[0], 4 * self.seconds)
+            results = bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
+        elif self.target == "adapt":
+            results = bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds)
         else:
             dynamic = bundle.load(self.target)
             pixels, rows = self._pixels(dynamic), available() if self.rows == ("all",) else self.rows
@@ -64,8 +60,17 @@ class Bench:
         if self.json is not None:
             write_json(self.json, results)
 
-    def _images(self, source: str) -> ImageSet:
-        return data.load(source, image_size=self.image_size).policy.subset(slice(0, 1024))
+    def _network(self) -> tuple[ElasticCNN, ImageSet]:
+        """A network of random weights, and images for it."""
+        known = None
+        if self.data is not None:
+            known = data.load(self.data, image_size=self.image_size).policy.subset(slice(0, 1024))
+        shape, n_classes = ((3, 32, 32), 10) if known is None else (known.images.shape[1:], len(known.classes))
+        network = ElasticCNN.from_model(models.build(self.model, n_classes, shape[0]), shape)
+        images = _noise(shape, network.n_classes) if known is None else known
+        if len(images.classes) != network.n_classes:
+            raise ModelError(f"{self.model} gives {network.n_classes} logits, {self.data} has {n_classes} classes")
+        return network, images
 
     def _pixels(self, dynamic: DynamicCNN) -> torch.Tensor:
         """Test images of the data that were asked for, or that the bundle was made with, or noise."""

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlprune.report import between_markers, markdown_table, reference_table
+from rlprune.plots import speed_plot
+from rlprune.report import between_markers, markdown_table, reference_table, speed_table
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
@@ -21,4 +22,11 @@ if __name__ == "__main__":
     text = between_markers(text, "digits", markdown_table(read("digits/results.json"), read("digits/bench.json")))
     there = {name: title for name, title in TITLES.items() if (HERE / name / "results.json").exists()}
     measured = {title: read(f"{name}/results.json") for name, title in there.items()}
-    README.write_text(between_markers(text, "cifar10", reference_table(measured, read("published.json"))))
+    text = between_markers(text, "cifar10", reference_table(measured, read("published.json")))
+    timed = {
+        title: read(f"{name}/bench.json") for name, title in TITLES.items() if (HERE / name / "bench.json").exists()
+    }
+    if timed:
+        text = between_markers(text, "speed", speed_table(timed))
+        speed_plot(HERE / "speed.png", timed)
+    README.write_text(text)

@@ -1,0 +1,177 @@
+"""Pictures for people: what is spent on which image, accuracy against cost, time against multiply-adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from rlprune.errors import require
+from rlprune.files import atomic_write
+
+_TILE, _BAR = 96, 12
+_RIGHT, _WRONG = (46, 125, 50), (198, 40, 40)
+
+
+def spending_strip(images: Tensor, shares: Tensor, correct: Tensor) -> NDArray[np.uint8]:
+    """Images side by side, each above a bar of its share of the dense network's cost.
+
+    Args:
+        images: uint8 (N, C, H, W), C being 1 or 3.
+        shares: (N,), 1 fills the bar.
+        correct: bool (N,); the bar is green where the answer was right, red where it was wrong.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    strip = Image.new("RGB", (len(images) * (_TILE + 4), _TILE + _BAR + 4), "white")
+    draw = ImageDraw.Draw(strip)
+    for i, (image, share, right) in enumerate(zip(images, shares.tolist(), correct.tolist(), strict=True)):
+        pixels = image.permute(1, 2, 0).expand(-1, -1, 3).numpy()
+        left = i * (_TILE + 4) + 2
+        strip.paste(Image.fromarray(pixels).resize((_TILE, _TILE), Image.Resampling.NEAREST), (left, 2))
+        top = _TILE + 4
+        draw.rectangle((left, top, left + _TILE - 1, top + _BAR - 3), outline=(170, 170, 170))
+        width = round(min(share, 1.0) * (_TILE - 1))
+        draw.rectangle((left, top, left + width, top + _BAR - 3), fill=_RIGHT if right else _WRONG)
+    return np.asarray(strip)
+
+
+def frontier_plot(path: Path, results: Mapping[str, Any], strips: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Accuracy against multiply-adds for the policy and its controls, above strips of images; a PNG.
+
+    Args:
+        path: the file to write.
+        results: as `rlprune.evaluate.evaluate` gives them.
+        strips: pictures by title.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with _figure(path, 9, 6 + 1.3 * len(strips)) as figure:
+        _draw_frontier(figure, results, strips)
+
+
+def _draw_frontier(figure: Any, results: Mapping[str, Any], strips: Mapping[str, NDArray[np.uint8]]) -> None:
+    axes = figure.subplots(1 + len(strips), 1, height_ratios=[5, *(1.3 for _ in strips)], squeeze=False)[:, 0]
+    chart = axes[0]
+    for name, marker, colour in (
+        ("uniform", "s", "tab:blue"),
+        ("static", "^", "tab:green"),
+        ("codebook", "D", "tab:gray"),
+    ):
+        points = results["frontier"][name]
+        label = {"uniform": "uniform ratio", "static": "best static (search)", "codebook": "codebook profiles"}[name]
+        line = "" if name == "codebook" else "-"
+        chart.plot(*zip(*points, strict=True), marker=marker, linestyle=line, color=colour, label=label, alpha=0.8)
+    cost = 1 - results["macs_cut"]
+    interval = results["accuracy_interval"]
+    chart.plot(cost, results["controls"]["shuffled"], "x", color="tab:red", ms=9, label="decisions shuffled")
+    random_cost = 1 - results["controls_macs_cut"]["random"]
+    chart.plot(random_cost, results["controls"]["random"], "v", color="tab:orange", ms=8, label="random profiles")
+    errors = np.maximum(0, [[results["accuracy"] - interval[0]], [interval[1] - results["accuracy"]]])  # not -1e-16
+    chart.errorbar(
+        cost, results["accuracy"], errors, fmt="*", color="black", ms=16, capsize=3, label="learnt, per image"
+    )
+    chart.axhline(results["dense_accuracy"], color="black", linestyle=":", label="dense")
+    chart.set(xlabel="mean multiply-adds, share of dense (policy and all passes included)", ylabel="test accuracy")
+    low = min(results["accuracy"], *results["controls"].values())
+    chart.set_ylim(max(0.0, low - 0.25 * (1 - low) - 0.01), min(1.0, results["dense_accuracy"] + 0.02))
+    chart.grid(alpha=0.3)
+    chart.legend(loc="lower right", fontsize=9)
+    for axis, (title, strip) in zip(axes[1:], strips.items(), strict=True):
+        axis.imshow(strip)
+        axis.set_title(title, fontsize=10)
+        axis.axis("off")
+
+
+def budgets_plot(path: Path, budgets: Sequence[Mapping[str, Any]]) -> None:
+    """Accuracy against multiply-adds of one network's policies at several budgets, beside their controls; a PNG.
+
+    Args:
+        path: the file to write.
+        budgets: as `rlprune.evaluate.evaluate` gives them, one per policy, all of one network.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with _figure(path, 8, 5.5) as figure:
+        _draw_budgets(figure.subplots(), sorted(budgets, key=lambda results: -float(results["macs_cut"])))
+
+
+def _draw_budgets(chart: Any, budgets: Sequence[Mapping[str, Any]]) -> None:
+    frontier = budgets[0]["frontier"]
+    for name, label, style in (
+        ("uniform", "one keep ratio everywhere", "s-"),
+        ("static", "best static (codebook and search)", "^-"),
+        ("codebook", "codebook profiles", "D"),
+    ):
+        chart.plot(*zip(*frontier[name], strict=True), style, label=label, alpha=0.7)
+    costs = [1 - results["macs_cut"] for results in budgets]
+    chart.plot(costs, [results["controls"]["shuffled"] for results in budgets], "x--", label="decisions shuffled")
+    accuracies = np.array([results["accuracy"] for results in budgets])
+    low, high = np.array([results["accuracy_interval"] for results in budgets]).T
+    errors = np.maximum(0, [accuracies - low, high - accuracies])  # where all are right, rounding gives -1e-16
+    chart.errorbar(costs, accuracies, errors, fmt="*-", color="black", ms=13, capsize=3, label="learnt, per image")
+    chart.axhline(budgets[0]["dense_accuracy"], color="black", linestyle=":", label="dense")
+    chart.set(xlabel="mean multiply-adds, share of dense (policy and all passes included)", ylabel="test accuracy")
+    lowest = min(min(results["controls"].values()) for results in budgets)
+    chart.set_ylim(max(0.0, lowest - 0.02), min(1.0, float(max(high)) + 0.01))
+    chart.grid(alpha=0.3)
+    chart.legend(loc="lower right", fontsize=9)
+
+
+def speed_plot(path: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
+    """Speed-up in time against speed-up in multiply-adds, the diagonal drawn: what is below it was lost; a PNG.
+
+    Args:
+        path: the file to write.
+        measured: what `rlprune.benchmark.bench` gives, by the name of the network.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with _figure(path, 7, 6) as figure:
+        _draw_speed(figure.subplots(), measured)
+
+
+def _draw_speed(chart: Any, measured: Mapping[str, Mapping[str, Any]]) -> None:
+    colours = {"dynamic": "tab:blue", "dynamic compiled": "tab:green", "dynamic onnxruntime": "tab:red"}
+    highest = 1.0
+    for (network, bench), marker in zip(measured.items(), "os^Dv*PX", strict=False):
+        for row, speedups in bench["speedup"].items():
+            points = {batch: (bench["macs_ratio"][batch], speedup) for batch, speedup in speedups.items() if speedup}
+            if not points:
+                continue
+            ratios, times = zip(*points.values(), strict=True)
+            chart.plot(ratios, times, marker, color=colours[row], label=f"{network}, {row}", alpha=0.8)
+            for batch, point in points.items():
+                chart.annotate(batch, point, textcoords="offset points", xytext=(6, 2), fontsize=8)
+            highest = max(highest, *ratios, *times)
+    end = 1.1 * highest
+    chart.plot([0, end], [0, end], ":", color="black")
+    chart.axhline(1, color="gray", linewidth=0.8)
+    chart.set(xlabel="dense multiply-adds over mean dynamic ones", xlim=(0, end), ylim=(0, end))
+    chart.set_ylabel("best dense time over dynamic time (batch size beside)")
+    chart.grid(alpha=0.3)
+    chart.legend(loc="upper left", fontsize=9)
+
+
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> Iterator[Any]:
+    """A figure of this size in inches, written as a PNG at the end."""
+    require("matplotlib", "plots")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    yield figure
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110)
