@@ -228,9 +228,10 @@ class World:
 
     def _time(self, latency: Latency, episodes: Episodes, rows: Tensor, levels: Tensor) -> Tensor:
         """Milliseconds of a decision for every episode, and of a pass for some rows, over the dense network's, (n,)."""
-        passes = latency.of(self.cost, levels) - (episodes.passes[rows] > 1) * latency.stem
-        decisions = torch.full((len(episodes.images),), latency.decision, dtype=torch.float64)
-        return (decisions.index_add(0, rows, passes) / latency.dense).float()
+        times = torch.full((len(episodes.images),), latency.decision, dtype=torch.float64)
+        if len(rows):
+            times[rows] += latency.of(self.cost, levels) - (episodes.passes[rows] > 1) * latency.stem
+        return (times / latency.dense).float()
 
     def _run(self, episodes: Episodes, rows: Tensor, levels: Tensor, raw: Tensor) -> Compute:
         """One more pass of some episodes; what it costs, (rows,). Only the first pass pays for the stem."""

@@ -19,8 +19,10 @@ from rlprune.bundle import load_network, load_policy
 from rlprune.cli import main
 from rlprune.cost import Cost
 from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.events import scalar_log
+from rlprune.latency import Latency
 from rlprune.models import save_weights
 from rlprune.options import DataOptions
 from rlprune.pretrain import accuracy
@@ -354,6 +356,23 @@ def test_a_refit_trains_on_all_images_from_given_weights_and_keeps_codebook_and_
     assert all(value.equal(bundled.state_dict()[name]) for name, value in refitted.state_dict().items())
     tuned = load_network(out / "tuned").network.state_dict()
     assert not any(value.equal(tuned[name]) for name, value in refitted.state_dict().items() if name.endswith("weight"))
+
+
+def test_a_recipe_may_pay_in_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = [f"steps/{name}.json" for name in ("tune", "policies", "refit", "evaluate")]
+    out = copy_of(root, tmp_path, "tuned", "tuning", "policies", "results.json", "bundle", *later)
+    calls, measure = [], Latency.measure
+
+    def quick(elastic: ElasticCNN, **options: Any) -> Latency:
+        calls.append(options)
+        return measure(elastic, **options | {"seconds": 0})
+
+    monkeypatch.setattr(Latency, "measure", quick)
+    steps = steps_of(root, out, policy=replace(recipe_of(root).policy, cost="latency"))
+    steps.run("policies")
+    assert calls == [{"batch": 1, "seed": 0}]
+    assert Latency.load(out / "latency.json").batch == 1
+    assert load_policy(out / "policies" / "0.1" / "policy").about["settings"]["cost"] == "latency"
 
 
 def test_weights_that_are_named_are_taken_as_they_are(root: Path, tmp_path: Path) -> None:
