@@ -22,10 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
 from tqdm import tqdm
@@ -58,6 +59,23 @@ class ProgressCallback(BaseCallback):
         """End the bar's line, also where training ended early; what is printed next has its own."""
         if self.bar is not None:
             self.bar.close()
+
+
+class EntropyCallback(BaseCallback):
+    """Lets the bonus for undecided policies fall linearly to zero over all steps of training.
+
+    It has to be large at first: a dear profile for all is better than a cheap one whose second looks are still random.
+    """
+
+    def __init__(self, entropy: float, total_steps: int) -> None:
+        super().__init__()
+        self.entropy, self.total_steps = entropy, total_steps
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        cast(PPO, self.model).ent_coef = self.entropy * max(0.0, 1 - self.num_timesteps / self.total_steps)
 
 
 class FiguresCallback(BaseCallback):

@@ -18,7 +18,13 @@ from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
 from rlprune.actions import ActionKind, Actions, uniform_codebook
-from rlprune.agents.callbacks import CheckpointCallback, FiguresCallback, ProgressCallback, ValidationCallback
+from rlprune.agents.callbacks import (
+    CheckpointCallback,
+    EntropyCallback,
+    FiguresCallback,
+    ProgressCallback,
+    ValidationCallback,
+)
 from rlprune.agents.extract import extract_policy
 from rlprune.bundle import load_policy, save_policy
 from rlprune.cost import KINDS, Cost
@@ -67,8 +73,8 @@ class PolicySettings:
     """Passes over each rollout."""
     learning_rate: float = 1e-3
     """Of Adam; falls linearly to zero."""
-    entropy: float = 0.005
-    """Bonus for undecided policies, which keeps exploration alive."""
+    entropy: float = 0.05
+    """Bonus for undecided policies, which keeps exploration alive; falls linearly to zero."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the policy's hidden layers."""
     validate_every: int = 20_000
@@ -174,6 +180,7 @@ def train_policy(
         FiguresCallback(worlds[0]),
         ValidationCallback(worlds[1], settings.validate_every, described, keep),
         CheckpointCallback(checkpoint, settings.validate_every),
+        *([] if "ent_coef" in (ppo or {}) else [EntropyCallback(settings.entropy, settings.total_steps)]),
         *([bar] if progress else []),
     ]
     remaining = settings.total_steps - agent.num_timesteps

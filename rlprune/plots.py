@@ -163,6 +163,31 @@ def _draw_speed(chart: Any, measured: Mapping[str, Mapping[str, Any]]) -> None:
     chart.legend(loc="upper left", fontsize=9)
 
 
+def growth_plot(path: Path, results: Mapping[str, Any]) -> None:
+    """How time and memory grow, a page of four charts; a PNG.
+
+    Args:
+        path: the file to write.
+        results: `batch`, `profiles` and `groups`, lists of rows whose first key is what grows, and `resnet50`, seconds
+            by step.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with _figure(path, 11, 8) as figure:
+        charts = figure.subplots(2, 2).flatten()
+        for chart, name in zip(charts, ("batch", "profiles", "groups"), strict=False):
+            rows = results[name]
+            for key in list(rows[0])[1:]:
+                chart.plot([row[name] for row in rows], [row[key] for row in rows], "o-", label=key)
+            chart.set(xscale="log", yscale="log", xlabel=name)
+            chart.grid(alpha=0.3, which="both")
+            chart.legend(fontsize=9)
+        charts[0].set_ylabel("ms per image")
+        charts[3].barh(list(results["resnet50"]), list(results["resnet50"].values()))
+        charts[3].set(xlabel="seconds", title="resnet50, 224 pixels")
+
+
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator[Any]:
     """A figure of this size in inches, written as a PNG at the end."""

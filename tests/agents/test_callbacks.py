@@ -11,7 +11,7 @@ from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlprune.agents.callbacks import CheckpointCallback, FiguresCallback, easy_and_hard
+from rlprune.agents.callbacks import CheckpointCallback, EntropyCallback, FiguresCallback, easy_and_hard
 from rlprune.bundle import load_policy
 from rlprune.envs import KeepRatioVecEnv, Sweep, World
 
@@ -137,3 +137,13 @@ def test_a_rollout_in_which_everything_is_accepted_has_no_keep_ratios(accepts: b
     assert dones.all() and not any(np.isnan(value) for value in found.values())
     assert ({"keep/inner", "policy/distinct_profiles"} <= found.keys()) == (not accepts)
     assert (found["policy/passes"], found["policy/active_macs"] == 0) == (1 if accepts else 2, accepts)
+
+
+def test_the_bonus_for_undecided_policies_falls_to_zero() -> None:
+    callback, model = EntropyCallback(0.1, total_steps=100), SimpleNamespace(ent_coef=None)
+    callback.model, found = model, []  # type: ignore[assignment]
+    for n in (0, 50, 100, 120):
+        callback.num_timesteps = n
+        callback._on_rollout_start()
+        found.append(model.ent_coef)
+    assert found == pytest.approx([0.1, 0.05, 0, 0])

@@ -1,0 +1,135 @@
+"""How time and memory grow: with the batch, the number of profiles, the number of groups, and the size of images.
+
+    python runs/reference/growth.py runs/reference/resnet20/bundle
+
+measures on this machine and writes growth.json and growth.png beside this script.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+import rlprune
+from rlprune import models
+from rlprune.actions import Actions, sorted_codebook, uniform_codebook
+from rlprune.adapt import random_profiles
+from rlprune.conditions import conditions
+from rlprune.cost import Cost
+from rlprune.data import ImageSet
+from rlprune.files import write_json
+from rlprune.folding import fold_norms
+from rlprune.observation import Observer
+from rlprune.plots import growth_plot
+from rlprune.policy import Policy
+from rlprune.timing import interleaved
+
+HERE = Path(__file__).parent
+CHANNELS_LAST = torch.channels_last
+
+
+def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
+    """How long something takes once, and what it gives."""
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+def noise(n: int, shape: tuple[int, ...]) -> ImageSet:
+    """Random images of ten classes."""
+    pixels = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    third = (0.5,) * shape[0]
+    return ImageSet(pixels, torch.arange(n) % 10, tuple("0123456789"), third, third)
+
+
+def random_dynamic(elastic: rlprune.ElasticCNN, codebook: torch.Tensor) -> rlprune.DynamicCNN:
+    """A network under a policy of random weights, which spreads images over all profiles."""
+    data = noise(64, elastic.image_shape)
+    data = dataclasses.replace(data, classes=tuple(map(str, range(elastic.n_classes))))
+    observer = Observer.fit(elastic, data, pool=2)
+    actions = Actions.of(elastic, "profiles", codebook, 1)
+    policy = Policy((observer.size, 64, actions.n_outputs), "Tanh", observer, actions, codebook)
+    return rlprune.DynamicCNN(elastic, policy, data.mean, data.std, data.classes)
+
+
+@torch.inference_mode()
+def with_batch(dynamic: rlprune.DynamicCNN) -> list[dict[str, float]]:
+    """Milliseconds per image, dense and dynamic."""
+    dense = fold_norms(dynamic.elastic.slice(dynamic.elastic.full)).to(memory_format=CHANNELS_LAST)
+    rows = []
+    for batch in (1, 4, 16, 64, 256, 1024):
+        pixels = noise(batch, dynamic.image_shape).images
+        images = dynamic.normalise(pixels)
+        timed = {"dense": lambda images=images: dense(images), "dynamic": lambda pixels=pixels: dynamic(pixels)}
+        times = interleaved(timed, 2.0)
+        rows.append({"batch": batch} | {name: median(each) / batch for name, each in times.items()})
+    return rows
+
+
+@torch.inference_mode()
+def with_profiles(elastic: rlprune.ElasticCNN) -> list[dict[str, float]]:
+    """Preparing and running more and more profiles."""
+    rows, generator = [], torch.Generator().manual_seed(0)
+    for n in (2, 4, 8, 16):
+        codebook = sorted_codebook(torch.stack(random_profiles(elastic, 2 * n, generator))[: 2 * n], Cost(elastic))
+        codebook = codebook[torch.linspace(0, len(codebook) - 1, n).long()]
+        with torch.inference_mode(False):
+            prepare, dynamic = seconds(lambda codebook=codebook: random_dynamic(elastic, codebook))
+        pixels = noise(64, elastic.image_shape).images
+        held = dynamic.slices.n_parameters / float(dynamic.prices.dense.params)
+        times = interleaved({"run": lambda dynamic=dynamic, pixels=pixels: dynamic(pixels)}, 1.0)
+        rows.append({"profiles": n, "prepare_s": prepare, "held": held, "ms_at_64": median(times["run"])})
+    return rows
+
+
+def with_groups() -> list[dict[str, float]]:
+    """Finding groups, slicing and pricing in deeper and deeper networks."""
+    rows = []
+    for name in ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"):
+        find, elastic = seconds(lambda name=name: rlprune.ElasticCNN.from_model(models.build(name), (3, 32, 32)))
+        cut, _ = seconds(lambda elastic=elastic: elastic.slice(elastic.uniform(2)))
+        cost = Cost(elastic)
+        levels = torch.stack(random_profiles(elastic, 256, torch.Generator().manual_seed(0)))
+        price, _ = seconds(lambda cost=cost, levels=levels: cost.of(levels))
+        rows.append({"groups": elastic.n_groups, "find_s": find, "slice_s": cut, "price_256_s": price})
+    return rows
+
+
+def large_images() -> dict[str, float]:
+    """A torchvision resnet50 at 224 pixels, step by step."""
+    find, elastic = seconds(
+        lambda: rlprune.ElasticCNN.from_model(models.build("torchvision.models:resnet50"), (3, 224, 224))
+    )
+    cut, _ = seconds(lambda: elastic.slice(elastic.uniform(2)))
+    data = noise(8, (3, 224, 224))
+    data = dataclasses.replace(data, classes=tuple(map(str, range(1000))))
+    step, _ = seconds(
+        lambda: rlprune.adapt(elastic, data, rlprune.AdaptSettings(epochs=1, batch_size=8, n_random=1, sandwich=False))
+    )
+    dynamic = random_dynamic(elastic, uniform_codebook(elastic, Cost(elastic))[[0, -1]])
+    with tempfile.TemporaryDirectory() as folder:
+        save, _ = seconds(lambda: rlprune.save_bundle(Path(folder) / "bundle", elastic, dynamic.policy, data))
+        load, _ = seconds(lambda: rlprune.load(Path(folder) / "bundle"))
+    predict, _ = seconds(lambda: dynamic(data.images))
+    return {"find": find, "slice": cut, "one epoch of one step": step, "save": save, "load": load, "predict 8": predict}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    dynamic = rlprune.load(parser.parse_args().bundle)
+    results = {
+        "batch": with_batch(dynamic),
+        "profiles": with_profiles(dynamic.elastic),
+        "groups": with_groups(),
+        "resnet50": large_images(),
+        **conditions(),
+    }
+    write_json(HERE / "growth.json", results)
+    growth_plot(HERE / "growth.png", results)
