@@ -156,4 +156,4 @@ def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequentia
 def _macs(network: nn.Module, example: Tensor) -> float:
     with FlopCounterMode(display=False) as counter:
         network(example)
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2

@@ -204,7 +204,8 @@ def _fit(columns: Tensor, times: Tensor) -> Tensor:
     scaled, ones = columns / times[:, None], torch.ones_like(times)
     pull = _RIDGE * torch.eye(columns.shape[1], dtype=torch.float64) / times.mean() ** 2
     pull[0, 0] = 0
-    return torch.linalg.solve(scaled.T @ scaled / len(times) + pull, scaled.T @ ones / len(times))
+    weights: Tensor = torch.linalg.solve(scaled.T @ scaled / len(times) + pull, scaled.T @ ones / len(times))
+    return weights
 
 
 def _error_held_out(columns: Tensor, times: Tensor) -> float:

@@ -63,7 +63,7 @@ def to_onnx(dynamic: DynamicCNN) -> bytes:
         _function("start", start, (images,), 2),
         _function("decide", _Decide(dynamic), (seen, beliefs, passes, spent), 2),
         _function("believe", _Believe(dynamic), (beliefs, new_beliefs, passes), 1),
-        *(_function(f"profile_{k}", body, (features,), 1) for k, body in enumerate(dynamic.slices)),
+        *(_function(f"profile_{k}", dynamic.slices[k], (features,), 1) for k in range(len(dynamic.slices))),
     ]
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_DOMAIN, 1)]
     model = helper.make_model(
