@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.errors import RLPruneError
-from rlprune.folding import fold_norms
+from rlprune.folding import fold_norms, to_run
 from rlprune.onnx import OnnxCNN, export_piece, save_onnx
 from rlprune.runtime import DynamicCNN
 
@@ -70,8 +70,8 @@ def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dic
     example = torch.zeros(1, *dynamic.image_shape)
     makers: dict[str, Callable[[], Contender]] = {
         "dense": lambda: Contender("pytorch", False, dense, macs),
-        "dense folded": lambda: Contender("pytorch", False, _fast(dense), macs),
-        "dense compiled": lambda: Contender("pytorch", False, torch.compile(_fast(dense), dynamic=False), macs),
+        "dense folded": lambda: Contender("pytorch", False, to_run(dense), macs),
+        "dense compiled": lambda: Contender("pytorch", False, torch.compile(to_run(dense), dynamic=False), macs),
         "dense onnxruntime": lambda: Contender("onnxruntime", False, _onnx(fold_norms(dense), example), macs),
         "static": lambda: _static(dense, example, share * macs),
         "dynamic": lambda: Contender("pytorch", True, dynamic),
@@ -93,10 +93,6 @@ def available() -> tuple[str, ...]:
     """Those that can be had here, without what is not installed."""
     has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
     return tuple(name for name in NAMES if has_onnx or not name.endswith("onnxruntime"))
-
-
-def _fast(network: nn.Sequential) -> nn.Module:
-    return fold_norms(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _compiled(dynamic: DynamicCNN) -> DynamicCNN:
@@ -130,7 +126,7 @@ def _static(dense: nn.Sequential, example: Tensor, macs: float) -> Contender:
             (low, middle) if _macs(_pruned(dense, example, middle / 64), example) <= macs else (middle + 1, high)
         )
     network = _pruned(dense, example, low / 64)
-    return Contender("pytorch", False, _fast(network), _macs(network, example))
+    return Contender("pytorch", False, to_run(network), _macs(network, example))
 
 
 def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequential:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 
+import torch
 from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -18,6 +19,11 @@ def to_ask(network: nn.Module) -> nn.Module:
         return fold_norms(nn.Sequential(graph.trace(network)))
     except ModelError:
         return copy.deepcopy(network).eval()
+
+
+def to_run(network: nn.Sequential) -> nn.Sequential:
+    """A slice as it runs fastest: without norms, in the memory format that convolutions like best."""
+    return fold_norms(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def fold_norms(network: nn.Sequential) -> nn.Sequential:

@@ -15,6 +15,7 @@ from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
+from rlprune.folding import to_run
 from rlprune.latency import Latency
 from rlprune.pretrain import accuracy
 
@@ -60,7 +61,7 @@ def profile_accuracies(elastic: ElasticCNN, data: ImageSet, profiles: Tensor, la
     """Accuracy of each static profile (M, G) on an image set, by its slice, float64 (M,)."""
     bodies = tqdm(profiles, desc=label, unit="profile", leave=False)
     device = elastic.widths.device
-    shares = [accuracy(elastic.slice(profile), data, device=device) for profile in bodies]
+    shares = [accuracy(to_run(elastic.slice(profile)), data, device=device) for profile in bodies]
     return torch.tensor(shares, dtype=torch.float64)
 
 

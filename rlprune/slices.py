@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
-from rlprune.folding import fold_norms
+from rlprune.folding import to_run
 
 
 class Slices:
@@ -70,7 +70,6 @@ class Slices:
     @torch.no_grad()
     def _prepared(self, part: str, profile: int) -> tuple[nn.Module, int]:
         """One part of a profile's slice, and its parameters."""
-        whole = fold_norms(self._elastic.slice(self._codebook[profile]))
-        prepared = whole.get_submodule(part).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        prepared = to_run(self._elastic.slice(self._codebook[profile])).get_submodule(part)
         size = sum(p.numel() for p in prepared.parameters())
         return cast(nn.Module, torch.compile(prepared, dynamic=True) if self._compiled else prepared), size

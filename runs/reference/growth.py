@@ -24,14 +24,13 @@ from rlprune.conditions import conditions
 from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.files import write_json
-from rlprune.folding import fold_norms
+from rlprune.folding import to_run
 from rlprune.observation import Observer
 from rlprune.plots import growth_plot
 from rlprune.policy import Policy
 from rlprune.timing import interleaved
 
 HERE = Path(__file__).parent
-CHANNELS_LAST = torch.channels_last
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -61,7 +60,7 @@ def random_dynamic(elastic: rlprune.ElasticCNN, codebook: torch.Tensor) -> rlpru
 @torch.inference_mode()
 def with_batch(dynamic: rlprune.DynamicCNN) -> list[dict[str, float]]:
     """Milliseconds per image, dense and dynamic."""
-    dense = fold_norms(dynamic.elastic.slice(dynamic.elastic.full)).to(memory_format=CHANNELS_LAST)
+    dense = to_run(dynamic.elastic.slice(dynamic.elastic.full))
     rows = []
     for batch in (1, 4, 16, 64, 256, 1024):
         pixels = noise(batch, dynamic.image_shape).images
