@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune import graph
-from rlprune.axes import Axis
 from rlprune.body import BodyRun, cut
+from rlprune.convert import make_elastic
 from rlprune.errors import BundleError, LevelsError, ModelError
-from rlprune.groups import Group, LeftAlone, Member, Run, find_groups, norm_behind
+from rlprune.groups import Group, LeftAlone, Member, Run, find_groups
 from rlprune.importance import GroupLayer, criterion
-from rlprune.layers import Choice, ElasticBatchNorm, ElasticConv2d, ElasticLayer, ElasticLinear
+from rlprune.layers import Choice, ElasticBatchNorm, ElasticLayer
 
 KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MAX_RUNS = 64
@@ -73,7 +73,7 @@ class ElasticCNN(nn.Module):
         self.feature_shape = tuple(features.shape[1:])
         self.stem, self.body = stem, body
         self.register_buffer("codebook", None, persistent=False)
-        self._make_elastic()
+        make_elastic(body, self.groups, self.n_levels, drops=self.narrowest > 0)
         self._runs: dict[frozenset[str], BodyRun] = {}
 
     @classmethod
@@ -342,48 +342,6 @@ class ElasticCNN(nn.Module):
         """Nodes that become constants under a profile, because the group they consume is dropped."""
         dropped = (self.widths[torch.arange(self.n_groups), profile.to(self.widths.device)] == 0).tolist()
         return frozenset(name for group, gone in zip(self.groups, dropped, strict=True) if gone for name in group.exits)
-
-    def _make_elastic(self) -> None:
-        """Replace the body's convolutions, linear layers and batch norms by elastic ones."""
-        nodes = [node for node in self.body.graph.nodes if node.op == "call_module"]
-        consumed_by: dict[str, int | None] = {}
-        for node in nodes:
-            layer = self.body.get_submodule(node.target)
-            elastic: ElasticLayer
-            if type(layer) is nn.Conv2d:
-                in_axis, out_axis = (
-                    self._axis(node.target, "in", layer.in_channels),
-                    self._axis(node.target, "out", layer.out_channels),
-                )
-                elastic = ElasticConv2d(layer, in_axis, out_axis)
-            elif type(layer) is nn.Linear:
-                in_axis, out_axis = (
-                    self._axis(node.target, "in", layer.in_features),
-                    self._axis(node.target, "out", layer.out_features),
-                )
-                elastic = ElasticLinear(layer, in_axis, out_axis)
-            elif type(layer) is nn.BatchNorm2d or type(layer) is nn.BatchNorm1d:
-                consumed = consumed_by.get(node.target)
-                dropped = consumed is not None and node.name in self.groups[consumed].exits
-                axis = self._axis(node.target, "out", layer.num_features)
-                switch = axis.only_group if consumed is None else consumed
-                elastic = ElasticBatchNorm(layer, axis, switch, self.n_levels, dropped and self.keep_ratios[0] == 0)
-            else:
-                continue
-            behind = norm_behind(self.body, node)
-            if behind is not None:
-                consumed_by[str(behind.target)] = elastic.in_axis.only_group
-            graph.attach(self.body, node.target, elastic)
-
-    def _axis(self, layer: str, side: str, size: int) -> Axis:
-        runs = [
-            (index, run)
-            for index, group in enumerate(self.groups)
-            for member in group.members
-            if member.layer == layer and member.axis == side
-            for run in member.runs
-        ]
-        return Axis(size, runs)
 
     @torch.no_grad()
     def _is_exact(self, images: Tensor, expected: Tensor) -> bool:

@@ -71,6 +71,20 @@ class ElasticOptions:
         )
 
 
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which ordinary network to start from."""
+
+    model: str
+    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    weights: Path | None = None
+    """Its weights, safetensors or a state dict."""
+
+    def build(self, splits: Splits) -> nn.Module:
+        """The network for these images."""
+        return build_model(self.model, self.weights, splits)
+
+
 def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
     """Build a network for images, with its weights if they are named, and see that it gives the right logits.
 

@@ -64,6 +64,8 @@ class Recipe:
     """Its weights, a file in $RLPRUNE_WEIGHTS or beside the recipe; trained from scratch if not given."""
     teacher: TrainedNetwork | None = None
     """Whose predictions all training follows; without one, those of the network as it was before it became elastic."""
+    final_teacher: TrainedNetwork | None = None
+    """Whose predictions are followed once the codebook is found, if not the teacher's; a larger one pays there."""
     reference: TrainedNetwork | None = None
     """The dense network that the results stand beside; the recipe's own if not given."""
     dense: TrainingSettings = field(default_factory=TrainingSettings)
@@ -80,13 +82,11 @@ class Recipe:
     """Of every policy; its penalty is the one that network and policy are tuned at."""
     tune: TuneSettings = field(default_factory=TuneSettings)
     """Of the network, jointly with that policy."""
-    tune_teacher: TrainedNetwork | None = None
-    """Whose predictions that tuning follows, if not the teacher's; a small one may be asked about fresh views."""
     penalties: tuple[float, ...] = ()
     """Prices of compute at which further policies are learnt for the tuned network."""
-    refit: str | None = None
-    """Weights from which the network is specialised and tuned once more before it is evaluated, on all images that are
-    not for testing, with codebook and policies as they are; what was trained on fewer is evaluated if not given."""
+    refit: AdaptSettings | None = None
+    """How the tuned network is trained on before it is evaluated, on all images that are not for testing, with codebook
+    and policies as they are; it stays as it is if not given."""
     seed: int = 0
     """Fixes everything but times."""
 
@@ -100,7 +100,7 @@ class Recipe:
 
         if self.refit is not None and self.policy.pool:
             raise RLPruneError(
-                f"policy.pool={self.policy.pool}: its policies read features of the stem, which other weights change; "
+                f"policy.pool={self.policy.pool}: its policies read features of the stem, which training changes; "
                 "to refit, leave the features out with pool = 0"
             )
 

@@ -44,14 +44,14 @@ class Steps:
 
     | step | makes |
     |---|---|
-    | `teacher` | `teacher.safetensors`: what the teacher says of the remembered views of every training image |
+    | `teacher` | `teacher.safetensors`: what the final teacher says of the remembered views of every training image |
     | `dense` | `dense.safetensors`: the ordinary network |
     | `adapt` | `adapted/`: the elastic network, ranked, then trained under random profiles |
     | `search` | `codebook.json`: the best profiles found for the budgets |
     | `specialise` | `specialised/`: the network trained on under those profiles alone |
     | `tune` | `tuned/`: the network trained on under the decisions of a policy, which is learnt anew in every round |
     | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty |
-    | `refit` | `refitted/`: all of the network's training once more, on every image that is not for testing |
+    | `refit` | `refitted/`: the network trained on, on every image that is not for testing |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
 
     Args:
@@ -78,12 +78,12 @@ class Steps:
             require("matplotlib", "plots")
         recipe = self.recipe
         settings: dict[str, Any] = {
-            "teacher": [recipe.data, recipe.teacher, _views(recipe.specialise)],
+            "teacher": [recipe.data, recipe.teacher, recipe.final_teacher, _views(recipe.specialise)],
             "dense": [recipe.model, recipe.weights, recipe.dense],
             "adapt": [recipe.elastic, recipe.adapt],
             "search": [recipe.search],
             "specialise": [recipe.specialise],
-            "tune": [recipe.policy, recipe.tune, recipe.tune_teacher],
+            "tune": [recipe.policy, recipe.tune],
             "policies": [recipe.penalties],
             "refit": [recipe.refit],
             "evaluate": [recipe.reference],
@@ -113,11 +113,11 @@ class Steps:
             raise
 
     def teacher(self) -> None:
-        """Ask the teacher once about all views, if the recipe keeps views."""
+        """Ask the final teacher once about all views, if the recipe keeps views."""
         path, settings = self.out / "teacher.safetensors", self.recipe.specialise
-        if self.recipe.teacher is None or not settings.views or path.exists():
+        if self._final_teacher is None or not settings.views or path.exists():
             return
-        logits = remember(self._trained(self.recipe.teacher), self.splits.network, settings)
+        logits = remember(self._trained(self._final_teacher), self.splits.network, settings)
         with atomic_write(path) as temporary:
             save_file({"logits": logits}, temporary)
 
@@ -130,7 +130,7 @@ class Steps:
         weights = None if self.recipe.weights is None else self._find(self.recipe.weights)
         model = build_model(self.recipe.model, weights, self.splits)
         if weights is None:
-            teacher = None if self.recipe.teacher is None else self._teacher(settings)
+            teacher = None if self.recipe.teacher is None else self._taught(self.recipe.teacher, settings)
             pretrain(model, self.splits.network, settings, teacher=teacher, **self._kept("dense"))
         models.save_weights(model, path)
 
@@ -140,7 +140,8 @@ class Steps:
             return
         settings = replace(self.recipe.adapt, seed=self.recipe.seed)
         elastic = self.recipe.elastic.build(self._dense_network, tuple(self.splits.network.images.shape[1:]))
-        adapt(elastic, self.splits.network, settings, teacher=self._teacher(settings), **self._kept("adapt"))
+        teacher = self._taught(self.recipe.teacher, settings)
+        adapt(elastic, self.splits.network, settings, teacher=teacher, **self._kept("adapt"))
         self._save("adapted", elastic)
 
     def search(self) -> None:
@@ -158,7 +159,7 @@ class Steps:
             return
         elastic, settings = self._load("adapted"), replace(self.recipe.specialise, seed=self.recipe.seed)
         elastic.specialise(self.codebook)
-        teacher = self._teacher(settings)
+        teacher = self._taught(self._final_teacher, settings)
         adapt(
             elastic, self.splits.network, settings, teacher=teacher, codebook=self.codebook, **self._kept("specialise")
         )
@@ -169,8 +170,7 @@ class Steps:
         if (self.out / "tuned").exists():
             return
         elastic, settings = self._load("specialised"), replace(self.recipe.tune, seed=self.recipe.seed)
-        own = self.recipe.tune_teacher
-        teacher = self._teacher(settings) if own is None else self._trained(own)
+        teacher = self._taught(self._final_teacher, settings)
         for n in range(settings.rounds):
             policy = self._learn(elastic, self.out / "tuning" / f"policy-{n}", self.recipe.policy.penalty)
             kept = self._kept(f"tuning/network-{n}")
@@ -184,29 +184,12 @@ class Steps:
             self._learn(elastic, self._policy_folder(penalty), penalty)
 
     def refit(self) -> None:
-        """Specialise and tune once more, on all images, if the recipe says so; codebook and policies stay."""
-        recipe, images = self.recipe, self.splits.training
-        if recipe.refit is None or (self.out / "refitted").exists():
+        """Train the network on, on all images, if the recipe says so; codebook and policies stay."""
+        if self.recipe.refit is None or (self.out / "refitted").exists():
             return
-        model = build_model(recipe.model, self._find(recipe.refit), self.splits)
-        elastic = recipe.elastic.build(model, tuple(images.images.shape[1:]))
-        elastic.specialise(self.codebook)
-        adapt(
-            elastic,
-            images,
-            replace(recipe.specialise, seed=recipe.seed),
-            teacher=self._asked(recipe.teacher),
-            codebook=self.codebook,
-            **self._kept("refit/specialise"),
-        )
-        tune(
-            elastic,
-            load_policy(self._policy_folder(recipe.policy.penalty) / "policy").policy,
-            images,
-            replace(recipe.tune, seed=recipe.seed),
-            teacher=self._asked(recipe.tune_teacher or recipe.teacher),
-            **self._kept("refit/tune"),
-        )
+        elastic, settings = self._load("tuned"), replace(self.recipe.refit, seed=self.recipe.seed)
+        teacher = self._asked(self._final_teacher)
+        adapt(elastic, self.splits.training, settings, teacher=teacher, codebook=self.codebook, **self._kept("refit"))
         self._save("refitted", elastic)
 
     def evaluate(self) -> None:
@@ -257,12 +240,17 @@ class Steps:
     def _trained(self, network: TrainedNetwork) -> nn.Module:
         return build_model(network.model, self._find(network.weights), self.splits).eval()
 
-    def _teacher(self, settings: TrainingSettings) -> nn.Module | Tensor:
-        """Who teaches: what was remembered, if a training sees the very views that were asked about, or a network."""
+    @property
+    def _final_teacher(self) -> TrainedNetwork | None:
+        return self.recipe.final_teacher or self.recipe.teacher
+
+    def _taught(self, teacher: TrainedNetwork | None, settings: TrainingSettings) -> nn.Module | Tensor:
+        """What a training follows: what was remembered, if it sees the very views asked about, or a network."""
         path = self.out / "teacher.safetensors"
-        if settings.views and _views(settings) == _views(self.recipe.specialise) and path.exists():
+        remembered = settings.views and _views(settings) == _views(self.recipe.specialise)
+        if remembered and teacher == self._final_teacher and path.exists():
             return load_file(path)["logits"]
-        return self._asked(self.recipe.teacher)
+        return self._asked(teacher)
 
     def _asked(self, teacher: TrainedNetwork | None) -> nn.Module:
         """A teacher that is asked about every batch."""

@@ -20,7 +20,7 @@ from rlprune import cli, data, events, sources
 from rlprune.adapt import AdaptSettings
 from rlprune.agents.train import PolicySettings
 from rlprune.cli import main
-from rlprune.options import DataOptions, ElasticOptions
+from rlprune.options import DataOptions, ElasticOptions, NetworkOptions
 from rlprune.training import TrainingSettings
 from rlprune.verbs import resumable
 
@@ -207,8 +207,8 @@ def options(kind: Any) -> list[str]:
     found: list[str] = []
     for one in dataclasses.fields(kind):
         name = one.name.replace("_", "-")
-        if one.name in ("source", "elastic", "settings"):
-            inner = {"source": DataOptions, "elastic": ElasticOptions}.get(one.name)
+        if one.name in ("source", "elastic", "settings") or "NetworkOptions" in str(one.type):
+            inner = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions}.get(one.name)
             found += options(
                 inner or {"Pretrain": TrainingSettings, "Adapt": AdaptSettings}.get(kind.__name__, PolicySettings)
             )

@@ -90,8 +90,8 @@ def test_it_says_again_as_json_what_it_was_told(tmp_path: Path) -> None:
     assert set(written) == {field.name for field in fields(Recipe)}
 
 
-OTHERS = ("teacher", "reference", "tune_teacher")
-"""Networks that need not be named, and if so by two settings."""
+OTHERS = ("teacher", "final_teacher", "reference", "refit")
+"""What may be left out whole."""
 
 
 def recipe_with(path: str, value: str) -> str:
@@ -140,7 +140,7 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("teacher.model", '"x"', 'missing value for field "teacher.weights"'),
         ("reference.weights", '"x"', 'missing value for field "reference.model"'),
         ("reference", '"x"', 'wrong value type for field "reference"'),
-        ("tune_teacher.model", '"x"', 'missing value for field "tune_teacher.weights"'),
+        ("final_teacher.model", '"x"', 'missing value for field "final_teacher.weights"'),
         ("data.shares", "[0.5, 0.5]", 'field "data.shares"'),
         ("data.shares", "[0.2, 0.3, 0.3, 0.2]", 'field "data.shares"'),
         ("adapt.epochs", "0", r"epochs=0, batch_size=128, learning_rate=0\.05: each must be positive"),
@@ -155,7 +155,7 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("penalties", "[1, 1]", r"penalties=\(1\.0, 1\.0\)"),
         ("penalties", "[0.3]", r"penalties=\(0\.3,\): .* the policy's own, which is 0\.3"),
         ("penalties", "[0.30000001]", r"penalties=\(0\.30000001,\)"),  # its folder would be that of 0.3
-        ("refit", '"x"', r"policy\.pool=2: its policies read features of the stem, which other weights change"),
+        ("refit.epochs", "2", r"policy\.pool=2: its policies read features of the stem, which training changes"),
         ("penalties", "[", "is no TOML: "),
         ("seed", "0\nseed = 0", "is no TOML: Cannot overwrite a value"),
     ],

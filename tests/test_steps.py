@@ -10,15 +10,18 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
+from my_recipe import RECIPE
 from nets import network
 from torch import Tensor, nn
 
 import rlprune
 from rlprune import cli
+from rlprune.adapt import AdaptSettings, adapt
 from rlprune.bundle import load_network, load_policy
 from rlprune.cli import main
 from rlprune.cost import Cost
 from rlprune.data import ImageSet
+from rlprune.distill import remember
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.events import scalar_log
@@ -30,50 +33,6 @@ from rlprune.recipe import Recipe, TrainedNetwork
 from rlprune.steps import Steps
 
 pytest.importorskip("matplotlib")
-TRAINING = """
-epochs = 1
-batch_size = 16
-padding = 1
-bf16 = false
-channels_last = false
-"""
-RECIPE = f"""
-model = "nets:Residual"
-penalties = [2]
-[data]
-data = "my_data:five_colours"
-shares = [0.5, 0.4, 0.1]
-[teacher]
-model = "nets:Residual"
-weights = "taught.safetensors"
-[reference]
-model = "nets:Residual"
-weights = "known.safetensors"
-[dense]{TRAINING}
-views = 2
-[adapt]{TRAINING}
-n_random = 1
-[search]
-budgets = [0.6, 1]
-n_candidates = 6
-n_images = 10
-[specialise]{TRAINING}
-views = 2
-sandwich = false
-[policy]
-penalty = 0.1
-total_steps = 64
-n_envs = 8
-n_steps = 4
-batch_size = 8
-n_epochs = 1
-validate_every = 64
-hidden = [8]
-[tune]{TRAINING}
-views = 2
-floor = 4
-rounds = 2
-"""
 FILES = [
     "adapt.checkpoint.pt",
     "adapted",
@@ -241,7 +200,7 @@ def test_without_results_it_only_measures_again(root: Path, tmp_path: Path) -> N
         ("specialise", {"specialise": {"epochs": 3}}),
         ("tune", {"policy": {"penalty": 0.2}}),
         ("tune", {"tune": {"rounds": 3}}),
-        ("tune", {"tune_teacher": TrainedNetwork("nets:Residual", "known.safetensors")}),
+        ("teacher", {"final_teacher": TrainedNetwork("nets:Residual", "known.safetensors")}),
         ("policies", {"penalties": (1.0,)}),
         ("evaluate", {"reference": None}),
     ],
@@ -298,63 +257,60 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
 
 def test_who_teaches(root: Path, tmp_path: Path) -> None:
     steps, recipe = steps_of(root), recipe_of(root)
-    remembered = steps._teacher(recipe.specialise)
+    remembered = steps._taught(recipe.teacher, recipe.specialise)
     assert isinstance(remembered, Tensor) and remembered.shape == (40, 2, 5)
-    assert all(isinstance(steps._teacher(each), Tensor) for each in (recipe.dense, recipe.tune))
+    assert all(isinstance(steps._taught(recipe.teacher, each), Tensor) for each in (recipe.dense, recipe.tune))
     taught = network("residual", seed=3).state_dict()
     for other in (recipe.adapt, *(replace(recipe.tune, **c) for c in ({"padding": 2}, {"flip": False}, {"views": 3}))):
-        live = steps._teacher(other)  # of these views nothing is remembered
+        live = steps._taught(recipe.teacher, other)  # of these views nothing is remembered
         assert isinstance(live, nn.Module)
         assert all(torch.equal(value, taught[name]) for name, value in live.state_dict().items())
     alone = steps_of(root, tmp_path, teacher=None)
     shutil.copy(root / "run" / "dense.safetensors", tmp_path)
-    itself = alone._teacher(recipe.specialise)
+    itself = alone._taught(None, recipe.specialise)
     assert isinstance(itself, nn.Module)
     assert torch.equal(itself.get_parameter("linear.weight"), steps._dense_network.get_parameter("linear.weight"))
 
 
-@pytest.mark.parametrize("name", [None, "known"])
-def test_tuning_may_have_a_teacher_of_its_own(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
-) -> None:
-    out = copy_of(root, tmp_path, "tuned", "tuning", "steps/tune.json")
-    teachers: list[Any] = []
-    monkeypatch.setattr("rlprune.steps.tune", lambda *_, teacher, **__: teachers.append(teacher))
-    own = None if name is None else TrainedNetwork("nets:Residual", f"{name}.safetensors")
-    steps_of(root, out, tune_teacher=own).run("tune")
-    assert len(teachers) == 2  # as many as rounds
-    if name is None:
-        assert torch.equal(teachers[0], steps_of(root)._teacher(recipe_of(root).tune))
-    else:
-        known = network("residual", seed=4).state_dict()
-        assert all(torch.equal(value, known[key]) for key, value in teachers[0].state_dict().items())
+def test_a_final_teacher_is_followed_once_the_codebook_is_found(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    steps = steps_of(root, out, final_teacher=TrainedNetwork("nets:Residual", "known.safetensors"))
+    steps.run("teacher")
+    recipe = steps.recipe
+    first = steps._taught(recipe.teacher, recipe.dense)  # of the same views, but what is remembered is the final one's
+    taught = network("residual", seed=3).state_dict()
+    assert isinstance(first, nn.Module)
+    assert all(torch.equal(value, taught[name]) for name, value in first.state_dict().items())
+    known = remember(network("residual", seed=4), steps.splits.network, recipe.specialise)
+    final = steps._taught(recipe.final_teacher, recipe.specialise)
+    assert isinstance(final, Tensor) and torch.equal(final, known)
 
 
-def test_a_refit_trains_on_all_images_from_given_weights_and_keeps_codebook_and_policies(
+def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_policies(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = [f"steps/{name}.json" for name in ("tune", "policies", "refit", "evaluate")]
     out = copy_of(root, tmp_path, "tuned", "tuning", "policies", "results.json", "bundle", *later)
     recipe = recipe_of(root)
-    steps = steps_of(root, out, policy=replace(recipe.policy, pool=0), refit="known.safetensors")
+    steps = steps_of(root, out, policy=replace(recipe.policy, pool=0), refit=replace(recipe.specialise, epochs=2))
     steps.run("policies")
-    before, n_images = stamps(out / "policies"), []
-    for name in ("adapt", "tune"):
-        train = getattr(rlprune.steps, name)
+    before, trainings = stamps(out / "policies"), []
+    tuned = load_network(out / "tuned").network.state_dict()
 
-        def watched(elastic: Any, *rest: Any, train: Any = train, **more: Any) -> None:
-            n_images.append(max(len(part) for part in rest if isinstance(part, ImageSet)))
-            assert elastic.codebook.equal(steps.codebook)
-            train(elastic, *rest, **more)
+    def watched(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings, **more: Any) -> None:
+        assert elastic.codebook is not None and elastic.codebook.equal(steps.codebook)
+        assert all(value.equal(tuned[name]) for name, value in elastic.state_dict().items())
+        assert isinstance(more["teacher"], nn.Module)  # what is remembered is of other images
+        trainings.append((len(images), settings.epochs))
+        adapt(elastic, images, settings, **more)
 
-        monkeypatch.setattr(rlprune.steps, name, watched)
+    monkeypatch.setattr("rlprune.steps.adapt", watched)
     steps.run()
     splits = steps.splits
-    assert n_images == 2 * [len(splits.network) + len(splits.policy) + len(splits.validation)]
+    assert trainings == [(len(splits.network) + len(splits.policy) + len(splits.validation), 2)]
     assert stamps(out / "policies") == before
     refitted, bundled = load_network(out / "refitted").network, load_network(out / "bundle").network
     assert all(value.equal(bundled.state_dict()[name]) for name, value in refitted.state_dict().items())
-    tuned = load_network(out / "tuned").network.state_dict()
     assert not any(value.equal(tuned[name]) for name, value in refitted.state_dict().items() if name.endswith("weight"))
 
 
@@ -399,47 +355,3 @@ def test_what_the_last_step_needs_is_asked_for_first(
     with pytest.raises(MissingExtraError, match=r"rlprune\[plots\]"):
         steps_of(root, tmp_path / "run").run()
     assert not (tmp_path / "run").exists()
-
-
-# The command line
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "No such file or directory: 'bad/recipe.toml'"),
-        ("model =", "bad/recipe.toml is no TOML: Invalid value"),
-        (RECIPE + "round = 1", 'bad/recipe.toml: can not match "round" to any data class field'),
-        (RECIPE.replace("floor = 4", 'floor = "4"'), 'bad/recipe.toml: wrong value type for field "tune.floor"'),
-        (RECIPE.replace("taught.saf", "none.saf"), "there is no weights file none.safetensors in bad; let RLPRUNE_WEI"),
-        (
-            RECIPE.replace("taught.saf", "../taught.saf").replace("five", "six"),
-            "'my_data:six_colours' failed with Attri",
-        ),
-    ],
-)
-def test_a_recipe_that_cannot_be_is_one_line(
-    root: Path, capsys: pytest.CaptureFixture[str], text: str | None, message: str
-) -> None:
-    shutil.rmtree(root / "bad", ignore_errors=True)
-    shutil.rmtree(root / "runs", ignore_errors=True)
-    if text is not None:
-        (root / "bad").mkdir()
-        (root / "bad" / "recipe.toml").write_text(text)
-    with pytest.raises(SystemExit, match="2"):
-        main(["run", "bad/recipe.toml"])
-    lines = [line for line in capsys.readouterr().err.splitlines() if "rror" in line]
-    assert len(lines) == 1 and lines[0].startswith("rlprune: error: ") and message in lines[0]
-    assert not [path for path in (root / "runs").rglob("*") if path.is_file()]
-
-
-def test_a_run_is_called_as_the_folder_of_its_recipe_and_may_have_another_seed(root: Path) -> None:
-    shutil.rmtree(root / "mine", ignore_errors=True)
-    (root / "mine").mkdir()
-    for name in ("recipe.toml", "taught.safetensors"):
-        shutil.copy(root / name, root / "mine")
-    main(["run", "mine/recipe.toml", "--until", "teacher", "--seed", "4"])
-    made = root / "runs" / "mine"
-    assert sorted(path.name for path in made.iterdir()) == ["steps", "teacher.safetensors"]
-    assert json.loads((made / "steps" / "teacher.json").read_text())[0] == 4
-    shutil.rmtree(root / "runs")

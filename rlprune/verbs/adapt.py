@@ -10,7 +10,7 @@ import tyro
 from rlprune import bundle
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.errors import ModelError
-from rlprune.options import DataOptions, ElasticOptions, build_model
+from rlprune.options import DataOptions, ElasticOptions, NetworkOptions
 from rlprune.pretrain import accuracy
 from rlprune.verbs.resumable import resumable
 
@@ -19,13 +19,10 @@ from rlprune.verbs.resumable import resumable
 class Adapt:
     """Make a pretrained network elastic and fine-tune it, so that its slices stay accurate."""
 
-    model: str
-    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    network: tyro.conf.OmitArgPrefixes[NetworkOptions]
     out: Path
     """Folder to write. Events for TensorBoard go beside it, into logs/."""
     source: tyro.conf.OmitArgPrefixes[DataOptions]
-    weights: Path | None = None
-    """The network's weights, safetensors or a state dict; not needed if the callable loads its own."""
     resume: bool = False
     """Go on with an interrupted run."""
     elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
@@ -33,20 +30,19 @@ class Adapt:
 
     def run(self) -> None:
         """Do it."""
-        if self.weights is None and ":" not in self.model:
-            raise ModelError(
-                f"--weights is missing: {self.model} alone has random weights; `rlprune pretrain` makes some"
-            )
+        name = self.network.model
+        if self.network.weights is None and ":" not in name:
+            raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         bundle.check_target(self.out, "network")
         splits = self.source.load()
-        model = build_model(self.model, self.weights, splits)
+        model = self.network.build(splits)
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
-        network = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
-        about = {"model": self.model, "source": asdict(self.source)}
+        elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
+        about = {"model": name, "source": asdict(self.source)}
         with resumable(self.out, "adapt", resume=self.resume) as kept:
-            adapt(network, splits.network, self.settings, **kept)
-            bundle.save_network(self.out, network.cpu(), splits.network, about)
-        for level in range(network.narrowest, network.n_levels):
-            share = accuracy(network.slice(network.uniform(level)), splits.validation)
-            print(f"validation accuracy at keep ratio {network.keep_ratios[level]:g}: {share:.4f}")
+            adapt(elastic, splits.network, self.settings, **kept)
+            bundle.save_network(self.out, elastic.cpu(), splits.network, about)
+        for level in range(elastic.narrowest, elastic.n_levels):
+            share = accuracy(elastic.slice(elastic.uniform(level)), splits.validation)
+            print(f"validation accuracy at keep ratio {elastic.keep_ratios[level]:g}: {share:.4f}")
         print(f"the elastic network is in {self.out}")

@@ -10,7 +10,7 @@ import tyro
 
 from rlprune import models
 from rlprune.errors import RLPruneError
-from rlprune.options import DataOptions, build_model
+from rlprune.options import DataOptions, NetworkOptions
 from rlprune.pretrain import accuracy, pretrain
 from rlprune.training import TrainingSettings
 from rlprune.verbs.resumable import resumable
@@ -20,13 +20,10 @@ from rlprune.verbs.resumable import resumable
 class Pretrain:
     """Train an ordinary network from scratch, or further."""
 
-    model: str
-    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    network: tyro.conf.OmitArgPrefixes[NetworkOptions]
     out: Path
     """File to write, FILE.safetensors. Events for TensorBoard go beside it, into logs/."""
     source: tyro.conf.OmitArgPrefixes[DataOptions]
-    weights: Path | None = None
-    """Weights to start from, safetensors or a state dict."""
     resume: bool = False
     """Go on with an interrupted run."""
     settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = field(default_factory=TrainingSettings)
@@ -37,7 +34,7 @@ class Pretrain:
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
         splits = self.source.load()
         torch.manual_seed(self.settings.seed)
-        model = build_model(self.model, self.weights, splits)
+        model = self.network.build(splits)
         with resumable(self.out, "pretrain", resume=self.resume) as kept:
             pretrain(model, splits.network, self.settings, **kept)
             models.save_weights(model, self.out)

@@ -1,0 +1,64 @@
+"""The verb `run`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from my_recipe import RECIPE
+from nets import network
+
+from rlprune.cli import main
+from rlprune.models import save_weights
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a recipe and the weights that it names."""
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    for seed, name in ((3, "taught"), (4, "known")):
+        save_weights(network("residual", seed=seed), tmp_path / f"{name}.safetensors")
+    monkeypatch.delenv("RLPRUNE_DATA", raising=False)
+    monkeypatch.delenv("RLPRUNE_WEIGHTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # also puts sys.path back, which every main() adds to
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file or directory: 'bad/recipe.toml'"),
+        ("model =", "bad/recipe.toml is no TOML: Invalid value"),
+        (RECIPE + "round = 1", 'bad/recipe.toml: can not match "round" to any data class field'),
+        (RECIPE.replace("floor = 4", 'floor = "4"'), 'bad/recipe.toml: wrong value type for field "tune.floor"'),
+        (RECIPE.replace("taught.saf", "none.saf"), "there is no weights file none.safetensors in bad; let RLPRUNE_WEI"),
+        (
+            RECIPE.replace("taught.saf", "../taught.saf").replace("five", "six"),
+            "'my_data:six_colours' failed with Attri",
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], text: str | None, message: str
+) -> None:
+    if text is not None:
+        (root / "bad").mkdir()
+        (root / "bad" / "recipe.toml").write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "bad/recipe.toml"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "rror" in line]
+    assert len(lines) == 1 and lines[0].startswith("rlprune: error: ") and message in lines[0]
+    assert not [path for path in (root / "runs").rglob("*") if path.is_file()]
+
+
+def test_a_run_is_called_as_the_folder_of_its_recipe_and_may_have_another_seed(root: Path) -> None:
+    (root / "mine").mkdir()
+    for name in ("recipe.toml", "taught.safetensors"):
+        shutil.copy(root / name, root / "mine")
+    main(["run", "mine/recipe.toml", "--until", "teacher", "--seed", "4"])
+    made = root / "runs" / "mine"
+    assert sorted(path.name for path in made.iterdir()) == ["steps", "teacher.safetensors"]
+    assert json.loads((made / "steps" / "teacher.json").read_text())[0] == 4
