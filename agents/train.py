@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -108,6 +109,7 @@ def train_policy(
     *,
     codebook: Tensor | None = None,
     latency: Latency | None = None,
+    start: Path | None = None,
     resume: bool = False,
     ppo: dict[str, Any] | None = None,
     progress: bool = True,
@@ -122,6 +124,8 @@ def train_policy(
         settings: what for and how; the defaults if None.
         codebook: int64 (K, G) profiles, cheapest first; uniform ones if None. For `profiles` only.
         latency: the network's, where that is what is paid for.
+        start: folder of a training to take the agent's weights from, such as that of a higher penalty: a cascade that
+            is found where compute is dear survives where it is cheap, but is seldom found there.
         resume: go on from the folder's checkpoint instead of starting anew.
         ppo: further arguments of Stable-Baselines3's PPO; they go before the settings, but the widths are `hidden`'s.
         progress: show a progress bar.
@@ -131,7 +135,7 @@ def train_policy(
 
     Raises:
         RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or settings that
-            cannot be.
+            cannot be; or there is no agent of this shape to start from.
     """
     settings = PolicySettings() if settings is None else settings
     check_run(folder, settings, resume=resume, ppo=ppo)
@@ -169,6 +173,8 @@ def train_policy(
         agent.set_random_seed(settings.seed + agent.num_timesteps)  # or it would draw the first images once more
     else:
         agent = _agent(env, settings, ppo or {})
+        if start is not None:
+            _take_weights(agent, start / _CHECKPOINT)
         write_json(notes, described | {"made_of": made_of})
 
     def keep(figures: dict[str, float]) -> None:
@@ -279,3 +285,11 @@ def _load(checkpoint: Path, env: VecMonitor) -> PPO:
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
+
+
+def _take_weights(agent: PPO, checkpoint: Path) -> None:
+    try:
+        agent.policy.load_state_dict(PPO.load(checkpoint, device="cpu").policy.state_dict())
+    except Exception as error:  # no such file, whatever unpickling a damaged one comes to, or other widths
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        raise RLPruneError(f"no agent can start from {checkpoint} ({reason})") from error

@@ -50,7 +50,7 @@ class Steps:
     | `search` | `codebook.json`: the best profiles found for the budgets |
     | `specialise` | `specialised/`: the network trained on under those profiles alone |
     | `tune` | `tuned/`: the network trained on under the decisions of a policy, which is learnt anew in every round |
-    | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty |
+    | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, begun where the last ended |
     | `refit` | `refitted/`: the network trained on, on every image that is not for testing |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
 
@@ -83,7 +83,7 @@ class Steps:
             "adapt": [recipe.elastic, recipe.adapt],
             "search": [recipe.search],
             "specialise": [recipe.specialise],
-            "tune": [recipe.policy, recipe.tune],
+            "tune": [recipe.policy, recipe.tune, [p for p in recipe.penalties if p > recipe.policy.penalty]],
             "policies": [recipe.penalties],
             "refit": [recipe.refit],
             "evaluate": [recipe.reference],
@@ -172,16 +172,14 @@ class Steps:
         elastic, settings = self._load("specialised"), replace(self.recipe.tune, seed=self.recipe.seed)
         teacher = self._taught(self._final_teacher, settings)
         for n in range(settings.rounds):
-            policy = self._learn(elastic, self.out / "tuning" / f"policy-{n}", self.recipe.policy.penalty)
+            policy = self._learn(elastic, self.out / "tuning" / f"policies-{n}", self.recipe.policy.penalty)
             kept = self._kept(f"tuning/network-{n}")
             tune(elastic, policy, self.splits.network, settings, teacher=teacher, **kept)
         self._save("tuned", elastic)
 
     def policies(self) -> None:
         """Learn a policy for the tuned network at every penalty."""
-        elastic = self._load("tuned")
-        for penalty in self._penalties:
-            self._learn(elastic, self._policy_folder(penalty), penalty)
+        self._learn(self._load("tuned"), self.out / "policies", min(self._penalties))
 
     def refit(self) -> None:
         """Train the network on, on all images, if the recipe says so; codebook and policies stay."""
@@ -256,20 +254,18 @@ class Steps:
         """A teacher that is asked about every batch."""
         return self._dense_network if teacher is None else self._trained(teacher)
 
-    def _learn(self, elastic: ElasticCNN, folder: Path, penalty: float) -> Policy:
-        """A policy for the codebook; gone on with where its training stopped."""
-        settings = replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed)
-        codebook = self.codebook if settings.action == "profiles" else None
-        return train_policy(
-            elastic,
-            self.splits.policy,
-            self.splits.validation,
-            folder,
-            settings,
-            codebook=codebook,
-            latency=self._latency(elastic),
-            resume=True,
-        )
+    def _learn(self, elastic: ElasticCNN, folder: Path, last: float) -> Policy:
+        """The policy of the last penalty, after those of all higher ones, each begun where the one before ended."""
+        codebook = self.codebook if self.recipe.policy.action == "profiles" else None
+        data, start = (self.splits.policy, self.splits.validation), None
+        for penalty in sorted((p for p in self._penalties if p >= last), reverse=True):
+            settings = replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed)
+            to, latency = folder / f"{penalty:g}", self._latency(elastic)
+            policy = train_policy(
+                elastic, *data, to, settings, codebook=codebook, latency=latency, start=start, resume=True
+            )
+            start = to
+        return policy
 
     def _latency(self, elastic: ElasticCNN) -> Latency | None:
         """What is paid for, if that is time; measured once."""

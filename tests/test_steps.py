@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import rlprune
 from rlprune import cli
 from rlprune.adapt import AdaptSettings, adapt
+from rlprune.agents.train import train_policy
 from rlprune.bundle import load_network, load_policy
 from rlprune.cli import main
 from rlprune.cost import Cost
@@ -28,6 +29,7 @@ from rlprune.events import scalar_log
 from rlprune.latency import Latency
 from rlprune.models import save_weights
 from rlprune.options import DataOptions
+from rlprune.policy import Policy
 from rlprune.pretrain import accuracy
 from rlprune.recipe import Recipe, TrainedNetwork
 from rlprune.steps import Steps
@@ -108,8 +110,9 @@ def test_every_step_leaves_what_it_makes(root: Path) -> None:
     assert sorted(path.name for path in (root / "run").iterdir()) == FILES
     assert {path.stem for path in (root / "run" / "steps").iterdir()} == set(Steps.NAMES)
     assert sorted(path.name for path in (root / "run" / "policies").iterdir()) == ["0.1", "2"]
-    tuning = ["network-0.checkpoint.pt", "network-1.checkpoint.pt", "policy-0", "policy-1"]
+    tuning = ["network-0.checkpoint.pt", "network-1.checkpoint.pt", "policies-0", "policies-1"]
     assert sorted(path.name for path in (root / "run" / "tuning").iterdir()) == tuning
+    assert sorted(path.name for path in (root / "run" / "tuning" / "policies-1").iterdir()) == ["0.1", "2"]
     logs = {str(path.parent.relative_to(root / "run" / "logs")) for path in (root / "run" / "logs").rglob("events*")}
     assert logs == {"dense", "adapt", "specialise", "tuning/network-0", "tuning/network-1"}
 
@@ -132,7 +135,7 @@ def test_the_codebook_keeps_to_its_budgets_and_is_what_all_policies_choose_from(
     cost = Cost(elastic)
     shares = cost.of(steps.codebook).macs / cost.dense.macs
     assert 1 <= len(shares) <= 2 and shares[0] <= 0.6
-    for folder in ("policies/0.1", "policies/2", "tuning/policy-0", "tuning/policy-1"):
+    for folder in ("policies/0.1", "policies/2", "tuning/policies-0/2", "tuning/policies-1/0.1"):
         assert torch.equal(load_policy(root / "run" / folder / "policy").policy.codebook, steps.codebook)
 
 
@@ -201,7 +204,8 @@ def test_without_results_it_only_measures_again(root: Path, tmp_path: Path) -> N
         ("tune", {"policy": {"penalty": 0.2}}),
         ("tune", {"tune": {"rounds": 3}}),
         ("teacher", {"final_teacher": TrainedNetwork("nets:Residual", "known.safetensors")}),
-        ("policies", {"penalties": (1.0,)}),
+        ("tune", {"penalties": (1.0,)}),
+        ("policies", {"penalties": (2.0, 0.01)}),
         ("evaluate", {"reference": None}),
     ],
 )
@@ -312,6 +316,23 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
     refitted, bundled = load_network(out / "refitted").network, load_network(out / "bundle").network
     assert all(value.equal(bundled.state_dict()[name]) for name, value in refitted.state_dict().items())
     assert not any(value.equal(tuned[name]) for name, value in refitted.state_dict().items() if name.endswith("weight"))
+
+
+def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = ["steps/tune.json", "steps/policies.json", "policies", "results.json", "bundle"]
+    out = copy_of(root, tmp_path, *later)
+    begun: list[tuple[float, Path | None]] = []
+
+    def watched(*of: Any, start: Path | None, **more: Any) -> Policy:
+        begun.append((of[4].penalty, start))
+        return train_policy(*of, start=start, **more)
+
+    monkeypatch.setattr("rlprune.steps.train_policy", watched)
+    steps_of(root, out, penalties=(2.0, 0.05, 0.5)).run("policies")
+    made = out / "policies"
+    assert begun == [(2.0, None), (0.5, made / "2"), (0.1, made / "0.5"), (0.05, made / "0.1")]
 
 
 def test_a_recipe_may_pay_in_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from rlprune import bundle, tables
-from rlprune.actions import MAX_PROFILES
+from rlprune.actions import MAX_PROFILES, check_codebook
 from rlprune.agents.train import PolicySettings, check_run, train_policy
 from rlprune.data import Splits
 from rlprune.elastic import ElasticCNN
@@ -39,6 +39,8 @@ class Train:
     latency_batch: int = 1
     """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
     already is taken."""
+    start: Path | None = None
+    """Folder of another run, whose agent is trained on, with its codebook; as a low penalty's best from a higher's."""
     resume: bool = False
     """Go on with an interrupted run."""
     ppo: str = "{}"
@@ -63,6 +65,7 @@ class Train:
             self.settings,
             codebook=codebook,
             latency=latency,
+            start=self.start,
             resume=self.resume,
             ppo=arguments,
         )
@@ -80,12 +83,14 @@ class Train:
         return latency
 
     def _codebook(self, network: ElasticCNN, splits: Splits, latency: Latency | None) -> torch.Tensor:
-        """Search profiles, or take those that an interrupted run found."""
+        """Search profiles, or take those that an interrupted run found, or the run that this one starts from."""
         path = self.out / "codebook.json"
-        if self.resume and path.exists():
-            return torch.tensor(json.loads(path.read_text()))
-        found = search(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
-        codebook = choose_codebook(network, found, self.n_profiles)
+        known = path if self.resume and path.exists() else self.start and self.start / path.name
+        if known:
+            codebook = check_codebook(network, torch.tensor(json.loads(known.read_text())))
+        else:
+            found = search(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
+            codebook = choose_codebook(network, found, self.n_profiles)
         write_json(path, codebook.tolist())
         return codebook
 

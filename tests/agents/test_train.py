@@ -181,6 +181,24 @@ def test_a_resumed_run_draws_other_images_than_at_its_start(tmp_path: Path, monk
     assert sum(one == other for one, other in zip(start, resumed, strict=True)) < 16  # of 64; 1 is expected
 
 
+def test_a_run_may_start_from_what_another_learnt(tmp_path: Path) -> None:
+    higher = train_lamp(tmp_path / "higher", lamp_settings(**SHORT, penalty=0.4))
+    still = lamp_settings(**SHORT, penalty=0.1, learning_rate=1e-12)
+    assert not same(train_lamp(tmp_path / "alone", still), higher)
+    begun = train_lamp(tmp_path / "begun", still, start=tmp_path / "higher")
+    for name, value in begun.network.state_dict().items():
+        torch.testing.assert_close(value, higher.network.state_dict()[name])
+
+
+def test_a_run_cannot_start_from_what_is_not_there_or_has_other_widths(tmp_path: Path) -> None:
+    with pytest.raises(RLPruneError, match=r"no agent can start from .*none/checkpoint\.zip \(FileNotFoundError"):
+        train_lamp(tmp_path / "run", lamp_settings(**SHORT), start=tmp_path / "none")
+    train_lamp(tmp_path / "wide", lamp_settings(**SHORT, hidden=(12,)))
+    with pytest.raises(RLPruneError, match=r"no agent can start from .*\(RuntimeError: .*size mismatch"):
+        train_lamp(tmp_path / "run", lamp_settings(**SHORT), start=tmp_path / "wide")
+    assert not (tmp_path / "run" / "checkpoint.zip").exists()
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     train_lamp(tmp_path, lamp_settings(**SHORT))
     (tmp_path / "checkpoint.zip").write_bytes(b"PK")
