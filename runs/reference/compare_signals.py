@@ -35,8 +35,8 @@ VARIANTS = {
         "action": "levels",
     },
 }
-FACTORS = (0.4, 1.0, 2.5)
-"""Of the recipe's penalty."""
+FACTORS = (4.0, 2.0, 1.0, 0.5)
+"""Of the recipe's penalty; each policy begins where the one before ended."""
 
 
 def main() -> None:
@@ -51,14 +51,18 @@ def main() -> None:
     for name, choices in VARIANTS.items():
         levels = choices.get("action") == "levels"
         elastic = load_network(arguments.run / ("adapted" if levels else "tuned")).network
-        points = []
+        points, start = [], None
         for factor in FACTORS:
             settings = replace(recipe.policy, penalty=factor * recipe.policy.penalty, **choices)
             folder = arguments.run / "signals" / f"{name} {factor}".replace(" ", "_")
             codebook = None if levels else steps.codebook
             policy = train_policy(
-                elastic, splits.policy, splits.validation, folder, settings, codebook=codebook, resume=True
+                *(elastic, splits.policy, splits.validation, folder, settings),
+                codebook=codebook,
+                start=start,
+                resume=True,
             )
+            start = folder
             dynamic = DynamicCNN(elastic, policy, splits.test.mean, splits.test.std, splits.test.classes)
             predicted = predict_all(dynamic, splits.test)
             share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
