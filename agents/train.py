@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -27,6 +26,7 @@ from rlprune.agents.callbacks import (
     ValidationCallback,
 )
 from rlprune.agents.extract import extract_policy
+from rlprune.agents.start import CHECKPOINT, NOTES, take_weights
 from rlprune.bundle import load_policy, save_policy
 from rlprune.cost import KINDS, Cost
 from rlprune.data import ImageSet
@@ -39,7 +39,6 @@ from rlprune.latency import Latency
 from rlprune.observation import Observer
 from rlprune.policy import Policy
 
-_CHECKPOINT, _NOTES = "checkpoint.zip", "settings.json"
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
 
 
@@ -135,14 +134,14 @@ def train_policy(
 
     Raises:
         RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or settings that
-            cannot be; or there is no agent of this shape to start from.
+            cannot be; or there is no run to start from, or it sees or chooses other things.
     """
     settings = PolicySettings() if settings is None else settings
     check_run(folder, settings, resume=resume, ppo=ppo)
     if settings.cost == "latency" and latency is None:
         raise RLPruneError("the cost is latency, but none is given; Latency.measure(elastic) makes a table")
     paid = latency if settings.cost == "latency" and latency is not None else settings.cost
-    checkpoint, notes, described = folder / _CHECKPOINT, folder / _NOTES, _described(settings, ppo)
+    checkpoint, notes, described = folder / CHECKPOINT, folder / NOTES, _described(settings, ppo)
     if codebook is None and settings.action == "profiles":
         codebook = uniform_codebook(elastic, Cost(elastic))
     observer = Observer.fit(elastic, data, max_passes=settings.max_passes, pool=settings.pool, combine=settings.combine)
@@ -164,17 +163,19 @@ def train_policy(
         for images in (data, validation)
     ]
     env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-    made_of = _fingerprint(elastic, data, codebook)
+    made_of = _fingerprint(elastic, data, codebook, start)
     resumed = resume and checkpoint.exists()
     if resumed and json.loads(notes.read_text()).get("made_of") != made_of:
-        raise RLPruneError(f"{checkpoint} was trained on another network, other images or another codebook")
+        raise RLPruneError(
+            f"{checkpoint} was trained on another network, other images or another codebook, or from another start"
+        )
     if resumed:
         agent = _load(checkpoint, env)
         agent.set_random_seed(settings.seed + agent.num_timesteps)  # or it would draw the first images once more
     else:
         agent = _agent(env, settings, ppo or {})
         if start is not None:
-            _take_weights(agent, start / _CHECKPOINT)
+            take_weights(agent, start, described, codebook)
         write_json(notes, described | {"made_of": made_of})
 
     def keep(figures: dict[str, float]) -> None:
@@ -220,7 +221,7 @@ def check_run(
     unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
     if unknown:
         raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
-    checkpoint, notes, described = folder / _CHECKPOINT, folder / _NOTES, _described(settings, ppo)
+    checkpoint, notes, described = folder / CHECKPOINT, folder / NOTES, _described(settings, ppo)
     if not checkpoint.exists():
         return
     if not resume:
@@ -235,9 +236,11 @@ def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> Any:
     return json.loads(json.dumps(asdict(settings) | {"ppo": repr(ppo or {})}))
 
 
-def _fingerprint(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None) -> str:
-    """Tells weights, images and codebooks apart."""
+def _fingerprint(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start: Path | None) -> str:
+    """Tells weights, images, codebooks and beginnings apart."""
     digest = hashlib.sha256()
+    if start is not None and (start / CHECKPOINT).exists():
+        digest.update((start / CHECKPOINT).read_bytes())
     for tensor in (
         *elastic.state_dict().values(),
         data.labels,
@@ -285,11 +288,3 @@ def _load(checkpoint: Path, env: VecMonitor) -> PPO:
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
-
-
-def _take_weights(agent: PPO, checkpoint: Path) -> None:
-    try:
-        agent.policy.load_state_dict(PPO.load(checkpoint, device="cpu").policy.state_dict())
-    except Exception as error:  # no such file, whatever unpickling a damaged one comes to, or other widths
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-        raise RLPruneError(f"no agent can start from {checkpoint} ({reason})") from error

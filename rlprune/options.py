@@ -78,7 +78,7 @@ class NetworkOptions:
     model: str
     """A name such as resnet20, or package.module:callable returning an nn.Module."""
     weights: Path | None = None
-    """Its weights, safetensors or a state dict."""
+    """Weights to start from, safetensors or a state dict; not needed if the callable loads its own."""
 
     def build(self, splits: Splits) -> nn.Module:
         """The network for these images."""

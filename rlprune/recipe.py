@@ -63,7 +63,7 @@ class Recipe:
     weights: str | None = None
     """Its weights, a file in $RLPRUNE_WEIGHTS or beside the recipe; trained from scratch if not given."""
     teacher: TrainedNetwork | None = None
-    """Whose predictions all training follows; without one, those of the network as it was before it became elastic."""
+    """Whose predictions training follows; without one, those of the network as it was before it became elastic."""
     final_teacher: TrainedNetwork | None = None
     """Whose predictions are followed once the codebook is found, if not the teacher's; a larger one pays there."""
     reference: TrainedNetwork | None = None
@@ -83,7 +83,8 @@ class Recipe:
     tune: TuneSettings = field(default_factory=TuneSettings)
     """Of the network, jointly with that policy."""
     penalties: tuple[float, ...] = ()
-    """Prices of compute at which further policies are learnt for the tuned network."""
+    """Prices of compute at which further policies are learnt for the tuned network. Policies are learnt from the
+    highest price down, each begun with the one before; in every round of tuning, too, down to the policy's own."""
     refit: AdaptSettings | None = None
     """How the tuned network is trained on before it is evaluated, on all images that are not for testing, with codebook
     and policies as they are; it stays as it is if not given."""

@@ -70,6 +70,7 @@ class Steps:
 
         Raises:
             RLPruneError: there is no such step, or the folder holds one that was made under other settings.
+            ModelError: weights that the recipe names are not there.
             MissingExtraError: the last step needs matplotlib, which is not installed.
         """
         if last not in self.NAMES:
@@ -77,13 +78,17 @@ class Steps:
         if last == "evaluate":
             require("matplotlib", "plots")
         recipe = self.recipe
+        if not (self.out / "steps").exists():  # what is missing is better missed now than in hours
+            for trained in (recipe.teacher, recipe.final_teacher, recipe.reference):
+                if trained is not None:
+                    self._find(trained.weights)
         settings: dict[str, Any] = {
             "teacher": [recipe.data, recipe.teacher, recipe.final_teacher, _views(recipe.specialise)],
             "dense": [recipe.model, recipe.weights, recipe.dense],
             "adapt": [recipe.elastic, recipe.adapt],
             "search": [recipe.search],
             "specialise": [recipe.specialise],
-            "tune": [recipe.policy, recipe.tune, [p for p in recipe.penalties if p > recipe.policy.penalty]],
+            "tune": [recipe.policy, recipe.tune, sorted(p for p in recipe.penalties if p > recipe.policy.penalty)],
             "policies": [recipe.penalties],
             "refit": [recipe.refit],
             "evaluate": [recipe.reference],

@@ -199,6 +199,20 @@ def test_bench_without_its_data_times_on_noise_and_says_so(
     assert json.loads(Path("figures.json").read_text())["macs_ratio"].keys() == {"2"}
 
 
+def test_train_starts_from_another_run_with_its_codebook(project: Path) -> None:
+    main([*NEW[:-1], "lower", "--start", "run", "--penalty", "0.1", "--n-candidates", "2"])
+    books = [(project / name / "codebook.json").read_text() for name in ("run", "lower")]
+    assert books[0] == books[1]
+
+
+def test_train_does_not_start_from_what_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*NEW[:-1], "begun", "--start", "nothing"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "rror" in line]
+    assert len(lines) == 1 and "nothing/policy" in lines[0]
+    assert not (project / "begun").exists()
+
+
 # Help
 
 

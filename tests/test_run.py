@@ -13,6 +13,8 @@ from nets import network
 from rlprune.cli import main
 from rlprune.models import save_weights
 
+pytest.importorskip("matplotlib")
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -36,7 +38,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (RECIPE.replace("floor = 4", 'floor = "4"'), 'bad/recipe.toml: wrong value type for field "tune.floor"'),
         (RECIPE.replace("taught.saf", "none.saf"), "there is no weights file none.safetensors in bad; let RLPRUNE_WEI"),
         (
-            RECIPE.replace("taught.saf", "../taught.saf").replace("five", "six"),
+            RECIPE.replace('weights = "', 'weights = "../').replace("five", "six"),
             "'my_data:six_colours' failed with Attri",
         ),
     ],
@@ -56,9 +58,17 @@ def test_a_recipe_that_cannot_be_is_one_line(
 
 def test_a_run_is_called_as_the_folder_of_its_recipe_and_may_have_another_seed(root: Path) -> None:
     (root / "mine").mkdir()
-    for name in ("recipe.toml", "taught.safetensors"):
+    for name in ("recipe.toml", "taught.safetensors", "known.safetensors"):
         shutil.copy(root / name, root / "mine")
     main(["run", "mine/recipe.toml", "--until", "teacher", "--seed", "4"])
     made = root / "runs" / "mine"
     assert sorted(path.name for path in made.iterdir()) == ["steps", "teacher.safetensors"]
     assert json.loads((made / "steps" / "teacher.json").read_text())[0] == 4
+
+
+def test_weights_that_are_needed_last_are_missed_first(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "known.safetensors").unlink()  # the reference's
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "recipe.toml", "--out", "out"])
+    assert "there is no weights file known.safetensors" in capsys.readouterr().err
+    assert not (root / "out").exists()

@@ -18,6 +18,7 @@ import rlprune
 from rlprune import cli
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.agents.train import train_policy
+from rlprune.agents.tune import tune
 from rlprune.bundle import load_network, load_policy
 from rlprune.cli import main
 from rlprune.cost import Cost
@@ -30,7 +31,7 @@ from rlprune.latency import Latency
 from rlprune.models import save_weights
 from rlprune.options import DataOptions
 from rlprune.policy import Policy
-from rlprune.pretrain import accuracy
+from rlprune.pretrain import accuracy, pretrain
 from rlprune.recipe import Recipe, TrainedNetwork
 from rlprune.steps import Steps
 
@@ -276,18 +277,38 @@ def test_who_teaches(root: Path, tmp_path: Path) -> None:
     assert torch.equal(itself.get_parameter("linear.weight"), steps._dense_network.get_parameter("linear.weight"))
 
 
-def test_a_final_teacher_is_followed_once_the_codebook_is_found(root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    steps = steps_of(root, out, final_teacher=TrainedNetwork("nets:Residual", "known.safetensors"))
-    steps.run("teacher")
-    recipe = steps.recipe
-    first = steps._taught(recipe.teacher, recipe.dense)  # of the same views, but what is remembered is the final one's
-    taught = network("residual", seed=3).state_dict()
-    assert isinstance(first, nn.Module)
-    assert all(torch.equal(value, taught[name]) for name, value in first.state_dict().items())
-    known = remember(network("residual", seed=4), steps.splits.network, recipe.specialise)
-    final = steps._taught(recipe.final_teacher, recipe.specialise)
-    assert isinstance(final, Tensor) and torch.equal(final, known)
+def test_a_final_teacher_is_followed_once_the_codebook_is_found(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[tuple[str, Any]] = []
+
+    def watched(train: Any) -> Any:
+        def watching(*of: Any, teacher: Any, **more: Any) -> None:
+            followed.append((train.__name__, teacher))
+            train(*of, teacher=teacher, **more)
+
+        return watching
+
+    for train in (pretrain, adapt, tune):
+        monkeypatch.setattr(rlprune.steps, train.__name__, watched(train))
+    recipe = recipe_of(root)
+    steps = steps_of(
+        *(root, tmp_path / "run"),
+        final_teacher=TrainedNetwork("nets:Residual", "known.safetensors"),
+        policy=replace(recipe.policy, pool=0),
+        refit=recipe.specialise,
+    )
+    steps.run("refit")
+    assert [name for name, _ in followed] == ["pretrain", "adapt", "adapt", "tune", "tune", "adapt"]
+    taught, known = (network("residual", seed=seed) for seed in (3, 4))
+    remembered = remember(known, steps.splits.network, recipe.specialise)
+    for (_, teacher), expected in zip(
+        followed, (taught, taught, remembered, remembered, remembered, known), strict=True
+    ):
+        if isinstance(expected, Tensor):
+            assert torch.equal(teacher, expected)
+        else:
+            assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in expected.state_dict().items())
 
 
 def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_policies(
@@ -321,7 +342,7 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
 def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later = ["steps/tune.json", "steps/policies.json", "policies", "results.json", "bundle"]
+    later = ["steps/tune.json", "tuned", "tuning", "steps/policies.json", "policies", "results.json", "bundle"]
     out = copy_of(root, tmp_path, *later)
     begun: list[tuple[float, Path | None]] = []
 
@@ -331,8 +352,11 @@ def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
 
     monkeypatch.setattr("rlprune.steps.train_policy", watched)
     steps_of(root, out, penalties=(2.0, 0.05, 0.5)).run("policies")
-    made = out / "policies"
-    assert begun == [(2.0, None), (0.5, made / "2"), (0.1, made / "0.5"), (0.05, made / "0.1")]
+    made, tuning = out / "policies", [out / "tuning" / f"policies-{n}" for n in range(2)]
+    expected = [(2.0, None), (0.5, made / "2"), (0.1, made / "0.5"), (0.05, made / "0.1")]
+    for folder in reversed(tuning):
+        expected = [(2.0, None), (0.5, folder / "2"), (0.1, folder / "0.5"), *expected]
+    assert begun == expected
 
 
 def test_a_recipe_may_pay_in_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

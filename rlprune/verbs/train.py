@@ -40,7 +40,7 @@ class Train:
     """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
     already is taken."""
     start: Path | None = None
-    """Folder of another run, whose agent is trained on, with its codebook; as a low penalty's best from a higher's."""
+    """Folder of an earlier run whose agent and codebook this one begins with, such as one at a higher penalty."""
     resume: bool = False
     """Go on with an interrupted run."""
     ppo: str = "{}"
@@ -53,6 +53,8 @@ class Train:
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
+        if self.start is not None:
+            bundle.load_policy(self.start / "policy")  # before anything takes long
         saved = bundle.load_network(self.network)
         splits = load_fitting(saved.network, saved.data, saved.about, self.source)
         latency = self._latency(saved.network) if self.settings.cost == "latency" else None
@@ -85,9 +87,10 @@ class Train:
     def _codebook(self, network: ElasticCNN, splits: Splits, latency: Latency | None) -> torch.Tensor:
         """Search profiles, or take those that an interrupted run found, or the run that this one starts from."""
         path = self.out / "codebook.json"
-        known = path if self.resume and path.exists() else self.start and self.start / path.name
-        if known:
-            codebook = check_codebook(network, torch.tensor(json.loads(known.read_text())))
+        if self.resume and path.exists():
+            return torch.tensor(json.loads(path.read_text()))
+        if self.start is not None:
+            codebook = check_codebook(network, bundle.load_policy(self.start / "policy").policy.codebook)
         else:
             found = search(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
             codebook = choose_codebook(network, found, self.n_profiles)

@@ -190,13 +190,49 @@ def test_a_run_may_start_from_what_another_learnt(tmp_path: Path) -> None:
         torch.testing.assert_close(value, higher.network.state_dict()[name])
 
 
-def test_a_run_cannot_start_from_what_is_not_there_or_has_other_widths(tmp_path: Path) -> None:
-    with pytest.raises(RLPruneError, match=r"no agent can start from .*none/checkpoint\.zip \(FileNotFoundError"):
-        train_lamp(tmp_path / "run", lamp_settings(**SHORT), start=tmp_path / "none")
-    train_lamp(tmp_path / "wide", lamp_settings(**SHORT, hidden=(12,)))
-    with pytest.raises(RLPruneError, match=r"no agent can start from .*\(RuntimeError: .*size mismatch"):
-        train_lamp(tmp_path / "run", lamp_settings(**SHORT), start=tmp_path / "wide")
-    assert not (tmp_path / "run" / "checkpoint.zip").exists()
+def test_runs_that_start_alike_go_on_by_their_own_seeds(tmp_path: Path) -> None:
+    train_lamp(tmp_path / "first", lamp_settings(**SHORT))
+    policies = [
+        train_lamp(tmp_path / name, lamp_settings(**SHORT, seed=seed), start=tmp_path / "first")
+        for name, seed in (("one", 1), ("again", 1), ("two", 2))
+    ]
+    assert same(policies[0], policies[1]) and not same(policies[0], policies[2])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (None, r"no run can start from .*run \(FileNotFoundError"),
+        ({"hidden": (12,)}, r"the run in .* has hidden=\[12\]; a run that starts from it must have the same"),
+        ({"max_passes": 1}, r"the run in .* has max_passes=1"),
+    ],
+)
+def test_a_run_cannot_start_from_what_is_not_there_or_sees_other_things(
+    tmp_path: Path, changed: dict[str, Any] | None, message: str
+) -> None:
+    if changed is not None:
+        train_lamp(tmp_path / "run", lamp_settings(**SHORT, **changed))
+    with pytest.raises(RLPruneError, match=message):
+        train_lamp(tmp_path / "new", lamp_settings(**SHORT), start=tmp_path / "run")
+    assert not list(tmp_path.glob("new/*"))
+
+
+def test_a_run_cannot_start_from_another_codebook_or_a_damaged_one(tmp_path: Path) -> None:
+    train_lamp(tmp_path / "run", lamp_settings(**SHORT))
+    with pytest.raises(RLPruneError, match=r"the run in .* has another codebook"):
+        train_lamp(tmp_path / "new", lamp_settings(**SHORT), start=tmp_path / "run", codebook=torch.tensor([[0]]))
+    (tmp_path / "run" / "checkpoint.zip").write_bytes(b"zip")
+    with pytest.raises(RLPruneError, match=r"no run can start from .*run \("):
+        train_lamp(tmp_path / "new", lamp_settings(**SHORT), start=tmp_path / "run")
+
+
+def test_a_run_is_resumed_from_where_it_started(tmp_path: Path) -> None:
+    settings = lamp_settings(**SHORT)
+    train_lamp(tmp_path / "first", settings)
+    train_lamp(tmp_path / "run", settings, start=tmp_path / "first")
+    with pytest.raises(RLPruneError, match="or from another start"):
+        train_lamp(tmp_path / "run", settings, resume=True)
+    train_lamp(tmp_path / "run", settings, start=tmp_path / "first", resume=True)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
