@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.save_util import load_from_zip_file
@@ -44,7 +44,7 @@ def take_weights(agent: PPO, folder: Path, settings: Mapping[str, Any], codebook
     if codebook is not None and not learnt.codebook.equal(codebook.cpu()):
         raise RLPruneError(f"the run in {folder} has another codebook; a run that starts from it must have the same")
     try:
-        agent.policy.load_state_dict(parameters["policy"])
+        agent.policy.load_state_dict(cast(dict[str, Any], parameters["policy"]))
     except (RuntimeError, KeyError) as error:
         reason = textwrap.shorten(str(error), 200)
         raise RLPruneError(f"the run in {folder} was of another kind of network ({reason})") from error

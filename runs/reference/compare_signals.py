@@ -7,6 +7,7 @@ penalties, so that its accuracy can be read off at the mean multiply-adds of the
 """
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ VARIANTS = {
         "action": "levels",
     },
 }
-FACTORS = (4.0, 2.0, 1.0, 0.5)
+FACTORS = (4.0, 2.0, 1.0, 0.25)
 """Of the recipe's penalty; each policy begins where the one before ended."""
 
 
@@ -69,12 +70,12 @@ def main() -> None:
             points.append((share, float((predicted.labels == splits.test.labels).double().mean())))
             print(f"{name}, penalty {settings.penalty:g}: {points[-1][1]:.4f} at {share:.3f}", flush=True)
         rows.append({"name": name, "points": sorted(points)})
-    for at in (0.35, 0.5):
-        for row in rows:
-            shares, accuracies = zip(*row["points"], strict=True)
-            inside = shares[0] <= at <= shares[-1]
-            row[f"accuracy_at_{at}"] = float(np.interp(at, shares, accuracies)) if inside else None
-    write_json(arguments.recipe.parent / "signals.json", {"rows": rows, **conditions()})
+    results = json.loads((arguments.run / "results.json").read_text())
+    at = 1 - results["budgets"][0]["macs_cut"]
+    for row in rows:
+        shares, accuracies = zip(*row["points"], strict=True)
+        row["accuracy"] = float(np.interp(at, shares, accuracies)) if shares[0] <= at <= shares[-1] else None
+    write_json(arguments.recipe.parent / "signals.json", {"at_macs_share": at, "rows": rows, **conditions()})
 
 
 if __name__ == "__main__":
