@@ -104,8 +104,8 @@ class Actions:
         n_groups = len(self.min_level)
         if self.kind == "profiles":
             assert self.codebook is not None
-            accept = actions[:, 0] == len(self.codebook)
-            return self.codebook[torch.where(accept, 0, actions[:, 0])], accept
+            profiles, accept = self.decode_profiles(actions)
+            return self.codebook[profiles], accept
         accept = torch.zeros(len(actions), dtype=torch.bool) if self.max_passes == 1 else actions[:, n_groups] > 0
         if self.kind == "levels":
             return actions[:, :n_groups] + self.min_level, accept
@@ -113,6 +113,12 @@ class Actions:
         wanted = ratios[0] + (actions[:, :n_groups].clamp(-1, 1) + 1) / 2 * (1 - ratios[0])
         levels = (wanted[..., None] - ratios).abs().argmin(-1)
         return levels.maximum(self.min_level), accept
+
+    def decode_profiles(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for `profiles`: indices into the codebook int64 (B,) instead of levels."""
+        assert self.codebook is not None
+        accept = actions[:, 0] == len(self.codebook)
+        return torch.where(accept, 0, actions[:, 0]), accept
 
 
 def check_codebook(elastic: ElasticCNN, codebook: Tensor) -> Tensor:

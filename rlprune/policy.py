@@ -50,7 +50,10 @@ class Policy(nn.Module):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Decide for observations (B, D): index of a profile int64 (B,), and whether to accept instead, bool (B,)."""
-        levels, accept = self.actions.decode(self.actions.greedy(self.network(observations)))
+        chosen = self.actions.greedy(self.network(observations))
+        if self.actions.kind == "profiles":
+            return self.actions.decode_profiles(chosen)
+        levels, accept = self.actions.decode(chosen)
         return nearest_profiles(levels, self.codebook), accept
 
     def tensors(self) -> dict[str, Tensor]:
