@@ -47,7 +47,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     | F * pool * pool | stem features (F channels) averaged over pool x pool cells, standardised, clipped | -10 | 10 |
     | min(classes, 10) | largest class probabilities at hand, falling; 0 before the first pass | 0 | 1 |
     | 1 | their entropy over its maximum; 0 before the first pass | 0 | 1 |
-    | 1 | margin between the two largest; 0 before the first pass | 0 | 1 |
+    | 1 | margin m between the two largest logits, as m / (m + 4); 0 before the first pass | 0 | 1 |
     | 1 | multiply-adds of the passes so far over the dense network's, over 2 * `max_passes` | 0 | 1 |
     | 1 | passes so far over `max_passes` | 0 | 1 |
 

@@ -17,6 +17,8 @@ CLIP = 10.0
 """Standardised features are clipped to this many standard deviations."""
 MAX_BELIEFS = 10
 """So many of the largest class probabilities are shown."""
+MARGIN = 4.0
+"""Margin between two logits that is shown as one half."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Observer:
     | F * pool * pool | the stem's features, averaged over a grid of cells, standardised, clipped | [-10, 10] |
     | min(classes, 10) | largest class probabilities at hand, falling; 0 before the first pass | [0, 1] |
     | 1 | entropy of those probabilities over its maximum; 0 before the first pass | [0, 1] |
-    | 1 | margin between the two largest probabilities; 0 before the first pass | [0, 1] |
+    | 1 | margin m between the two largest logits, as m / (m + 4); 0 before the first pass | [0, 1] |
     | 1 | multiply-adds spent on passes so far over the dense network's, over 2 * `max_passes` | [0, 1] |
     | 1 | passes made, over `max_passes` | [0, 1] |
 
@@ -105,8 +107,9 @@ class Observer:
         probabilities = logits.softmax(1)
         entropy = torch.special.entr(probabilities).sum(1, keepdim=True) / math.log(max(self.n_classes, 2))
         top = probabilities.topk(self.n_beliefs, dim=1).values
-        margin = top[:, :1] - top[:, 1:2] if self.n_beliefs > 1 else top
-        beliefs = torch.cat([top, entropy, margin], 1).clamp(0, 1) * (passes > 0)[:, None]
+        best = logits.topk(min(2, self.n_classes), dim=1).values
+        margin = best[:, :1] - best[:, -1:]  # of logits: probabilities of confident networks are all but 1
+        beliefs = torch.cat([top, entropy, margin / (margin + MARGIN)], 1).clamp(0, 1) * (passes > 0)[:, None]
         history = torch.stack([(spent / (2 * self.max_passes)).clamp(0, 1), passes / self.max_passes], 1)
         return torch.cat([features, beliefs, history.to(features.dtype)], 1)
 

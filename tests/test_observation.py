@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import make_data, make_elastic, make_images
 
-from rlprune.observation import CLIP, Observer, pool_features, pooled_features
+from rlprune.observation import CLIP, MARGIN, Observer, pool_features, pooled_features
 
 F = 8  # pooled features of the observers made by hand
 
@@ -68,13 +68,19 @@ def test_beliefs_by_hand() -> None:
     probabilities = torch.tensor([[0.1, 0.6, 0.05, 0.05, 0.2]])
     seen = observe(make(), probabilities.log(), passes=1, spent=0.5)[0, F:]
     entropy = -sum(p * math.log(p) for p in (0.1, 0.6, 0.05, 0.05, 0.2)) / math.log(5)
-    assert seen.tolist() == pytest.approx([0.6, 0.2, 0.1, 0.05, 0.05, entropy, 0.4, 0.5 / 4, 0.5], abs=1e-6)
+    margin = math.log(0.6 / 0.2) / (math.log(0.6 / 0.2) + MARGIN)
+    assert seen.tolist() == pytest.approx([0.6, 0.2, 0.1, 0.05, 0.05, entropy, margin, 0.5 / 4, 0.5], abs=1e-6)
 
 
 def test_the_surest_and_the_least_sure_belief() -> None:
-    sure, unsure = observe(make(), torch.tensor([[100.0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0]]))[:, F + 5 : F + 7]
-    assert sure.tolist() == pytest.approx([0, 1], abs=1e-6)
+    sure, unsure = observe(make(), torch.tensor([[96.0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0]]))[:, F + 5 : F + 7]
+    assert sure.tolist() == pytest.approx([0, 0.96], abs=1e-6)
     assert unsure.tolist() == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_the_sure_and_the_surer_can_be_told_apart() -> None:
+    logits = torch.tensor([[8.0, 0, 0, 0, 0], [16.0, 0, 0, 0, 0]])  # 99.87 and 99.99998 %
+    assert observe(make(), logits)[:, F + 6].tolist() == pytest.approx([8 / 12, 16 / 20])
 
 
 def test_what_is_believed_is_the_last_pass_or_the_mean_of_all() -> None:
