@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.errors import RLPruneError
 from rlprune.folding import fold_norms, to_run
-from rlprune.onnx import OnnxCNN, export_piece, save_onnx
+from rlprune.onnx import OnnxCNN, export_piece, save_onnx, session
 from rlprune.runtime import DynamicCNN
 
 Run = Callable[[Tensor], object]
@@ -53,6 +53,8 @@ def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dic
     | `dynamic` | the policy, every pass, and the slices |
     | `dynamic compiled` | the same with slices through `torch.compile` |
     | `dynamic onnxruntime` | the same as one ONNX file |
+
+    Threads of onnxruntime do not spin here: they would slow whoever runs next in the same process.
 
     Args:
         dynamic: the network with its policy.
@@ -103,18 +105,14 @@ def _onnx_dynamic(dynamic: DynamicCNN) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dynamic.onnx"
         save_onnx(path, dynamic)
-        return OnnxCNN(path, torch.get_num_threads())
+        return OnnxCNN(path, torch.get_num_threads(), spin=False)
 
 
 def _onnx(network: nn.Module, example: Tensor) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
     content = export_piece("dense", network, (example.repeat(2, 1, 1, 1),)).SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images.numpy()})
+    runs = session(content, torch.get_num_threads(), spin=False)
+    name = runs.get_inputs()[0].name
+    return lambda images: runs.run(None, {name: images.numpy()})
 
 
 def _static(dense: nn.Sequential, example: Tensor, macs: float) -> Contender:

@@ -193,12 +193,23 @@ def _run_profile(k: int, n_classes: int) -> str:
           >"""
 
 
+def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
+    """An onnxruntime session on the CPU; the arguments are those of `OnnxCNN`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = n_threads, 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxCNN:
     """Such a file, run by onnxruntime; called like a `DynamicCNN`.
 
     Args:
         path: what `save_onnx` wrote.
         n_threads: of onnxruntime, inside an operator; its own choice if 0.
+        spin: let those threads wait busily: faster for them, slower for whatever runs beside them.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -210,13 +221,10 @@ class OnnxCNN:
         prices: active parameters and multiply-adds of the pieces.
     """
 
-    def __init__(self, path: Path, n_threads: int = 0) -> None:
-        onnxruntime = require("onnxruntime", "onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = n_threads, 3
+    def __init__(self, path: Path, n_threads: int = 0, *, spin: bool = True) -> None:
+        require("onnxruntime", "onnx")
         try:
-            content = path.read_bytes()
-            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.session = session(path.read_bytes(), n_threads, spin=spin)
             notes = json.loads(self.session.get_modelmeta().custom_metadata_map["rlprune"])
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror})") from error
