@@ -205,7 +205,7 @@ class Steps:
         dense = self._dense_network if self.recipe.reference is None else self._trained(self.recipe.reference)
         results = []
         for penalty in self._penalties:
-            learnt = load_policy(self._policy_folder(penalty) / "policy")
+            learnt = load_policy(_folder_of(penalty, self.out / "policies") / "policy")
             policy = learnt.policy
             dynamic = DynamicCNN(elastic, policy, splits.network.mean, splits.network.std, splits.network.classes)
             figures = evaluate(dynamic, splits.test, splits.policy, dense=dense, rivals=rivals)
@@ -262,10 +262,10 @@ class Steps:
     def _learn(self, elastic: ElasticCNN, folder: Path, last: float) -> Policy:
         """The policy of the last penalty, after those of all higher ones, each begun where the one before ended."""
         codebook = self.codebook if self.recipe.policy.action == "profiles" else None
-        data, start = (self.splits.policy, self.splits.validation), None
+        data, latency, start = (self.splits.policy, self.splits.validation), self._latency(elastic), None
         for penalty in sorted((p for p in self._penalties if p >= last), reverse=True):
             settings = replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed)
-            to, latency = folder / f"{penalty:g}", self._latency(elastic)
+            to = _folder_of(penalty, folder)
             policy = train_policy(
                 elastic, *data, to, settings, codebook=codebook, latency=latency, start=start, resume=True
             )
@@ -276,9 +276,6 @@ class Steps:
         """What is paid for, if that is time; measured once."""
         paid = self.recipe.policy.cost == "latency"
         return measured(self.out / "latency.json", elastic, seed=self.recipe.seed) if paid else None
-
-    def _policy_folder(self, penalty: float) -> Path:
-        return self.out / "policies" / f"{penalty:g}"
 
     def _kept(self, step: str) -> dict[str, Any]:
         """Where a training's checkpoint and events go."""
@@ -292,6 +289,10 @@ class Steps:
 
     def _find(self, name: str) -> Path:
         return models.find_weights(name, self.beside)
+
+
+def _folder_of(penalty: float, policies: Path) -> Path:
+    return policies / f"{penalty:g}"
 
 
 def _views(settings: TrainingSettings) -> list[int]:

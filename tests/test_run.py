@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from my_recipe import RECIPE
 from nets import network
 
+from rlprune import cli
 from rlprune.cli import main
+from rlprune.errors import RLPruneError
 from rlprune.models import save_weights
+from rlprune.options import DataOptions
+from rlprune.recipe import Recipe
+from rlprune.steps import Steps
 
 pytest.importorskip("matplotlib")
 
@@ -27,6 +33,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # also puts sys.path back, which every main() adds to
     return tmp_path
+
+
+def test_the_command_line_knows_all_steps_and_no_others() -> None:
+    assert get_type_hints(cli.RunRecipe)["until"].__args__ == Steps.NAMES
+    with pytest.raises(RLPruneError, match=r"step 'tuning' is unknown; allowed: teacher, dense, .*, evaluate"):
+        Steps(Recipe("x", DataOptions("x")), Path("out"), Path()).run("tuning")
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +15,6 @@ from nets import network
 from torch import Tensor, nn
 
 import rlprune
-from rlprune import cli
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.agents.train import train_policy
 from rlprune.agents.tune import tune
@@ -29,7 +28,6 @@ from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.events import scalar_log
 from rlprune.latency import Latency
 from rlprune.models import save_weights
-from rlprune.options import DataOptions
 from rlprune.policy import Policy
 from rlprune.pretrain import accuracy, pretrain
 from rlprune.recipe import Recipe, TrainedNetwork
@@ -121,13 +119,6 @@ def test_every_step_leaves_what_it_makes(root: Path) -> None:
 def test_until_is_where_it_stops(root: Path) -> None:
     expected = ["adapt.checkpoint.pt", "adapted", "codebook.json", "dense.checkpoint.pt", "dense.safetensors", "logs"]
     assert json.loads((root / "until-search.json").read_text()) == [*expected, "steps", "teacher.safetensors"]
-
-
-def test_the_command_line_knows_all_steps_and_no_others() -> None:
-    assert get_type_hints(cli.RunRecipe)["until"].__args__ == Steps.NAMES
-    with pytest.raises(RLPruneError, match=r"step 'tuning' is unknown; allowed: teacher, dense, .*, evaluate"):
-        Steps(Recipe("x", DataOptions("x")), Path("out"), Path()).run("tuning")
-    assert not Path("out").exists()
 
 
 def test_the_codebook_keeps_to_its_budgets_and_is_what_all_policies_choose_from(root: Path) -> None:

@@ -53,12 +53,13 @@ class Train:
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
-        if self.start is not None:
-            bundle.load_policy(self.start / "policy")  # before anything takes long
+        begun = None if self.start is None else bundle.load_policy(self.start / "policy").policy.codebook
         saved = bundle.load_network(self.network)
         splits = load_fitting(saved.network, saved.data, saved.about, self.source)
         latency = self._latency(saved.network) if self.settings.cost == "latency" else None
-        codebook = self._codebook(saved.network, splits, latency) if self.settings.action == "profiles" else None
+        codebook = None
+        if self.settings.action == "profiles":
+            codebook = self._codebook(saved.network, splits, latency, begun)
         policy = train_policy(
             saved.network,
             splits.policy,
@@ -84,13 +85,15 @@ class Train:
         print(f"latency is in {path}; median error of predictions for profiles held out: {errors}")
         return latency
 
-    def _codebook(self, network: ElasticCNN, splits: Splits, latency: Latency | None) -> torch.Tensor:
-        """Search profiles, or take those that an interrupted run found, or the run that this one starts from."""
+    def _codebook(
+        self, network: ElasticCNN, splits: Splits, latency: Latency | None, begun: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Search profiles, or take those that an interrupted run found, or those that this one begins with."""
         path = self.out / "codebook.json"
         if self.resume and path.exists():
             return torch.tensor(json.loads(path.read_text()))
-        if self.start is not None:
-            codebook = check_codebook(network, bundle.load_policy(self.start / "policy").policy.codebook)
+        if begun is not None:
+            codebook = check_codebook(network, begun)
         else:
             found = search(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
             codebook = choose_codebook(network, found, self.n_profiles)

@@ -36,7 +36,7 @@ VARIANTS = {
         "action": "levels",
     },
 }
-FACTORS = (4.0, 2.0, 1.0, 0.25)
+FACTORS = (10.0, 4.0, 1.0, 0.25)
 """Of the recipe's penalty; each policy begins where the one before ended."""
 
 
