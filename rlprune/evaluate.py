@@ -20,8 +20,8 @@ from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN, Prediction
 from rlprune.search import profile_accuracies, search
 
-_N_DRAWS, _N_RANDOM = 2048, 6
-
+_N_DRAWS, _N_COSTS, _N_RANDOM = 2048, 6, 3
+"""Random profiles drawn; costs at which they are measured; how many at each."""
 
 Points = list[tuple[float, float]]
 """Share of the dense multiply-adds and accuracy of static networks."""
@@ -32,15 +32,15 @@ class Rivals:
     """Static networks of one or several elastic ones, measured once: what every policy has to beat.
 
     Attributes:
-        networks: the elastic networks.
         uniform: of each, its uniform profiles on the test images.
+        random: of each, the means of a few random profiles at several costs on the test images.
         static: of each, the best profiles of a search that tries the codebook's too, on the test images.
         n_candidates: profiles that each search tried.
         seed: of the searches, and of random profiles.
     """
 
-    networks: tuple[ElasticCNN, ...]
     uniform: tuple[Points, ...]
+    random: tuple[Points, ...]
     static: tuple[Points, ...]
     n_candidates: int
     seed: int
@@ -60,13 +60,14 @@ class Rivals:
         A network that was trained for a codebook alone is good at nothing else, so its controls are weak; give the one
         that it was before too, and the better of both counts.
         """
-        uniform, static = [], []
+        uniform, random, static = [], [], []
         for elastic in networks:
             cost, found = Cost(elastic), search(elastic, choosing, n_candidates, seed, codebook)
             levels = [elastic.uniform(level) for level in range(elastic.narrowest, elastic.n_levels)]
             uniform.append(_points(elastic, test, torch.stack(levels), cost))
+            random.append(_random_points(elastic, test, cost, seed))
             static.append(_points(elastic, test, found.profiles[found.frontier()], cost))
-        return cls(tuple(networks), tuple(uniform), tuple(static), n_candidates, seed)
+        return cls(tuple(uniform), tuple(random), tuple(static), n_candidates, seed)
 
 
 def evaluate(
@@ -84,7 +85,7 @@ def evaluate(
     | control | what it is |
     |---|---|
     | `uniform` | one keep ratio for all groups and images; two neighbouring ratios are mixed to meet the cost |
-    | `random` | random static profiles: the mean of those just below and just above the cost, mixed to meet it |
+    | `random` | random static profiles: the means of a few at each of several costs, neighbours mixed to meet it |
     | `best_static` | the best profile, or mixture of two, of the codebook and a search with `choosing` |
     | `shuffled` | the policy's own decisions given to other images: the mean over all permutations |
 
@@ -95,7 +96,7 @@ def evaluate(
         dense: the network it was made from, on the CPU and in eval mode; its own full width if None.
         n_candidates: static profiles that the search may try.
         seed: of the search and of the random profiles.
-        rivals: static networks measured before, which saves to search again; then the two above are theirs.
+        rivals: static networks measured before, which saves to do so again; then the two above are theirs.
 
     Returns:
         `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
@@ -113,7 +114,6 @@ def evaluate(
     share = float(predicted.macs.double().mean() / cost.dense.macs)
     if rivals is None:
         rivals = Rivals.measure([elastic], dynamic.codebook, test, choosing, n_candidates, seed)
-    random = [_random_points(each, test, share, rivals.seed) for each in rivals.networks]
     codebook = _points(elastic, test, dynamic.codebook, cost)
     if dense is None:
         dense_accuracy = float(profile_accuracies(elastic, test, elastic.full[None])[0])
@@ -122,7 +122,7 @@ def evaluate(
     runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
     controls = {
         "uniform": _best_at(share, rivals.uniform),
-        "random": _best_at(share, random),
+        "random": _best_at(share, rivals.random),
         "best_static": _best_at(share, rivals.static),
         "shuffled": (share, shuffled_accuracy(dynamic, predicted, test)),
     }
@@ -217,14 +217,11 @@ def _hull(of_networks: Sequence[Points]) -> Points:
     return best
 
 
-def _random_points(elastic: ElasticCNN, data: ImageSet, share: float, seed: int) -> Points:
-    """Mean cost and accuracy of random profiles next to a cost, below and above it."""
-    cost = Cost(elastic)
+def _random_points(elastic: ElasticCNN, data: ImageSet, cost: Cost, seed: int) -> Points:
+    """Mean cost and accuracy of the random profiles nearest to each of several costs, evenly spread."""
     profiles = torch.stack(random_profiles(elastic, _N_DRAWS, torch.Generator().manual_seed(seed))).unique(dim=0)
-    distances = (cost.of(profiles).macs / cost.dense.macs - share).double()
-    points: Points = []
-    for side in (distances <= 0, distances > 0):
-        nearest = profiles[side][distances[side].abs().argsort()[:_N_RANDOM]]
-        if len(nearest):
-            points.append(tuple(np.mean(_points(elastic, data, nearest, cost), axis=0).tolist()))
-    return points
+    shares = (cost.of(profiles).macs / cost.dense.macs).double()
+    wanted = torch.linspace(float(shares.min()), float(shares.max()), _N_COSTS, dtype=torch.float64)
+    nearest = (shares - wanted[:, None]).abs().argsort(dim=1, stable=True)[:, :_N_RANDOM]
+    points = [np.mean(_points(elastic, data, profiles[some], cost), axis=0) for some in nearest]
+    return [(float(share), float(right)) for share, right in points]

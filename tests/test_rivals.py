@@ -51,6 +51,12 @@ def test_static_rivals_are_the_frontier_of_a_search_on_other_images_that_tries_t
     assert all((found.profiles == profile).all(1).any() for profile in BOOK)
 
 
+def test_random_rivals_span_all_costs() -> None:
+    (random,) = measure(NETWORK).random
+    costs = [cost for cost, _ in random]
+    assert costs == sorted(costs) and costs[0] < 0.4 and costs[-1] > 0.9
+
+
 @pytest.mark.parametrize("max_passes", [1, 3])
 def test_measured_before_they_give_the_same_figures(max_passes: int) -> None:
     expected = evaluate(dynamic(max_passes), TEST, CHOOSING, n_candidates=12, seed=3)
