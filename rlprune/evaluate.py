@@ -13,9 +13,10 @@ from torch import Tensor
 
 from rlprune.adapt import random_profiles
 from rlprune.conditions import conditions
-from rlprune.cost import Cost
+from rlprune.cost import Compute, Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
+from rlprune.latency import Latency
 from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN, Prediction
 from rlprune.search import profile_accuracies, search
@@ -163,6 +164,25 @@ def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> P
     """Predict a whole set, batch by batch."""
     parts = [dynamic(images) for images in data.images.split(batch_size)]
     return Prediction(*(torch.cat(column) for column in zip(*(part.__dict__.values() for part in parts), strict=True)))
+
+
+def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str | Latency = "macs") -> float:
+    """What an environment would pay: accuracy minus `penalty` times what was spent, over the dense network's.
+
+    Args:
+        dynamic: the network with its policy.
+        data: labelled images.
+        penalty: of running the whole dense network once, in units of a right answer.
+        paid: `macs` or `params`, of the policy too; or the network's latency.
+    """
+    predicted = predict_all(dynamic, data)
+    if isinstance(paid, Latency):
+        ran, n_decisions = predicted.profiles >= 0, (predicted.passes + 1).clamp_max(predicted.profiles.shape[1])
+        bodies = paid.of(Cost(dynamic.elastic), dynamic.codebook)[predicted.profiles] - paid.stem
+        price = (paid.stem + n_decisions * paid.decision + (bodies * ran).sum(1)) / paid.dense
+    else:
+        price = Compute(predicted.params, predicted.macs).of_kind(paid) / dynamic.prices.dense.of_kind(paid)
+    return float((predicted.labels == data.labels).double().mean() - penalty * price.double().mean())
 
 
 @torch.inference_mode()

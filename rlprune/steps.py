@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from rlprune.data import Splits
 from rlprune.distill import remember
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError, require
-from rlprune.evaluate import Rivals, evaluate
+from rlprune.evaluate import Rivals, evaluate, mean_reward
 from rlprune.events import scalar_log
 from rlprune.files import atomic_write, write_json
 from rlprune.latency import Latency, measured
@@ -49,7 +50,7 @@ class Steps:
     | `adapt` | `adapted/`: the elastic network, ranked, then trained under random profiles |
     | `search` | `codebook.json`: the best profiles found for the budgets |
     | `specialise` | `specialised/`: the network trained on under those profiles alone |
-    | `tune` | `tuned/`: the network trained on under the decisions of a policy, which is learnt anew in every round |
+    | `tune` | `tuned/`: that trained under the decisions of a policy, which is learnt anew every round, while it pays |
     | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, begun where the last ended |
     | `refit` | `refitted/`: the network trained on, on every image that is not for testing |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
@@ -171,15 +172,24 @@ class Steps:
         self._save("specialised", elastic)
 
     def tune(self) -> None:
-        """Learn a policy, train the network under its decisions, and again."""
+        """Learn a policy, train the network under its decisions, and again, until that costs the policy reward.
+
+        `tuning/rewards.json` holds the policy's reward before and after every round, on images of its own.
+        """
         if (self.out / "tuned").exists():
             return
         elastic, settings = self._load("specialised"), replace(self.recipe.tune, seed=self.recipe.seed)
-        teacher = self._taught(self._final_teacher, settings)
+        teacher, rewards = self._taught(self._final_teacher, settings), []
         for n in range(settings.rounds):
             policy = self._learn(elastic, self.out / "tuning" / f"policies-{n}", self.recipe.policy.penalty)
-            kept = self._kept(f"tuning/network-{n}")
-            tune(elastic, policy, self.splits.network, settings, teacher=teacher, **kept)
+            tuned, kept = copy.deepcopy(elastic), self._kept(f"tuning/network-{n}")
+            tune(tuned, policy, self.splits.network, settings, teacher=teacher, **kept)
+            before, after = (self._reward(network, policy) for network in (elastic, tuned))
+            rewards.append([before, after])
+            if after < before:
+                break
+            elastic = tuned
+        write_json(self.out / "tuning" / "rewards.json", rewards)
         self._save("tuned", elastic)
 
     def policies(self) -> None:
@@ -271,6 +281,12 @@ class Steps:
             )
             start = to
         return policy
+
+    def _reward(self, elastic: ElasticCNN, policy: Policy) -> float:
+        """What a policy's decisions are worth, on images that never trained the network."""
+        splits, settings = self.splits, self.recipe.policy
+        dynamic = DynamicCNN(elastic, policy, splits.network.mean, splits.network.std, splits.network.classes)
+        return mean_reward(dynamic, splits.policy, settings.penalty, self._latency(elastic) or settings.cost)
 
     def _latency(self, elastic: ElasticCNN) -> Latency | None:
         """What is paid for, if that is time; measured once."""

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+import torch
 from my_recipe import RECIPE
 from nets import network
 
 from rlprune import cli
+from rlprune.bundle import load_network
 from rlprune.cli import main
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.models import save_weights
 from rlprune.options import DataOptions
 from rlprune.recipe import Recipe
+from rlprune.runtime import DynamicCNN
 from rlprune.steps import Steps
 
 pytest.importorskip("matplotlib")
@@ -85,3 +90,26 @@ def test_weights_that_are_needed_last_are_missed_first(root: Path, capsys: pytes
         main(["run", "recipe.toml", "--out", "out"])
     assert "there is no weights file known.safetensors" in capsys.readouterr().err
     assert not (root / "out").exists()
+
+
+@pytest.mark.parametrize(("rewards", "n_rounds", "kept"), [([0.5, 0.4], 1, 0), ([0.5, 0.6, 0.7, 0.6], 2, 1)])
+def test_tuning_ends_when_it_costs_reward_and_leaves_the_network_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch, rewards: list[float], n_rounds: int, kept: int
+) -> None:
+    asked = iter(rewards)
+    networks: list[ElasticCNN] = []
+
+    def said(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str) -> float:
+        assert (len(data), penalty, paid) == (32, 0.1, "macs")
+        networks.append(dynamic.elastic)
+        return next(asked)
+
+    monkeypatch.setattr("rlprune.steps.mean_reward", said)
+    main(["run", "recipe.toml", "--out", "run", "--until", "tune"])
+    assert json.loads(Path("run/tuning/rewards.json").read_text()) == [
+        rewards[2 * n : 2 * n + 2] for n in range(n_rounds)
+    ]
+    weights = [list(network.state_dict().values()) for network in (networks[kept], networks[-1])]
+    tuned = list(load_network(Path("run/tuned")).network.state_dict().values())
+    same = [all(map(torch.equal, tuned, each)) for each in weights]
+    assert same == [True, False]

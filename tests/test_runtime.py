@@ -16,6 +16,8 @@ from rlprune.data import ImageSet
 from rlprune.envs.sweep import Sweep, sweep
 from rlprune.envs.world import World
 from rlprune.errors import BundleError, DataError
+from rlprune.evaluate import mean_reward
+from rlprune.latency import Latency
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN, Prediction, check_fit
 
@@ -33,7 +35,7 @@ def make(
     return DynamicCNN(network, policy, DATA.mean, DATA.std, DATA.classes)
 
 
-def swept(dynamic: DynamicCNN, data: ImageSet = DATA) -> Sweep:
+def swept(dynamic: DynamicCNN, data: ImageSet = DATA, **options: Any) -> Sweep:
     """What the environment says of the same policy."""
     policy = dynamic.policy
     world = World(
@@ -45,6 +47,7 @@ def swept(dynamic: DynamicCNN, data: ImageSet = DATA) -> Sweep:
         combine=policy.observer.combine,
         policy_cost=tuple(int(amount) for amount in dynamic.prices.decision),  # type: ignore[arg-type]
         observer=policy.observer,
+        **options,
     )
     with torch.no_grad():
         return sweep(world, lambda seen: policy.actions.greedy(policy.network(torch.from_numpy(seen))).numpy())
@@ -66,6 +69,28 @@ def check_equal(dynamic: DynamicCNN, predicted: Prediction, expected: Sweep) -> 
 def test_it_is_the_environment_under_the_same_policy(max_passes: int, combine: bool, seed: int) -> None:
     dynamic = make(max_passes, seed, combine=combine)
     check_equal(dynamic, dynamic(DATA.images), swept(dynamic))
+
+
+LATENCY = Latency(
+    keep_ratios=NETWORK.keep_ratios,
+    batch=1,
+    stem=0.25,
+    decision=0.125,
+    dense=3.0,
+    base=0.5,
+    table=((0.0, 0.1, 0.2, 0.3, 0.4), (0.0, 0.0, 0.0, 0.5, 0.5), (0.0, 0.2, 0.2, 0.4, 0.8)),
+    per_mac=0.0,
+    errors={"groups": 0.0, "macs": 0.1},
+    measured_with={},
+)
+
+
+@passes
+@pytest.mark.parametrize("paid", ["params", "macs", LATENCY])
+def test_its_mean_reward_is_what_the_environment_pays(max_passes: int, paid: str | Latency) -> None:
+    dynamic = make(max_passes, seed=2)
+    expected = swept(dynamic, penalty=0.7, cost=paid, control_variate=False).rewards.mean()
+    assert mean_reward(dynamic, DATA, 0.7, paid) == pytest.approx(float(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("max_passes", [2, 3])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -57,9 +58,10 @@ Stamps = dict[str, tuple[int, bytes]]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a recipe, carried out in `run`: up to the search, and then all the rest."""
+    """A folder with a recipe, carried out in `run`: up to the search, and then all the rest; tuning always pays."""
     root = tmp_path_factory.mktemp("recipe")
     (root / "recipe.toml").write_text(RECIPE)
+    rewards = itertools.count()
     for seed, name in ((3, "taught"), (4, "known")):
         save_weights(network("residual", seed=seed), root / f"{name}.safetensors")
     with pytest.MonkeyPatch.context() as patch:
@@ -67,6 +69,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("RLPRUNE_WEIGHTS", raising=False)
         patch.chdir(root)
         patch.syspath_prepend(root)  # also puts sys.path back, which every main() adds to
+        patch.setattr("rlprune.steps.mean_reward", lambda *_: next(rewards))
         main(["run", "recipe.toml", "--out", "run", "--until", "search"])
         found = {path.name for path in (root / "run").iterdir()}
         main(["run", "recipe.toml", "--out", "run"])
@@ -109,7 +112,7 @@ def test_every_step_leaves_what_it_makes(root: Path) -> None:
     assert sorted(path.name for path in (root / "run").iterdir()) == FILES
     assert {path.stem for path in (root / "run" / "steps").iterdir()} == set(Steps.NAMES)
     assert sorted(path.name for path in (root / "run" / "policies").iterdir()) == ["0.1", "2"]
-    tuning = ["network-0.checkpoint.pt", "network-1.checkpoint.pt", "policies-0", "policies-1"]
+    tuning = ["network-0.checkpoint.pt", "network-1.checkpoint.pt", "policies-0", "policies-1", "rewards.json"]
     assert sorted(path.name for path in (root / "run" / "tuning").iterdir()) == tuning
     assert sorted(path.name for path in (root / "run" / "tuning" / "policies-1").iterdir()) == ["0.1", "2"]
     logs = {str(path.parent.relative_to(root / "run" / "logs")) for path in (root / "run" / "logs").rglob("events*")}
