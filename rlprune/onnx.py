@@ -130,15 +130,14 @@ def _graph(dynamic: DynamicCNN) -> str:
           spent_here = Gather (spent_before, asked)
           n_asked = Shape (asked)
           passes_here = Expand (n_pass, n_asked)
-          choice, accept = {_DOMAIN}.decide (seen_here, believed_here, passes_here, spent_here)
-
+          is_first = Equal (n_pass, zero)
+          {_decide(dynamic.first)}
           pass_before = Sub (n_pass, one)
           last = Gather <axis = 1> (ran, pass_before)
           last_here = Gather (last, asked)
           same = Equal (choice, last_here)
           done = Or (accept, same)
           goes_on = Not (done)
-          is_first = Equal (n_pass, zero)
           does_run = Or (goes_on, is_first)
           runs = Compress <axis = 0> (asked, does_run)
           chosen = Compress <axis = 0> (choice, does_run)
@@ -172,6 +171,24 @@ def _graph(dynamic: DynamicCNN) -> str:
       macs = Add (spent, deciding)
     }}
     """
+
+
+def _decide(first: int | None) -> str:
+    """The part of a pass that asks the policy, but not before the first one if that is the same for all images."""
+    ask = f"{_DOMAIN}.decide (seen_here, believed_here, passes_here, spent_here)"
+    if first is None:
+        return f"choice, accept = {ask}"
+    return f"""choice, accept = If (is_first) <
+            then_branch = not_asked () => (int64[n_first] choice_first, bool[n_first] accept_first) {{
+              first = Constant <value_int = {first}> ()
+              choice_first = Expand (first, n_asked)
+              accept_first = Less (choice_first, zero)
+            }},
+            else_branch = is_asked () => (int64[n_later] choice_later, bool[n_later] accept_later) {{
+              choice_later, accept_later = {ask}
+            }}
+          >
+"""
 
 
 def _run_profile(k: int, n_classes: int) -> str:

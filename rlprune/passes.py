@@ -67,7 +67,17 @@ class Passes:
 
 
 @torch.no_grad()
-def look(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
+def first_profile(policy: Policy, prices: Prices) -> int | None:
+    """The profile that a policy runs every image through first if it sees no features of them; None if it does."""
+    if policy.observer.pool:
+        return None
+    alone = torch.zeros(1, dtype=torch.int64)
+    nothing = torch.zeros(1, 0), torch.zeros(1, policy.observer.n_classes)
+    return int(_ask(policy, *nothing, alone, (prices.stem.macs / prices.dense.macs)[None])[0])
+
+
+@torch.no_grad()
+def look(policy: Policy, seen: Tensor, prices: Prices, run: Run, first: int | None = None) -> Passes:
     """Let a policy decide for every image which profile to run, and whether to run another after it.
 
     Args:
@@ -75,9 +85,10 @@ def look(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
         seen: the images' stem features, as `Observer.features` gives them, (B, F * pool * pool).
         prices: what the policy is told that passes cost.
         run: the network.
+        first: what `first_profile` said of the policy: it is then not asked before the first pass, though paid.
     """
     if len(seen) == 1:
-        return _look_at_one(policy, seen, prices, run)
+        return _look_at_one(policy, seen, prices, run, first)
     observer, n_images = policy.observer, len(seen)
     logits = torch.zeros(n_images, observer.n_classes)
     profiles = torch.full((n_images, observer.max_passes), -1)
@@ -85,9 +96,11 @@ def look(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
     waiting = torch.arange(n_images)
     for n_pass in range(observer.max_passes):
         passes = torch.full_like(waiting, n_pass)
-        share = spent[waiting] / prices.dense.macs
-        with torch.autocast("cpu", enabled=False):  # decisions are the same, whatever the network computes in
-            choice, accept = policy(observer.observe(seen[waiting], logits[waiting], passes, share))
+        if n_pass == 0 and first is not None:
+            choice = torch.full_like(waiting, first)
+        else:
+            share = spent[waiting] / prices.dense.macs
+            choice, accept = _ask(policy, seen[waiting], logits[waiting], passes, share)
         if n_pass:
             new = ~accept & (choice != profiles[waiting, n_pass - 1])  # the same again would say the same again
             waiting, choice, passes = waiting[new], choice[new], passes[new]
@@ -102,17 +115,26 @@ def look(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
     return Passes(profiles, logits)
 
 
-def _look_at_one(policy: Policy, seen: Tensor, prices: Prices, run: Run) -> Passes:
+def _look_at_one(policy: Policy, seen: Tensor, prices: Prices, run: Run, first: int | None) -> Passes:
     """The same for one image, without sorting images into buckets."""
     observer, alone = policy.observer, torch.zeros(1, dtype=torch.int64)
     logits, spent, profiles = torch.zeros(1, observer.n_classes), prices.stem.macs, [-1] * observer.max_passes
     for n_pass in range(observer.max_passes):
         passes = torch.full_like(alone, n_pass)
-        with torch.autocast("cpu", enabled=False):
-            choice, accept = policy(observer.observe(seen, logits, passes, (spent / prices.dense.macs)[None]))
-        profile = int(choice)
-        if n_pass and (accept or profile == profiles[n_pass - 1]):
-            break
+        if n_pass == 0 and first is not None:
+            profile = first
+        else:
+            choice, accept = _ask(policy, seen, logits, passes, (spent / prices.dense.macs)[None])
+            profile = int(choice)
+            if n_pass and (accept or profile == profiles[n_pass - 1]):
+                break
         logits = observer.believe(logits, run(alone, profile), passes)
         spent, profiles[n_pass] = spent + prices.bodies.macs[profile], profile
     return Passes(torch.tensor([profiles]), logits)
+
+
+def _ask(policy: Policy, seen: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
+    """What a policy decides on what is seen, believed, made and spent; the same, whatever the network computes in."""
+    with torch.autocast("cpu", enabled=False):
+        decided: tuple[Tensor, Tensor] = policy(policy.observer.observe(seen, logits, passes, spent))
+    return decided

@@ -13,7 +13,7 @@ from rlprune.cost import Cost
 from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, DataError, LevelsError
-from rlprune.passes import Prices, look
+from rlprune.passes import Prices, first_profile, look
 from rlprune.policy import Policy
 from rlprune.slices import Slices
 
@@ -71,6 +71,7 @@ class DynamicCNN:
         codebook: int64 (K, G).
         about: notes from the bundle it was loaded from.
         prices: active parameters and multiply-adds of the pieces.
+        first: profile that every image runs first, if the policy sees nothing before; else None.
         slices: the stem, and the bodies of all profiles, prepared.
     """
 
@@ -92,6 +93,7 @@ class DynamicCNN:
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
         self.prices = Prices.of(Cost(elastic), policy)
+        self.first = first_profile(policy, self.prices)
         self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled)
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
 
@@ -129,7 +131,7 @@ class DynamicCNN:
         def run(bucket: Tensor, profile: int) -> Tensor:
             return self._run_body(profile, features if len(bucket) == len(features) else features[bucket])
 
-        passes = look(self.policy, self.policy.observer.features(features), self.prices, run)
+        passes = look(self.policy, self.policy.observer.features(features), self.prices, run, self.first)
         return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:

@@ -29,9 +29,14 @@ combines = pytest.mark.parametrize("combine", [False, True])
 
 
 def make(
-    max_passes: int = 1, seed: int = 0, network: Any = NETWORK, book: Tensor = BOOK, combine: bool = False
+    max_passes: int = 1,
+    seed: int = 0,
+    network: Any = NETWORK,
+    book: Tensor = BOOK,
+    combine: bool = False,
+    pool: int = 1,
 ) -> DynamicCNN:
-    policy = make_policy(network, DATA, book, max_passes=max_passes, seed=seed, combine=combine)
+    policy = make_policy(network, DATA, book, max_passes=max_passes, seed=seed, combine=combine, pool=pool)
     return DynamicCNN(network, policy, DATA.mean, DATA.std, DATA.classes)
 
 
@@ -69,6 +74,17 @@ def check_equal(dynamic: DynamicCNN, predicted: Prediction, expected: Sweep) -> 
 def test_it_is_the_environment_under_the_same_policy(max_passes: int, combine: bool, seed: int) -> None:
     dynamic = make(max_passes, seed, combine=combine)
     check_equal(dynamic, dynamic(DATA.images), swept(dynamic))
+
+
+@passes
+@pytest.mark.parametrize("n_images", [1, 60])
+def test_who_sees_no_features_is_not_asked_before_the_first_pass(max_passes: int, n_images: int) -> None:
+    dynamic, asked = make(max_passes, seed=3, pool=0), []
+    expected = swept(dynamic, DATA.subset(slice(0, n_images)))
+    dynamic.policy.register_forward_hook(lambda _, seen, said: asked.append(len(seen[0])))
+    check_equal(dynamic, dynamic(DATA.images[:n_images]), expected)
+    assert len(asked) == max_passes - 1 and make(max_passes).first is None
+    assert set(expected.levels[:, 0].unique(dim=0)[0].tolist()) == set(dynamic.codebook[dynamic.first].tolist())
 
 
 LATENCY = Latency(
