@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,7 +155,8 @@ def fit(
         label: what the progress bar says.
 
     Raises:
-        RLPruneError: the checkpoint belongs to other settings or another network.
+        RLPruneError: the checkpoint belongs to other settings or another network; or the network takes no smaller
+            images, which `early_size` asks for.
     """
     network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(settings.seed)
@@ -176,9 +177,12 @@ def fit(
             network.train()
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global one
             totals: dict[str, float] = {}
-            for batch in _batches(data, settings, generator, settings.size_in(epoch)):
+            size = settings.size_in(epoch)
+            for batch in _batches(data, settings, generator, size):
                 optimizer.zero_grad(set_to_none=True)
-                for key, value in run_batch(batch).items():
+                with _explained(size):
+                    figures = run_batch(batch)
+                for key, value in figures.items():
                     totals[key] = totals.get(key, 0.0) + value / n_steps
                 nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
                 optimizer.step()
@@ -191,6 +195,21 @@ def fit(
             if checkpoint is not None:
                 _save(checkpoint, state, generator, settings, epoch + 1)
     network.eval()
+
+
+@contextmanager
+def _explained(size: int) -> Iterator[None]:
+    """Whoever asks for smaller images, of so many pixels unless 0, is told if a network cannot take them."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not size:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise RLPruneError(
+            f"early_size={size}: no step can be made with images of that size ({reason}); a network that takes images "
+            "of one size only needs early_size=0"
+        ) from error
 
 
 def share_of_peak(n: int, n_steps: int, warm_up: float) -> float:

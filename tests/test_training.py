@@ -294,3 +294,11 @@ def test_a_torch_that_cannot_tell_computes_in_float32(monkeypatch: pytest.Monkey
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     with TrainingSettings().autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_network_of_one_image_size_says_what_to_set() -> None:
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, N_CLASSES))
+    with pytest.raises(RLPruneError, match=r"early_size=8: no step can .* \(mat1 and mat2 .*\); .* needs early_size=0"):
+        pretrain(fixed, make_data(40), TrainingSettings(epochs=2, early_size=8, **QUICK))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        pretrain(nn.Sequential(nn.Flatten(), nn.Linear(5, N_CLASSES)), make_data(40), TrainingSettings(**QUICK))
