@@ -31,7 +31,7 @@ class TuneSettings(TrainingSettings):
     learning_rate: float = 0.02
     """Peak learning rate."""
     rounds: int = 1
-    """So often the network is trained under the policy, and the policy learnt again."""
+    """So often, at most, the network is trained under the policy, and the policy learnt again."""
     floor: int = 32
     """Every profile is trained on at least so many images of a batch: random ones fill up those that chose it."""
 

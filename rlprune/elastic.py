@@ -76,6 +76,10 @@ class ElasticCNN(nn.Module):
         make_elastic(body, self.groups, self.n_levels, drops=self.narrowest > 0)
         self._runs: dict[frozenset[str], BodyRun] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies prepare their runs anew: those of another network's graph are of no use to them."""
+        return self.__dict__ | {"_runs": {}}
+
     @classmethod
     def from_model(
         cls,

@@ -13,16 +13,17 @@ from torch import Tensor
 
 from rlprune.adapt import random_profiles
 from rlprune.conditions import conditions
-from rlprune.cost import Compute, Cost
+from rlprune.cost import KINDS, Compute, Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError
 from rlprune.latency import Latency
 from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN, Prediction
 from rlprune.search import profile_accuracies, search
 
-_N_DRAWS, _N_COSTS, _N_RANDOM = 2048, 6, 3
-"""Random profiles drawn; costs at which they are measured; how many at each."""
+_N_DRAWS, _N_COSTS, _N_RANDOM = 2048, 8, 2
+"""Random profiles drawn; costs, in even ratios, at which some are measured; how many at each."""
 
 Points = list[tuple[float, float]]
 """Share of the dense multiply-adds and accuracy of static networks."""
@@ -167,14 +168,19 @@ def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> P
 
 
 def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str | Latency = "macs") -> float:
-    """What an environment would pay: accuracy minus `penalty` times what was spent, over the dense network's.
+    """What an environment without control variate pays: accuracy minus `penalty` times what was spent.
 
     Args:
         dynamic: the network with its policy.
         data: labelled images.
         penalty: of running the whole dense network once, in units of a right answer.
-        paid: `macs` or `params`, of the policy too; or the network's latency.
+        paid: `macs` or `params`, of the policy too; or the network's latency. All over the dense network's.
+
+    Raises:
+        RLPruneError: it is something else.
     """
+    if not isinstance(paid, Latency) and paid not in KINDS:
+        raise RLPruneError(f"paid is {paid!r}; allowed are {', '.join(KINDS)}, and a Latency")
     predicted = predict_all(dynamic, data)
     if isinstance(paid, Latency):
         ran, n_decisions = predicted.profiles >= 0, (predicted.passes + 1).clamp_max(predicted.profiles.shape[1])
@@ -238,10 +244,10 @@ def _hull(of_networks: Sequence[Points]) -> Points:
 
 
 def _random_points(elastic: ElasticCNN, data: ImageSet, cost: Cost, seed: int) -> Points:
-    """Mean cost and accuracy of the random profiles nearest to each of several costs, evenly spread."""
+    """Mean cost and accuracy of the random profiles nearest to each of several costs, in even ratios."""
     profiles = torch.stack(random_profiles(elastic, _N_DRAWS, torch.Generator().manual_seed(seed))).unique(dim=0)
     shares = (cost.of(profiles).macs / cost.dense.macs).double()
-    wanted = torch.linspace(float(shares.min()), float(shares.max()), _N_COSTS, dtype=torch.float64)
+    wanted = torch.logspace(*(float(end.log10()) for end in shares.aminmax()), _N_COSTS, dtype=torch.float64)
     nearest = (shares - wanted[:, None]).abs().argsort(dim=1, stable=True)[:, :_N_RANDOM]
-    points = [np.mean(_points(elastic, data, profiles[some], cost), axis=0) for some in nearest]
-    return [(float(share), float(right)) for share, right in points]
+    points = np.array(_points(elastic, data, profiles[nearest.flatten()], cost))
+    return [(float(share), float(right)) for share, right in points.reshape(_N_COSTS, -1, 2).mean(1)]

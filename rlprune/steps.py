@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -50,7 +51,7 @@ class Steps:
     | `adapt` | `adapted/`: the elastic network, ranked, then trained under random profiles |
     | `search` | `codebook.json`: the best profiles found for the budgets |
     | `specialise` | `specialised/`: the network trained on under those profiles alone |
-    | `tune` | `tuned/`: that trained under the decisions of a policy, which is learnt anew every round, while it pays |
+    | `tune` | `tuned/`: the network trained on under a policy's decisions, the policy learnt anew, while that pays |
     | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, begun where the last ended |
     | `refit` | `refitted/`: the network trained on, on every image that is not for testing |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
@@ -172,24 +173,27 @@ class Steps:
         self._save("specialised", elastic)
 
     def tune(self) -> None:
-        """Learn a policy, train the network under its decisions, and again, until that costs the policy reward.
+        """Learn a policy, train the network under its decisions, learn it anew; and again, while that pays.
 
-        `tuning/rewards.json` holds the policy's reward before and after every round, on images of its own.
+        `tuning/rewards.json` holds the policy's reward before the first and after every round, on the images that all
+        policies learn from and no network does. Those of the network that is kept are the first of `policies`.
         """
         if (self.out / "tuned").exists():
             return
         elastic, settings = self._load("specialised"), replace(self.recipe.tune, seed=self.recipe.seed)
-        teacher, rewards = self._taught(self._final_teacher, settings), []
+        teacher, folder = self._taught(self._final_teacher, settings), self.out / "tuning"
+        policy = self._learn(elastic, kept := folder / "policies-0", self.recipe.policy.penalty)
+        rewards = [self._reward(elastic, policy)]
         for n in range(settings.rounds):
-            policy = self._learn(elastic, self.out / "tuning" / f"policies-{n}", self.recipe.policy.penalty)
-            tuned, kept = copy.deepcopy(elastic), self._kept(f"tuning/network-{n}")
-            tune(tuned, policy, self.splits.network, settings, teacher=teacher, **kept)
-            before, after = (self._reward(network, policy) for network in (elastic, tuned))
-            rewards.append([before, after])
-            if after < before:
+            tuned, training = copy.deepcopy(elastic), self._kept(f"tuning/network-{n}")
+            tune(tuned, policy, self.splits.network, settings, teacher=teacher, **training)
+            policy = self._learn(tuned, learnt := folder / f"policies-{n + 1}", self.recipe.policy.penalty)
+            rewards.append(self._reward(tuned, policy))
+            if rewards[-1] < rewards[-2]:
                 break
-            elastic = tuned
-        write_json(self.out / "tuning" / "rewards.json", rewards)
+            elastic, kept = tuned, learnt
+        write_json(folder / "rewards.json", rewards)
+        shutil.copytree(kept, self.out / "policies", dirs_exist_ok=True)
         self._save("tuned", elastic)
 
     def policies(self) -> None:
@@ -283,9 +287,10 @@ class Steps:
         return policy
 
     def _reward(self, elastic: ElasticCNN, policy: Policy) -> float:
-        """What a policy's decisions are worth, on images that never trained the network."""
+        """What a policy's decisions are worth on the images that it learnt from."""
         splits, settings = self.splits, self.recipe.policy
-        dynamic = DynamicCNN(elastic, policy, splits.network.mean, splits.network.std, splits.network.classes)
+        of_images = splits.network.mean, splits.network.std, splits.network.classes
+        dynamic = DynamicCNN(elastic, policy, *of_images, device=elastic.widths.device)
         return mean_reward(dynamic, splits.policy, settings.penalty, self._latency(elastic) or settings.cost)
 
     def _latency(self, elastic: ElasticCNN) -> Latency | None:

@@ -177,10 +177,9 @@ def fit(
             network.train()
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global one
             totals: dict[str, float] = {}
-            size = settings.size_in(epoch)
-            for batch in _batches(data, settings, generator, size):
+            for batch in _batches(data, settings, generator, settings.size_in(epoch)):
                 optimizer.zero_grad(set_to_none=True)
-                with _explained(size):
+                with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
                     figures = run_batch(batch)
                 for key, value in figures.items():
                     totals[key] = totals.get(key, 0.0) + value / n_steps
@@ -198,17 +197,17 @@ def fit(
 
 
 @contextmanager
-def _explained(size: int) -> Iterator[None]:
-    """Whoever asks for smaller images, of so many pixels unless 0, is told if a network cannot take them."""
+def _explained(shrunk: bool, early_size: int) -> Iterator[None]:
+    """Make the failure of a step on shrunk images name the setting that shrank them."""
     try:
         yield
-    except RuntimeError as error:
-        if not size:
+    except (RuntimeError, AssertionError) as error:
+        if not shrunk or isinstance(error, torch.OutOfMemoryError):
             raise
         reason = str(error).partition("\n")[0]
         raise RLPruneError(
-            f"early_size={size}: no step can be made with images of that size ({reason}); a network that takes images "
-            "of one size only needs early_size=0"
+            f"early_size={early_size}: no step can be made with images of that size ({reason}); a network that takes "
+            "images of one size only needs early_size=0"
         ) from error
 
 

@@ -381,3 +381,11 @@ def test_a_slice_does_not_hold_what_it_skips() -> None:
     names = set(dict(elastic.slice([0, 4, 4]).named_parameters()))
     assert not any("b1" in name and "constant" not in name for name in names)
     assert sum("constant" in name for name in names) == 1
+
+
+def test_deep_networks_can_be_copied_after_they_ran() -> None:
+    elastic = ElasticCNN.from_model(build("resnet56"), (3, 32, 32)).eval()
+    images = torch.ones(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = elastic(images, elastic.full)
+        assert torch.equal(copy.deepcopy(elastic)(images, elastic.full), expected)

@@ -16,7 +16,6 @@ from rlprune import cli
 from rlprune.bundle import load_network
 from rlprune.cli import main
 from rlprune.data import ImageSet
-from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.models import save_weights
 from rlprune.options import DataOptions
@@ -92,24 +91,24 @@ def test_weights_that_are_needed_last_are_missed_first(root: Path, capsys: pytes
     assert not (root / "out").exists()
 
 
-@pytest.mark.parametrize(("rewards", "n_rounds", "kept"), [([0.5, 0.4], 1, 0), ([0.5, 0.6, 0.7, 0.6], 2, 1)])
-def test_tuning_ends_when_it_costs_reward_and_leaves_the_network_before(
-    root: Path, monkeypatch: pytest.MonkeyPatch, rewards: list[float], n_rounds: int, kept: int
+@pytest.mark.parametrize(("rewards", "kept"), [([0.5, 0.4], 0), ([0.5, 0.5, 0.4], 1), ([0.5, 0.6, 0.7], 2)])
+def test_tuning_goes_on_while_it_pays_and_leaves_the_best_network_and_its_policies(
+    root: Path, monkeypatch: pytest.MonkeyPatch, rewards: list[float], kept: int
 ) -> None:
-    asked = iter(rewards)
-    networks: list[ElasticCNN] = []
+    weights: list[list[torch.Tensor]] = []
 
     def said(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str) -> float:
         assert (len(data), penalty, paid) == (32, 0.1, "macs")
-        networks.append(dynamic.elastic)
-        return next(asked)
+        weights.append(list(dynamic.elastic.state_dict().values()))
+        return rewards[len(weights) - 1]
 
     monkeypatch.setattr("rlprune.steps.mean_reward", said)
     main(["run", "recipe.toml", "--out", "run", "--until", "tune"])
-    assert json.loads(Path("run/tuning/rewards.json").read_text()) == [
-        rewards[2 * n : 2 * n + 2] for n in range(n_rounds)
-    ]
-    weights = [list(network.state_dict().values()) for network in (networks[kept], networks[-1])]
+    assert json.loads(Path("run/tuning/rewards.json").read_text()) == rewards
     tuned = list(load_network(Path("run/tuned")).network.state_dict().values())
-    same = [all(map(torch.equal, tuned, each)) for each in weights]
-    assert same == [True, False]
+    assert [all(map(torch.equal, tuned, each)) for each in weights] == [n == kept for n in range(len(rewards))]
+    made = {path: path.read_bytes() for path in Path("run/policies").rglob("*") if path.is_file()}
+    assert {path.parts[2] for path in made} == {"0.1", "2"}
+    assert {Path(f"run/tuning/policies-{kept}", *path.parts[2:]).read_bytes() == made[path] for path in made} == {True}
+    main(["run", "recipe.toml", "--out", "run", "--until", "policies"])
+    assert made == {path: path.read_bytes() for path in Path("run/policies").rglob("*") if path.is_file()}

@@ -15,7 +15,7 @@ from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.envs.sweep import Sweep, sweep
 from rlprune.envs.world import World
-from rlprune.errors import BundleError, DataError
+from rlprune.errors import BundleError, DataError, RLPruneError
 from rlprune.evaluate import mean_reward
 from rlprune.latency import Latency
 from rlprune.policy import Policy
@@ -77,14 +77,23 @@ def test_it_is_the_environment_under_the_same_policy(max_passes: int, combine: b
 
 
 @passes
+@combines
 @pytest.mark.parametrize("n_images", [1, 60])
-def test_who_sees_no_features_is_not_asked_before_the_first_pass(max_passes: int, n_images: int) -> None:
-    dynamic, asked = make(max_passes, seed=3, pool=0), []
+@pytest.mark.parametrize("seed", range(3))
+def test_who_sees_no_features_is_not_asked_before_the_first_pass(
+    max_passes: int, combine: bool, n_images: int, seed: int
+) -> None:
+    dynamic, asked = make(max_passes, seed, pool=0, combine=combine), []
     expected = swept(dynamic, DATA.subset(slice(0, n_images)))
     dynamic.policy.register_forward_hook(lambda _, seen, said: asked.append(len(seen[0])))
     check_equal(dynamic, dynamic(DATA.images[:n_images]), expected)
-    assert len(asked) == max_passes - 1 and make(max_passes).first is None
-    assert set(expected.levels[:, 0].unique(dim=0)[0].tolist()) == set(dynamic.codebook[dynamic.first].tolist())
+    assert len(asked) == min(int(expected.passes.max()), max_passes - 1)
+    assert dynamic.first is not None and make(max_passes).first is None
+    assert torch.equal(expected.levels[:, 0], dynamic.codebook[dynamic.first].expand(n_images, -1))
+
+
+def test_such_policies_differ_in_where_they_begin() -> None:
+    assert len({make(2, seed, pool=0).first for seed in range(3)}) > 1
 
 
 LATENCY = Latency(
@@ -107,6 +116,11 @@ def test_its_mean_reward_is_what_the_environment_pays(max_passes: int, paid: str
     dynamic = make(max_passes, seed=2)
     expected = swept(dynamic, penalty=0.7, cost=paid, control_variate=False).rewards.mean()
     assert mean_reward(dynamic, DATA, 0.7, paid) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_a_reward_is_paid_in_something_known() -> None:
+    with pytest.raises(RLPruneError, match="paid is 'latency'; allowed are params, macs, and a Latency"):
+        mean_reward(make(), DATA, 0.7, "latency")
 
 
 @pytest.mark.parametrize("max_passes", [2, 3])

@@ -112,7 +112,14 @@ def test_every_step_leaves_what_it_makes(root: Path) -> None:
     assert sorted(path.name for path in (root / "run").iterdir()) == FILES
     assert {path.stem for path in (root / "run" / "steps").iterdir()} == set(Steps.NAMES)
     assert sorted(path.name for path in (root / "run" / "policies").iterdir()) == ["0.1", "2"]
-    tuning = ["network-0.checkpoint.pt", "network-1.checkpoint.pt", "policies-0", "policies-1", "rewards.json"]
+    tuning = [
+        "network-0.checkpoint.pt",
+        "network-1.checkpoint.pt",
+        "policies-0",
+        "policies-1",
+        "policies-2",
+        "rewards.json",
+    ]
     assert sorted(path.name for path in (root / "run" / "tuning").iterdir()) == tuning
     assert sorted(path.name for path in (root / "run" / "tuning" / "policies-1").iterdir()) == ["0.1", "2"]
     logs = {str(path.parent.relative_to(root / "run" / "logs")) for path in (root / "run" / "logs").rglob("events*")}
@@ -346,7 +353,7 @@ def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
 
     monkeypatch.setattr("rlprune.steps.train_policy", watched)
     steps_of(root, out, penalties=(2.0, 0.05, 0.5)).run("policies")
-    made, tuning = out / "policies", [out / "tuning" / f"policies-{n}" for n in range(2)]
+    made, tuning = out / "policies", [out / "tuning" / f"policies-{n}" for n in range(3)]
     expected = [(2.0, None), (0.5, made / "2"), (0.1, made / "0.5"), (0.05, made / "0.1")]
     for folder in reversed(tuning):
         expected = [(2.0, None), (0.5, folder / "2"), (0.1, folder / "0.5"), *expected]
@@ -362,11 +369,13 @@ def test_a_recipe_may_pay_in_time(root: Path, tmp_path: Path, monkeypatch: pytes
         calls.append(options)
         return measure(elastic, **options | {"seconds": 0})
 
+    paid: list[Latency | str] = []
     monkeypatch.setattr(Latency, "measure", quick)
+    monkeypatch.setattr("rlprune.steps.mean_reward", lambda *of: paid.append(of[3]) or len(paid))
     steps = steps_of(root, out, policy=replace(recipe_of(root).policy, cost="latency"))
     steps.run("policies")
     assert calls == [{"batch": 1, "seed": 0}]
-    assert Latency.load(out / "latency.json").batch == 1
+    assert paid == [Latency.load(out / "latency.json")] * 3 and paid[0].batch == 1
     assert load_policy(out / "policies" / "0.1" / "policy").about["settings"]["cost"] == "latency"
 
 
