@@ -247,7 +247,8 @@ def _random_points(elastic: ElasticCNN, data: ImageSet, cost: Cost, seed: int) -
     """Mean cost and accuracy of the random profiles nearest to each of several costs, in even ratios."""
     profiles = torch.stack(random_profiles(elastic, _N_DRAWS, torch.Generator().manual_seed(seed))).unique(dim=0)
     shares = (cost.of(profiles).macs / cost.dense.macs).double()
-    wanted = torch.logspace(*(float(end.log10()) for end in shares.aminmax()), _N_COSTS, dtype=torch.float64)
+    low, high = (float(end.log10()) for end in (shares.min(), shares.max()))
+    wanted = torch.logspace(low, high, _N_COSTS, dtype=torch.float64)
     nearest = (shares - wanted[:, None]).abs().argsort(dim=1, stable=True)[:, :_N_RANDOM]
     points = np.array(_points(elastic, data, profiles[nearest.flatten()], cost))
     return [(float(share), float(right)) for share, right in points.reshape(_N_COSTS, -1, 2).mean(1)]
