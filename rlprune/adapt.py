@@ -38,6 +38,14 @@ class AdaptSettings(TrainingSettings):
             )
 
 
+@dataclass(frozen=True)
+class SpecialiseSettings(AdaptSettings):
+    """How an elastic network is fine-tuned to the profiles of a codebook."""
+
+    shares: tuple[float, ...] = ()
+    """How often each profile is drawn, cheapest first, of any sum; equally if none are given."""
+
+
 def adapt(
     elastic: ElasticCNN,
     data: ImageSet,

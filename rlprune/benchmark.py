@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import cycle, islice
 from statistics import median, quantiles
 from typing import Any
 
@@ -22,6 +23,10 @@ from rlprune.errors import RLPruneError
 from rlprune.runtime import DynamicCNN
 from rlprune.timing import interleaved
 
+_PER_TURN = 32
+"""Images that a row runs in each of its turns, at least: what a dynamic network takes differs from image to image, and
+the median over single images would leave out what the hard ones cost."""
+
 
 @torch.inference_mode()
 def bench(
@@ -34,6 +39,7 @@ def bench(
     """Time a dynamic network against the dense one and others.
 
     Every batch is a new cut of the images, so that the dynamic network meets the mixture that its policy makes of them.
+    Small batches are run several in a turn, whose mean counts once.
 
     Args:
         dynamic: the network with its policy.
@@ -62,15 +68,16 @@ def bench(
     found: list[dict[str, Any]] = []
     for batch in batches:
         macs = spent[: len(images) // batch * batch].mean().item()
+        n_batches = -(-_PER_TURN // batch)
         times = interleaved(
             {
-                name: partial(_run, one.run, _Cuts(images if one.dynamic else normalised, batch))
+                name: _Turns(one.run, images if one.dynamic else normalised, batch, n_batches)
                 for name, one in taking_part.items()
             },
             seconds,
         )
         found += [
-            _row(name, one.backend, batch, times[name], macs if one.dynamic else one.macs)
+            _row(name, one.backend, batch, [ms / n_batches for ms in times[name]], macs if one.dynamic else one.macs)
             for name, one in taking_part.items()
         ]
     return {
@@ -145,20 +152,16 @@ def _speedup(rows: Sequence[Mapping[str, Any]], name: str, backend: str, batch: 
     return min(dense) / alike[name] if dense else None
 
 
-class _Cuts:
-    """Batches of a tensor, one after another, round and round."""
+class _Turns:
+    """Runs a few batches of a tensor whenever it is called, one after another, round and round."""
 
-    def __init__(self, images: Tensor, batch: int) -> None:
-        self.parts: list[Tensor] = [part for part in images.split(batch) if len(part) == batch]
-        self.n = 0
+    def __init__(self, network: Callable[[Tensor], object], images: Tensor, batch: int, n_batches: int) -> None:
+        self.network, self.n_batches = network, n_batches
+        self.batches = cycle([part for part in images.split(batch) if len(part) == batch])
 
-    def next(self) -> Tensor:
-        self.n += 1
-        return self.parts[self.n % len(self.parts)]
-
-
-def _run(network: Callable[[Tensor], object], cuts: _Cuts) -> object:
-    return network(cuts.next())
+    def __call__(self) -> None:
+        for images in islice(self.batches, self.n_batches):
+            self.network(images)
 
 
 def _row(name: str, backend: str, batch: int, times: list[float], macs: float) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dic
     | `static` | pruned by Torch-Pruning to the dynamic one's mean multiply-adds, then as `dense folded` |
     | `dynamic` | the policy, every pass, and the slices |
     | `dynamic compiled` | the same with slices through `torch.compile` |
-    | `dynamic onnxruntime` | the same as one ONNX file |
+    | `dynamic onnxruntime` | the same as one ONNX file, run without torch |
 
     Threads of onnxruntime do not spin here: they would slow whoever runs next in the same process.
 
@@ -105,7 +105,8 @@ def _onnx_dynamic(dynamic: DynamicCNN) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dynamic.onnx"
         save_onnx(path, dynamic)
-        return OnnxCNN(path, torch.get_num_threads(), spin=False)
+        runs = OnnxCNN(path, torch.get_num_threads(), spin=False).session
+    return lambda images: runs.run(None, {"images": images.numpy()})
 
 
 def _onnx(network: nn.Module, example: Tensor) -> Run:

@@ -19,7 +19,14 @@ Teacher = nn.Module | Tensor
 
 
 @torch.no_grad()
-def remember(teacher: nn.Module, data: ImageSet, settings: TrainingSettings, batch_size: int = 256) -> Tensor:
+def remember(
+    teacher: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    batch_size: int = 256,
+    *,
+    known: Tensor | None = None,
+) -> Tensor:
     """Ask a teacher once about every view of every image, instead of once per step.
 
     Args:
@@ -27,19 +34,26 @@ def remember(teacher: nn.Module, data: ImageSet, settings: TrainingSettings, bat
         data: the images that train the student.
         settings: of the student's training; `views` must be 1 or more.
         batch_size: images at once.
+        known: what it said of the first images under the same settings, (M, views, classes): those are not asked about.
 
     Returns:
         Logits, float16 (N, views, classes), on the CPU.
 
     Raises:
-        RLPruneError: the settings keep no views.
+        RLPruneError: the settings keep no views, or others than are known.
     """
     if settings.views < 1:
         raise RLPruneError("views=0 keeps no views of an image; give their number, to remember what a teacher says")
+    if known is not None and (known.ndim != 3 or known.shape[1] != settings.views or len(known) > len(data)):
+        raise RLPruneError(
+            f"known has shape {tuple(known.shape)}; of {len(data)} images in {settings.views} views each, the first "
+            f"may be known, as (images, {settings.views}, classes)"
+        )
     ask = _asked(teacher, settings)
-    table, answers = remembered_views(len(data), settings), []
-    parts = torch.arange(len(data)).split(max(1, batch_size // settings.views))
-    for part in tqdm(parts, desc="teacher", unit="batch", leave=False):
+    table, answers = remembered_views(len(data), settings), [] if known is None else [known]
+    n_known, at_once = sum(map(len, answers)), max(1, batch_size // settings.views)
+    for start in tqdm(range(n_known, len(data), at_once), desc="teacher", unit="batch", leave=False):
+        part = torch.arange(start, min(start + at_once, len(data)))
         indices = part.repeat_interleave(settings.views)
         views = torch.arange(settings.views).repeat(len(part))
         logits = ask(to_batch(data, indices, views, table[indices, views], settings).images)

@@ -2,7 +2,8 @@
 
 Torch exports the pieces: start (pixels to the stem's features), decide, and the body of every profile. They become
 functions of the file. What is written here joins them: a `Loop` over passes, in which the images that chose a profile
-are gathered and run through its body inside an `If`, so a profile that no image chose costs nothing.
+are gathered and run through its body inside an `If`, so a profile that no image chose costs nothing. A first pass that
+is the same for all images comes before the loop, with nothing gathered at all.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ OPSET = 18
 _DOMAIN, _IR_VERSION = "rlprune", 10
 _INT64 = 7
 """ONNX's number of the type."""
+_EMPTY = "int64[0] empty {}"
 
 
 def save_onnx(path: Path, dynamic: DynamicCNN) -> None:
@@ -64,6 +66,7 @@ def to_onnx(dynamic: DynamicCNN) -> bytes:
         _function("decide", _Decide(dynamic), (seen, beliefs, passes, spent), 2),
         _function("believe", _Believe(dynamic), (beliefs, new_beliefs, passes), 1),
         *(_function(f"profile_{k}", dynamic.slices[k], (features,), 1) for k in range(len(dynamic.slices))),
+        *map(parser.parse_function, (_ask(), _run(len(dynamic.slices), dynamic.elastic.n_classes))),
     ]
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_DOMAIN, 1)]
     model = helper.make_model(
@@ -84,12 +87,14 @@ def to_onnx(dynamic: DynamicCNN) -> bytes:
 
 
 def _graph(dynamic: DynamicCNN) -> str:
-    """The graph that joins the pieces, in ONNX's own notation."""
+    """The graph that joins the pieces, in ONNX's own notation.
+
+    What a pass leaves behind, `logits` to `chosen`, goes through a loop: those who wait run what they chose, and are
+    asked again unless that was their last pass. With nobody waiting it ends.
+    """
     n_classes, max_passes = dynamic.elastic.n_classes, dynamic.policy.observer.max_passes
-    shape = ", ".join(map(str, dynamic.elastic.image_shape))
-    prices = dynamic.prices
-    profiles = range(len(dynamic.codebook))
-    run_profiles = "".join(_run_profile(k, n_classes) for k in profiles)
+    shape, prices = ", ".join(map(str, dynamic.elastic.image_shape)), dynamic.prices
+    first_pass, n_done = (_no_pass(dynamic), 0) if dynamic.first is None else (_first_pass(dynamic, dynamic.first), 1)
     return f"""
     dynamic (uint8[B, {shape}] images) => (float[B, {n_classes}] logits, int64[B, {max_passes}] profiles, int64[B] macs)
     {{
@@ -98,52 +103,27 @@ def _graph(dynamic: DynamicCNN) -> str:
       one = Constant <value_int = 1> ()
       minus_one = Constant <value_int = -1> ()
       last_axis = Constant <value_ints = [1]> ()
-      nothing = Constant <value_float = 0.0> ()
-      nobody = Constant <value_ints = [0, {n_classes}]> ()
-      no_logits = Expand (nothing, nobody)
+      n_done = Constant <value_int = {n_done}> ()
+      max_passes = Constant <value_int = {max_passes}> ()
       bodies_macs = Constant <value_ints = {prices.bodies.macs.tolist()}> ()
-
       n_images = Shape <start = 0, end = 1> (images)
       n_images_scalar = Squeeze (n_images)
-      n_classes = Constant <value_ints = [{n_classes}]> ()
-      n_passes = Constant <value_ints = [{max_passes}]> ()
-      logits_shape = Concat <axis = 0> (n_images, n_classes)
-      profiles_shape = Concat <axis = 0> (n_images, n_passes)
-      stem_macs = Constant <value_int = {int(prices.stem.macs)}> ()
-      logits_0 = Expand (nothing, logits_shape)
-      profiles_0 = Expand (minus_one, profiles_shape)
-      spent_0 = Expand (stem_macs, n_images)
-      waiting_0 = Range (zero, n_images_scalar, one)
-
-      max_passes = Constant <value_int = {max_passes}> ()
-      logits, profiles, spent, waiting = Loop (
-        max_passes, , logits_0, profiles_0, spent_0, waiting_0
+      everyone = Range (zero, n_images_scalar, one)
+      {first_pass}
+      n_waiting_0 = Size (waiting_0)
+      any_0 = Greater (n_waiting_0, zero)
+      n_left = Sub (max_passes, n_done)
+      logits, profiles, spent, waiting, chosen = Loop (
+        n_left, any_0, logits_0, profiles_0, spent_0, waiting_0, chosen_0
       ) <body = one_pass (
-          int64 n_pass, bool again, float[B, {n_classes}] believed, int64[B, {max_passes}] ran, int64[B] spent_before,
-          int64[n] asked
+          int64 n_turn, bool again, float[B, {n_classes}] believed, int64[B, {max_passes}] ran, int64[B] spent_before,
+          int64[n] runs, int64[n] runs_what
         ) => (
           bool more, float[B, {n_classes}] believed_after, int64[B, {max_passes}] ran_after, int64[B] spent_after,
-          int64[m] runs
+          int64[m] waits, int64[m] waits_for
         ) {{
-          seen_here = Gather (seen, asked)
-          believed_here = Gather (believed, asked)
-          spent_here = Gather (spent_before, asked)
-          n_asked = Shape (asked)
-          passes_here = Expand (n_pass, n_asked)
-          is_first = Equal (n_pass, zero)
-          {_decide(dynamic.first)}
-          pass_before = Sub (n_pass, one)
-          last = Gather <axis = 1> (ran, pass_before)
-          last_here = Gather (last, asked)
-          same = Equal (choice, last_here)
-          done = Or (accept, same)
-          goes_on = Not (done)
-          does_run = Or (goes_on, is_first)
-          runs = Compress <axis = 0> (asked, does_run)
-          chosen = Compress <axis = 0> (choice, does_run)
-          {run_profiles}
-          new_logits = Concat <axis = 0> ({", ".join(f"logits_of_{k}" for k in profiles)})
-          whose = Concat <axis = 0> ({", ".join(f"bucket_{k}" for k in profiles)})
+          n_pass = Add (n_turn, n_done)
+          new_logits, whose = {_DOMAIN}.run (features, runs, runs_what)
           old_logits = Gather (believed, whose)
           n_runs = Shape (runs)
           passes_made = Expand (n_pass, n_runs)
@@ -151,14 +131,26 @@ def _graph(dynamic: DynamicCNN) -> str:
           rows = Unsqueeze (whose, last_axis)
           believed_after = ScatterND (believed, rows, combined)
 
-          prices = Gather (bodies_macs, chosen)
+          prices = Gather (bodies_macs, runs_what)
           spent_after = ScatterElements <reduction = "add"> (spent_before, runs, prices)
           run_rows = Unsqueeze (runs, last_axis)
           run_columns = Unsqueeze (passes_made, last_axis)
           cells = Concat <axis = 1> (run_rows, run_columns)
-          ran_after = ScatterND (ran, cells, chosen)
-          n_waiting = Size (runs)
-          more = Greater (n_waiting, zero)
+          ran_after = ScatterND (ran, cells, runs_what)
+
+          passes_now = Add (n_pass, one)
+          asks = Less (passes_now, max_passes)
+          waits, waits_for = If (asks) <
+            then_branch = is_asked () => (int64[n_on] who, int64[n_on] what) {{
+              who, what = {_DOMAIN}.ask (seen, runs, runs_what, believed_after, spent_after, passes_now)
+            }},
+            else_branch = was_last () => (int64[0] no_one, int64[0] no_profile) {{
+              no_one = Constant <value = {_EMPTY}> ()
+              no_profile = Constant <value = {_EMPTY}> ()
+            }}
+          >
+          n_waits = Size (waits)
+          more = Greater (n_waits, zero)
         }}>
 
       did_run = GreaterOrEqual (profiles, zero)
@@ -173,41 +165,101 @@ def _graph(dynamic: DynamicCNN) -> str:
     """
 
 
-def _decide(first: int | None) -> str:
-    """The part of a pass that asks the policy, but not before the first one if that is the same for all images."""
-    ask = f"{_DOMAIN}.decide (seen_here, believed_here, passes_here, spent_here)"
-    if first is None:
-        return f"choice, accept = {ask}"
-    return f"""choice, accept = If (is_first) <
-            then_branch = not_asked () => (int64[n_first] choice_first, bool[n_first] accept_first) {{
-              first = Constant <value_int = {first}> ()
-              choice_first = Expand (first, n_asked)
-              accept_first = Less (choice_first, zero)
-            }},
-            else_branch = is_asked () => (int64[n_later] choice_later, bool[n_later] accept_later) {{
-              choice_later, accept_later = {ask}
-            }}
-          >
-"""
+def _no_pass(dynamic: DynamicCNN) -> str:
+    """What there is before any pass: nothing is believed, and every image waits for what the policy chose first."""
+    return f"""
+      n_classes = Constant <value_ints = [{dynamic.elastic.n_classes}]> ()
+      n_passes = Constant <value_ints = [{dynamic.policy.observer.max_passes}]> ()
+      logits_shape = Concat <axis = 0> (n_images, n_classes)
+      profiles_shape = Concat <axis = 0> (n_images, n_passes)
+      nothing = Constant <value_float = 0.0> ()
+      stem_macs = Constant <value_int = {int(dynamic.prices.stem.macs)}> ()
+      logits_0 = Expand (nothing, logits_shape)
+      profiles_0 = Expand (minus_one, profiles_shape)
+      spent_0 = Expand (stem_macs, n_images)
+      waiting_0 = Identity (everyone)
+      passes_0 = Expand (zero, n_images)
+      chosen_0, accept_0 = {_DOMAIN}.decide (seen, logits_0, passes_0, spent_0)
+    """
+
+
+def _first_pass(dynamic: DynamicCNN, first: int) -> str:
+    """What a first pass leaves that is the same for all images, so that none need be picked out, or asked before."""
+    n_later = dynamic.policy.observer.max_passes - 1
+    spent = int(dynamic.prices.stem.macs + dynamic.prices.bodies.macs[first])
+    nobody = f"Constant <value = {_EMPTY}> ()"
+    asks = f"waiting_0, chosen_0 = {_DOMAIN}.ask (seen, everyone, ran_first, logits_0, spent_0, one)"
+    return f"""
+      first = Constant <value_int = {first}> ()
+      spent_first = Constant <value_int = {spent}> ()
+      n_later = Constant <value_ints = [{n_later}]> ()
+      logits_0 = {_DOMAIN}.profile_{first} (features)
+      ran_first = Expand (first, n_images)
+      first_column = Unsqueeze (ran_first, last_axis)
+      later_shape = Concat <axis = 0> (n_images, n_later)
+      later_columns = Expand (minus_one, later_shape)
+      profiles_0 = Concat <axis = 1> (first_column, later_columns)
+      spent_0 = Expand (spent_first, n_images)
+      {asks if n_later else f"waiting_0 = {nobody} chosen_0 = {nobody}"}
+    """
+
+
+def _ask() -> str:
+    """Who of the images asked, whose last pass ran `last`, goes on, and with which profile; a function of the file."""
+    return f"""
+    <domain: "{_DOMAIN}", opset_import: ["": {OPSET}, "{_DOMAIN}": 1]>
+    ask (seen, asked, last, believed, spent, n_passes) => (waiting, chosen)
+    {{
+      seen_here = Gather (seen, asked)
+      believed_here = Gather (believed, asked)
+      spent_here = Gather (spent, asked)
+      n_asked = Shape (asked)
+      passes_here = Expand (n_passes, n_asked)
+      choice, accept = {_DOMAIN}.decide (seen_here, believed_here, passes_here, spent_here)
+      same = Equal (choice, last)
+      done = Or (accept, same)
+      goes_on = Not (done)
+      waiting = Compress <axis = 0> (asked, goes_on)
+      chosen = Compress <axis = 0> (choice, goes_on)
+    }}
+    """
+
+
+def _run(n_profiles: int, n_classes: int) -> str:
+    """The logits of images under the profiles they chose, and whose is which; a function of the file."""
+    profiles = range(n_profiles)
+    return f"""
+    <domain: "{_DOMAIN}", opset_import: ["": {OPSET}, "{_DOMAIN}": 1]>
+    run (features, runs, chosen) => (logits, whose)
+    {{
+      zero = Constant <value_int = 0> ()
+      nothing = Constant <value_float = 0.0> ()
+      nobody = Constant <value_ints = [0, {n_classes}]> ()
+      no_logits = Expand (nothing, nobody)
+      {"".join(_run_profile(k, n_classes) for k in profiles)}
+      logits = Concat <axis = 0> ({", ".join(f"logits_of_{k}" for k in profiles)})
+      whose = Concat <axis = 0> ({", ".join(f"bucket_{k}" for k in profiles)})
+    }}
+    """
 
 
 def _run_profile(k: int, n_classes: int) -> str:
-    """The part of a pass that runs one profile, on the images that chose it, if there are any."""
+    """The part of it that runs one profile, on the images that chose it, if there are any."""
     return f"""
-          index_{k} = Constant <value_int = {k}> ()
-          chose_{k} = Equal (chosen, index_{k})
-          bucket_{k} = Compress <axis = 0> (runs, chose_{k})
-          size_{k} = Size (bucket_{k})
-          any_{k} = Greater (size_{k}, zero)
-          logits_of_{k} = If (any_{k}) <
-            then_branch = run_{k} () => (float[n_{k}, {n_classes}] output_{k}) {{
-              input_{k} = Gather (features, bucket_{k})
-              output_{k} = {_DOMAIN}.profile_{k} (input_{k})
-            }},
-            else_branch = skip_{k} () => (float[0, {n_classes}] none_{k}) {{
-              none_{k} = Identity (no_logits)
-            }}
-          >"""
+      index_{k} = Constant <value_int = {k}> ()
+      chose_{k} = Equal (chosen, index_{k})
+      bucket_{k} = Compress <axis = 0> (runs, chose_{k})
+      size_{k} = Size (bucket_{k})
+      any_{k} = Greater (size_{k}, zero)
+      logits_of_{k} = If (any_{k}) <
+        then_branch = run_{k} () => (float[n_{k}, {n_classes}] output_{k}) {{
+          input_{k} = Gather (features, bucket_{k})
+          output_{k} = {_DOMAIN}.profile_{k} (input_{k})
+        }},
+        else_branch = skip_{k} () => (float[0, {n_classes}] none_{k}) {{
+          none_{k} = Identity (no_logits)
+        }}
+      >"""
 
 
 def session(content: bytes, n_threads: int, *, spin: bool) -> Any:

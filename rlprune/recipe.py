@@ -9,7 +9,7 @@ from typing import Any
 
 import dacite
 
-from rlprune.adapt import AdaptSettings
+from rlprune.adapt import AdaptSettings, SpecialiseSettings
 from rlprune.agents.train import PolicySettings
 from rlprune.agents.tune import TuneSettings
 from rlprune.errors import RLPruneError
@@ -76,7 +76,7 @@ class Recipe:
     """To any profile."""
     search: SearchSettings = field(default_factory=SearchSettings)
     """Of the codebook."""
-    specialise: AdaptSettings = field(default_factory=AdaptSettings)
+    specialise: SpecialiseSettings = field(default_factory=SpecialiseSettings)
     """To the profiles of the codebook alone."""
     policy: PolicySettings = field(default_factory=PolicySettings)
     """Of every policy; its penalty is the one that network and policy are tuned at."""
@@ -85,7 +85,7 @@ class Recipe:
     penalties: tuple[float, ...] = ()
     """Prices of compute at which further policies are learnt for the tuned network. Policies are learnt from the
     highest price down, each begun with the one before; in every round of tuning, too, down to the policy's own."""
-    refit: AdaptSettings | None = None
+    refit: SpecialiseSettings | None = None
     """How the tuned network is trained on before it is evaluated, on all images that are not for testing, with codebook
     and policies as they are; it stays as it is if not given."""
     seed: int = 0
@@ -98,7 +98,12 @@ class Recipe:
                 f"penalties={self.penalties}: allowed are numbers of 0 or more, each once, and other than the policy's "
                 f"own, which is {self.policy.penalty:g}"
             )
-
+        for name, training in (("specialise", self.specialise), ("refit", self.refit)):
+            if training is not None and len(training.shares) not in (0, len(self.search.budgets)):
+                raise RLPruneError(
+                    f"{name}.shares={training.shares}: give one for each of search.budgets, of which there are "
+                    f"{len(self.search.budgets)}, or none"
+                )
         if self.refit is not None and self.policy.pool:
             raise RLPruneError(
                 f"policy.pool={self.policy.pool}: its policies read features of the stem, which training changes; "

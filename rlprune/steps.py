@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlprune import models
-from rlprune.adapt import adapt
+from rlprune.adapt import SpecialiseSettings, adapt
 from rlprune.agents.train import train_policy
 from rlprune.agents.tune import tune
 from rlprune.bundle import load_network, load_policy, save_bundle, save_network
@@ -167,9 +167,7 @@ class Steps:
         elastic, settings = self._load("adapted"), replace(self.recipe.specialise, seed=self.recipe.seed)
         elastic.specialise(self.codebook)
         teacher = self._taught(self._final_teacher, settings)
-        adapt(
-            elastic, self.splits.network, settings, teacher=teacher, codebook=self.codebook, **self._kept("specialise")
-        )
+        adapt(elastic, self.splits.network, settings, teacher=teacher, **self._by_codebook(settings, "specialise"))
         self._save("specialised", elastic)
 
     def tune(self) -> None:
@@ -205,8 +203,10 @@ class Steps:
         if self.recipe.refit is None or (self.out / "refitted").exists():
             return
         elastic, settings = self._load("tuned"), replace(self.recipe.refit, seed=self.recipe.seed)
-        teacher = self._asked(self._final_teacher)
-        adapt(elastic, self.splits.training, settings, teacher=teacher, codebook=self.codebook, **self._kept("refit"))
+        teacher, images = self._taught(self._final_teacher, settings), self.splits.training
+        if isinstance(teacher, Tensor):  # of the network's own images, which come first
+            teacher = remember(self._asked(self._final_teacher), images, settings, known=teacher)
+        adapt(elastic, images, settings, teacher=teacher, **self._by_codebook(settings, "refit"))
         self._save("refitted", elastic)
 
     def evaluate(self) -> None:
@@ -301,6 +301,10 @@ class Steps:
     def _kept(self, step: str) -> dict[str, Any]:
         """Where a training's checkpoint and events go."""
         return {"checkpoint": self.out / f"{step}.checkpoint.pt", "log": scalar_log(self.out / "logs", step)}
+
+    def _by_codebook(self, settings: SpecialiseSettings, step: str) -> dict[str, Any]:
+        """How a training draws the codebook's profiles, and where it keeps what."""
+        return {"codebook": self.codebook, "shares": settings.shares or None, **self._kept(step)}
 
     def _save(self, name: str, elastic: ElasticCNN) -> None:
         save_network(self.out / name, elastic.cpu(), self.splits.network, self._made_of)

@@ -249,10 +249,14 @@ def _batches(data: ImageSet, settings: TrainingSettings, generator: torch.Genera
 
 
 def remembered_views(n: int, settings: TrainingSettings) -> Tensor:
-    """The views of each of n images, int64 (n, views, 3); they depend on nothing but `views`, `padding` and `flip`."""
-    generator = torch.Generator().manual_seed(0)
-    views = draw_views(n * settings.views, generator, padding=settings.padding, flip=settings.flip)
-    return views.view(n, settings.views, 3)
+    """The views of each of n images, int64 (n, views, 3); they depend on nothing but `views`, `padding` and `flip`.
+
+    They are drawn image by image, so the first images of a longer set have the views that they have alone.
+    """
+    chance = torch.rand(n, settings.views, 3, generator=torch.Generator().manual_seed(0))
+    shifts = (chance[..., :2] * (2 * settings.padding + 1)).long()
+    mirrored = (chance[..., 2:] < 0.5) & settings.flip
+    return torch.cat([shifts, mirrored.long()], 2)
 
 
 def to_batch(

@@ -58,6 +58,24 @@ def test_an_early_size_is_not_shown_to_who_remembers() -> None:
     assert torch.equal(remember(network("residual"), data, early), remember(network("residual"), data, VIEWS))
 
 
+def test_what_is_known_already_is_not_asked_again() -> None:
+    data, asked = make_data(20), []
+
+    class Watched(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(len(x))
+            return x[:, 0, 0, :5].clone()
+
+    first = remember(Watched(), data.subset(slice(0, 12)), VIEWS)
+    asked.clear()
+    whole = remember(Watched(), data, VIEWS, known=first)
+    assert sum(asked) == 8 * 3 and torch.equal(whole, remember(Watched(), data, VIEWS))
+    assert torch.equal(remember(Watched(), data, VIEWS, known=whole), whole)
+    for wrong in (first[:, :2], first[0], whole.repeat(2, 1, 1)):
+        with pytest.raises(RLPruneError, match=r"known has shape .*; of 20 images in 3 views each, the first may be"):
+            remember(Watched(), data, VIEWS, known=wrong)
+
+
 def test_to_be_asked_does_not_change_a_teacher() -> None:
     teacher = network("residual").train()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}

@@ -84,7 +84,8 @@ def test_the_file_is_whole_and_says_its_version(path: Path) -> None:
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == OPSET
     tensors = [attribute.t for function in model.functions for node in function.node for attribute in node.attribute]
     assert not any(tensor.external_data for tensor in tensors)
-    assert {function.name for function in model.functions} == {"start", "decide", "believe", "profile_0", "profile_1"}
+    names = {function.name for function in model.functions}
+    assert names == {"start", "decide", "believe", "profile_0", "profile_1", "ask", "run"}
 
 
 def test_what_no_image_chose_is_not_run(path: Path, tmp_path: Path) -> None:

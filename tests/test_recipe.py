@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from rlprune.adapt import AdaptSettings
+from rlprune.adapt import SpecialiseSettings
 from rlprune.errors import RLPruneError
 from rlprune.options import DataOptions
 from rlprune.recipe import Recipe, SearchSettings, TrainedNetwork
@@ -95,7 +95,7 @@ OTHERS = {
     "teacher": TrainedNetwork,
     "final_teacher": TrainedNetwork,
     "reference": TrainedNetwork,
-    "refit": AdaptSettings,
+    "refit": SpecialiseSettings,
 }
 """What may be left out whole."""
 
@@ -157,6 +157,12 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("search.budgets", "[]", r"budgets=\(\), n_images"),
         ("search.budgets", "[0, 1]", r"budgets=\(0\.0, 1\.0\)"),
         ("search.n_images", "0", "n_images=0"),
+        (
+            "specialise.shares",
+            "[1, 2]",
+            r"specialise\.shares=\(1\.0, 2\.0\): give one for each of search\.budgets, .* are 3",
+        ),
+        ("refit.shares", "[1]", r"refit\.shares=\(1\.0,\): give one for each"),
         ("penalties", "[-1]", r"penalties=\(-1\.0,\): allowed are numbers of 0 or more, each once, and other than"),
         ("penalties", "[nan]", r"penalties=\(nan,\)"),
         ("penalties", "[1, 1]", r"penalties=\(1\.0, 1\.0\)"),

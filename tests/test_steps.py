@@ -302,9 +302,11 @@ def test_a_final_teacher_is_followed_once_the_codebook_is_found(
     steps.run("refit")
     assert [name for name, _ in followed] == ["pretrain", "adapt", "adapt", "tune", "tune", "adapt"]
     taught, known = (network("residual", seed=seed) for seed in (3, 4))
-    remembered = remember(known, steps.splits.network, recipe.specialise)
+    remembered, of_all = (
+        remember(known, images, recipe.specialise) for images in (steps.splits.network, steps.splits.training)
+    )
     for (_, teacher), expected in zip(
-        followed, (taught, taught, remembered, remembered, remembered, known), strict=True
+        followed, (taught, taught, remembered, remembered, remembered, of_all), strict=True
     ):
         if isinstance(expected, Tensor):
             assert torch.equal(teacher, expected)
@@ -318,7 +320,8 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
     later = [f"steps/{name}.json" for name in ("tune", "policies", "refit", "evaluate")]
     out = copy_of(root, tmp_path, "tuned", "tuning", "policies", "results.json", "bundle", *later)
     recipe = recipe_of(root)
-    steps = steps_of(root, out, policy=replace(recipe.policy, pool=0), refit=replace(recipe.specialise, epochs=2))
+    refit = replace(recipe.specialise, epochs=2, shares=(1.0, 2.0))
+    steps = steps_of(root, out, policy=replace(recipe.policy, pool=0), refit=refit)
     steps.run("policies")
     before, trainings = stamps(out / "policies"), []
     tuned = load_network(out / "tuned").network.state_dict()
@@ -326,7 +329,8 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
     def watched(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings, **more: Any) -> None:
         assert elastic.codebook is not None and elastic.codebook.equal(steps.codebook)
         assert all(value.equal(tuned[name]) for name, value in elastic.state_dict().items())
-        assert isinstance(more["teacher"], nn.Module)  # what is remembered is of other images
+        assert more["teacher"].shape == (len(images), settings.views, 5)
+        assert more["shares"] == (1.0, 2.0)
         trainings.append((len(images), settings.epochs))
         adapt(elastic, images, settings, **more)
 

@@ -213,6 +213,13 @@ def test_each_image_has_views_of_its_own_that_no_seed_changes() -> None:
     assert remembered_views(50, replace(settings, padding=1))[..., :2].unique().tolist() == [0, 1, 2]
 
 
+def test_more_images_change_no_views_of_the_first() -> None:
+    settings = TrainingSettings(views=3)
+    few, many = remembered_views(40, settings), remembered_views(1000, settings)
+    assert torch.equal(few, many[:40]) and not torch.equal(few, many[40:80])
+    assert (many[..., :2].unique() == torch.arange(9)).all() and 0.45 < many[..., 2].double().mean() < 0.55
+
+
 def test_without_views_every_epoch_sees_new_ones() -> None:
     data, settings = make_data(8), TrainingSettings(epochs=5, **QUICK)
     batches = seen_batches(data, settings)
