@@ -139,7 +139,14 @@ def save_bundle(
     _write_folder(Path(folder), "bundle", files, {"data": _format_json(data), "about": dict(about or {})})
 
 
-def load(folder: str | Path, device: str = "cpu", *, memory: float = 2.0, compiled: bool = False) -> DynamicCNN:
+def load(
+    folder: str | Path,
+    device: str = "cpu",
+    *,
+    memory: float = 2.0,
+    compiled: bool = False,
+    at_once: int | None = None,
+) -> DynamicCNN:
     """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
 
     Args:
@@ -147,14 +154,19 @@ def load(folder: str | Path, device: str = "cpu", *, memory: float = 2.0, compil
         device: where the network is to run, such as cpu or cuda.
         memory: room for prepared slices, in parameters of the dense network; see `rlprune.slices.Slices`.
         compiled: let `torch.compile` make them faster; the first batches then take a while.
+        at_once: images of a batch that run together; see `rlprune.runtime.DynamicCNN`.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle.
+        RLPruneError: `memory` or `at_once` is out of range.
     """
     files, manifest = _read_folder(Path(folder), ("bundle",))
     data = _format(manifest)
     dynamic = DynamicCNN(
-        *(_network(files), _policy(files), data.mean, data.std, data.classes, device), memory=memory, compiled=compiled
+        *(_network(files), _policy(files), data.mean, data.std, data.classes, device),
+        memory=memory,
+        compiled=compiled,
+        at_once=at_once,
     )
     dynamic.about = manifest["about"]
     return dynamic

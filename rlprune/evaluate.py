@@ -163,8 +163,7 @@ def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet) -> dict[st
 
 def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Prediction:
     """Predict a whole set, batch by batch."""
-    parts = [dynamic(images) for images in data.images.split(batch_size)]
-    return Prediction(*(torch.cat(column) for column in zip(*(part.__dict__.values() for part in parts), strict=True)))
+    return Prediction.joined([dynamic(images) for images in data.images.split(batch_size)])
 
 
 def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str | Latency = "macs") -> float:

@@ -109,6 +109,22 @@ def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """What policies are worth that see or choose different things, at equal cost, in Markdown.
+
+    Args:
+        measured: by the name of the network `at_macs_share`, and `rows` of {name, accuracy}; the accuracy is None where
+            a policy's costs do not span that share.
+    """
+    lines = ["| network | multiply-adds cut % | what the policy sees | accuracy % |", "|---|---|---|---|"]
+    for network, found in measured.items():
+        cut = _percent(1 - found["at_macs_share"], 1)
+        for row in found["rows"]:
+            accuracy = "not that cheap or dear" if row["accuracy"] is None else _percent(row["accuracy"])
+            lines.append(f"| {network} | {cut} | {row['name']} | {accuracy} |")
+    return "\n".join(lines)
+
+
 def between_markers(text: str, name: str, content: str) -> str:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from rlprune.actions import check_codebook
 from rlprune.cost import Cost
 from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import BundleError, DataError, LevelsError
+from rlprune.errors import BundleError, DataError, LevelsError, RLPruneError
 from rlprune.passes import Prices, first_profile, look
 from rlprune.policy import Policy
 from rlprune.slices import Slices
@@ -40,6 +41,13 @@ class Prediction:
     params: Tensor
     macs: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Prediction]) -> Prediction:
+        """Those of several batches as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*map(torch.cat, zip(*(part.__dict__.values() for part in parts), strict=True)))
+
 
 def predicted(logits: Tensor, profiles: Tensor, keep_ratios: Tensor, prices: Prices) -> Prediction:
     """What follows from logits (B, classes) and the profiles of all passes (B, max_passes); ratios are (K, G)."""
@@ -61,11 +69,14 @@ class DynamicCNN:
         device: where the network runs, such as cpu or cuda; predictions are on the CPU.
         memory: room for prepared slices, in parameters of the dense network; see `rlprune.slices.Slices`.
         compiled: let `torch.compile` make them faster; the first batches then take a while.
+        at_once: images of a batch that run together; the others wait. On the CPU 64 by default, as caches hold no more
+            images' features, elsewhere all.
 
     Several threads may call it at once.
 
     Raises:
         BundleError: the policy was trained for another network.
+        RLPruneError: `at_once` is below 1.
 
     Attributes:
         codebook: int64 (K, G).
@@ -86,12 +97,16 @@ class DynamicCNN:
         *,
         memory: float = 2.0,
         compiled: bool = False,
+        at_once: int | None = None,
     ) -> None:
         check_fit(elastic, policy, classes)
+        if at_once is not None and at_once < 1:
+            raise RLPruneError(f"at_once is {at_once}; 1 or more images, or None, is needed")
         self.elastic, self.policy, self.device = elastic.to(device).eval(), policy.eval(), torch.device(device)
         self.mean, self.std, self.classes = mean, std, classes
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
+        self.at_once = at_once or (64 if self.device.type == "cpu" else None)
         self.prices = Prices.of(Cost(elastic), policy)
         self.first = first_profile(policy, self.prices)
         self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled)
@@ -119,7 +134,8 @@ class DynamicCNN:
         if images.ndim != 4 or tuple(images.shape[1:]) != self.elastic.image_shape or not len(images):
             wanted = ", ".join(map(str, self.elastic.image_shape))
             raise DataError(f"images have shape {tuple(images.shape)}; (B, {wanted}) with B >= 1 is needed")
-        return self._run(self.normalise(images))
+        parts = images.split(self.at_once or len(images))
+        return Prediction.joined([self._run(self.normalise(part)) for part in parts])
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images as the network takes them, uint8 or float in [0, 1] -> float32, (B, C, H, W)."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlprune.report import speed_table
+from rlprune.report import signals_table, speed_table
 
 
 def row(name: str, backend: str, batch: int, ms: float) -> dict[str, Any]:
@@ -22,4 +22,12 @@ def test_the_best_dense_row_stands_beside_the_best_dynamic_one() -> None:
     assert speed_table({"Net": {"rows": rows, "macs_ratio": {"1": 2.75}}}).splitlines()[2:] == [
         "| Net | pytorch | 1 | 3.00 | 2.00 | 1.50 | 2.00 | 2.75 |",
         "| Net | onnxruntime | 1 | 5.00 |  | 2.00 | 2.50 | 2.75 |",
+    ]
+
+
+def test_what_signals_are_worth_stands_at_one_cost() -> None:
+    rows = [{"name": "pixels", "accuracy": 0.9012}, {"name": "beliefs", "accuracy": None}]
+    assert signals_table({"Net": {"at_macs_share": 0.3219, "rows": rows}}).splitlines()[2:] == [
+        "| Net | 67.8 | pixels | 90.12 |",
+        "| Net | 67.8 | beliefs | not that cheap or dear |",
     ]

@@ -163,6 +163,26 @@ def test_one_image_alone_is_the_same_image_in_any_batch(max_passes: int) -> None
         assert relative_error(some.probabilities, together.probabilities[indices]) < 1e-5
 
 
+def test_however_many_run_at_once_all_images_are_predicted_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    dynamic, ran = make(2), []
+    expected = dynamic(DATA.images)
+    run = DynamicCNN._run
+    monkeypatch.setattr(DynamicCNN, "_run", lambda self, images: ran.append(len(images)) or run(self, images))
+    for at_once, parts in ((25, [25, 25, 10]), (60, [60]), (1000, [60]), (None, [60])):
+        policy, ran[:] = dynamic.policy, []
+        few = DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes, at_once=at_once)
+        found = few(DATA.images)
+        assert ran == parts
+        for name in ("labels", "profiles", "keep_ratios", "passes", "params", "macs"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+        assert relative_error(found.probabilities, expected.probabilities) < 1e-5
+    ran.clear()
+    make()(DATA.images.repeat(2, 1, 1, 1))
+    assert ran == [64, 56]
+    with pytest.raises(RLPruneError, match="at_once is 0; 1 or more images, or None, is needed"):
+        DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, at_once=0)
+
+
 def test_a_prediction_describes_its_last_pass() -> None:
     dynamic = make(3, seed=1)
     predicted = dynamic(DATA.images)

@@ -2,22 +2,25 @@
 
     python runs/reference/compare_signals.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the finished run of that recipe, and writes signals.json beside the recipe. Every variant is learnt at several
-penalties, so that its accuracy can be read off at the mean multiply-adds of the recipe's own policy.
+needs the run of that recipe up to its policies, and writes signals.json beside the recipe. All variants decide for the
+tuned network (the one over all levels for the adapted one, if that is there); each is learnt at several penalties, so
+that its accuracy can be read off at the mean multiply-adds of the recipe's own policy.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from rlprune.agents import train_policy
-from rlprune.bundle import load_network
+from rlprune.bundle import load_network, load_policy
 from rlprune.conditions import conditions
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
 from rlprune.evaluate import predict_all
 from rlprune.files import write_json
+from rlprune.policy import Policy
 from rlprune.recipe import Recipe
 from rlprune.runtime import DynamicCNN
 from rlprune.steps import Steps
@@ -36,8 +39,16 @@ VARIANTS = {
         "action": "levels",
     },
 }
-FACTORS = (10.0, 4.0, 1.0, 0.25)
+FACTORS = (5.0, 1.0, 0.5)
 """Of the recipe's penalty; each policy begins where the one before ended."""
+
+
+def measured(elastic: ElasticCNN, policy: Policy, test: ImageSet) -> tuple[float, float]:
+    """Mean multiply-adds over the dense network's, all included, and accuracy."""
+    dynamic = DynamicCNN(elastic, policy, test.mean, test.std, test.classes)
+    predicted = predict_all(dynamic, test)
+    share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
+    return share, float((predicted.labels == test.labels).double().mean())
 
 
 def main() -> None:
@@ -49,9 +60,16 @@ def main() -> None:
     recipe = Recipe.read(arguments.recipe)
     steps = Steps(recipe, arguments.run, arguments.recipe.parent)
     splits, rows = steps.splits, []
+    networks = {name: arguments.run / name for name in ("tuned", "adapted")}
+    elastics = {name: load_network(folder).network for name, folder in networks.items() if folder.exists()}
+    own = load_policy(arguments.run / "policies" / f"{recipe.policy.penalty:g}" / "policy").policy
+    at, accuracy = measured(elastics["tuned"], own, splits.test)
+    print(f"the recipe's own: {accuracy:.4f} at {at:.3f}", flush=True)
     for name, choices in VARIANTS.items():
         levels = choices.get("action") == "levels"
-        elastic = load_network(arguments.run / ("adapted" if levels else "tuned")).network
+        elastic = elastics.get("adapted" if levels else "tuned")
+        if elastic is None:
+            continue
         points, start = [], None
         for factor in FACTORS:
             settings = replace(recipe.policy, penalty=factor * recipe.policy.penalty, **choices)
@@ -64,18 +82,15 @@ def main() -> None:
                 resume=True,
             )
             start = folder
-            dynamic = DynamicCNN(elastic, policy, splits.test.mean, splits.test.std, splits.test.classes)
-            predicted = predict_all(dynamic, splits.test)
-            share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
-            points.append((share, float((predicted.labels == splits.test.labels).double().mean())))
-            print(f"{name}, penalty {settings.penalty:g}: {points[-1][1]:.4f} at {share:.3f}", flush=True)
+            points.append(measured(elastic, policy, splits.test))
+            print(f"{name}, penalty {settings.penalty:g}: {points[-1][1]:.4f} at {points[-1][0]:.3f}", flush=True)
         rows.append({"name": name, "points": sorted(points)})
-    results = json.loads((arguments.run / "results.json").read_text())
-    at = 1 - results["budgets"][0]["macs_cut"]
     for row in rows:
         shares, accuracies = zip(*row["points"], strict=True)
         row["accuracy"] = float(np.interp(at, shares, accuracies)) if shares[0] <= at <= shares[-1] else None
-    write_json(arguments.recipe.parent / "signals.json", {"at_macs_share": at, "rows": rows, **conditions()})
+    own_row = {"name": "the recipe's own policy", "points": [(at, accuracy)], "accuracy": accuracy}
+    found = {"at_macs_share": at, "rows": [own_row, *rows], "seed": recipe.seed, **conditions()}
+    write_json(arguments.recipe.parent / "signals.json", found)
 
 
 if __name__ == "__main__":
