@@ -21,7 +21,7 @@ from rlprune.adapt import SpecialiseSettings, adapt
 from rlprune.agents.train import train_policy
 from rlprune.agents.tune import tune
 from rlprune.bundle import load_network, load_policy, save_bundle, save_network
-from rlprune.data import Splits
+from rlprune.data import ImageSet, Splits
 from rlprune.distill import remember
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError, require
@@ -121,12 +121,8 @@ class Steps:
 
     def teacher(self) -> None:
         """Ask the final teacher once about all views, if the recipe keeps views."""
-        path, settings = self.out / "teacher.safetensors", self.recipe.specialise
-        if self._final_teacher is None or not settings.views or path.exists():
-            return
-        logits = remember(self._trained(self._final_teacher), self.splits.network, settings)
-        with atomic_write(path) as temporary:
-            save_file({"logits": logits}, temporary)
+        if self._final_teacher is not None and self.recipe.specialise.views:
+            self._remembered("teacher", self.splits.network, self.recipe.specialise)
 
     def dense(self) -> None:
         """Train the ordinary network, or load it."""
@@ -204,8 +200,9 @@ class Steps:
             return
         elastic, settings = self._load("tuned"), replace(self.recipe.refit, seed=self.recipe.seed)
         teacher, images = self._taught(self._final_teacher, settings), self.splits.training
-        if isinstance(teacher, Tensor):  # of the network's own images, which come first
-            teacher = remember(self._asked(self._final_teacher), images, settings, known=teacher)
+        if settings.views:
+            known = teacher if isinstance(teacher, Tensor) else None  # of the network's own images, which come first
+            teacher = self._remembered("teacher-refit", images, settings, known)
         adapt(elastic, images, settings, teacher=teacher, **self._by_codebook(settings, "refit"))
         self._save("refitted", elastic)
 
@@ -268,6 +265,17 @@ class Steps:
         if remembered and teacher == self._final_teacher and path.exists():
             return load_file(path)["logits"]
         return self._asked(teacher)
+
+    def _remembered(
+        self, name: str, images: ImageSet, settings: TrainingSettings, known: Tensor | None = None
+    ) -> Tensor:
+        """What the final teacher says of the views of images, asked once and kept."""
+        path = self.out / f"{name}.safetensors"
+        if not path.exists():
+            logits = remember(self._asked(self._final_teacher), images, settings, known=known)
+            with atomic_write(path) as temporary:
+                save_file({"logits": logits}, temporary)
+        return load_file(path)["logits"]
 
     def _asked(self, teacher: TrainedNetwork | None) -> nn.Module:
         """A teacher that is asked about every batch."""

@@ -339,6 +339,7 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
     splits = steps.splits
     assert trainings == [(len(splits.network) + len(splits.policy) + len(splits.validation), 2)]
     assert stamps(out / "policies") == before
+    assert (out / "teacher-refit.safetensors").exists()
     refitted, bundled = load_network(out / "refitted").network, load_network(out / "bundle").network
     assert all(value.equal(bundled.state_dict()[name]) for name, value in refitted.state_dict().items())
     assert not any(value.equal(tuned[name]) for name, value in refitted.state_dict().items() if name.endswith("weight"))
