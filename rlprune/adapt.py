@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,11 @@ class SpecialiseSettings(AdaptSettings):
     shares: tuple[float, ...] = ()
     """How often each profile is drawn, cheapest first, of any sum; equally if none are given."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shares and not (min(self.shares) >= 0 and 0 < sum(self.shares) < math.inf):
+            raise RLPruneError(f"shares={self.shares}: allowed are numbers of 0 or more, not all of them 0")
+
 
 def adapt(
     elastic: ElasticCNN,
@@ -53,7 +58,6 @@ def adapt(
     *,
     teacher: Teacher | None = None,
     codebook: Tensor | None = None,
-    shares: Sequence[float] | None = None,
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> None:
@@ -67,31 +71,32 @@ def adapt(
     Args:
         elastic: what is trained.
         data: its training images; not those that are to train the policy.
-        settings: how; the defaults if None.
+        settings: how; the defaults if None. Those of `SpecialiseSettings` say how often each profile of a codebook is
+            drawn; else all are drawn equally often.
         teacher: normalised images (B, C, H, W) -> logits (B, classes), or what `distill.remember` made of one; the
             network as it is now if None.
         codebook: int64 (K, G); random profiles are drawn from it, if given, and the smallest is its first.
-        shares: how often each profile of the codebook is drawn, (K,), of any sum; equally if None.
         checkpoint: file written after every epoch; if it exists, training goes on from it.
         log: called with the figures of every epoch.
 
     Raises:
         LevelsError: the codebook is not of this network.
-        RLPruneError: other `shares` than one per profile, or logits remembered under other settings.
+        RLPruneError: other shares than one per profile, or logits remembered under other settings.
     """
     settings = AdaptSettings() if settings is None else settings
     soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
     smallest = elastic.uniform(elastic.narrowest) if codebook is None else check_codebook(elastic, codebook)[0]
     sandwich = [elastic.full, smallest] if settings.sandwich else []
     n_profiles = 0 if codebook is None else len(codebook)
-    if shares is not None and (len(shares) != n_profiles or min(shares, default=0) < 0 or not sum(shares)):
-        raise RLPruneError(f"shares are {tuple(shares)}; the codebook has {n_profiles} profiles: give each 0 or more")
+    shares = settings.shares if isinstance(settings, SpecialiseSettings) else ()
+    if shares and len(shares) != n_profiles:
+        raise RLPruneError(f"shares={shares}: the codebook has {n_profiles} profiles; give one for each, or none")
+    weights = torch.tensor(shares or (1.0,) * n_profiles)
     calibrate(elastic, data, settings)
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         if codebook is None or not settings.n_random:
             return random_profiles(elastic, settings.n_random, generator)
-        weights = torch.ones(len(codebook)) if shares is None else torch.tensor(shares, dtype=torch.float32)
         return [codebook[i] for i in torch.multinomial(weights, settings.n_random, True, generator=generator)]
 
     def make_step(generator: torch.Generator) -> Step:

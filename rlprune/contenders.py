@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch_pruning
@@ -16,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.errors import RLPruneError
 from rlprune.folding import fold_norms, to_run
-from rlprune.onnx import OnnxCNN, export_piece, save_onnx, session
+from rlprune.onnx import export_piece, session, to_onnx
 from rlprune.runtime import DynamicCNN
 
 Run = Callable[[Tensor], object]
@@ -46,7 +44,7 @@ def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dic
     | name | what it is |
     |---|---|
     | `dense` | the whole network, as it is |
-    | `dense folded` | without norms, in channels_last |
+    | `dense folded` | without norms, in channels_last, as many images at once as the dynamic one runs |
     | `dense compiled` | that, through `torch.compile`, anew for every batch size |
     | `dense onnxruntime` | that, as ONNX |
     | `static` | pruned by Torch-Pruning to the dynamic one's mean multiply-adds, then as `dense folded` |
@@ -70,12 +68,18 @@ def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dic
         raise RLPruneError(f"there is no row {wrong[0]!r}; allowed: {', '.join(NAMES)}")
     dense, macs = dynamic.elastic.slice(dynamic.elastic.full), float(dynamic.prices.dense.macs)
     example = torch.zeros(1, *dynamic.image_shape)
+
+    def in_parts(network: Run) -> Run:
+        return lambda images: [network(part) for part in images.split(dynamic.at_once or len(images))]
+
     makers: dict[str, Callable[[], Contender]] = {
         "dense": lambda: Contender("pytorch", False, dense, macs),
-        "dense folded": lambda: Contender("pytorch", False, to_run(dense), macs),
-        "dense compiled": lambda: Contender("pytorch", False, torch.compile(to_run(dense), dynamic=False), macs),
+        "dense folded": lambda: Contender("pytorch", False, in_parts(to_run(dense)), macs),
+        "dense compiled": lambda: Contender(
+            "pytorch", False, in_parts(torch.compile(to_run(dense), dynamic=False)), macs
+        ),
         "dense onnxruntime": lambda: Contender("onnxruntime", False, _onnx(fold_norms(dense), example), macs),
-        "static": lambda: _static(dense, example, share * macs),
+        "static": lambda: _static(dense, example, share * macs, in_parts),
         "dynamic": lambda: Contender("pytorch", True, dynamic),
         "dynamic compiled": lambda: Contender("pytorch", True, _compiled(dynamic)),
         "dynamic onnxruntime": lambda: Contender("onnxruntime", True, _onnx_dynamic(dynamic)),
@@ -98,14 +102,12 @@ def available() -> tuple[str, ...]:
 
 
 def _compiled(dynamic: DynamicCNN) -> DynamicCNN:
-    return DynamicCNN(*(dynamic.elastic, dynamic.policy, dynamic.mean, dynamic.std, dynamic.classes), compiled=True)
+    parts = (dynamic.elastic, dynamic.policy, dynamic.mean, dynamic.std, dynamic.classes)
+    return DynamicCNN(*parts, compiled=True, at_once=dynamic.at_once)
 
 
 def _onnx_dynamic(dynamic: DynamicCNN) -> Run:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "dynamic.onnx"
-        save_onnx(path, dynamic)
-        runs = OnnxCNN(path, torch.get_num_threads(), spin=False).session
+    runs = session(to_onnx(dynamic), torch.get_num_threads(), spin=False)
     return lambda images: runs.run(None, {"images": images.numpy()})
 
 
@@ -116,7 +118,7 @@ def _onnx(network: nn.Module, example: Tensor) -> Run:
     return lambda images: runs.run(None, {name: images.numpy()})
 
 
-def _static(dense: nn.Sequential, example: Tensor, macs: float) -> Contender:
+def _static(dense: nn.Sequential, example: Tensor, macs: float, in_parts: Callable[[Run], Run]) -> Contender:
     """The network under the smallest pruning ratio, in steps of 1/64, with which Torch-Pruning makes it so cheap."""
     low, high = 0, 63
     while low < high:
@@ -125,7 +127,7 @@ def _static(dense: nn.Sequential, example: Tensor, macs: float) -> Contender:
             (low, middle) if _macs(_pruned(dense, example, middle / 64), example) <= macs else (middle + 1, high)
         )
     network = _pruned(dense, example, low / 64)
-    return Contender("pytorch", False, to_run(network), _macs(network, example))
+    return Contender("pytorch", False, in_parts(to_run(network)), _macs(network, example))
 
 
 def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequential:

@@ -44,14 +44,15 @@ def remember(
     """
     if settings.views < 1:
         raise RLPruneError("views=0 keeps no views of an image; give their number, to remember what a teacher says")
-    if known is not None and (known.ndim != 3 or known.shape[1] != settings.views or len(known) > len(data)):
+    shape = settings.views, len(data.classes)
+    if known is not None and (known.shape[1:] != shape or len(known) > len(data)):
         raise RLPruneError(
-            f"known has shape {tuple(known.shape)}; of {len(data)} images in {settings.views} views each, the first "
-            f"may be known, as (images, {settings.views}, classes)"
+            f"known has shape {tuple(known.shape)}; what is said of the first of {len(data)} images may be known, as "
+            f"(images, {settings.views} views, {len(data.classes)} classes)"
         )
     ask = _asked(teacher, settings)
     table, answers = remembered_views(len(data), settings), [] if known is None else [known]
-    n_known, at_once = sum(map(len, answers)), max(1, batch_size // settings.views)
+    n_known, at_once = 0 if known is None else len(known), max(1, batch_size // settings.views)
     for start in tqdm(range(n_known, len(data), at_once), desc="teacher", unit="batch", leave=False):
         part = torch.arange(start, min(start + at_once, len(data)))
         indices = part.repeat_interleave(settings.views)

@@ -184,7 +184,10 @@ def _no_pass(dynamic: DynamicCNN) -> str:
 
 
 def _first_pass(dynamic: DynamicCNN, first: int) -> str:
-    """What a first pass leaves that is the same for all images, so that none need be picked out, or asked before."""
+    """What a first pass leaves that is the same for all images, so that none need be picked out, or asked before.
+
+    Its profile may be run again later, by some images, so a session may hold that body's weights twice.
+    """
     n_later = dynamic.policy.observer.max_passes - 1
     spent = int(dynamic.prices.stem.macs + dynamic.prices.bodies.macs[first])
     nobody = f"Constant <value = {_EMPTY}> ()"

@@ -99,10 +99,10 @@ class Recipe:
                 f"own, which is {self.policy.penalty:g}"
             )
         for name, training in (("specialise", self.specialise), ("refit", self.refit)):
-            if training is not None and len(training.shares) not in (0, len(self.search.budgets)):
+            if training is not None and len(training.shares) > len(self.search.budgets):
                 raise RLPruneError(
-                    f"{name}.shares={training.shares}: give one for each of search.budgets, of which there are "
-                    f"{len(self.search.budgets)}, or none"
+                    f"{name}.shares={training.shares}: give one for each profile that is found, of which there are "
+                    f"{len(self.search.budgets)} at the most, as many as search.budgets, or none"
                 )
         if self.refit is not None and self.policy.pool:
             raise RLPruneError(

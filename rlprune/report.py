@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlprune.errors import RLPruneError
+
 
 def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
     """The figures of an evaluation and a benchmark in Markdown.
@@ -116,7 +118,7 @@ def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
         measured: by the name of the network `at_macs_share`, and `rows` of {name, accuracy}; the accuracy is None where
             a policy's costs do not span that share.
     """
-    lines = ["| network | multiply-adds cut % | what the policy sees | accuracy % |", "|---|---|---|---|"]
+    lines = ["| network | multiply-adds cut % | policy | accuracy % |", "|---|---|---|---|"]
     for network, found in measured.items():
         cut = _percent(1 - found["at_macs_share"], 1)
         for row in found["rows"]:
@@ -126,8 +128,14 @@ def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def between_markers(text: str, name: str, content: str) -> str:
-    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`.
+
+    Raises:
+        RLPruneError: they are not there.
+    """
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, _, rest = text.partition(start)
-    _, _, after = rest.partition(end)
+    before, found, rest = text.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise RLPruneError(f"the text has no {start} ... {end} to write between; add them where it is to stand")
     return f"{before}{start}\n{content}\n{end}{after}"

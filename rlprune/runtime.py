@@ -69,8 +69,8 @@ class DynamicCNN:
         device: where the network runs, such as cpu or cuda; predictions are on the CPU.
         memory: room for prepared slices, in parameters of the dense network; see `rlprune.slices.Slices`.
         compiled: let `torch.compile` make them faster; the first batches then take a while.
-        at_once: images of a batch that run together; the others wait. On the CPU 64 by default, as caches hold no more
-            images' features, elsewhere all.
+        at_once: images of a batch that run together; the others wait. If None, 64 on the CPU (with images of 32 pixels
+            256 took an eighth longer each, as their features leave the caches), else all.
 
     Several threads may call it at once.
 
@@ -83,6 +83,7 @@ class DynamicCNN:
         about: notes from the bundle it was loaded from.
         prices: active parameters and multiply-adds of the pieces.
         first: profile that every image runs first, if the policy sees nothing before; else None.
+        at_once: images that run together; None if all do.
         slices: the stem, and the bodies of all profiles, prepared.
     """
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlprune import models
-from rlprune.adapt import SpecialiseSettings, adapt
+from rlprune.adapt import adapt
 from rlprune.agents.train import train_policy
 from rlprune.agents.tune import tune
 from rlprune.bundle import load_network, load_policy, save_bundle, save_network
@@ -46,7 +46,7 @@ class Steps:
 
     | step | makes |
     |---|---|
-    | `teacher` | `teacher.safetensors`: what the final teacher says of the remembered views of every training image |
+    | `teacher` | `teacher.safetensors`, `teacher-refit.safetensors`: what the final teacher says of kept views |
     | `dense` | `dense.safetensors`: the ordinary network |
     | `adapt` | `adapted/`: the elastic network, ranked, then trained under random profiles |
     | `search` | `codebook.json`: the best profiles found for the budgets |
@@ -85,7 +85,10 @@ class Steps:
                 if trained is not None:
                     self._find(trained.weights)
         settings: dict[str, Any] = {
-            "teacher": [recipe.data, recipe.teacher, recipe.final_teacher, _views(recipe.specialise)],
+            "teacher": [
+                *(recipe.data, recipe.teacher, recipe.final_teacher, _views(recipe.specialise)),
+                recipe.refit and _views(recipe.refit),
+            ],
             "dense": [recipe.model, recipe.weights, recipe.dense],
             "adapt": [recipe.elastic, recipe.adapt],
             "search": [recipe.search],
@@ -120,9 +123,16 @@ class Steps:
             raise
 
     def teacher(self) -> None:
-        """Ask the final teacher once about all views, if the recipe keeps views."""
-        if self._final_teacher is not None and self.recipe.specialise.views:
-            self._remembered("teacher", self.splits.network, self.recipe.specialise)
+        """Ask the final teacher once about all views, if the recipe keeps views; and about those of a refit."""
+        recipe, path, of_all = self.recipe, self.out / "teacher.safetensors", self.out / "teacher-refit.safetensors"
+        if self._final_teacher is None:
+            return
+        if recipe.specialise.views and not path.exists():
+            self._remember(path, self.splits.network, recipe.specialise)
+        if recipe.refit is not None and recipe.refit.views and not of_all.exists():
+            same = _views(recipe.refit) == _views(recipe.specialise)
+            known = load_file(path)["logits"] if same else None  # of the network's images, which come first
+            self._remember(of_all, self.splits.training, recipe.refit, known)
 
     def dense(self) -> None:
         """Train the ordinary network, or load it."""
@@ -163,7 +173,9 @@ class Steps:
         elastic, settings = self._load("adapted"), replace(self.recipe.specialise, seed=self.recipe.seed)
         elastic.specialise(self.codebook)
         teacher = self._taught(self._final_teacher, settings)
-        adapt(elastic, self.splits.network, settings, teacher=teacher, **self._by_codebook(settings, "specialise"))
+        adapt(
+            elastic, self.splits.network, settings, teacher=teacher, codebook=self.codebook, **self._kept("specialise")
+        )
         self._save("specialised", elastic)
 
     def tune(self) -> None:
@@ -199,11 +211,9 @@ class Steps:
         if self.recipe.refit is None or (self.out / "refitted").exists():
             return
         elastic, settings = self._load("tuned"), replace(self.recipe.refit, seed=self.recipe.seed)
-        teacher, images = self._taught(self._final_teacher, settings), self.splits.training
-        if settings.views:
-            known = teacher if isinstance(teacher, Tensor) else None  # of the network's own images, which come first
-            teacher = self._remembered("teacher-refit", images, settings, known)
-        adapt(elastic, images, settings, teacher=teacher, **self._by_codebook(settings, "refit"))
+        path = self.out / "teacher-refit.safetensors"
+        teacher = load_file(path)["logits"] if path.exists() else self._asked(self._final_teacher)
+        adapt(elastic, self.splits.training, settings, teacher=teacher, codebook=self.codebook, **self._kept("refit"))
         self._save("refitted", elastic)
 
     def evaluate(self) -> None:
@@ -266,16 +276,11 @@ class Steps:
             return load_file(path)["logits"]
         return self._asked(teacher)
 
-    def _remembered(
-        self, name: str, images: ImageSet, settings: TrainingSettings, known: Tensor | None = None
-    ) -> Tensor:
-        """What the final teacher says of the views of images, asked once and kept."""
-        path = self.out / f"{name}.safetensors"
-        if not path.exists():
-            logits = remember(self._asked(self._final_teacher), images, settings, known=known)
-            with atomic_write(path) as temporary:
-                save_file({"logits": logits}, temporary)
-        return load_file(path)["logits"]
+    def _remember(self, path: Path, images: ImageSet, settings: TrainingSettings, known: Tensor | None = None) -> None:
+        """Keep what the final teacher says of the views of images."""
+        logits = remember(self._asked(self._final_teacher), images, settings, known=known)
+        with atomic_write(path) as temporary:
+            save_file({"logits": logits}, temporary)
 
     def _asked(self, teacher: TrainedNetwork | None) -> nn.Module:
         """A teacher that is asked about every batch."""
@@ -310,10 +315,6 @@ class Steps:
         """Where a training's checkpoint and events go."""
         return {"checkpoint": self.out / f"{step}.checkpoint.pt", "log": scalar_log(self.out / "logs", step)}
 
-    def _by_codebook(self, settings: SpecialiseSettings, step: str) -> dict[str, Any]:
-        """How a training draws the codebook's profiles, and where it keeps what."""
-        return {"codebook": self.codebook, "shares": settings.shares or None, **self._kept(step)}
-
     def _save(self, name: str, elastic: ElasticCNN) -> None:
         save_network(self.out / name, elastic.cpu(), self.splits.network, self._made_of)
 
@@ -329,8 +330,8 @@ def _folder_of(penalty: float, policies: Path) -> Path:
 
 
 def _views(settings: TrainingSettings) -> list[int]:
-    """What the remembered views of an image depend on."""
-    return [settings.views, settings.padding, int(settings.flip)]
+    """What the remembered views of an image depend on, and in which way they are drawn, so far the second."""
+    return [settings.views, settings.padding, int(settings.flip), 2]
 
 
 def _plain(settings: Any) -> Any:

@@ -17,7 +17,7 @@ from nets import (
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rlprune.adapt import AdaptSettings, adapt, calibrate, random_profiles
+from rlprune.adapt import AdaptSettings, SpecialiseSettings, adapt, calibrate, random_profiles
 from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
@@ -120,9 +120,9 @@ def test_the_sandwich_is_the_largest_and_the_smallest_and_random_ones() -> None:
 def test_with_a_codebook_only_its_profiles_are_drawn_as_often_as_their_shares_say() -> None:
     elastic = make_elastic("residual")
     codebook = torch.tensor([[1, 0, 1], [2, 2, 1], [2, 3, 4]])
-    settings = AdaptSettings(epochs=10, n_random=10, sandwich=False, **QUICK)
-    for shares, chances in ((None, (1 / 3, 1 / 3, 1 / 3)), ((1, 0, 3), (0.25, 0, 0.75)), ((0.0, 0.1, 0.0), (0, 1, 0))):
-        drawn = drawn_profiles(elastic, settings, n=32, codebook=codebook, shares=shares)
+    for shares, chances in (((), (1 / 3, 1 / 3, 1 / 3)), ((1, 0, 3), (0.25, 0, 0.75)), ((0.0, 0.1, 0.0), (0, 1, 0))):
+        settings = SpecialiseSettings(epochs=10, n_random=10, sandwich=False, shares=shares, **QUICK)
+        drawn = drawn_profiles(elastic, settings, n=32, codebook=codebook)
         counts = [drawn.count(profile) for profile in codebook.tolist()]
         assert sum(counts) == len(drawn) == 10 * 10 * 2
         for count, chance in zip(counts, chances, strict=True):
@@ -132,18 +132,19 @@ def test_with_a_codebook_only_its_profiles_are_drawn_as_often_as_their_shares_sa
 @pytest.mark.parametrize("n_random", [0, 1])
 def test_the_smallest_of_a_codebook_is_its_first(n_random: int) -> None:
     elastic, codebook = make_elastic("residual"), torch.tensor([[1, 0, 1], [2, 2, 1]])
-    settings = AdaptSettings(epochs=1, n_random=n_random, **QUICK)
-    drawn = drawn_profiles(elastic, settings, codebook=codebook, shares=(0, 1))
+    settings = SpecialiseSettings(epochs=1, n_random=n_random, shares=(0, 1), **QUICK)
+    drawn = drawn_profiles(elastic, settings, codebook=codebook)
     assert drawn == [[4, 4, 4], [1, 0, 1], [2, 2, 1]][: 2 + n_random] * 4
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shares": (1.0,)}, r"shares are \(1\.0,\); the codebook has 0 profiles: give each 0 or more"),
-        ({"codebook": [[4, 4, 4]], "shares": (1, 1)}, r"shares are \(1, 1\); the codebook has 1 profiles"),
-        ({"codebook": [[4, 4, 4]] * 2, "shares": (2, -1)}, r"shares are \(2, -1\)"),
-        ({"codebook": [[4, 4, 4]] * 2, "shares": (0, 0)}, r"shares are \(0, 0\)"),
+        ({"shares": (1.0,)}, r"shares=\(1\.0,\): the codebook has 0 profiles; give one for each, or none"),
+        ({"codebook": [[4, 4, 4]], "shares": (1, 1)}, r"shares=\(1, 1\): the codebook has 1 profiles"),
+        ({"codebook": [[4, 4, 4]] * 2, "shares": (2, -1)}, r"shares=\(2, -1\): allowed are numbers of 0 or more, not"),
+        ({"codebook": [[4, 4, 4]] * 2, "shares": (0, 0)}, r"shares=\(0, 0\): allowed"),
+        ({"codebook": [[4, 4, 4]] * 2, "shares": (1, float("nan"))}, r"shares=\(1, nan\): allowed"),
         ({"codebook": [[4, 4]]}, r"levels have shape \(1, 2\); this network has 3 groups"),
         ({"codebook": [4, 4, 4]}, r"codebook has shape \(3,\); \(K, G\) with K from 1 to 16 is needed"),
     ],
@@ -151,10 +152,10 @@ def test_the_smallest_of_a_codebook_is_its_first(n_random: int) -> None:
 def test_codebooks_and_shares_that_do_not_fit_are_named_and_change_nothing(options: Any, message: str) -> None:
     elastic = make_elastic("residual")
     before = {name: value.clone() for name, value in elastic.state_dict().items()}
-    if "codebook" in options:
-        options = options | {"codebook": torch.tensor(options["codebook"])}
+    codebook = torch.tensor(options["codebook"]) if "codebook" in options else None
     with pytest.raises(RLPruneError, match=message):
-        adapt(elastic, make_data(16), AdaptSettings(epochs=1, **QUICK), **options)
+        settings = SpecialiseSettings(epochs=1, shares=options.get("shares", ()), **QUICK)
+        adapt(elastic, make_data(16), settings, codebook=codebook)
     assert all(torch.equal(value, before[name]) for name, value in elastic.state_dict().items())
 
 

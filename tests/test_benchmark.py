@@ -3,11 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from nets import make_data, make_elastic, make_levels, make_policy
 
 from rlprune import tables
 from rlprune.actions import sorted_codebook
-from rlprune.benchmark import bench, bench_adapt
+from rlprune.benchmark import _Turns, bench, bench_adapt
 from rlprune.contenders import NAMES, available
 from rlprune.cost import Cost
 from rlprune.envs.benchmark import bench_env
@@ -40,6 +41,32 @@ def test_rows_take_turns() -> None:
 
 def test_timing_goes_on_for_as_long_as_it_may() -> None:
     assert len(interleaved({"nothing": lambda: None}, 0.02, min_rounds=1)["nothing"]) > 10
+
+
+def test_a_turn_goes_on_where_the_last_one_ended_and_leaves_a_smaller_batch_out() -> None:
+    ran: list[list[int]] = []
+    turn = _Turns(lambda images: ran.append(images.tolist()), torch.arange(7), 2, 4)
+    turn()
+    assert ran == [[0, 1], [2, 3], [4, 5], [0, 1]]
+    turn()
+    assert ran[4:] == [[2, 3], [4, 5], [0, 1], [2, 3]]
+
+
+def test_a_turn_is_shared_by_its_batches(dynamic: DynamicCNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[list[int]] = []
+
+    def took_64(rows: dict[str, _Turns], seconds: float) -> dict[str, list[float]]:
+        taken.append([turns.n_batches for turns in rows.values()])
+        return {name: [64.0] * 3 for name in rows}
+
+    monkeypatch.setattr("rlprune.benchmark.interleaved", took_64)
+    rows = bench(dynamic, make_data(40).images, (1, 8, 33))["rows"]
+    assert taken == [[32] * 3, [4] * 3, [1] * 3]  # 32 images at least
+    assert {(row["batch"], row["ms"], row["ms_low"], row["ms_high"]) for row in rows} == {
+        (1, 2, 2, 2),
+        (8, 16, 16, 16),
+        (33, 64, 64, 64),
+    }
 
 
 def test_the_rows_of_a_bundle(results: dict[str, Any]) -> None:

@@ -65,6 +65,8 @@ def check(path: Path, dynamic: DynamicCNN) -> None:
         for name in ("labels", "profiles", "keep_ratios", "passes", "params", "macs"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), name
         assert relative_error(found.probabilities, expected.probabilities) < 1e-3
+        (macs,) = loaded.session.run(["macs"], {"images": DATA.images[:batch].numpy()})
+        assert macs.tolist() == expected.macs.tolist()
 
 
 def test_the_file_says_what_the_network_says(path: Path) -> None:
@@ -75,6 +77,17 @@ def test_the_file_says_what_the_network_says(path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_so_it_does_for_every_kind_of_network_and_policy(kind: str, tmp_path: Path) -> None:
     dynamic = dynamic_of(make_elastic(kind), **OPTIONS[kind])
+    save_onnx(tmp_path / "dynamic.onnx", dynamic)
+    check(tmp_path / "dynamic.onnx", dynamic)
+
+
+@pytest.mark.parametrize(("max_passes", "combine"), [(1, False), (2, True), (3, False)])
+def test_so_it_does_where_all_images_begin_alike(max_passes: int, combine: bool, tmp_path: Path) -> None:
+    elastic = make_centred()
+    book = sorted_codebook(make_levels(elastic, 3, seed=3), Cost(elastic))
+    policy = make_policy(elastic, DATA, book, max_passes=max_passes, combine=combine, pool=0, seed=5, scale=2.0)
+    dynamic = DynamicCNN(elastic, policy, DATA.mean, DATA.std, DATA.classes)
+    assert dynamic.first is not None and len(dynamic(DATA.images).passes.unique()) == max_passes
     save_onnx(tmp_path / "dynamic.onnx", dynamic)
     check(tmp_path / "dynamic.onnx", dynamic)
 

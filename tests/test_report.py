@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlprune.report import signals_table, speed_table
+import pytest
+
+from rlprune.errors import RLPruneError
+from rlprune.report import between_markers, signals_table, speed_table
 
 
 def row(name: str, backend: str, batch: int, ms: float) -> dict[str, Any]:
@@ -31,3 +34,10 @@ def test_what_signals_are_worth_stands_at_one_cost() -> None:
         "| Net | 67.8 | pixels | 90.12 |",
         "| Net | 67.8 | beliefs | not that cheap or dear |",
     ]
+
+
+def test_without_markers_nothing_is_written() -> None:
+    assert between_markers("a <!-- x -->old<!-- /x --> b", "x", "new") == "a <!-- x -->\nnew\n<!-- /x --> b"
+    for text in ("", "<!-- x -->", "<!-- /x -->", "<!-- y --><!-- /y -->"):
+        with pytest.raises(RLPruneError, match=r"no <!-- x --> \.\.\. <!-- /x --> to write between; add them"):
+            between_markers(text, "x", "new")

@@ -317,12 +317,21 @@ def test_a_final_teacher_is_followed_once_the_codebook_is_found(
 def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_policies(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later = [f"steps/{name}.json" for name in ("tune", "policies", "refit", "evaluate")]
+    later = [f"steps/{name}.json" for name in ("teacher", "tune", "policies", "refit", "evaluate")]
     out = copy_of(root, tmp_path, "tuned", "tuning", "policies", "results.json", "bundle", *later)
+    already: list[Tensor | None] = []
     recipe = recipe_of(root)
+
+    def asked(*of: Any, known: Tensor | None) -> Tensor:
+        already.append(known)
+        return remember(*of, known=known)
+
     refit = replace(recipe.specialise, epochs=2, shares=(1.0, 2.0))
     steps = steps_of(root, out, policy=replace(recipe.policy, pool=0), refit=refit)
+    monkeypatch.setattr("rlprune.steps.remember", asked)
     steps.run("policies")
+    (known,) = already  # the network's own images were asked about before
+    assert known is not None and len(known) == len(steps.splits.network)
     before, trainings = stamps(out / "policies"), []
     tuned = load_network(out / "tuned").network.state_dict()
 
@@ -330,7 +339,7 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
         assert elastic.codebook is not None and elastic.codebook.equal(steps.codebook)
         assert all(value.equal(tuned[name]) for name, value in elastic.state_dict().items())
         assert more["teacher"].shape == (len(images), settings.views, 5)
-        assert more["shares"] == (1.0, 2.0)
+        assert settings.shares == (1.0, 2.0)
         trainings.append((len(images), settings.epochs))
         adapt(elastic, images, settings, **more)
 

@@ -72,7 +72,8 @@ def main() -> None:
             continue
         points, start = [], None
         for factor in FACTORS:
-            settings = replace(recipe.policy, penalty=factor * recipe.policy.penalty, **choices)
+            penalty = factor * recipe.policy.penalty
+            settings = replace(recipe.policy, seed=recipe.seed, penalty=penalty, **choices)
             folder = arguments.run / "signals" / f"{name} {factor}".replace(" ", "_")
             codebook = None if levels else steps.codebook
             policy = train_policy(

@@ -65,7 +65,11 @@ def with_batch(dynamic: rlprune.DynamicCNN) -> list[dict[str, float]]:
     for batch in (1, 4, 16, 64, 256, 1024):
         pixels = noise(batch, dynamic.image_shape).images
         images = dynamic.normalise(pixels)
-        timed = {"dense": lambda images=images: dense(images), "dynamic": lambda pixels=pixels: dynamic(pixels)}
+        parts = images.split(dynamic.at_once or batch)
+        timed = {
+            "dense": lambda parts=parts: [dense(part) for part in parts],
+            "dynamic": lambda pixels=pixels: dynamic(pixels),
+        }
         times = interleaved(timed, 2.0)
         rows.append({"batch": batch} | {name: median(each) / batch for name, each in times.items()})
     return rows
