@@ -91,7 +91,7 @@ def adapt(
     shares = settings.shares if isinstance(settings, SpecialiseSettings) else ()
     if shares and len(shares) != n_profiles:
         raise RLPruneError(f"shares={shares}: the codebook has {n_profiles} profiles; give one for each, or none")
-    weights = torch.tensor(shares or (1.0,) * n_profiles)
+    weights = torch.tensor(shares or (1,) * n_profiles, dtype=torch.float32)
     calibrate(elastic, data, settings)
 
     def draw(generator: torch.Generator) -> list[Tensor]:
