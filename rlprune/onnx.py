@@ -28,6 +28,8 @@ _DOMAIN, _IR_VERSION = "rlprune", 10
 _INT64 = 7
 """ONNX's number of the type."""
 _EMPTY = "int64[0] empty {}"
+_HEAD = f'<domain: "{_DOMAIN}", opset_import: ["": {OPSET}, "{_DOMAIN}": 1]>'
+"""What the text of a function of the file begins with."""
 
 
 def save_onnx(path: Path, dynamic: DynamicCNN) -> None:
@@ -210,7 +212,7 @@ def _first_pass(dynamic: DynamicCNN, first: int) -> str:
 def _ask() -> str:
     """Who of the images asked, whose last pass ran `last`, goes on, and with which profile; a function of the file."""
     return f"""
-    <domain: "{_DOMAIN}", opset_import: ["": {OPSET}, "{_DOMAIN}": 1]>
+    {_HEAD}
     ask (seen, asked, last, believed, spent, n_passes) => (waiting, chosen)
     {{
       seen_here = Gather (seen, asked)
@@ -232,7 +234,7 @@ def _run(n_profiles: int, n_classes: int) -> str:
     """The logits of images under the profiles they chose, and whose is which; a function of the file."""
     profiles = range(n_profiles)
     return f"""
-    <domain: "{_DOMAIN}", opset_import: ["": {OPSET}, "{_DOMAIN}": 1]>
+    {_HEAD}
     run (features, runs, chosen) => (logits, whose)
     {{
       zero = Constant <value_int = 0> ()
