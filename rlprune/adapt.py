@@ -44,6 +44,8 @@ class SpecialiseSettings(AdaptSettings):
 
     shares: tuple[float, ...] = ()
     """How often each profile is drawn, cheapest first, of any sum; equally if none are given."""
+    separate: bool = False
+    """Give each profile weights of its own first, not norms alone; the stem, which they still share, is then fixed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,7 +94,10 @@ def adapt(
     if shares and len(shares) != n_profiles:
         raise RLPruneError(f"shares={shares}: the codebook has {n_profiles} profiles; give one for each, or none")
     weights = torch.tensor(shares or (1,) * n_profiles, dtype=torch.float32)
-    calibrate(elastic, data, settings)
+    if isinstance(settings, SpecialiseSettings) and settings.separate and not elastic.own_bodies:
+        elastic.separate()
+    if not elastic.own_bodies:  # whose norms know but one profile each
+        calibrate(elastic, data, settings)
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         if codebook is None or not settings.n_random:

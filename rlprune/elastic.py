@@ -39,6 +39,7 @@ class ElasticCNN(nn.Module):
         feature_shape: (F, H', W') of the stem's features.
         n_classes: how many logits it gives.
         codebook: int64 (K, G), the profiles that the norms are specialised to; None if they are not.
+        own_bodies: those of the codebook's profiles, K of them, once they are separated; else none.
     """
 
     widths: Tensor
@@ -73,6 +74,7 @@ class ElasticCNN(nn.Module):
         self.feature_shape = tuple(features.shape[1:])
         self.stem, self.body = stem, body
         self.register_buffer("codebook", None, persistent=False)
+        self.own_bodies = nn.ModuleList()
         make_elastic(body, self.groups, self.n_levels, drops=self.narrowest > 0)
         self._runs: dict[frozenset[str], BodyRun] = {}
 
@@ -190,7 +192,19 @@ class ElasticCNN(nn.Module):
     def run_body(self, features: Tensor, levels: Tensor) -> Tensor:
         """The same, from the stem's features (B, F, H', W') on."""
         choice = self._choice(levels, len(features))
-        exits = self._dropped_exits(levels) if levels.ndim == 1 else frozenset()
+        if levels.ndim == 1:
+            own = self._own_body(levels)
+            return self._run_shared(features, choice) if own is None else own(features)
+        logits = self._run_shared(features, choice)
+        for profile, own in zip(self.codebook, self.own_bodies, strict=True) if self.own_bodies else ():
+            rows = (choice.levels == profile).all(1).nonzero().flatten()
+            if len(rows):
+                logits = logits.index_copy(0, rows, own(features[rows]).to(logits.dtype))
+        return logits
+
+    def _run_shared(self, features: Tensor, choice: Choice) -> Tensor:
+        """Logits of the body that all profiles share."""
+        exits = self._dropped_exits(choice.levels) if choice.levels.ndim == 1 else frozenset()
         if exits not in self._runs:
             if len(self._runs) >= _MAX_RUNS:
                 self._runs.pop(next(iter(self._runs)))
@@ -234,7 +248,8 @@ class ElasticCNN(nn.Module):
             LevelsError: not a profile of this network.
         """
         levels = torch.as_tensor(profile)
-        body = cut(self.body, self._choice(levels, None), self._dropped_exits(levels))
+        choice, own = self._choice(levels, None), self._own_body(levels)
+        body = cut(self.body, choice, self._dropped_exits(levels)) if own is None else copy.deepcopy(own)
         network = nn.Sequential()
         network.add_module("stem", copy.deepcopy(self.stem))
         network.add_module("body", body)
@@ -272,6 +287,30 @@ class ElasticCNN(nn.Module):
                 layer.specialise(codebook)
         self.codebook = codebook
 
+    def separate(self) -> None:
+        """Give every profile of the codebook a body of its own: its slice, whose weights no other shares from now on.
+
+        What the network computes does not change. The stem, which profiles go on sharing, stays as it is from now on,
+        whatever trains them; any other profile is still a slice of the shared body.
+
+        Raises:
+            LevelsError: the network is specialised to no codebook, or separated already.
+        """
+        if self.codebook is None or self.own_bodies:
+            state = "specialised to no codebook" if self.codebook is None else "separated already"
+            raise LevelsError(f"the network is {state}; only profiles of a codebook can be separated, and only once")
+        bodies = [self.slice(profile).get_submodule("body") for profile in self.codebook]
+        self.own_bodies.extend(bodies)
+        self.stem.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ElasticCNN:
+        """Enter training mode, or leave it; the stem of a separated network stays out of it."""
+        super().train(mode)
+        if self.own_bodies:
+            self.stem.eval()
+        return self
+
     def elastic_layers(self) -> dict[str, ElasticLayer]:
         """All layers of the body that have a width, by name."""
         return {name: layer for name, layer in self.body.named_modules() if isinstance(layer, ElasticLayer)}
@@ -304,6 +343,7 @@ class ElasticCNN(nn.Module):
             "round_to": self.round_to,
             "image_shape": self.image_shape,
             "codebook": None if self.codebook is None else self.codebook.tolist(),
+            "separated": bool(self.own_bodies),
         }
 
     @classmethod
@@ -325,6 +365,8 @@ class ElasticCNN(nn.Module):
             ).eval()
             if description["codebook"] is not None:
                 elastic.specialise(torch.tensor(description["codebook"]))
+            if description.get("separated", False):
+                elastic.separate()
         except graph.MALFORMED as error:
             raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
         return elastic
@@ -341,6 +383,13 @@ class ElasticCNN(nn.Module):
         widths = self.widths[torch.arange(self.n_groups, device=levels.device), levels]
         nearest = None if self.codebook is None else (levels[..., None, :] - self.codebook).abs().sum(-1).argmin(-1)
         return Choice(levels, widths, nearest)
+
+    def _own_body(self, profile: Tensor) -> nn.Module | None:
+        """The body that a profile (G,) has of its own, if it has one."""
+        if not self.own_bodies:
+            return None
+        found = (self.check_levels(profile) == self.codebook).all(1).nonzero()
+        return self.own_bodies[int(found[0])] if len(found) else None
 
     def _dropped_exits(self, profile: Tensor) -> frozenset[str]:
         """Nodes that become constants under a profile, because the group they consume is dropped."""

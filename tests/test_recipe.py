@@ -185,6 +185,11 @@ def test_mistakes_name_file_and_field(tmp_path: Path, path: str, value: str, mes
         read(tmp_path, recipe_with(path, value))
 
 
+def test_a_refit_that_leaves_the_stem_alone_may_follow_policies_that_see_its_features(tmp_path: Path) -> None:
+    recipe = read(tmp_path, recipe_with("refit.separate", "true"))
+    assert recipe.policy.pool and recipe.refit is not None and recipe.refit.separate
+
+
 @pytest.mark.parametrize(
     ("text", "field"), [('model = "x"', "data"), ("[data]\ndata = 'x'", "model"), ("model = 'x'\n[data]", "data.data")]
 )
