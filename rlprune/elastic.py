@@ -6,13 +6,14 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from rlprune import graph
+from rlprune import adjust, graph
 from rlprune.body import BodyRun, cut
 from rlprune.convert import make_elastic
 from rlprune.errors import BundleError, LevelsError, ModelError
@@ -28,6 +29,10 @@ class ElasticCNN(nn.Module):
     """A network that computes with as many channels of each group as it is told to.
 
     The stem runs whole; the body runs under keep levels. Build one with `ElasticCNN.from_model`.
+
+    Where no levels are given it runs under its default profile: everything, until `set_width`, `set_depth` or
+    `set_profile` say otherwise. They touch no weights: what is set back computes what it did. Each also gives a context
+    at whose end things are as they were before: `with network.set_width(0.5): ...`.
 
     Attributes:
         groups: the channel groups, G of them.
@@ -77,6 +82,8 @@ class ElasticCNN(nn.Module):
         self.own_bodies = nn.ModuleList()
         make_elastic(body, self.groups, self.n_levels, drops=self.narrowest > 0)
         self._runs: dict[frozenset[str], BodyRun] = {}
+        self._drop_order: tuple[int, ...] | None = None
+        self._kept, self._dropped = self.full, torch.zeros(self.n_groups, dtype=torch.bool)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies prepare their runs anew: those of another network's graph are of no use to them."""
@@ -173,13 +180,68 @@ class ElasticCNN(nn.Module):
         """The profile of one level for all groups (for each its lowest, where that is higher), int64 (G,)."""
         return self.min_level.cpu().clamp_min(level)
 
-    def forward(self, images: Tensor, levels: Tensor) -> Tensor:
+    @property
+    def drop_order(self) -> tuple[int, ...]:
+        """The groups that can be dropped, those first that `set_depth` drops first.
+
+        Until `rank_depth` is called, those whose branches end in the smallest scales of norms.
+        """
+        return adjust.by_scale(self) if self._drop_order is None else self._drop_order
+
+    @property
+    def profile(self) -> Tensor:
+        """What it runs under where no levels are given, int64 (G,)."""
+        return torch.where(self._dropped, 0, self._kept)
+
+    def set_profile(self, profile: Tensor | Sequence[int]) -> AbstractContextManager[object]:
+        """Run under this profile, int64 (G,), where no levels are given.
+
+        Raises:
+            LevelsError: not a profile of this network.
+        """
+        levels = torch.as_tensor(profile)
+        dropped = self._choice(levels, None).widths.cpu() == 0
+        return self._set(torch.where(dropped, self.full, levels.cpu()), dropped)
+
+    def set_width(self, ratio: float) -> AbstractContextManager[object]:
+        """Keep this share of every group's channels where no levels are given; branches that are dropped stay so.
+
+        Raises:
+            LevelsError: not a keep ratio of this network above 0.
+        """
+        return self._set(torch.full_like(self._kept, adjust.level_of(self, ratio)), self._dropped)
+
+    def set_depth(self, share: float) -> AbstractContextManager[object]:
+        """Keep this share of the branches that can be dropped, the last of `drop_order`, where no levels are given.
+
+        They have the width that was set last.
+
+        Raises:
+            LevelsError: the share is outside [0, 1], or below 1 where no branch can be dropped.
+        """
+        return self._set(self._kept, adjust.dropped_at(self, share))
+
+    def rank_depth(self, images: Tensor) -> None:
+        """Order the branches that can be dropped by how much predictions change without each; it is kept from then on.
+
+        Args:
+            images: normalised, float (B, C, H, W), to predict; some hundreds are enough.
+        """
+        self._drop_order = adjust.by_change(self, images)
+
+    def _set(self, kept: Tensor, dropped: Tensor) -> AbstractContextManager[object]:
+        undo = ExitStack()
+        undo.callback(self._set, self._kept, self._dropped)
+        self._kept, self._dropped = kept, dropped
+        return undo
+
+    def forward(self, images: Tensor, levels: Tensor | None = None) -> Tensor:
         """Classify images under keep levels.
 
         Args:
             images: normalised, float (B, C, H, W).
             levels: int64 (B, G), every image its own (computed with masks: all the work, the right numbers); or (G,),
-                one profile for all (computed with slices: only the work that it keeps).
+                one profile for all (computed with slices: only the work that it keeps); the default one if None.
 
         Returns:
             Logits (B, classes).
@@ -187,7 +249,7 @@ class ElasticCNN(nn.Module):
         Raises:
             LevelsError: levels of another shape or outside what the groups have.
         """
-        return self.run_body(self.stem(images), levels)
+        return self.run_body(self.stem(images), self.profile if levels is None else levels)
 
     def run_body(self, features: Tensor, levels: Tensor) -> Tensor:
         """The same, from the stem's features (B, F, H', W') on."""
@@ -235,11 +297,11 @@ class ElasticCNN(nn.Module):
             )
         return levels
 
-    def slice(self, profile: Tensor | Sequence[int]) -> nn.Sequential:
+    def slice(self, profile: Tensor | Sequence[int] | None = None) -> nn.Sequential:
         """The network of one profile, physically small and ordinary: no masks, no unused weights, no elastic layers.
 
         Args:
-            profile: int64 (G,).
+            profile: int64 (G,); the default one if None.
 
         Returns:
             `stem` and `body` in sequence, in eval mode, with copies of the weights: images (B, C, H, W) -> logits.
@@ -247,7 +309,7 @@ class ElasticCNN(nn.Module):
         Raises:
             LevelsError: not a profile of this network.
         """
-        levels = torch.as_tensor(profile)
+        levels = self.profile if profile is None else torch.as_tensor(profile)
         choice, own = self._choice(levels, None), self._own_body(levels)
         body = cut(self.body, choice, self._dropped_exits(levels)) if own is None else copy.deepcopy(own)
         network = nn.Sequential()
@@ -344,6 +406,7 @@ class ElasticCNN(nn.Module):
             "image_shape": self.image_shape,
             "codebook": None if self.codebook is None else self.codebook.tolist(),
             "separated": bool(self.own_bodies),
+            "drop_order": self._drop_order,
         }
 
     @classmethod
@@ -365,8 +428,10 @@ class ElasticCNN(nn.Module):
             ).eval()
             if description["codebook"] is not None:
                 elastic.specialise(torch.tensor(description["codebook"]))
-            if description.get("separated", False):
+            if description.get("separated", False):  # neither this nor what follows was known to the first networks
                 elastic.separate()
+            if description.get("drop_order") is not None:
+                elastic._drop_order = tuple(description["drop_order"])
         except graph.MALFORMED as error:
             raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
         return elastic

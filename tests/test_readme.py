@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import rlprune
 from rlprune.report import between_markers, markdown_table
@@ -18,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     quick = re.sub(r"epochs=\d+", "epochs=1", code).replace("learn(100_000)", "learn(2_048)")
     assert quick.count("epochs=1") == 2 and "learn(2_048)" in quick
     monkeypatch.chdir(tmp_path)
@@ -28,6 +29,9 @@ def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert isinstance(prediction, rlprune.Prediction)
     assert prediction.labels.shape == (64,) and 1 <= int(prediction.passes.min()) <= int(prediction.passes.max()) <= 2
     assert (tmp_path / "bundle" / "manifest.json").exists()
+    small, resnet = scope["small"], scope["resnet"]
+    assert isinstance(small, torch.nn.Module) and isinstance(resnet, rlprune.ElasticCNN)
+    assert resnet.profile.tolist() == [2] * resnet.n_groups
 
 
 def test_the_figures_are_the_committed_ones() -> None:
