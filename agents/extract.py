@@ -9,7 +9,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
 from rlprune.actions import MAX_PROFILES, sorted_codebook
-from rlprune.envs.sweep import sweep
+from rlprune.envs.sweep import Decide, sweep
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
 from rlprune.policy import Policy
@@ -53,15 +53,33 @@ def extract_policy(agent: BaseAlgorithm, world: World, codebook: Tensor | None =
         codebook = world.actions.codebook if world.actions.kind == "profiles" else boil_down(agent, world)
     assert codebook is not None
     sizes = [layers[0].in_features, *(int(layer.out_features) for layer in layers)]  # NumPy's where a space is Multi*
-    policy = Policy(sizes, activation, world.observer, world.actions, codebook)
+    budgets = None if world.observer.penalties is None else measure_budgets(agent, world)
+    policy = Policy(sizes, activation, world.observer, world.actions, codebook, budgets)
     targets = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
     for target, source in zip(targets, layers, strict=True):
         target.load_state_dict({name: value.cpu() for name, value in source.state_dict().items()})
     return policy.eval()
 
 
+def measure_budgets(agent: BaseAlgorithm, world: World, n: int = 17) -> Tensor:
+    """Some of the penalties that an agent learnt, and what images cost at each on average.
+
+    Returns:
+        float64 (n, 2); the second are shares of the dense multiply-adds, measured on the world's images.
+    """
+    assert world.observer.penalties is not None
+    penalties = world.observer.penalties.at(torch.linspace(0, 1, n, dtype=torch.float64))
+    decide = _greedy(agent)
+    shares = [sweep(world, decide, float(penalty)).macs.double().mean() for penalty in penalties]
+    return torch.stack([penalties, torch.stack(shares)], 1)
+
+
+def _greedy(agent: BaseAlgorithm) -> Decide:
+    return lambda seen: agent.predict(seen, deterministic=True)[0]
+
+
 def boil_down(agent: BaseAlgorithm, world: World, n_profiles: int = MAX_PROFILES) -> Tensor:
     """The profiles that an agent chooses most often on a world's images: int64 (K, G), K <= n_profiles."""
-    levels = sweep(world, lambda seen: agent.predict(seen, deterministic=True)[0]).levels.flatten(0, 1)
+    levels = sweep(world, _greedy(agent)).levels.flatten(0, 1)
     profiles, counts = levels[levels[:, 0] >= 0].unique(dim=0, return_counts=True)
     return sorted_codebook(profiles[torch.argsort(counts, descending=True)[:n_profiles]], world.cost)

@@ -17,7 +17,7 @@ from rlprune.errors import RLPruneError
 
 CHECKPOINT, NOTES = "checkpoint.zip", "settings.json"
 """What a run leaves in its folder, beside `policy/` and TensorBoard's events."""
-_SAME = ("action", "max_passes", "pool", "combine", "hidden")
+_SAME = ("action", "max_passes", "pool", "combine", "hidden", "penalty_range")
 
 
 def take_weights(agent: PPO, folder: Path, settings: Mapping[str, Any], codebook: Tensor | None) -> None:
@@ -38,6 +38,7 @@ def take_weights(agent: PPO, folder: Path, settings: Mapping[str, Any], codebook
         _, parameters, _ = load_from_zip_file(folder / CHECKPOINT, load_data=False, device="cpu")
     except (RLPruneError, OSError, ValueError) as error:
         raise RLPruneError(f"no run can start from {folder} ({type(error).__name__}: {error})") from error
+    before.setdefault("penalty_range", [])  # not known to the first runs
     other = [f"{key}={before.get(key)}" for key in _SAME if before.get(key) != settings[key]]
     if other:
         raise RLPruneError(f"the run in {folder} has {', '.join(other)}; a run that starts from it must have the same")

@@ -27,6 +27,7 @@ from rlprune.agents.callbacks import (
 )
 from rlprune.agents.extract import extract_policy
 from rlprune.agents.start import CHECKPOINT, NOTES, take_weights
+from rlprune.budget import PenaltyRange
 from rlprune.bundle import load_policy, save_policy
 from rlprune.cost import KINDS, Cost
 from rlprune.data import ImageSet
@@ -48,6 +49,9 @@ class PolicySettings:
 
     penalty: float = 0.3
     """Price of compute (lambda): what running the whole network once costs, in units of a right answer."""
+    penalty_range: tuple[float, ...] = ()
+    """Instead of one, the lowest and the highest penalty, above 0: one is drawn for every image and shown to the
+    policy, which then serves them all, and any budget between (`model(images, budget=0.4)`)."""
     cost: str = "macs"
     """What is paid for: macs, params, or latency, which is measured on the machine that trains."""
     action: ActionKind = "profiles"
@@ -97,6 +101,8 @@ class PolicySettings:
                 f"penalty={self.penalty}, max_passes={self.max_passes}, learning_rate={self.learning_rate}, "
                 f"pool={self.pool}: allowed are 0 or more, 1 to 3, above 0, and 0 or more"
             )
+        if self.penalty_range:
+            PenaltyRange.of(self.penalty_range)
 
 
 def train_policy(
@@ -144,7 +150,15 @@ def train_policy(
     checkpoint, notes, described = folder / CHECKPOINT, folder / NOTES, _described(settings, ppo)
     if codebook is None and settings.action == "profiles":
         codebook = uniform_codebook(elastic, Cost(elastic))
-    observer = Observer.fit(elastic, data, max_passes=settings.max_passes, pool=settings.pool, combine=settings.combine)
+    penalties = PenaltyRange.of(settings.penalty_range) if settings.penalty_range else None
+    observer = Observer.fit(
+        elastic,
+        data,
+        max_passes=settings.max_passes,
+        pool=settings.pool,
+        combine=settings.combine,
+        penalties=penalties,
+    )
     actions = Actions.of(elastic, settings.action, codebook, settings.max_passes)
     worlds = [
         World(
@@ -154,10 +168,10 @@ def train_policy(
             codebook=codebook,
             max_passes=settings.max_passes,
             combine=settings.combine,
-            penalty=settings.penalty,
+            penalty=settings.penalty_range or settings.penalty,
             cost=paid,
             control_variate=settings.control_variate,
-            policy_cost=_decision_cost((observer.size, *settings.hidden, actions.n_outputs)),
+            policy_cost=_decision_cost((observer.fixed().size, *settings.hidden, actions.n_outputs)),
             observer=observer,
         )
         for images in (data, validation)

@@ -76,7 +76,8 @@ def tune(
     """
     settings = TuneSettings() if settings is None else settings
     check_fit(elastic, policy, tuple(data.classes))
-    policy, prices = copy.deepcopy(policy).eval(), Prices.of(Cost(elastic), policy)
+    policy = copy.deepcopy(policy).eval().at()
+    prices = Prices.of(Cost(elastic), policy)
     soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
 
     def make_step(generator: torch.Generator) -> Step:

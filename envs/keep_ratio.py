@@ -15,7 +15,6 @@ from rlprune.actions import ActionKind
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.envs.world import Episodes, Outcome, World
-from rlprune.errors import RLPruneError
 from rlprune.latency import Latency
 from rlprune.observation import Observer
 
@@ -50,14 +49,17 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     | 1 | margin m between the two largest logits, as m / (m + 4); 0 before the first pass | 0 | 1 |
     | 1 | multiply-adds of the passes so far over the dense network's, over 2 * `max_passes` | 0 | 1 |
     | 1 | passes so far over `max_passes` | 0 | 1 |
+    | 1 | where the episode's penalty lies in its range, by logarithm; only if there is a range | 0 | 1 |
 
     ## Rewards
     Every step costs `penalty * active / total`: what it ran, every pass and the policy included, over the dense
-    network's parameters or multiply-adds. The last step adds 1 if the prediction is right; with `control_variate`,
+    network's parameters or multiply-adds. The penalty is fixed, or drawn for every episode out of a range, evenly by
+    logarithm: one policy then learns them all. The last step adds 1 if the prediction is right; with `control_variate`,
     minus 1 if the whole network is right on that image. That does not depend on the action: less noise, same optimum.
 
     ## Starting state
-    An image drawn uniformly with the environment's generator; `reset(options={"image": 7})` takes number 7.
+    An image drawn uniformly with the environment's generator; `reset(options={"image": 7})` takes number 7. Where
+    there is a range of penalties, `options={"penalty": 0.1}` takes that one, alone or beside an image.
 
     ## Episode end
     `terminated` when a prediction is accepted or `max_passes` passes are made; `truncated` never. Discount with 1.
@@ -73,7 +75,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
         max_passes: 1 to 3.
         combine: answer with the mean of the logits of all passes instead of the last pass's.
-        penalty: price of compute, λ >= 0.
+        penalty: price of compute, λ >= 0; or the lowest and the highest of a range, above 0.
         cost: what is paid for: `params`, `macs`, or time, as a `rlprune.latency.Latency` has measured it.
         control_variate: subtract the whole network's own correctness from the reward.
         policy_cost: parameters and multiply-adds of one decision, paid for at every step.
@@ -95,7 +97,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
         max_passes: int = 1,
         combine: bool = False,
-        penalty: float = 0.3,
+        penalty: float | Sequence[float] = 0.3,
         cost: str | Latency = "macs",
         control_variate: bool = False,
         policy_cost: tuple[int, int] = (0, 0),
@@ -127,19 +129,16 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
         Args:
             seed: of the generator that draws images.
-            options: `{"image": index}` names the image.
+            options: `image`, the index of one, and, where there is a range, `penalty`; what is missing is drawn.
 
         Raises:
-            RLPruneError: no such image.
+            RLPruneError: no such image, or no such penalty.
         """
         super().reset(seed=seed)
-        n_images = len(self.world.data)
-        image = int(self.np_random.integers(n_images)) if not options else options.get("image", None)
-        if not isinstance(image, int | np.integer) or not 0 <= image < n_images:
-            raise RLPruneError(
-                f"options={options}: allowed is {{'image': index}} with an index from 0 to {n_images - 1}"
-            )
-        self._episode = self.world.begin(torch.tensor([int(image)]))
+        image, penalty = self.world.draw(self.np_random)
+        if options:
+            image, penalty = self.world.check_start({"image": image, "penalty": penalty} | options)
+        self._episode = self.world.begin(torch.tensor([image]), torch.tensor([penalty]))
         return self.world.observe(self._episode)[0], first_information(self.world, self._episode)[0]
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:

@@ -53,10 +53,17 @@ class Sweep:
         }
 
 
-def sweep(world: World, decide: Decide) -> Sweep:
-    """Let `decide` act on every image of the world, all at once; nothing is random."""
+def sweep(world: World, decide: Decide, penalty: float | None = None) -> Sweep:
+    """Let `decide` act on every image of the world, all at once; nothing is random.
+
+    Args:
+        world: images, network and rules.
+        decide: what acts.
+        penalty: of all episodes; if None, as `World.begin` has it.
+    """
     n_images, max_passes = len(world.data), world.actions.max_passes
-    episodes = world.begin(torch.arange(n_images))
+    penalties = None if penalty is None else torch.full((n_images,), penalty)
+    episodes = world.begin(torch.arange(n_images), penalties)
     rewards, params, macs = torch.zeros(3, n_images)
     correct = torch.zeros(n_images, dtype=torch.bool)
     levels = torch.full((n_images, max_passes, world.network.n_groups), -1)

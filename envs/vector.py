@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.envs.keep_ratio import first_information, information
-from rlprune.envs.world import Outcome, World
+from rlprune.envs.world import Episodes, Outcome, World
 from rlprune.errors import RLPruneError
 
 Observations = NDArray[np.float32]
@@ -41,7 +41,7 @@ class _Slots:
         for i, seed in enumerate(seeds):
             if seed is not None:
                 self.generators[i] = seeding.np_random(seed)[0]
-        self.episodes = self.world.begin(self._draw(range(self.n)))
+        self.episodes = self._fresh(range(self.n))
         return self.world.observe(self.episodes)
 
     def step(self, actions: Any) -> tuple[Observations, Outcome, list[dict[str, Any]], Observations]:
@@ -50,12 +50,13 @@ class _Slots:
         infos = information(self.world, self.episodes, outcome)
         last = self.world.observe(self.episodes)
         ended = outcome.done.nonzero().flatten()
-        self.episodes.replace(ended, self.world.begin(self._draw(ended.tolist())))
+        self.episodes.replace(ended, self._fresh(ended.tolist()))
         return self.world.observe(self.episodes), outcome, infos, last
 
-    def _draw(self, slots: Sequence[int]) -> torch.Tensor:
-        n_images = len(self.world.data)
-        return torch.tensor([int(self.generators[i].integers(n_images)) for i in slots], dtype=torch.int64)
+    def _fresh(self, slots: Sequence[int]) -> Episodes:
+        drawn = [self.world.draw(self.generators[i]) for i in slots]
+        images, penalties = zip(*drawn, strict=True) if drawn else ((), ())
+        return self.world.begin(torch.tensor(images, dtype=torch.int64), torch.tensor(penalties, dtype=torch.float32))
 
 
 class KeepRatioVecEnv(VecEnv):

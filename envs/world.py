@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprune.actions import ActionKind, Actions, uniform_codebook
+from rlprune.budget import PenaltyRange
 from rlprune.cost import KINDS, Compute, Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
@@ -64,6 +66,7 @@ class Episodes:
         logits: what is believed after the passes so far, (n, classes).
         macs: multiply-adds of the passes so far.
         levels: of the last pass, (n, G); -1 before the first.
+        penalties: price of compute, float32.
     """
 
     images: Tensor
@@ -71,6 +74,7 @@ class Episodes:
     logits: Tensor
     macs: Tensor
     levels: Tensor
+    penalties: Tensor
 
     def take(self, rows: Tensor) -> Episodes:
         """A copy of some rows."""
@@ -122,7 +126,7 @@ class World:
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
         max_passes: int = 1,
         combine: bool = False,
-        penalty: float = 0.3,
+        penalty: float | Sequence[float] = 0.3,
         cost: str | Latency = "macs",
         control_variate: bool = False,
         policy_cost: tuple[int, int] = (0, 0),
@@ -133,23 +137,22 @@ class World:
             cost.check(network)
         elif cost not in KINDS:
             raise RLPruneError(f"cost kind {cost!r} is unknown; allowed: {', '.join(KINDS)}, or a measured Latency")
-        if not penalty >= 0:
-            raise RLPruneError(f"penalty is {penalty}; a number of 0 or more is needed")
+        self.penalty = PenaltyRange.of(penalty) if isinstance(penalty, Sequence) else penalty
+        if not isinstance(self.penalty, PenaltyRange) and not self.penalty >= 0:
+            raise RLPruneError(f"penalty is {penalty}; a number of 0 or more, or a range (lowest, highest), is needed")
+        penalties = self.penalty if isinstance(self.penalty, PenaltyRange) else None
         if not len(data):
             raise RLPruneError("the image set is empty; an environment needs at least one image")
         self.network, self.data = network.eval(), data
-        self.penalty, self.paid, self.control_variate = penalty, cost, control_variate
+        self.paid, self.control_variate = cost, control_variate
         self.cost = Cost(network)
         if action == "profiles" and codebook is None:
             codebook = uniform_codebook(network, self.cost)
         self.actions = Actions.of(network, action, codebook, max_passes)
-        self.observer = observer or Observer.fit(network, data, max_passes=max_passes, pool=pool, combine=combine)
-        if self.observer.max_passes != max_passes:
-            raise RLPruneError(
-                f"the observer is for {self.observer.max_passes} passes, the environment for {max_passes}"
-            )
-        if self.observer.combine != combine:
-            raise RLPruneError(f"the observer has combine={self.observer.combine}, the environment combine={combine}")
+        self.observer = observer or Observer.fit(
+            network, data, max_passes=max_passes, pool=pool, combine=combine, penalties=penalties
+        )
+        _check_observer(self.observer, max_passes=max_passes, combine=combine, penalties=penalties)
         self._codebook = self.actions.codebook if self.actions.kind == "profiles" else None
         if self._codebook is not None:
             self._profile_cost = self.cost.of(self._codebook)
@@ -176,9 +179,44 @@ class World:
             return spaces.MultiDiscrete(np.array(choices))
         return spaces.Box(-1.0, 1.0, (self.actions.n_outputs,), np.float32)
 
-    def begin(self, images: Tensor) -> Episodes:
-        """Start an episode for each image index, int64 (n,)."""
+    def draw(self, generator: np.random.Generator) -> tuple[int, float]:
+        """An image, and the penalty of its episode: fixed, or drawn evenly by logarithm out of the range."""
+        image = int(generator.integers(len(self.data)))
+        if isinstance(self.penalty, PenaltyRange):
+            return image, float(self.penalty.at(torch.tensor(generator.random())))
+        return image, self.penalty
+
+    def check_start(self, chosen: dict[str, Any]) -> tuple[int, float]:
+        """The image and the penalty that somebody has chosen for an episode.
+
+        Raises:
+            RLPruneError: no such image; or no such penalty.
+        """
+        image, penalty, n_images = chosen.pop("image"), chosen.pop("penalty"), len(self.data)
+        if chosen or not isinstance(image, int | np.integer) or not 0 <= image < n_images:
+            raise RLPruneError(
+                f"options={chosen or {'image': image}}: allowed are 'image', an index from 0 to {n_images - 1}, "
+                "and 'penalty'"
+            )
+        ends = (self.penalty.low, self.penalty.high) if isinstance(self.penalty, PenaltyRange) else (self.penalty,) * 2
+        if not ends[0] <= penalty <= ends[1]:
+            raise RLPruneError(f"options={{'penalty': {penalty}}}: allowed is {self.penalty}")
+        return int(image), float(penalty)
+
+    def begin(self, images: Tensor, penalties: Tensor | None = None) -> Episodes:
+        """Start an episode for each image.
+
+        Args:
+            images: indices, int64 (n,).
+            penalties: of the episodes, float32 (n,); if None, the fixed one, or those spread over the range in which
+                each image always has the same.
+        """
         n = len(images)
+        if penalties is None and isinstance(self.penalty, PenaltyRange):
+            penalties = self.penalty.spread(len(self.data))[images]
+        elif penalties is None:
+            assert not isinstance(self.penalty, PenaltyRange)
+            penalties = torch.full((n,), self.penalty)
         n_classes = len(self.data.classes)
         return Episodes(
             images=images.clone(),
@@ -186,13 +224,14 @@ class World:
             logits=torch.zeros(n, n_classes),
             macs=self.cost.stem.macs.repeat(n),
             levels=torch.full((n, self.network.n_groups), -1),
+            penalties=penalties,
         )
 
     def observe(self, episodes: Episodes) -> NDArray[np.float32]:
         """What the agent sees of each episode, float32 (n, D)."""
         spent = episodes.macs / self.cost.dense.macs
         features = self._features(episodes.images)
-        observations = self.observer.observe(features, episodes.logits, episodes.passes, spent)
+        observations = self.observer.observe(features, episodes.logits, episodes.passes, spent, episodes.penalties)
         return observations.numpy()
 
     def step(self, episodes: Episodes, actions: NDArray[np.int64] | NDArray[np.float32]) -> Outcome:
@@ -222,7 +261,7 @@ class World:
             price = self._time(self.paid, episodes, runs, levels[runs])
         else:
             price = shares.of_kind(self.paid)
-        rewards = gain * done - self.penalty * price
+        rewards = gain * done - episodes.penalties * price
         levels = torch.where(accept[:, None], -1, levels)
         return Outcome(rewards, done, correct, predictions, *shares, levels, episodes.passes.clone())
 
@@ -271,3 +310,10 @@ class World:
     def _compute_features(self, images: Tensor) -> Tensor:
         stem_features = self.network.stem(self.data.normalised(images).to(self.network.widths.device))
         return self.observer.features(stem_features.cpu())
+
+
+def _check_observer(observer: Observer, **wanted: Any) -> None:
+    """Make sure that an observer is for the same rules as the environment."""
+    for name, value in wanted.items():
+        if getattr(observer, name) != value:
+            raise RLPruneError(f"the observer has {name}={getattr(observer, name)}, the environment {name}={value}")

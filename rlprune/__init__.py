@@ -9,6 +9,7 @@
 from rlprune import data, models
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.bundle import load, save_bundle
+from rlprune.control import Controller
 from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
@@ -19,6 +20,7 @@ from rlprune.training import TrainingSettings
 
 __all__ = [
     "AdaptSettings",
+    "Controller",
     "Cost",
     "DynamicCNN",
     "ElasticCNN",

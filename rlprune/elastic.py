@@ -258,7 +258,7 @@ class ElasticCNN(nn.Module):
             own = self._own_body(levels)
             return self._run_shared(features, choice) if own is None else own(features)
         logits = self._run_shared(features, choice)
-        for profile, own in zip(self.codebook, self.own_bodies, strict=True) if self.own_bodies else ():
+        for profile, own in self._own_profiles():
             rows = (choice.levels == profile).all(1).nonzero().flatten()
             if len(rows):
                 logits = logits.index_copy(0, rows, own(features[rows]).to(logits.dtype))
@@ -451,10 +451,14 @@ class ElasticCNN(nn.Module):
 
     def _own_body(self, profile: Tensor) -> nn.Module | None:
         """The body that a profile (G,) has of its own, if it has one."""
-        if not self.own_bodies:
-            return None
-        found = (self.check_levels(profile) == self.codebook).all(1).nonzero()
-        return self.own_bodies[int(found[0])] if len(found) else None
+        levels = self.check_levels(profile)
+        return next((body for own, body in self._own_profiles() if own.equal(levels)), None)
+
+    def _own_profiles(self) -> list[tuple[Tensor, nn.Module]]:
+        """All profiles (G,) that have a body of their own, with it."""
+        if self.codebook is None or not self.own_bodies:
+            return []
+        return list(zip(self.codebook, self.own_bodies, strict=True))
 
     def _dropped_exits(self, profile: Tensor) -> frozenset[str]:
         """Nodes that become constants under a profile, because the group they consume is dropped."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlprune.budget import PenaltyRange
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 
@@ -33,6 +34,7 @@ class Observer:
     | 1 | margin m between the two largest logits, as m / (m + 4); 0 before the first pass | [0, 1] |
     | 1 | multiply-adds spent on passes so far over the dense network's, over 2 * `max_passes` | [0, 1] |
     | 1 | passes made, over `max_passes` | [0, 1] |
+    | 1 | the penalty's place in its range, if there is a range | [0, 1] |
 
     Attributes:
         mean: of the pooled features over the images that train the policy, float32 (F * pool * pool,).
@@ -41,6 +43,7 @@ class Observer:
         max_passes: the most passes an image may have.
         pool: cells per side of the grid; 0 leaves the features out.
         combine: what is believed is the mean of the logits of all passes so far, not the last one's.
+        penalties: between which the penalty changes from image to image; None if it is always the same, and not seen.
     """
 
     mean: Tensor
@@ -49,16 +52,28 @@ class Observer:
     max_passes: int
     pool: int
     combine: bool = False
+    penalties: PenaltyRange | None = None
 
     @classmethod
     def fit(
-        cls, elastic: ElasticCNN, data: ImageSet, *, max_passes: int = 1, pool: int = 2, combine: bool = False
+        cls,
+        elastic: ElasticCNN,
+        data: ImageSet,
+        *,
+        max_passes: int = 1,
+        pool: int = 2,
+        combine: bool = False,
+        penalties: PenaltyRange | None = None,
     ) -> Observer:
         """Measure the features' mean and deviation on the images that train the policy."""
         pooled = torch.cat(list(pooled_features(elastic, data, pool)))
         mean = pooled.mean(0)
         std = (pooled - mean).square().mean(0).sqrt().clamp_min(1e-4)
-        return cls(mean, std, len(data.classes), max_passes, pool, combine)
+        return cls(mean, std, len(data.classes), max_passes, pool, combine, penalties)
+
+    def fixed(self) -> Observer:
+        """The same for one penalty, which is not seen."""
+        return replace(self, penalties=None)
 
     @property
     def n_beliefs(self) -> int:
@@ -68,17 +83,22 @@ class Observer:
     @property
     def size(self) -> int:
         """Length of an observation, D."""
-        return len(self.mean) + self.n_beliefs + 4
+        return len(self.mean) + self._n_shares
+
+    @property
+    def _n_shares(self) -> int:
+        """Entries in [0, 1], which follow the features."""
+        return self.n_beliefs + 4 + (self.penalties is not None)
 
     @property
     def low(self) -> Tensor:
         """Smallest value of every entry, float32 (D,)."""
-        return torch.cat([torch.full_like(self.mean, -CLIP), torch.zeros(self.n_beliefs + 4)])
+        return torch.cat([torch.full_like(self.mean, -CLIP), torch.zeros(self._n_shares)])
 
     @property
     def high(self) -> Tensor:
         """Largest value of every entry, float32 (D,)."""
-        return torch.cat([torch.full_like(self.mean, CLIP), torch.ones(self.n_beliefs + 4)])
+        return torch.cat([torch.full_like(self.mean, CLIP), torch.ones(self._n_shares)])
 
     def features(self, stem_features: Tensor) -> Tensor:
         """Pool and standardise the stem's features (B, F, H, W) -> (B, F * pool * pool)."""
@@ -95,7 +115,9 @@ class Observer:
         """
         return before + (logits - before) / (passes + 1)[:, None] if self.combine else logits
 
-    def observe(self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> Tensor:
+    def observe(
+        self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, penalty: Tensor | None = None
+    ) -> Tensor:
         """Put an observation together.
 
         Args:
@@ -103,6 +125,7 @@ class Observer:
             logits: what is believed, (B, classes); ignored for images that had no pass.
             passes: made so far, int64 (B,).
             spent: multiply-adds of the passes so far over the dense network's, (B,).
+            penalty: of each image, (B,); needed where there is a range.
         """
         probabilities = logits.softmax(1)
         entropy = torch.special.entr(probabilities).sum(1, keepdim=True) / math.log(max(self.n_classes, 2))
@@ -110,8 +133,11 @@ class Observer:
         best = logits.topk(min(2, self.n_classes), dim=1).values
         margin = best[:, :1] - best[:, -1:]  # of logits: probabilities of confident networks are all but 1
         beliefs = torch.cat([top, entropy, margin / (margin + MARGIN)], 1).clamp(0, 1) * (passes > 0)[:, None]
-        history = torch.stack([(spent / (2 * self.max_passes)).clamp(0, 1), passes / self.max_passes], 1)
-        return torch.cat([features, beliefs, history.to(features.dtype)], 1)
+        history = [(spent / (2 * self.max_passes)).clamp(0, 1), passes / self.max_passes]
+        if self.penalties is not None:
+            assert penalty is not None
+            history.append(self.penalties.place(penalty))
+        return torch.cat([features, beliefs, torch.stack(history, 1).to(features.dtype)], 1)
 
 
 def pool_features(stem_features: Tensor, pool: int) -> Tensor:

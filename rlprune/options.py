@@ -14,6 +14,7 @@ from rlprune.bundle import DataFormat
 from rlprune.data import SHARES, Splits
 from rlprune.elastic import KEEP_RATIOS, ElasticCNN
 from rlprune.errors import RLPruneError
+from rlprune.runtime import DynamicCNN
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,25 @@ class DataOptions:
             label_column=self.label_column,
             shares=SHARES if self.shares is None else self.shares,
         )
+
+
+@dataclass(frozen=True)
+class PriceOptions:
+    """What images may cost, where the policy was trained for a range of penalties."""
+
+    budget: float | None = None
+    """Mean share of the dense network's multiply-adds that images are to cost."""
+    penalty: float | None = None
+    """Instead, the price of running the whole network, in right answers."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is one."""
+        return self.budget is not None or self.penalty is not None
+
+    def of(self, dynamic: DynamicCNN) -> DynamicCNN:
+        """The network at that price, or as it is if there is none."""
+        return dynamic.at(budget=self.budget, penalty=self.penalty) if self.given else dynamic
 
 
 @dataclass(frozen=True)

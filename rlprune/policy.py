@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.actions import Actions, nearest_profiles
-from rlprune.errors import BundleError
+from rlprune.budget import PenaltyRange, limits, penalty_for
+from rlprune.errors import BundleError, RLPruneError
 from rlprune.graph import MALFORMED
 from rlprune.observation import Observer
 
+_ONE_PENALTY = "it was trained for a single penalty; one for many is trained with --penalty-range LOWEST HIGHEST"
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "ELU": nn.ELU, "SiLU": nn.SiLU}
 
 
@@ -26,12 +28,24 @@ class Policy(nn.Module):
         observer: what builds the observations.
         actions: what the outputs mean.
         codebook: int64 (K, G); a policy over levels or ratios is taken to the nearest of these profiles.
+        budgets: of a policy for a range of penalties, float64 (M, 2): some of them, and which share of the dense
+            multiply-adds an image costs at each on average.
+
+    Raises:
+        BundleError: the parts do not fit each other.
     """
 
     codebook: Tensor
+    budgets: Tensor | None
 
     def __init__(
-        self, sizes: Sequence[int], activation: str, observer: Observer, actions: Actions, codebook: Tensor
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        observer: Observer,
+        actions: Actions,
+        codebook: Tensor,
+        budgets: Tensor | None = None,
     ) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
@@ -41,12 +55,55 @@ class Policy(nn.Module):
                 f"the policy maps {sizes[0]} numbers to {sizes[-1]}; "
                 f"observations have {observer.size} entries, actions {actions.n_outputs}"
             )
+        if (budgets is None) != (observer.penalties is None):
+            raise BundleError("a policy for a range of penalties needs to know what they cost, any other does not")
         self.sizes, self.activation, self.observer, self.actions = tuple(sizes), activation, observer, actions
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(sizes):
             layers += [nn.Linear(n_in, n_out), _ACTIVATIONS[activation]()]
         self.network = nn.Sequential(*layers[:-1])
         self.register_buffer("codebook", codebook)
+        self.register_buffer("budgets", budgets)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the most that images can cost on average, as shares of the dense multiply-adds.
+
+        Raises:
+            RLPruneError: the policy was trained for one penalty.
+        """
+        if self.budgets is None:
+            raise RLPruneError(f"this policy knows no budgets: {_ONE_PENALTY}")
+        return limits(self.budgets)
+
+    def at(self, penalty: float | None = None, budget: float | None = None) -> Policy:
+        """What a policy for a range of penalties is at one of them, which it then need not see.
+
+        Args:
+            penalty: of the range; its middle, by logarithm, if neither is given.
+            budget: instead, the mean share of the dense multiply-adds that images are to cost.
+
+        Raises:
+            RLPruneError: both are given; or outside of what the policy was trained for; or that was one penalty only.
+        """
+        seen = self.observer.penalties
+        if penalty is not None and budget is not None:
+            raise RLPruneError(f"penalty={penalty}, budget={budget}: give one of both")
+        if seen is None or self.budgets is None:
+            if penalty is None and budget is None:
+                return self
+            chosen = f"penalty={penalty}" if budget is None else f"budget={budget}"
+            raise RLPruneError(f"{chosen} cannot be chosen: {_ONE_PENALTY}")
+        if budget is not None:
+            penalty = penalty_for(budget, self.budgets)
+        place = torch.tensor(0.5) if penalty is None else seen.place(torch.tensor(seen.check(penalty)))
+        sizes = (self.sizes[0] - 1, *self.sizes[1:])
+        policy = Policy(sizes, self.activation, self.observer.fixed(), self.actions, self.codebook)
+        state = self.network.state_dict()
+        state["0.bias"] = state["0.bias"] + state["0.weight"][:, -1] * place
+        state["0.weight"] = state["0.weight"][:, :-1]
+        policy.network.load_state_dict(state)
+        return policy.eval()
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Decide for observations (B, D): index of a profile int64 (B,), and whether to accept instead, bool (B,)."""
@@ -69,6 +126,7 @@ class Policy(nn.Module):
             "max_passes": self.observer.max_passes,
             "pool": self.observer.pool,
             "combine": self.observer.combine,
+            "penalties": self.observer.penalties and (self.observer.penalties.low, self.observer.penalties.high),
             "action": self.actions.kind,
             "keep_ratios": self.actions.keep_ratios,
             "min_level": self.actions.min_level.tolist(),
@@ -87,10 +145,12 @@ class Policy(nn.Module):
             mean, std = tensors.pop("observer.mean"), tensors.pop("observer.std")
             n_classes, pool = int(description["n_classes"]), int(description["pool"])
             combine = bool(description.get("combine", False))  # not known to the first policies
-            observer = Observer(mean, std, n_classes, max_passes, pool, combine)
+            penalties = description.get("penalties") and PenaltyRange.of(description["penalties"])  # likewise
+            observer = Observer(mean, std, n_classes, max_passes, pool, combine, penalties)
             min_level = torch.tensor(description["min_level"])
             actions = Actions(description["action"], tuple(description["keep_ratios"]), min_level, codebook, max_passes)
-            policy = cls(description["sizes"], description["activation"], observer, actions, codebook)
+            budgets = tensors.get("budgets")
+            policy = cls(description["sizes"], description["activation"], observer, actions, codebook, budgets)
             policy.load_state_dict(tensors)
         except BundleError:
             raise

@@ -98,6 +98,11 @@ class Recipe:
                 f"penalties={self.penalties}: allowed are numbers of 0 or more, each once, and other than the policy's "
                 f"own, which is {self.policy.penalty:g}"
             )
+        if self.policy.penalty_range:
+            raise RLPruneError(
+                f"policy.penalty_range={self.policy.penalty_range}: a recipe learns a policy for each of its "
+                "penalties; train one for a range with rlprune train"
+            )
         for name, training in (("specialise", self.specialise), ("refit", self.refit)):
             if training is not None and len(training.shares) > len(self.search.budgets):
                 raise RLPruneError(

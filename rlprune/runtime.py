@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,8 @@ class DynamicCNN:
         at_once: images of a batch that run together; the others wait. If None, 64 on the CPU (with images of 32 pixels
             256 took an eighth longer each, as their features leave the caches), else all.
 
+    With a policy for a range of penalties, what images may cost can change from call to call; see `at`.
+
     Several threads may call it at once.
 
     Raises:
@@ -81,6 +84,8 @@ class DynamicCNN:
     Attributes:
         codebook: int64 (K, G).
         about: notes from the bundle it was loaded from.
+        learnt: the policy that was given.
+        policy: what it comes to at the price of compute that counts, which is what decides.
         prices: active parameters and multiply-adds of the pieces.
         first: profile that every image runs first, if the policy sees nothing before; else None.
         at_once: images that run together; None if all do.
@@ -103,13 +108,14 @@ class DynamicCNN:
         check_fit(elastic, policy, classes)
         if at_once is not None and at_once < 1:
             raise RLPruneError(f"at_once is {at_once}; 1 or more images, or None, is needed")
-        self.elastic, self.policy, self.device = elastic.to(device).eval(), policy.eval(), torch.device(device)
+        self.elastic, self.device = elastic.to(device).eval(), torch.device(device)
+        self.learnt, self.policy = policy.eval(), policy.at()
         self.mean, self.std, self.classes = mean, std, classes
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
         self.at_once = at_once or (64 if self.device.type == "cpu" else None)
-        self.prices = Prices.of(Cost(elastic), policy)
-        self.first = first_profile(policy, self.prices)
+        self.prices = Prices.of(Cost(elastic), self.policy)
+        self.first = first_profile(self.policy, self.prices)
         self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled)
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
 
@@ -122,16 +128,37 @@ class DynamicCNN:
         """The static network of one profile of the codebook, norms folded: normalised images (B, C, H, W) -> logits."""
         return nn.Sequential(self.slices.stem, self.slices[profile])
 
+    def at(self, *, budget: float | None = None, penalty: float | None = None) -> DynamicCNN:
+        """The same at another price of compute; all else, the prepared slices too, is shared.
+
+        Args:
+            budget: mean share of the dense network's multiply-adds that images are to cost.
+            penalty: instead, what running the whole network costs, in right answers. If neither is given, the middle
+                of those that the policy was trained for.
+
+        Raises:
+            RLPruneError: outside of what the policy was trained for; or that was one penalty only; or both are given.
+        """
+        other = copy.copy(self)
+        other.policy = self.learnt.at(penalty, budget)
+        other.first = first_profile(other.policy, self.prices)
+        return other
+
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Prediction:
+    def __call__(self, images: Tensor, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
         """Classify a batch of any size.
 
         Args:
             images: uint8 in [0, 255] or float in [0, 1], (B, C, H, W).
+            budget: of this call, as in `at`.
+            penalty: likewise.
 
         Raises:
             DataError: images of another shape, type or range.
+            RLPruneError: a budget or a penalty that the policy does not know.
         """
+        if budget is not None or penalty is not None:
+            return self.at(budget=budget, penalty=penalty)(images)
         if images.ndim != 4 or tuple(images.shape[1:]) != self.elastic.image_shape or not len(images):
             wanted = ", ".join(map(str, self.elastic.image_shape))
             raise DataError(f"images have shape {tuple(images.shape)}; (B, {wanted}) with B >= 1 is needed")

@@ -20,7 +20,7 @@ from rlprune import cli, data, events, sources
 from rlprune.adapt import AdaptSettings
 from rlprune.agents.train import PolicySettings
 from rlprune.cli import main
-from rlprune.options import DataOptions, ElasticOptions, NetworkOptions
+from rlprune.options import DataOptions, ElasticOptions, NetworkOptions, PriceOptions
 from rlprune.training import TrainingSettings
 from rlprune.verbs import resumable
 
@@ -129,6 +129,20 @@ def test_evaluate_measures_an_ordinary_network(project: Path) -> None:
     assert results["accuracy"] == results["dense_accuracy"] == beside["dense_accuracy"]
 
 
+def test_a_policy_for_a_range_of_penalties_is_measured_at_any_of_them(project: Path) -> None:
+    main([*NEW[:-1], "ranged", "--penalty-range", "0.01", "1"])
+    main([*EXPORT[:-3], "ranged", "--out", "ranged-bundle", "--onnx", "--penalty", "0.5"])
+    assert rlprune.load(project / "ranged-bundle").about["penalty"] == [0.01, 1.0]
+    cuts = [
+        run_json(project, "evaluate", "ranged-bundle", *DATA, "--n-candidates", "6", *price)["macs_cut"]
+        for price in (("--penalty", "0.5"), ())
+    ]
+    least, most = rlprune.load(project / "ranged-bundle").learnt.limits
+    assert all(0 <= cut <= 1 for cut in cuts) and 0 < least <= most
+    rows = run_json(project, "predict", "ranged-bundle", "pets/cat/0.png", "--budget", str(most))
+    assert 0 < rows[0]["macs_share"]
+
+
 def test_predict_says_class_and_cost_of_each_image(project: Path) -> None:
     files = ["pets/cat/0.png", "pets/dog/0.png", "large[1].png"]
     Image.new("L", (30, 20), 255).save(project / files[2])
@@ -221,8 +235,9 @@ def options(kind: Any) -> list[str]:
     found: list[str] = []
     for one in dataclasses.fields(kind):
         name = one.name.replace("_", "-")
-        if one.name in ("source", "elastic", "settings") or "NetworkOptions" in str(one.type):
-            inner = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions}.get(one.name)
+        if one.name in ("source", "elastic", "settings", "price") or "NetworkOptions" in str(one.type):
+            known = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions, "price": PriceOptions}
+            inner = known.get(one.name)
             found += options(
                 inner or {"Pretrain": TrainingSettings, "Adapt": AdaptSettings}.get(kind.__name__, PolicySettings)
             )
@@ -280,6 +295,14 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
             (*TRAIN, "--out", "new", "--network", "run/policy"),
             "run/policy holds a policy; a network or bundle is needed",
         ),
+        ((*NEW, "--penalty-range", "1", "0.1"), r"penalties from 1\.0 to 0\.1: two numbers above 0, ascending, are"),
+        (
+            ("evaluate", "bundle", *DATA, "--budget", "0.4"),
+            r"budget=0\.4 cannot be chosen: it was trained for a single",
+        ),
+        (("predict", "bundle", "pets/cat/0.png", "--penalty", "1"), r"penalty=1\.0 cannot be chosen: it was trained"),
+        (("predict", "--onnx", "x.onnx", "x.png", "--budget", "0.4"), r"x\.onnx decides at the price that it was exp"),
+        ((*EXPORT, "--budget", "0.4"), "--budget and --penalty are for --onnx; a bundle takes any, from call to call"),
         (("evaluate", *DATA), "nothing to evaluate: name a bundle, or a network with --model and --weights"),
         (("evaluate", "pets", *DATA), r"pets/manifest\.json cannot be read \(No such file"),
         (

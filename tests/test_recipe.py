@@ -176,6 +176,11 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("penalties", "[0.3]", r"penalties=\(0\.3,\): .* the policy's own, which is 0\.3"),
         ("penalties", "[0.30000001]", r"penalties=\(0\.30000001,\)"),  # its folder would be that of 0.3
         ("refit.epochs", "2", r"policy\.pool=2: its policies read features of the stem, which training changes"),
+        (
+            "policy.penalty_range",
+            "[0.1, 1]",
+            r"policy\.penalty_range=\(0\.1, 1\.0\): a recipe learns a policy for each",
+        ),
         ("penalties", "[", "is no TOML: "),
         ("seed", "0\nseed = 0", "is no TOML: Cannot overwrite a value"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from rlprune.bundle import DataFormat
 from rlprune.errors import RLPruneError
 from rlprune.evaluate import evaluate, evaluate_dense
 from rlprune.files import write_json
-from rlprune.options import DataOptions, build_model, load_fitting
+from rlprune.options import DataOptions, PriceOptions, build_model, load_fitting
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Evaluate:
     """Static profiles that the search for the best one may try."""
     seed: int = 0
     """Of that search, and of the random profiles."""
+    price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def run(self) -> None:
         """Do it."""
@@ -44,7 +45,7 @@ class Evaluate:
             assert self.model is not None
             results = evaluate_dense(build_model(self.model, self.weights, splits).eval(), splits.test)
         else:
-            dynamic = bundle.load(self.bundle)
+            dynamic = self.price.of(bundle.load(self.bundle))
             expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
             splits = load_fitting(dynamic.elastic, expected, dynamic.about.get("network", {}), self.source)
             model = None if self.model is None else build_model(self.model, self.weights, splits).eval()

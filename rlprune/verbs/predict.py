@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from rlprune.decode import read_images
 from rlprune.errors import RLPruneError
 from rlprune.files import write_json
 from rlprune.onnx import OnnxCNN
+from rlprune.options import PriceOptions
 from rlprune.runtime import DynamicCNN
 
 
@@ -28,6 +29,7 @@ class Predict:
     """Predict with this file, which `rlprune export --onnx` wrote, and onnxruntime."""
     json: Path | None = None
     """File to write the predictions to."""
+    price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def run(self) -> None:
         """Do it."""
@@ -51,7 +53,12 @@ class Predict:
     def _network(self) -> tuple[DynamicCNN | OnnxCNN, tuple[Path, ...]]:
         """What predicts, and which images."""
         if self.onnx is not None:
+            if self.price.given:
+                raise RLPruneError(
+                    f"{self.onnx} decides at the price that it was exported for; give --budget or --penalty to "
+                    "rlprune export --onnx, or predict with a bundle"
+                )
             return OnnxCNN(self.onnx), self.files
         if not self.files:
             raise RLPruneError("there is nothing to predict with; name a bundle, or a file with --onnx")
-        return bundle.load(self.files[0]), self.files[1:]
+        return self.price.of(bundle.load(self.files[0])), self.files[1:]

@@ -96,6 +96,20 @@ def test_what_it_learnt_is_what_is_deployed(tmp_path: Path, combine: bool) -> No
     assert predicted.profiles.tolist() == [[0, -1], [0, 1]] * 8
 
 
+def test_one_policy_learns_every_penalty_of_a_range(tmp_path: Path) -> None:
+    settings, data = (
+        lamp_settings(max_passes=2, pool=0, penalty_range=(0.1, 4.0), total_steps=20480),
+        make_lamp_data(16),
+    )
+    dynamic = DynamicCNN(make_lamp(), train_lamp(tmp_path, settings), data.mean, data.std, data.classes)
+    assert torch.equal(dynamic(data.images, penalty=0.1).labels, data.labels)
+    assert dynamic(data.images, penalty=0.1).profiles.tolist() == [[0, -1], [0, 1]] * 8
+    assert dynamic(data.images, penalty=4.0).profiles.tolist() == [[0, -1]] * 16
+    for penalty, share in dynamic.learnt.budgets.tolist()[:: len(dynamic.learnt.budgets) - 1]:
+        macs = dynamic(data.images, penalty=penalty).macs.double().mean()
+        assert float(macs / dynamic.prices.dense.macs) == pytest.approx(share, rel=1e-5)
+
+
 @pytest.mark.parametrize("action", ["profiles", "levels", "ratios"])
 def test_the_same_seed_gives_the_same_policy_and_another_another(tmp_path: Path, action: Any) -> None:
     first, again, other = (

@@ -237,7 +237,7 @@ def test_a_step_needs_an_episode() -> None:
 
 @pytest.mark.parametrize("options", [{"image": 30}, {"image": -1}, {"image": 1.0}, {"number": 3}, {"image": None}])
 def test_options_name_an_image_that_exists(options: dict[str, Any]) -> None:
-    with pytest.raises(RLPruneError, match=r"allowed is {'image': index} with an index from 0 to 29"):
+    with pytest.raises(RLPruneError, match=r"allowed are 'image', an index from 0 to 29, and 'penalty'"):
         make().reset(options=options)
 
 
@@ -266,8 +266,16 @@ def test_episodes_draw_all_images_alike() -> None:
     ("wrong", "error", "message"),
     [
         ({"cost": "latency"}, RLPruneError, "cost kind 'latency' is unknown; allowed: params, macs"),
-        ({"penalty": -1.0}, RLPruneError, "penalty is -1.0; a number of 0 or more is needed"),
+        (
+            {"penalty": -1.0},
+            RLPruneError,
+            r"penalty is -1\.0; a number of 0 or more, or a range \(lowest, highest\), is needed",
+        ),
         ({"penalty": float("nan")}, RLPruneError, "penalty is nan"),
+        ({"penalty": (0.0, 1.0)}, RLPruneError, r"penalties from 0\.0 to 1\.0: two numbers above 0, ascending, are"),
+        ({"penalty": (1.0, 0.1)}, RLPruneError, r"penalties from 1\.0 to 0\.1: two numbers"),
+        ({"penalty": (0.1, float("inf"))}, RLPruneError, "penalties from 0.1 to inf: two numbers"),
+        ({"penalty": (0.1,)}, RLPruneError, r"penalties \(0\.1,\): a range has two ends"),
         ({"max_passes": 4}, LevelsError, "max_passes is 4"),
         ({"action": "widths"}, LevelsError, "action kind 'widths' is unknown"),
         ({"action": "profiles", "codebook": [[5, 0, 0]]}, LevelsError, "level 5 of group 0"),
@@ -280,7 +288,7 @@ def test_wrong_settings(wrong: dict[str, Any], error: type[Exception], message: 
 
 def test_an_observer_for_other_passes_is_refused() -> None:
     observer = Observer.fit(NETWORK, DATA, max_passes=2)
-    with pytest.raises(RLPruneError, match="the observer is for 2 passes, the environment for 1"):
+    with pytest.raises(RLPruneError, match="the observer has max_passes=2, the environment max_passes=1"):
         make(observer=observer)
     with pytest.raises(RLPruneError, match="the observer has combine=False, the environment combine=True"):
         make(observer=observer, max_passes=2, combine=True)
