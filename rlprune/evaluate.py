@@ -77,10 +77,11 @@ def evaluate(
     test: ImageSet,
     choosing: ImageSet,
     *,
-    dense: Callable[[Tensor], Tensor] | None = None,
+    dense: Callable[[Tensor], Tensor] | float | None = None,
     n_candidates: int = 64,
     seed: int = 0,
     rivals: Rivals | None = None,
+    answers: Tensor | None = None,
 ) -> dict[str, Any]:
     """Measure a dynamic network, and controls at equal mean multiply-adds (the policy's own and every pass included).
 
@@ -95,10 +96,12 @@ def evaluate(
         dynamic: the network with its policy.
         test: what everything is measured on, and nothing is chosen by.
         choosing: what the search for static profiles judges by.
-        dense: the network it was made from, on the CPU and in eval mode; its own full width if None.
+        dense: the network it was made from, on the CPU and in eval mode, or the accuracy of that; its own full width
+            if None.
         n_candidates: static profiles that the search may try.
         seed: of the search and of the random profiles.
         rivals: static networks measured before, which saves to do so again; then the two above are theirs.
+        answers: what `codebook_logits` gave for this network and codebook, which saves to ask again.
 
     Returns:
         `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
@@ -116,18 +119,21 @@ def evaluate(
     share = float(predicted.macs.double().mean() / cost.dense.macs)
     if rivals is None:
         rivals = Rivals.measure([elastic], dynamic.codebook, test, choosing, n_candidates, seed)
-    codebook = _points(elastic, test, dynamic.codebook, cost)
+    if answers is None:
+        answers = codebook_logits(dynamic, test)
+    right = (answers.argmax(2) == test.labels).double().mean(1)
     if dense is None:
         dense_accuracy = float(profile_accuracies(elastic, test, elastic.full[None])[0])
     else:
-        dense_accuracy = accuracy(dense, test)
+        dense_accuracy = dense if isinstance(dense, float) else accuracy(dense, test)
     runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
     controls = {
         "uniform": _best_at(share, rivals.uniform),
         "random": _best_at(share, rivals.random),
         "best_static": _best_at(share, rivals.static),
-        "shuffled": (share, shuffled_accuracy(dynamic, predicted, test)),
+        "shuffled": (share, shuffled_accuracy(predicted, answers, test.labels, dynamic.policy.observer.combine)),
     }
+    points = list(zip((cost.of(dynamic.codebook).macs / cost.dense.macs).tolist(), right.tolist(), strict=True))
     return {
         "accuracy": n_correct / len(test),
         "accuracy_interval": wilson_interval(n_correct, len(test)),
@@ -142,7 +148,7 @@ def evaluate(
         "controls_macs_cut": {name: 1 - macs for name, (macs, _) in controls.items()},
         "policy_macs_share": float(dynamic.prices.decision.macs / cost.dense.macs),
         "runs_per_image": (runs / len(test)).tolist(),
-        "frontier": {"uniform": _hull(rivals.uniform), "static": _hull(rivals.static), "codebook": codebook},
+        "frontier": {"uniform": _hull(rivals.uniform), "static": _hull(rivals.static), "codebook": points},
         "dense_macs": int(cost.dense.macs),
         "dense_params": int(cost.dense.params),
         "n_candidates": rivals.n_candidates,
@@ -191,21 +197,29 @@ def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str |
 
 
 @torch.inference_mode()
-def shuffled_accuracy(dynamic: DynamicCNN, predicted: Prediction, test: ImageSet, batch_size: int = 256) -> float:
+def codebook_logits(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Tensor:
+    """What every profile of a codebook says of every image, float32 (K, N, classes); policies do not matter to it."""
+    slices = [dynamic.slice(profile) for profile in range(len(dynamic.codebook))]
+    parts = []
+    for images, _ in data.batches(batch_size):
+        here = images.to(dynamic.device)
+        parts.append(torch.stack([each(here).float().cpu() for each in slices]))
+    return torch.cat(parts, 1)
+
+
+def shuffled_accuracy(predicted: Prediction, answers: Tensor, labels: Tensor, combine: bool) -> float:
     """Expected accuracy when decisions go to random images: each decision's on all images, as often as it was made.
 
-    The last pass is what decides, or all passes together if they combine.
+    Args:
+        predicted: the decisions.
+        answers: of every profile on all images, float32 (K, N, classes).
+        labels: of all images, int64 (N,).
+        combine: whether all passes decide together; else the last one does.
     """
     last = predicted.profiles.gather(1, predicted.passes[:, None] - 1)
-    deciding = predicted.profiles if dynamic.policy.observer.combine else last
-    decisions, counts = deciding.unique(dim=0, return_counts=True)
-    slices = [dynamic.slice(profile) for profile in range(len(dynamic.codebook))]
-    n_right = torch.zeros_like(counts)
-    for images, labels in test.batches(batch_size):
-        logits = torch.stack([each(images.to(dynamic.device)).cpu() for each in slices])
-        answers = torch.stack([logits[profiles[profiles >= 0]].mean(0).argmax(1) for profiles in decisions])
-        n_right += (answers == labels).sum(1)
-    return int(n_right @ counts) / (len(test) * len(last))
+    decisions, counts = (predicted.profiles if combine else last).unique(dim=0, return_counts=True)
+    said = torch.stack([answers[profiles[profiles >= 0]].mean(0).argmax(1) for profiles in decisions])
+    return int((said == labels).sum(1) @ counts) / (len(labels) * len(last))
 
 
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:

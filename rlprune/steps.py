@@ -25,14 +25,14 @@ from rlprune.data import ImageSet, Splits
 from rlprune.distill import remember
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError, require
-from rlprune.evaluate import Rivals, evaluate, mean_reward
+from rlprune.evaluate import Rivals, codebook_logits, evaluate, mean_reward
 from rlprune.events import scalar_log
 from rlprune.files import atomic_write, write_json
 from rlprune.latency import Latency, measured
 from rlprune.options import build_model
 from rlprune.plots import budgets_plot
 from rlprune.policy import Policy
-from rlprune.pretrain import pretrain
+from rlprune.pretrain import accuracy, pretrain
 from rlprune.recipe import Recipe, TrainedNetwork
 from rlprune.runtime import DynamicCNN
 from rlprune.search import best_within, search
@@ -224,12 +224,16 @@ class Steps:
         splits, choosing = self.splits, self.splits.policy.subset(slice(0, self.recipe.search.n_images))
         rivals = Rivals.measure((elastic, adapted), self.codebook, splits.test, choosing, seed=self.recipe.seed)
         dense = self._dense_network if self.recipe.reference is None else self._trained(self.recipe.reference)
-        results = []
+        dense_accuracy, answers, results = accuracy(dense, splits.test), None, []
         for penalty in self._penalties:
             learnt = load_policy(_folder_of(penalty, self.out / "policies") / "policy")
             policy = learnt.policy
             dynamic = DynamicCNN(elastic, policy, splits.network.mean, splits.network.std, splits.network.classes)
-            figures = evaluate(dynamic, splits.test, splits.policy, dense=dense, rivals=rivals)
+            if answers is None:
+                answers = codebook_logits(dynamic, splits.test)
+            figures = evaluate(
+                dynamic, splits.test, splits.policy, dense=dense_accuracy, rivals=rivals, answers=answers
+            )
             results.append({"penalty": penalty, **figures})
             if penalty == self.recipe.policy.penalty:
                 notes = {"network": self._made_of, "policy": learnt.about, "penalty": penalty}

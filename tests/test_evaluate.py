@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nets import make_centred, make_data, make_levels, make_policy
+from nets import make_centred, make_data, make_levels, make_policy, relative_error
 from torch import Tensor, nn
 
 from rlprune.actions import sorted_codebook
@@ -15,7 +15,14 @@ from rlprune.adapt import random_profiles
 from rlprune.cost import Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
-from rlprune.evaluate import evaluate, evaluate_dense, predict_all, shuffled_accuracy, wilson_interval
+from rlprune.evaluate import (
+    codebook_logits,
+    evaluate,
+    evaluate_dense,
+    predict_all,
+    shuffled_accuracy,
+    wilson_interval,
+)
 from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN
 from rlprune.search import search
@@ -158,7 +165,8 @@ def test_shuffled_is_the_mean_over_all_permutations() -> None:
     decisions = predicted.profiles[:, 0]
     every = [is_right[decisions[list(order)], torch.arange(6)] for order in itertools.permutations(range(6))]
     assert len(decisions.unique()) > 1
-    assert shuffled_accuracy(dynamic, predicted, few) == pytest.approx(float(torch.stack(every).double().mean()))
+    shuffled = shuffled_accuracy(predicted, codebook_logits(dynamic, few), few.labels, combine=False)
+    assert shuffled == pytest.approx(float(torch.stack(every).double().mean()))
 
 
 @torch.no_grad()
@@ -172,8 +180,10 @@ def test_shuffled_decisions_combine_their_passes_where_the_policy_does() -> None
     is_right = answers.argmax(2) == few.labels  # decisions (rows) given to images (columns)
     assert torch.equal(is_right.diagonal(), predicted.labels == few.labels)
     expected = float(is_right.double().mean())
-    assert shuffled_accuracy(dynamic, predicted, few, batch_size=7) == pytest.approx(expected)
-    assert shuffled_accuracy(make(3), predicted, few) != pytest.approx(expected)
+    said = codebook_logits(dynamic, few, batch_size=7)
+    assert relative_error(said, logits) < 1e-4
+    assert shuffled_accuracy(predicted, said, few.labels, combine=True) == pytest.approx(expected)
+    assert shuffled_accuracy(predicted, said, few.labels, combine=False) != pytest.approx(expected)
 
 
 def test_shuffled_weighs_each_profile_by_how_often_it_decides() -> None:

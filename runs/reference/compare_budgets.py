@@ -1,0 +1,130 @@
+"""One policy for all budgets, beside policies trained for one penalty each; and how well a controller holds a budget.
+
+    python runs/reference/compare_budgets.py runs/reference/resnet20/recipe.toml runs/resnet20
+
+needs the run of that recipe up to its policies, which must see no stem features, and writes budgets.json beside the
+recipe. All policies decide for the tuned network; all figures are of the test images.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlprune.agents import train_policy
+from rlprune.bundle import load_network, load_policy
+from rlprune.conditions import conditions
+from rlprune.control import Controller
+from rlprune.data import ImageSet
+from rlprune.elastic import ElasticCNN
+from rlprune.evaluate import codebook_logits
+from rlprune.files import write_json
+from rlprune.passes import look
+from rlprune.policy import Policy
+from rlprune.recipe import Recipe
+from rlprune.runtime import DynamicCNN, Prediction, predicted
+from rlprune.steps import Steps
+
+STEPS = 800_000
+"""Of training the one policy, four times as many as for one penalty."""
+BATCH, N_STREAM, HARD = 64, 20_000, (0.2, 0.4)
+"""Of the streams: images at once, images, and the share of hard ones in each half."""
+
+
+class Remembered(DynamicCNN):
+    """Decides on what every profile said of the test images: what it takes are their indices, (B, 1, 1, 1)."""
+
+    def __init__(self, elastic: ElasticCNN, policy: Policy, test: ImageSet, answers: Tensor) -> None:
+        super().__init__(elastic, policy, test.mean, test.std, test.classes)
+        self.answers = answers
+
+    def __call__(self, images: Tensor, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
+        """Decide as the network does."""
+        now, rows = (
+            self if budget is None and penalty is None else self.at(budget=budget, penalty=penalty),
+            images[:, 0, 0, 0],
+        )
+
+        def run(bucket: Tensor, profile: int) -> Tensor:
+            return self.answers[profile, rows[bucket]]
+
+        passes = look(now.policy, torch.zeros(len(rows), 0), self.prices, run, now.first)
+        return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
+
+
+def share_of(dynamic: DynamicCNN, prediction: Prediction) -> float:
+    """Mean multiply-adds over the dense network's."""
+    return float(prediction.macs.double().mean() / dynamic.prices.dense.macs)
+
+
+def measured(dynamic: DynamicCNN, labels: Tensor, **price: float) -> dict[str, float]:
+    """Accuracy and cost on all images."""
+    prediction = dynamic(torch.arange(len(labels))[:, None, None, None], **price)
+    accuracy = float((prediction.labels == labels).double().mean())
+    return {"accuracy": accuracy, "macs_share": share_of(dynamic, prediction)}
+
+
+def drifting(hard: Tensor, seed: int) -> Tensor:
+    """Indices of a stream of images, whose share of hard ones (bool, of all images) doubles half-way."""
+    rng = torch.Generator().manual_seed(seed)
+    chance = torch.where(torch.arange(N_STREAM) < N_STREAM // 2, *map(torch.tensor, HARD))
+    easy_and_hard = [
+        pool[torch.randint(len(pool), (N_STREAM,), generator=rng)]
+        for pool in ((~hard).nonzero().flatten(), hard.nonzero().flatten())
+    ]
+    return torch.where(torch.rand(N_STREAM, generator=rng) < chance, easy_and_hard[1], easy_and_hard[0])[
+        :, None, None, None
+    ]
+
+
+def held(dynamic: DynamicCNN, stream: Tensor, target: float) -> dict[str, float]:
+    """What a controller holds over a stream, and what the same budget costs without one."""
+    controller = Controller(dynamic, macs=target)
+    for images in stream.split(BATCH):
+        controller(images)
+    halves = [share_of(dynamic, dynamic(half, budget=target)) for half in stream.chunk(2)]
+    return {"target": target, "held": controller.held.mean, "without": halves[0], "without_when_hard": halves[1]}
+
+
+def main() -> None:
+    """Learn, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("run", type=Path)
+    arguments = parser.parse_args()
+    recipe = Recipe.read(arguments.recipe)
+    steps = Steps(recipe, arguments.run, arguments.recipe.parent)
+    splits, elastic = steps.splits, load_network(arguments.run / "tuned").network
+    penalties = sorted((recipe.policy.penalty, *recipe.penalties))
+    ends = (penalties[0], penalties[-1])
+    settings = replace(recipe.policy, seed=recipe.seed, penalty_range=ends, total_steps=STEPS)
+    learnt = train_policy(
+        *(elastic, splits.policy, splits.validation, arguments.run / "budgets", settings),
+        codebook=steps.codebook,
+        resume=True,
+    )
+    test, labels = splits.test, splits.test.labels
+    plain = DynamicCNN(elastic, learnt, test.mean, test.std, test.classes)
+    answers = codebook_logits(plain, test)
+    one, rows = Remembered(elastic, learnt, test, answers), []
+    low, high = learnt.limits
+    for penalty in penalties:
+        policy = load_policy(arguments.run / "policies" / f"{penalty:g}" / "policy").policy
+        alone = measured(Remembered(elastic, policy, test, answers), labels)
+        budget = min(max(alone["macs_share"], low), high)
+        row: dict[str, Any] = {"penalty": penalty, "alone": alone, "one": measured(one, labels, penalty=penalty)}
+        rows.append(row | {"one_at_that_budget": measured(one, labels, budget=budget)})
+        print(rows[-1], flush=True)
+    stream = drifting(answers[0].argmax(1) != labels, recipe.seed)
+    streams = [held(one, stream, low + share * (high - low)) for share in (0.25, 0.5, 0.75)]
+    print(*streams, sep="\n", flush=True)
+    frontier = [measured(one, labels, budget=low + n / 40 * (high - low)) for n in range(41)]
+    found = {"rows": rows, "frontier": frontier, "streams": streams, "seed": recipe.seed, **conditions()}
+    write_json(arguments.recipe.parent / "budgets.json", found)
+
+
+if __name__ == "__main__":
+    main()
