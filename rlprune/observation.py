@@ -102,7 +102,10 @@ class Observer:
 
     def features(self, stem_features: Tensor) -> Tensor:
         """Pool and standardise the stem's features (B, F, H, W) -> (B, F * pool * pool)."""
-        pooled = pool_features(stem_features, self.pool).to(self.mean.device)
+        return self.standardise(pool_features(stem_features, self.pool).to(self.mean.device))
+
+    def standardise(self, pooled: Tensor) -> Tensor:
+        """Standardise and clip pooled features (B, F * pool * pool)."""
         return ((pooled - self.mean) / self.std).clamp(-CLIP, CLIP)
 
     def believe(self, before: Tensor, logits: Tensor, passes: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
     python runs/reference/compare_budgets.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the run of that recipe up to its policies, which must see no stem features, and writes budgets.json beside the
-recipe. All policies decide for the tuned network; all figures are of the test images.
+needs the run of that recipe up to its policies, and writes budgets.json beside the recipe. All policies decide for the
+tuned network; all figures are of the test images.
 """
 
 import argparse
@@ -12,47 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from remembered import Remembered
 from torch import Tensor
 
 from rlprune.agents import train_policy
 from rlprune.bundle import load_network, load_policy
 from rlprune.conditions import conditions
 from rlprune.control import Controller
-from rlprune.data import ImageSet
-from rlprune.elastic import ElasticCNN
 from rlprune.evaluate import codebook_logits
 from rlprune.files import write_json
-from rlprune.passes import look
-from rlprune.policy import Policy
 from rlprune.recipe import Recipe
-from rlprune.runtime import DynamicCNN, Prediction, predicted
+from rlprune.runtime import DynamicCNN, Prediction
 from rlprune.steps import Steps
 
 STEPS = 800_000
 """Of training the one policy, four times as many as for one penalty."""
 BATCH, N_STREAM, HARD = 64, 20_000, (0.2, 0.4)
 """Of the streams: images at once, images, and the share of hard ones in each half."""
-
-
-class Remembered(DynamicCNN):
-    """Decides on what every profile said of the test images: what it takes are their indices, (B, 1, 1, 1)."""
-
-    def __init__(self, elastic: ElasticCNN, policy: Policy, test: ImageSet, answers: Tensor) -> None:
-        super().__init__(elastic, policy, test.mean, test.std, test.classes)
-        self.answers = answers
-
-    def __call__(self, images: Tensor, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
-        """Decide as the network does."""
-        now, rows = (
-            self if budget is None and penalty is None else self.at(budget=budget, penalty=penalty),
-            images[:, 0, 0, 0],
-        )
-
-        def run(bucket: Tensor, profile: int) -> Tensor:
-            return self.answers[profile, rows[bucket]]
-
-        passes = look(now.policy, torch.zeros(len(rows), 0), self.prices, run, now.first)
-        return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
 
 
 def share_of(dynamic: DynamicCNN, prediction: Prediction) -> float:

@@ -12,13 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from remembered import Remembered
+from torch import Tensor
 
 from rlprune.agents import train_policy
 from rlprune.bundle import load_network, load_policy
 from rlprune.conditions import conditions
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
-from rlprune.evaluate import predict_all
+from rlprune.evaluate import codebook_logits
 from rlprune.files import write_json
 from rlprune.policy import Policy
 from rlprune.recipe import Recipe
@@ -43,12 +46,31 @@ FACTORS = (5.0, 1.0, 0.5)
 """Of the recipe's penalty; each policy begins where the one before ended."""
 
 
-def measured(elastic: ElasticCNN, policy: Policy, test: ImageSet) -> tuple[float, float]:
-    """Mean multiply-adds over the dense network's, all included, and accuracy."""
-    dynamic = DynamicCNN(elastic, policy, test.mean, test.std, test.classes)
-    predicted = predict_all(dynamic, test)
-    share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
-    return share, float((predicted.labels == test.labels).double().mean())
+class Measure:
+    """Mean multiply-adds over the dense network's, all included, and accuracy, of any policy for a network.
+
+    What the profiles of a codebook say is asked once.
+    """
+
+    def __init__(self, elastic: ElasticCNN, test: ImageSet) -> None:
+        self.elastic, self.test = elastic, test
+        self._known: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, policy: Policy) -> tuple[float, float]:
+        """Measure a policy on all test images."""
+        dynamic = Remembered(self.elastic, policy, self.test, self._answers(policy))
+        predicted = dynamic(torch.arange(len(self.test))[:, None, None, None])
+        share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
+        return share, float((predicted.labels == self.test.labels).double().mean())
+
+    def _answers(self, policy: Policy) -> Tensor:
+        for codebook, answers in self._known:
+            if codebook.equal(policy.codebook):
+                return answers
+        test = self.test
+        answers = codebook_logits(DynamicCNN(self.elastic, policy, test.mean, test.std, test.classes), test)
+        self._known.append((policy.codebook, answers))
+        return answers
 
 
 def main() -> None:
@@ -61,14 +83,16 @@ def main() -> None:
     steps = Steps(recipe, arguments.run, arguments.recipe.parent)
     splits, rows = steps.splits, []
     networks = {name: arguments.run / name for name in ("tuned", "adapted")}
-    elastics = {name: load_network(folder).network for name, folder in networks.items() if folder.exists()}
+    measures = {
+        name: Measure(load_network(folder).network, splits.test) for name, folder in networks.items() if folder.exists()
+    }
     own = load_policy(arguments.run / "policies" / f"{recipe.policy.penalty:g}" / "policy").policy
-    at, accuracy = measured(elastics["tuned"], own, splits.test)
+    at, accuracy = measures["tuned"](own)
     print(f"the recipe's own: {accuracy:.4f} at {at:.3f}", flush=True)
     for name, choices in VARIANTS.items():
         levels = choices.get("action") == "levels"
-        elastic = elastics.get("adapted" if levels else "tuned")
-        if elastic is None:
+        measure = measures.get("adapted" if levels else "tuned")
+        if measure is None:
             continue
         points, start = [], None
         for factor in FACTORS:
@@ -77,13 +101,13 @@ def main() -> None:
             folder = arguments.run / "signals" / f"{name} {factor}".replace(" ", "_")
             codebook = None if levels else steps.codebook
             policy = train_policy(
-                *(elastic, splits.policy, splits.validation, folder, settings),
+                *(measure.elastic, splits.policy, splits.validation, folder, settings),
                 codebook=codebook,
                 start=start,
                 resume=True,
             )
             start = folder
-            points.append(measured(elastic, policy, splits.test))
+            points.append(measure(policy))
             print(f"{name}, penalty {settings.penalty:g}: {points[-1][1]:.4f} at {points[-1][0]:.3f}", flush=True)
         rows.append({"name": name, "points": sorted(points)})
     for row in rows:
