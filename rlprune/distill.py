@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,22 @@ from rlprune.training import Batch, TrainingSettings, remembered_views, to_batch
 
 Teacher = nn.Module | Tensor
 """A network, asked on every batch, or its logits on the views of all images, as `remember` gives them."""
+
+
+class Ensemble(nn.Module):
+    """Several teachers as one: the mean of their logits.
+
+    Args:
+        networks: normalised images (B, C, H, W) -> logits (B, classes), each.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images."""
+        return torch.stack([network(images) for network in self.networks]).mean(0)
 
 
 @torch.no_grad()

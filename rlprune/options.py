@@ -12,8 +12,9 @@ from torch import nn
 from rlprune import data, models
 from rlprune.bundle import DataFormat
 from rlprune.data import SHARES, Splits
+from rlprune.distill import Ensemble
 from rlprune.elastic import KEEP_RATIOS, ElasticCNN
-from rlprune.errors import RLPruneError
+from rlprune.errors import ModelError, RLPruneError
 from rlprune.runtime import DynamicCNN
 
 
@@ -103,6 +104,31 @@ class NetworkOptions:
     def build(self, splits: Splits) -> nn.Module:
         """The network for these images."""
         return build_model(self.model, self.weights, splits)
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Whose predictions are learnt from, beside the labels; `temperature` and `distillation` say how."""
+
+    teacher: tuple[str, ...] = ()
+    """Names such as resnet56, or package.module:callable; of several the mean of the logits counts."""
+    teacher_weights: tuple[Path, ...] = ()
+    """Weights of each, in the same order."""
+
+    def build(self, splits: Splits) -> nn.Module | None:
+        """The teacher for these images; None if none is named.
+
+        Raises:
+            ModelError: not as many weights as teachers; or one of them cannot be used.
+        """
+        if len(self.teacher) != len(self.teacher_weights):
+            raise ModelError(
+                f"--teacher names {len(self.teacher)} networks and --teacher-weights {len(self.teacher_weights)} "
+                "files; give one file for each"
+            )
+        pairs = zip(self.teacher, self.teacher_weights, strict=True)
+        networks = [build_model(name, weights, splits).eval() for name, weights in pairs]
+        return Ensemble(networks) if len(networks) > 1 else next(iter(networks), None)
 
 
 def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:

@@ -20,7 +20,7 @@ from rlprune import cli, data, events, sources
 from rlprune.adapt import AdaptSettings
 from rlprune.agents.train import PolicySettings
 from rlprune.cli import main
-from rlprune.options import DataOptions, ElasticOptions, NetworkOptions, PriceOptions
+from rlprune.options import DataOptions, ElasticOptions, NetworkOptions, PriceOptions, TeacherOptions
 from rlprune.training import TrainingSettings
 from rlprune.verbs import resumable
 
@@ -129,6 +129,20 @@ def test_evaluate_measures_an_ordinary_network(project: Path) -> None:
     assert results["accuracy"] == results["dense_accuracy"] == beside["dense_accuracy"]
 
 
+def test_students_learn_from_the_teachers_that_are_named(project: Path) -> None:
+    def trained(out: str, *options: str) -> bytes:
+        main([*PRETRAIN[:-1], out, *options])
+        return (project / out).read_bytes()
+
+    small, file = "tinynet.nets:small", "dense.safetensors"
+    alone = trained("alone.safetensors")
+    one = trained("one.safetensors", "--teacher", small, "--teacher-weights", file)
+    two = trained("two.safetensors", "--teacher", small, small, "--teacher-weights", file, file)
+    assert alone not in (one, two)
+    main([*ADAPT[:-1], "taught", "--teacher", small, "--teacher-weights", file])
+    assert (project / "taught" / "manifest.json").exists()
+
+
 def test_a_policy_for_a_range_of_penalties_is_measured_at_any_of_them(project: Path) -> None:
     main([*NEW[:-1], "ranged", "--penalty-range", "0.01", "1"])
     main([*EXPORT[:-3], "ranged", "--out", "ranged-bundle", "--onnx", "--penalty", "0.5"])
@@ -235,9 +249,9 @@ def options(kind: Any) -> list[str]:
     found: list[str] = []
     for one in dataclasses.fields(kind):
         name = one.name.replace("_", "-")
-        if one.name in ("source", "elastic", "settings", "price") or "NetworkOptions" in str(one.type):
+        if one.name in ("source", "elastic", "settings", "price", "teaching") or "NetworkOptions" in str(one.type):
             known = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions, "price": PriceOptions}
-            inner = known.get(one.name)
+            inner = (known | {"teaching": TeacherOptions}).get(one.name)
             found += options(
                 inner or {"Pretrain": TrainingSettings, "Adapt": AdaptSettings}.get(kind.__name__, PolicySettings)
             )
@@ -277,6 +291,10 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ),
         (("inspect", *MODEL, "--importance", "l3"), "importance 'l3' is unknown; allowed: l1, l2, bn_scale"),
         ((*PRETRAIN, "--momentum", "1"), r"momentum=1\.0, weight_decay=0\.0005, padding=1: allowed are \[0, 1\)"),
+        (
+            (*PRETRAIN, "--teacher", "tinynet.nets:small"),
+            "--teacher names 1 networks and --teacher-weights 0 files; give",
+        ),
         ((*PRETRAIN, "--weights", "none.pt"), r"there is no weights file none\.pt; give a \.safetensors"),
         ((*PRETRAIN, "--data", "../no where"), r"there is nothing at '\.\./no where'; give a name"),
         (("adapt", "--model", "resnet20", *DATA, "--out", "x"), "--weights is missing: resnet20 alone has random"),

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.data import ImageSet
-from rlprune.distill import distillation_loss, remember, soft_labels
+from rlprune.distill import Ensemble, distillation_loss, remember, soft_labels
 from rlprune.errors import RLPruneError
+from rlprune.folding import to_ask
 from rlprune.pretrain import accuracy, pretrain
 from rlprune.training import Batch, TrainingSettings
 
@@ -173,3 +174,11 @@ def test_the_divergence_by_hand() -> None:
     expected = 4 * (0.8 * torch.tensor(0.8 / 0.5).log() + 0.2 * torch.tensor(0.2 / 0.5).log())
     loss = distillation_loss(2 * student.log(), torch.tensor([0]), teacher.log(), 2.0, 1.0)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_an_ensemble_says_the_mean_of_what_its_networks_say() -> None:
+    networks, images = [network("residual", seed=seed).eval() for seed in (5, 6)], make_data(8).normalised()
+    expected = (networks[0](images) + networks[1](images)) / 2
+    assert torch.allclose(Ensemble(networks)(images), expected, atol=1e-6)
+    assert torch.allclose(to_ask(Ensemble(networks))(images), expected, atol=1e-4)

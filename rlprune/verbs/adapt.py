@@ -10,7 +10,7 @@ import tyro
 from rlprune import bundle
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.errors import ModelError
-from rlprune.options import DataOptions, ElasticOptions, NetworkOptions
+from rlprune.options import DataOptions, ElasticOptions, NetworkOptions, TeacherOptions
 from rlprune.pretrain import accuracy
 from rlprune.verbs.resumable import resumable
 
@@ -25,6 +25,7 @@ class Adapt:
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     resume: bool = False
     """Go on with an interrupted run."""
+    teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
     settings: tyro.conf.OmitArgPrefixes[AdaptSettings] = field(default_factory=AdaptSettings)
 
@@ -35,12 +36,12 @@ class Adapt:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         bundle.check_target(self.out, "network")
         splits = self.source.load()
-        model = self.network.build(splits)
+        model, teacher = self.network.build(splits), self.teaching.build(splits)
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
         elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
         about = {"model": name, "source": asdict(self.source)}
         with resumable(self.out, "adapt", resume=self.resume) as kept:
-            adapt(elastic, splits.network, self.settings, **kept)
+            adapt(elastic, splits.network, self.settings, teacher=teacher, **kept)
             bundle.save_network(self.out, elastic.cpu(), splits.network, about)
         for level in range(elastic.narrowest, elastic.n_levels):
             share = accuracy(elastic.slice(elastic.uniform(level)), splits.validation)

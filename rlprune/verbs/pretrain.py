@@ -10,7 +10,7 @@ import tyro
 
 from rlprune import models
 from rlprune.errors import RLPruneError
-from rlprune.options import DataOptions, NetworkOptions
+from rlprune.options import DataOptions, NetworkOptions, TeacherOptions
 from rlprune.pretrain import accuracy, pretrain
 from rlprune.training import TrainingSettings
 from rlprune.verbs.resumable import resumable
@@ -26,6 +26,7 @@ class Pretrain:
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     resume: bool = False
     """Go on with an interrupted run."""
+    teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = field(default_factory=TrainingSettings)
 
     def run(self) -> None:
@@ -34,8 +35,8 @@ class Pretrain:
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
         splits = self.source.load()
         torch.manual_seed(self.settings.seed)
-        model = self.network.build(splits)
+        model, teacher = self.network.build(splits), self.teaching.build(splits)
         with resumable(self.out, "pretrain", resume=self.resume) as kept:
-            pretrain(model, splits.network, self.settings, **kept)
+            pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
             models.save_weights(model, self.out)
         print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")
