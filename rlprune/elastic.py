@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from itertools import pairwise
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from rlprune import adjust, graph
+from rlprune import adjust, graph, sensitivity
 from rlprune.body import BodyRun, cut
 from rlprune.convert import make_elastic
+from rlprune.data import ImageSet
 from rlprune.errors import BundleError, LevelsError, ModelError
 from rlprune.groups import Group, LeftAlone, Member, Run, find_groups
-from rlprune.importance import GroupLayer, criterion
+from rlprune.importance import Criterion, GroupLayer, criterion
 from rlprune.layers import Choice, ElasticBatchNorm, ElasticLayer
 
 KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -99,6 +100,7 @@ class ElasticCNN(nn.Module):
         round_to: int = 8,
         importance: str = "l1",
         residual: bool = False,
+        calibration: ImageSet | None = None,
     ) -> ElasticCNN:
         """Find the groups of a pretrained CNN, rank their channels, and give its norms statistics per level.
 
@@ -107,13 +109,15 @@ class ElasticCNN(nn.Module):
             image_shape: (C, H, W) of its images.
             keep_ratios: ascending shares in [0, 1], the last one 1; 0 drops a whole branch where that is possible.
             round_to: widths round up to multiples of this many channels.
-            importance: what channels are ranked by: `l1`, `l2` or `bn_scale`.
+            importance: what channels are ranked by: `l1`, `l2` or `bn_scale`; or, with calibration images, `gradient`,
+                `taylor` or `hessian` (`rlprune.sensitivity`).
             residual: also prune the channels of residual streams, which many blocks share.
+            calibration: labelled images that the network was trained for.
 
         Raises:
             ModelError: the network cannot be traced, or nothing in it can be pruned.
         """
-        score = criterion(importance)
+        score_of = _criterion(importance, calibration)
         model = copy.deepcopy(model).cpu().eval()
         network = graph.trace(model)
         stem, body = graph.split_stem(network)
@@ -142,7 +146,7 @@ class ElasticCNN(nn.Module):
                 round_to=round_to,
                 left_alone=alone,
             ).eval()
-            elastic.rank(score)
+            elastic.rank(score_of(elastic))
             return elastic
 
         elastic = build(groups)
@@ -323,8 +327,9 @@ class ElasticCNN(nn.Module):
         Args:
             score: a criterion of `rlprune.importance`.
         """
-        for index, group in enumerate(self.groups):
-            order = score(self.layers_of(index), group.n_channels).argsort(descending=True, stable=True)
+        scores = [score(self.layers_of(index), group.n_channels) for index, group in enumerate(self.groups)]
+        for index, of_group in enumerate(scores):
+            order = of_group.argsort(descending=True, stable=True)
             for layer in self.elastic_layers().values():
                 layer.reorder(index, order)
 
@@ -477,6 +482,16 @@ class ElasticCNN(nn.Module):
             )
         except RuntimeError:  # a slice that does not even fit, such as after a view with a fixed number of channels
             return False
+
+
+def _criterion(importance: str, calibration: ImageSet | None) -> Callable[[ElasticCNN], Criterion]:
+    """How to get the criterion of that name for a network."""
+    if importance not in sensitivity.SCORES:
+        score = criterion(importance)
+        return lambda _: score
+    if calibration is None:
+        raise ModelError(f"importance {importance!r} needs calibration images, and none are given")
+    return lambda elastic: sensitivity.criterion(importance, elastic, calibration)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

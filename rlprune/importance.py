@@ -71,11 +71,14 @@ CRITERIA: dict[str, Criterion] = {"l1": l1, "l2": l2, "bn_scale": bn_scale}
 
 
 def criterion(name: str) -> Criterion:
-    """The criterion of that name.
+    """The criterion of that name, of those that look at weights alone.
 
     Raises:
         ModelError: there is none.
     """
     if name not in CRITERIA:
-        raise ModelError(f"importance {name!r} is unknown; allowed: {', '.join(CRITERIA)}")
+        raise ModelError(
+            f"importance {name!r} is unknown; allowed: {', '.join(CRITERIA)}, and with calibration images gradient, "
+            "taylor and hessian"
+        )
     return CRITERIA[name]

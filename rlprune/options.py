@@ -11,7 +11,7 @@ from torch import nn
 
 from rlprune import data, models
 from rlprune.bundle import DataFormat
-from rlprune.data import SHARES, Splits
+from rlprune.data import SHARES, ImageSet, Splits
 from rlprune.distill import Ensemble
 from rlprune.elastic import KEEP_RATIOS, ElasticCNN
 from rlprune.errors import ModelError, RLPruneError
@@ -76,12 +76,12 @@ class ElasticOptions:
     round_to: int = 8
     """Widths round up to multiples of this many channels."""
     importance: str = "l1"
-    """What channels are ranked by: l1, l2 or bn_scale."""
+    """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which look at training images."""
     residual: bool = False
     """Also prune the channels of residual streams, which many blocks share."""
 
-    def build(self, model: nn.Module, image_shape: tuple[int, ...]) -> ElasticCNN:
-        """The elastic network."""
+    def build(self, model: nn.Module, image_shape: tuple[int, ...], calibration: ImageSet | None = None) -> ElasticCNN:
+        """The elastic network; images are needed for some ways of ranking."""
         return ElasticCNN.from_model(
             model,
             image_shape,
@@ -89,6 +89,7 @@ class ElasticOptions:
             round_to=self.round_to,
             importance=self.importance,
             residual=self.residual,
+            calibration=calibration,
         )
 
 

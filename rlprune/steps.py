@@ -152,7 +152,8 @@ class Steps:
         if (self.out / "adapted").exists():
             return
         settings = replace(self.recipe.adapt, seed=self.recipe.seed)
-        elastic = self.recipe.elastic.build(self._dense_network, tuple(self.splits.network.images.shape[1:]))
+        images = self.splits.network
+        elastic = self.recipe.elastic.build(self._dense_network, tuple(images.images.shape[1:]), images)
         teacher = self._taught(self.recipe.teacher, settings)
         adapt(elastic, self.splits.network, settings, teacher=teacher, **self._kept("adapt"))
         self._save("adapted", elastic)

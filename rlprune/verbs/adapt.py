@@ -38,7 +38,7 @@ class Adapt:
         splits = self.source.load()
         model, teacher = self.network.build(splits), self.teaching.build(splits)
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
-        elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]))
+        elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
         about = {"model": name, "source": asdict(self.source)}
         with resumable(self.out, "adapt", resume=self.resume) as kept:
             adapt(elastic, splits.network, self.settings, teacher=teacher, **kept)
