@@ -9,6 +9,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
 from rlprune.actions import MAX_PROFILES, sorted_codebook
+from rlprune.budget import ironed
 from rlprune.envs.sweep import Decide, sweep
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
@@ -53,6 +54,11 @@ def extract_policy(agent: BaseAlgorithm, world: World, codebook: Tensor | None =
         codebook = world.actions.codebook if world.actions.kind == "profiles" else boil_down(agent, world)
     assert codebook is not None
     sizes = [layers[0].in_features, *(int(layer.out_features) for layer in layers)]  # NumPy's where a space is Multi*
+    if world.observer.penalties is not None and world.actions.kind != "profiles":
+        raise RLPruneError(
+            f"a policy over {world.actions.kind} cannot be exported for a range of penalties: what budgets cost with "
+            "the profiles that are deployed is not known; train one with action='profiles'"
+        )
     budgets = None if world.observer.penalties is None else measure_budgets(agent, world)
     policy = Policy(sizes, activation, world.observer, world.actions, codebook, budgets)
     targets = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
@@ -65,13 +71,13 @@ def measure_budgets(agent: BaseAlgorithm, world: World, n: int = 17) -> Tensor:
     """Some of the penalties that an agent learnt, and what images cost at each on average.
 
     Returns:
-        float64 (n, 2); the second are shares of the dense multiply-adds, measured on the world's images.
+        float64 (n, 2), ascending penalties; the second are shares of the dense multiply-adds, of the world's images.
     """
     assert world.observer.penalties is not None
     penalties = world.observer.penalties.at(torch.linspace(0, 1, n, dtype=torch.float64))
     decide = _greedy(agent)
     shares = [sweep(world, decide, float(penalty)).macs.double().mean() for penalty in penalties]
-    return torch.stack([penalties, torch.stack(shares)], 1)
+    return ironed(torch.stack([penalties, torch.stack(shares)], 1))
 
 
 def _greedy(agent: BaseAlgorithm) -> Decide:

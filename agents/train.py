@@ -101,8 +101,10 @@ class PolicySettings:
                 f"penalty={self.penalty}, max_passes={self.max_passes}, learning_rate={self.learning_rate}, "
                 f"pool={self.pool}: allowed are 0 or more, 1 to 3, above 0, and 0 or more"
             )
-        if self.penalty_range:
-            PenaltyRange.of(self.penalty_range)
+        if self.penalty_range and PenaltyRange.of(self.penalty_range) and self.action != "profiles":
+            raise RLPruneError(
+                f"penalty_range={self.penalty_range} and action={self.action!r}: a range needs action='profiles'"
+            )
 
 
 def train_policy(
@@ -240,8 +242,8 @@ def check_run(
         return
     if not resume:
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
-    before = json.loads(notes.read_text()) if notes.exists() else None
-    changed = [key for key in described if before is None or before.get(key) != described[key]]
+    before = {"penalty_range": []} | json.loads(notes.read_text()) if notes.exists() else {}  # once there was no range
+    changed = [key for key in described if before.get(key) != described[key]]
     if changed:
         raise RLPruneError(f"{checkpoint} was trained under other settings ({', '.join(changed)}); go back to those")
 

@@ -63,7 +63,7 @@ def tune(
 
     Args:
         elastic: what is trained.
-        policy: whose decisions count; of this network.
+        policy: whose decisions count; of this network. One for a range of penalties decides at its middle.
         data: training images of the network, not those of the policy.
         settings: how; the defaults if None. `rounds` is up to the caller.
         teacher: a network or what `distill.remember` made of one; the widest profile as it is now if None.

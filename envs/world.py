@@ -137,7 +137,7 @@ class World:
             cost.check(network)
         elif cost not in KINDS:
             raise RLPruneError(f"cost kind {cost!r} is unknown; allowed: {', '.join(KINDS)}, or a measured Latency")
-        self.penalty = PenaltyRange.of(penalty) if isinstance(penalty, Sequence) else penalty
+        self.penalty = float(penalty) if isinstance(penalty, int | float) else PenaltyRange.of(tuple(penalty))
         if not isinstance(self.penalty, PenaltyRange) and not self.penalty >= 0:
             raise RLPruneError(f"penalty is {penalty}; a number of 0 or more, or a range (lowest, highest), is needed")
         penalties = self.penalty if isinstance(self.penalty, PenaltyRange) else None
@@ -199,7 +199,7 @@ class World:
                 "and 'penalty'"
             )
         ends = (self.penalty.low, self.penalty.high) if isinstance(self.penalty, PenaltyRange) else (self.penalty,) * 2
-        if not ends[0] <= penalty <= ends[1]:
+        if not isinstance(penalty, int | float) or not ends[0] <= penalty <= ends[1]:
             raise RLPruneError(f"options={{'penalty': {penalty}}}: allowed is {self.penalty}")
         return int(image), float(penalty)
 

@@ -94,10 +94,10 @@ def adapt(
     if shares and len(shares) != n_profiles:
         raise RLPruneError(f"shares={shares}: the codebook has {n_profiles} profiles; give one for each, or none")
     weights = torch.tensor(shares or (1,) * n_profiles, dtype=torch.float32)
-    if isinstance(settings, SpecialiseSettings) and settings.separate and not elastic.own_bodies:
-        elastic.separate()
     if not elastic.own_bodies:  # whose norms know but one profile each
         calibrate(elastic, data, settings)
+        if isinstance(settings, SpecialiseSettings) and settings.separate:
+            elastic.separate()
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         if codebook is None or not settings.n_random:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ def level_of(elastic: ElasticCNN, ratio: float) -> int:
 
 
 def dropped_at(elastic: ElasticCNN, share: float) -> Tensor:
-    """Which groups go when this share of the branches that can be dropped stays, bool (G,).
+    """Which groups go when this share of the branches that can be dropped stays, rounded up, bool (G,).
 
     Raises:
         LevelsError: the share is outside [0, 1], or below 1 where no branch can be dropped.
@@ -42,7 +44,7 @@ def dropped_at(elastic: ElasticCNN, share: float) -> Tensor:
         reason = "its keep ratios do not include 0" if elastic.narrowest == 0 else "none of its groups is skippable"
         raise LevelsError(f"depth {share} is impossible, as this network can drop no branch: {reason}; allowed: 1")
     dropped = torch.zeros(elastic.n_groups, dtype=torch.bool)
-    dropped[list(order[: len(order) - round(share * len(order))])] = True
+    dropped[list(order[: len(order) - math.ceil(share * len(order) - 1e-9)])] = True
     return dropped
 
 
@@ -75,7 +77,12 @@ def by_change(elastic: ElasticCNN, images: Tensor) -> tuple[int, ...]:
     Args:
         elastic: in eval mode.
         images: normalised, float (B, C, H, W).
+
+    Raises:
+        LevelsError: there are no images.
     """
+    if not len(images):
+        raise LevelsError("there are no images to rank branches by; some hundreds are enough")
     features = elastic.stem(images)
     whole = elastic.run_body(features, elastic.full).log_softmax(1)
 
@@ -92,3 +99,21 @@ def by_change(elastic: ElasticCNN, images: Tensor) -> tuple[int, ...]:
 def droppable(elastic: ElasticCNN) -> list[int]:
     """Indices of the groups that can be dropped, from the input on."""
     return [index for index, group in enumerate(elastic.groups) if group.skippable and elastic.narrowest > 0]
+
+
+class Setting(AbstractContextManager["ElasticCNN"]):
+    """What a network was set to before it is set anew; as a context it ends with that.
+
+    Args:
+        elastic: the network.
+        before: what `restore` is to be called with.
+    """
+
+    def __init__(self, elastic: ElasticCNN, *before: Tensor) -> None:
+        self._elastic, self._before = elastic, before
+
+    def __enter__(self) -> ElasticCNN:
+        return self._elastic
+
+    def __exit__(self, *_: Any) -> None:
+        self._elastic._set(*self._before)

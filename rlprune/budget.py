@@ -42,7 +42,10 @@ class PenaltyRange:
 
     def at(self, place: Tensor) -> Tensor:
         """Penalties at places in [0, 1], of the same shape."""
-        return self.low * (self.high / self.low) ** place
+        return (self.low * (self.high / self.low) ** place).clamp(self.low, self.high)
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
 
     def place(self, penalty: Tensor) -> Tensor:
         """Places of penalties, clipped to [0, 1], of the same shape."""
@@ -60,13 +63,36 @@ class PenaltyRange:
             RLPruneError: it lies outside.
         """
         if not self.low <= penalty <= self.high:
-            raise RLPruneError(f"penalty is {penalty}; the policy was trained for {self.low:g} to {self.high:g}")
+            raise RLPruneError(f"penalty is {penalty}; the policy was trained for {self}")
         return penalty
 
 
-def limits(known: Tensor) -> tuple[float, float]:
-    """The least and the most of the dense multiply-adds that an image can cost on average, of what was measured."""
-    return float(known[:, 1].min()), float(known[:, 1].max())
+def ironed(known: Tensor) -> Tensor:
+    """Penalties, ascending, and what images cost at each, (M, 2), where a lower penalty never buys less.
+
+    What says so is noise; then what the higher penalty buys counts.
+    """
+    penalties, shares = known[known[:, 0].argsort(descending=True)].T
+    return torch.stack([penalties, shares.cummax(0).values], 1).flip(0)
+
+
+def check_budgets(known: Tensor, penalties: PenaltyRange) -> Tensor:
+    """Return a table as `ironed` makes it.
+
+    Raises:
+        RLPruneError: it is none, or not one of these penalties.
+    """
+    fits = known.ndim == 2 and known.shape[1] == 2 and len(known) > 1 and bool(known.isfinite().all())
+    if fits:
+        prices, shares = known.T
+        fits = bool((prices.diff() > 0).all() and (shares.diff() <= 0).all() and shares[-1] > 0)
+        fits = fits and penalties.low <= float(prices[0]) and float(prices[-1]) <= penalties.high
+    if not fits:
+        raise RLPruneError(
+            "budgets are ascending penalties of the policy's range, two or more, and shares of the dense network's "
+            f"multiply-adds, which do not rise with them; found {known.tolist()}"
+        )
+    return known
 
 
 def penalty_for(budget: float, known: Tensor) -> float:
@@ -74,17 +100,16 @@ def penalty_for(budget: float, known: Tensor) -> float:
 
     Args:
         budget: mean share of the dense network's multiply-adds.
-        known: penalties and the mean shares that were measured at them, (M, 2); what lies between is interpolated.
+        known: float64 (M, 2), as `ironed` makes it; what lies between is interpolated.
 
     Raises:
         RLPruneError: the budget is outside what was measured.
     """
-    least, most = limits(known)
+    penalties, shares = known.flip(0).T.numpy()
+    least, most = float(shares[0]), float(shares[-1])
     if not least <= budget <= most:
         raise RLPruneError(
             f"budget is {budget}; with this policy images can cost {least:.3f} to {most:.3f} of the dense network's "
             "multiply-adds on average"
         )
-    penalties, shares = known.double().numpy()[np.argsort(-known[:, 0].numpy())].T
-    shares = np.maximum.accumulate(shares)  # cheaper compute is never used less; what says so is noise
     return float(np.exp(np.interp(budget, shares, np.log(penalties))))

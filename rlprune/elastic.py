@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune import adjust, graph, sensitivity
+from rlprune.adjust import Setting
 from rlprune.body import BodyRun, cut
 from rlprune.convert import make_elastic
 from rlprune.data import ImageSet
@@ -33,7 +33,7 @@ class ElasticCNN(nn.Module):
 
     Where no levels are given it runs under its default profile: everything, until `set_width`, `set_depth` or
     `set_profile` say otherwise. They touch no weights: what is set back computes what it did. Each also gives a context
-    at whose end things are as they were before: `with network.set_width(0.5): ...`.
+    at whose end things are as they were before: `with network.set_width(0.5): ...`. It is not stored with the network.
 
     Attributes:
         groups: the channel groups, G of them.
@@ -197,8 +197,8 @@ class ElasticCNN(nn.Module):
         """What it runs under where no levels are given, int64 (G,)."""
         return torch.where(self._dropped, 0, self._kept)
 
-    def set_profile(self, profile: Tensor | Sequence[int]) -> AbstractContextManager[object]:
-        """Run under this profile, int64 (G,), where no levels are given.
+    def set_profile(self, profile: Tensor | Sequence[int]) -> Setting:
+        """Run under this profile, int64 (G,), where no levels are given; branches it drops come back whole.
 
         Raises:
             LevelsError: not a profile of this network.
@@ -207,7 +207,7 @@ class ElasticCNN(nn.Module):
         dropped = self._choice(levels, None).widths.cpu() == 0
         return self._set(torch.where(dropped, self.full, levels.cpu()), dropped)
 
-    def set_width(self, ratio: float) -> AbstractContextManager[object]:
+    def set_width(self, ratio: float) -> Setting:
         """Keep this share of every group's channels where no levels are given; branches that are dropped stay so.
 
         Raises:
@@ -215,10 +215,10 @@ class ElasticCNN(nn.Module):
         """
         return self._set(torch.full_like(self._kept, adjust.level_of(self, ratio)), self._dropped)
 
-    def set_depth(self, share: float) -> AbstractContextManager[object]:
+    def set_depth(self, share: float) -> Setting:
         """Keep this share of the branches that can be dropped, the last of `drop_order`, where no levels are given.
 
-        They have the width that was set last.
+        Their number is rounded up, and they have the width that was set last.
 
         Raises:
             LevelsError: the share is outside [0, 1], or below 1 where no branch can be dropped.
@@ -230,14 +230,18 @@ class ElasticCNN(nn.Module):
 
         Args:
             images: normalised, float (B, C, H, W), to predict; some hundreds are enough.
-        """
-        self._drop_order = adjust.by_change(self, images)
 
-    def _set(self, kept: Tensor, dropped: Tensor) -> AbstractContextManager[object]:
-        undo = ExitStack()
-        undo.callback(self._set, self._kept, self._dropped)
+        Raises:
+            LevelsError: there are none.
+        """
+        training = self.training
+        self._drop_order = adjust.by_change(self.eval(), images)
+        self.train(training)
+
+    def _set(self, kept: Tensor, dropped: Tensor) -> Setting:
+        setting = Setting(self, self._kept, self._dropped)
         self._kept, self._dropped = kept, dropped
-        return undo
+        return setting
 
     def forward(self, images: Tensor, levels: Tensor | None = None) -> Tensor:
         """Classify images under keep levels.
@@ -262,7 +266,7 @@ class ElasticCNN(nn.Module):
             own = self._own_body(levels)
             return self._run_shared(features, choice) if own is None else own(features)
         logits = self._run_shared(features, choice)
-        for profile, own in self._own_profiles():
+        for profile, own in reversed(self._own_profiles()):  # the first of equal profiles counts, as it does for one
             rows = (choice.levels == profile).all(1).nonzero().flatten()
             if len(rows):
                 logits = logits.index_copy(0, rows, own(features[rows]).to(logits.dtype))
@@ -437,6 +441,8 @@ class ElasticCNN(nn.Module):
                 elastic.separate()
             if description.get("drop_order") is not None:
                 elastic._drop_order = tuple(description["drop_order"])
+                if sorted(elastic._drop_order) != adjust.droppable(elastic):
+                    raise BundleError(f"the stored network is malformed: drop_order {elastic._drop_order}")
         except graph.MALFORMED as error:
             raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
         return elastic
@@ -490,7 +496,10 @@ def _criterion(importance: str, calibration: ImageSet | None) -> Callable[[Elast
         score = criterion(importance)
         return lambda _: score
     if calibration is None:
-        raise ModelError(f"importance {importance!r} needs calibration images, and none are given")
+        raise ModelError(
+            f"importance {importance!r} needs calibration images, and none are given; `rlprune adapt` takes those that "
+            "it trains on"
+        )
     return lambda elastic: sensitivity.criterion(importance, elastic, calibration)
 
 

@@ -106,10 +106,11 @@ def evaluate(
     Returns:
         `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
         in [0, 1]; parameters are counted once per pass), `n_images`, `distinct_profiles`, `mean_passes`,
-        `policy_macs_share`, `runs_per_image` (how often each profile of the codebook is run), `controls`,
-        `controls_macs_cut` (that of `macs_cut`, except where no such network is that cheap, or a cheaper one is as
-        good), `dense` (whether that was the `original` or the adapted network at `full width`), `frontier` (share of
-        multiply-adds and accuracy of static networks), and what the figures were measured with.
+        `policy_macs_share`, `penalty` (at which, with a policy for a range), `runs_per_image` (how often each profile
+        of the codebook is run), `controls`, `controls_macs_cut` (that of `macs_cut`, except where no such network is
+        that cheap, or a cheaper one is as good), `dense` (whether that was the `original` or the adapted network at
+        `full width`), `frontier` (share of multiply-adds and accuracy of static networks), and what the figures were
+        measured with.
     """
     elastic = dynamic.elastic
     cost = Cost(elastic)
@@ -146,6 +147,7 @@ def evaluate(
         "dense": "full width" if dense is None else "original",
         "controls": {name: control for name, (_, control) in controls.items()},
         "controls_macs_cut": {name: 1 - macs for name, (macs, _) in controls.items()},
+        **({} if dynamic.penalty is None else {"penalty": dynamic.penalty}),
         "policy_macs_share": float(dynamic.prices.decision.macs / cost.dense.macs),
         "runs_per_image": (runs / len(test)).tolist(),
         "frontier": {"uniform": _hull(rivals.uniform), "static": _hull(rivals.static), "codebook": points},

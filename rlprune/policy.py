@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.actions import Actions, nearest_profiles
-from rlprune.budget import PenaltyRange, limits, penalty_for
+from rlprune.budget import PenaltyRange, check_budgets, penalty_for
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.graph import MALFORMED
 from rlprune.observation import Observer
@@ -29,10 +30,11 @@ class Policy(nn.Module):
         actions: what the outputs mean.
         codebook: int64 (K, G); a policy over levels or ratios is taken to the nearest of these profiles.
         budgets: of a policy for a range of penalties, float64 (M, 2): some of them, and which share of the dense
-            multiply-adds an image costs at each on average.
+            multiply-adds images cost at each on average, as `rlprune.budget.ironed` makes it.
 
     Raises:
         BundleError: the parts do not fit each other.
+        RLPruneError: the budgets are none.
     """
 
     codebook: Tensor
@@ -57,6 +59,8 @@ class Policy(nn.Module):
             )
         if (budgets is None) != (observer.penalties is None):
             raise BundleError("a policy for a range of penalties needs to know what they cost, any other does not")
+        if budgets is not None and observer.penalties is not None:
+            check_budgets(budgets, observer.penalties)
         self.sizes, self.activation, self.observer, self.actions = tuple(sizes), activation, observer, actions
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(sizes):
@@ -74,10 +78,10 @@ class Policy(nn.Module):
         """
         if self.budgets is None:
             raise RLPruneError(f"this policy knows no budgets: {_ONE_PENALTY}")
-        return limits(self.budgets)
+        return float(self.budgets[-1, 1]), float(self.budgets[0, 1])
 
-    def at(self, penalty: float | None = None, budget: float | None = None) -> Policy:
-        """What a policy for a range of penalties is at one of them, which it then need not see.
+    def chosen(self, penalty: float | None = None, budget: float | None = None) -> float | None:
+        """The penalty that counts where one is given, or a budget, or neither; None if there is only the one it learnt.
 
         Args:
             penalty: of the range; its middle, by logarithm, if neither is given.
@@ -91,18 +95,30 @@ class Policy(nn.Module):
             raise RLPruneError(f"penalty={penalty}, budget={budget}: give one of both")
         if seen is None or self.budgets is None:
             if penalty is None and budget is None:
-                return self
-            chosen = f"penalty={penalty}" if budget is None else f"budget={budget}"
-            raise RLPruneError(f"{chosen} cannot be chosen: {_ONE_PENALTY}")
+                return None
+            given = f"penalty={penalty}" if budget is None else f"budget={budget}"
+            raise RLPruneError(f"{given} cannot be chosen: {_ONE_PENALTY}")
         if budget is not None:
-            penalty = penalty_for(budget, self.budgets)
-        place = torch.tensor(0.5) if penalty is None else seen.place(torch.tensor(seen.check(penalty)))
-        sizes = (self.sizes[0] - 1, *self.sizes[1:])
-        policy = Policy(sizes, self.activation, self.observer.fixed(), self.actions, self.codebook)
-        state = self.network.state_dict()
-        state["0.bias"] = state["0.bias"] + state["0.weight"][:, -1] * place
-        state["0.weight"] = state["0.weight"][:, :-1]
-        policy.network.load_state_dict(state)
+            return min(max(penalty_for(budget, self.budgets), seen.low), seen.high)
+        return float(seen.at(torch.tensor(0.5))) if penalty is None else seen.check(penalty)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def at(self, penalty: float | None = None, budget: float | None = None) -> Policy:
+        """What a policy for a range of penalties is at one of them, which it then need not see; see `chosen`."""
+        penalty, seen = self.chosen(penalty, budget), self.observer.penalties
+        if penalty is None or seen is None:
+            return self
+        policy = copy.deepcopy(self)
+        policy.sizes, policy.observer, policy.budgets = (
+            (self.sizes[0] - 1, *self.sizes[1:]),
+            self.observer.fixed(),
+            None,
+        )
+        first = policy.network[0]
+        assert isinstance(first, nn.Linear) and first.bias is not None
+        first.bias += first.weight[:, -1] * seen.place(torch.tensor(penalty))
+        first.weight, first.in_features = nn.Parameter(first.weight[:, :-1].clone()), policy.sizes[0]
         return policy.eval()
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +170,7 @@ class Policy(nn.Module):
             policy.load_state_dict(tensors)
         except BundleError:
             raise
-        except MALFORMED as error:
+        except (*MALFORMED, RLPruneError) as error:
             reason = " ".join(str(error).split())
             raise BundleError(f"the stored policy is malformed: {type(error).__name__}: {reason}") from error
         return policy.eval()

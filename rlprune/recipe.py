@@ -109,7 +109,8 @@ class Recipe:
                     f"{name}.shares={training.shares}: give one for each profile that is found, of which there are "
                     f"{len(self.search.budgets)} at the most, as many as search.budgets, or none"
                 )
-        if self.refit is not None and self.policy.pool and not self.refit.separate:
+        fixed_stem = self.specialise.separate or (self.refit is not None and self.refit.separate)
+        if self.refit is not None and self.policy.pool and not fixed_stem:
             raise RLPruneError(
                 f"policy.pool={self.policy.pool}: its policies read features of the stem, which training changes; "
                 "to refit, leave the features out with pool = 0, or give profiles weights of their own (refit.separate)"

@@ -86,6 +86,7 @@ class DynamicCNN:
         about: notes from the bundle it was loaded from.
         learnt: the policy that was given.
         policy: what it comes to at the price of compute that counts, which is what decides.
+        penalty: that price, where the policy knows a range; else None.
         prices: active parameters and multiply-adds of the pieces.
         first: profile that every image runs first, if the policy sees nothing before; else None.
         at_once: images that run together; None if all do.
@@ -109,7 +110,7 @@ class DynamicCNN:
         if at_once is not None and at_once < 1:
             raise RLPruneError(f"at_once is {at_once}; 1 or more images, or None, is needed")
         self.elastic, self.device = elastic.to(device).eval(), torch.device(device)
-        self.learnt, self.policy = policy.eval(), policy.at()
+        self.learnt, self.policy, self.penalty = policy.eval(), policy.at(), policy.chosen()
         self.mean, self.std, self.classes = mean, std, classes
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
@@ -140,7 +141,8 @@ class DynamicCNN:
             RLPruneError: outside of what the policy was trained for; or that was one penalty only; or both are given.
         """
         other = copy.copy(self)
-        other.policy = self.learnt.at(penalty, budget)
+        other.penalty = self.learnt.chosen(penalty, budget)
+        other.policy = self.learnt.at(other.penalty)
         other.first = first_profile(other.policy, self.prices)
         return other
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlprune.data import ImageSet
+from rlprune.errors import ModelError
 from rlprune.importance import Criterion, GroupLayer
 from rlprune.layers import ElasticBatchNorm, ElasticLayer
 
@@ -49,18 +50,25 @@ def measure(elastic: ElasticCNN, data: ImageSet, n_images: int = N_IMAGES) -> di
 
     Args:
         elastic: in eval mode; left as it is.
-        data: labelled images that the network was trained for; the first `n_images` of them count.
-        n_images: how many.
+        data: labelled images that the network was trained for.
+        n_images: so many of them count, at even distances.
+
+    Raises:
+        ModelError: there are none.
     """
     layers = [layer for layer in elastic.elastic_layers().values() if not isinstance(layer, ElasticBatchNorm)]
     weights = [_weight(layer) for layer in layers]
-    sums = [[torch.zeros_like(weight) for _ in Gradients._fields] for weight in weights]
-    images = data.subset(slice(0, n_images))
-    for image, label in images.batches(1):
-        loss = F.cross_entropy(elastic(image, elastic.full), label)
-        for gradient, of in zip(torch.autograd.grad(loss, weights), sums, strict=True):
+    sums = [[torch.zeros_like(weight, requires_grad=False) for _ in Gradients._fields] for weight in weights]
+    if not len(data):
+        raise ModelError("there are no calibration images to rank channels by; give some")
+    spread = torch.linspace(0, len(data) - 1, min(n_images, len(data))).round().long()
+    for index in spread[:, None]:
+        with torch.enable_grad():
+            loss = F.cross_entropy(elastic(data.normalised(index), elastic.full), data.labels[index])
+            gradients = torch.autograd.grad(loss, weights)
+        for gradient, of in zip(gradients, sums, strict=True):
             for total, value in zip(of, (gradient, gradient.abs(), gradient.square()), strict=True):
-                total += value / len(images)
+                total += value / len(spread)
     return {layer: Gradients(*of) for layer, of in zip(layers, sums, strict=True)}
 
 

@@ -12,7 +12,7 @@ from nets import KINDS, Residual, make_elastic, make_images, make_levels, relati
 from torch import Tensor, nn
 
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import LevelsError
+from rlprune.errors import BundleError, LevelsError
 from rlprune.layers import ElasticBatchNorm
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -63,7 +63,8 @@ def test_what_is_set_back_computes_what_it_did(kind: str) -> None:
 def test_a_context_ends_with_what_was_set_before_it(kind: str) -> None:
     elastic = make_elastic(kind)
     elastic.set_width(0.5)
-    with elastic.set_width(0.25):
+    with elastic.set_width(0.25) as same:
+        assert same is elastic
         assert elastic.profile.tolist() == [1] * elastic.n_groups
         with pytest.raises(ZeroDivisionError), elastic.set_profile(elastic.full):
             raise ZeroDivisionError
@@ -127,6 +128,23 @@ def test_images_rank_branches_by_what_changes_without_them() -> None:
     assert elastic.drop_order[0] == least
     again = ElasticCNN.from_json(json.loads(json.dumps(elastic.to_json())))
     assert again.drop_order == elastic.drop_order
+
+
+def test_ranking_leaves_the_network_in_the_mode_and_with_the_statistics_it_had() -> None:
+    elastic = make_elastic("residual").train()
+    before = {name: value.clone() for name, value in elastic.state_dict().items()}
+    elastic.rank_depth(make_images(8))
+    assert elastic.training
+    assert all(value.equal(before[name]) for name, value in elastic.state_dict().items())
+    with pytest.raises(LevelsError, match="there are no images to rank branches by"):
+        elastic.rank_depth(make_images(8)[:0])
+
+
+@pytest.mark.parametrize("order", [[0], [0, 99], [0, 0, 1]])
+def test_a_stored_order_must_be_one(order: list[int]) -> None:
+    stored = make_elastic("residual").to_json() | {"drop_order": order}
+    with pytest.raises(BundleError, match="malformed: drop_order"):
+        ElasticCNN.from_json(stored)
 
 
 @torch.no_grad()

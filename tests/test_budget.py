@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlprune import DynamicCNN, load, save_bundle
 from rlprune.actions import Actions, sorted_codebook
-from rlprune.budget import PenaltyRange, penalty_for
+from rlprune.budget import PenaltyRange, check_budgets, ironed, penalty_for
 from rlprune.control import Controller
 from rlprune.cost import Cost
 from rlprune.errors import BundleError, RLPruneError
@@ -26,6 +26,7 @@ NETWORK, DATA = make_elastic("residual"), make_data(64)
 RANGE = PenaltyRange(0.01, 1.0)
 BOOK = sorted_codebook(torch.tensor([[1, 0, 0], [2, 2, 2], [4, 4, 4]]), Cost(NETWORK))
 KNOWN = torch.tensor([[0.01, 0.9], [0.1, 0.5], [1.0, 0.2]], dtype=torch.float64)
+NAN = float("nan")
 
 
 def make_ranged(budgets: Tensor = KNOWN) -> Policy:
@@ -53,7 +54,8 @@ def make_dynamic() -> DynamicCNN:
     rough = DynamicCNN(NETWORK, make_ranged(), DATA.mean, DATA.std, DATA.classes)
     penalties = RANGE.at(torch.linspace(0, 1, 33, dtype=torch.float64))
     shares = torch.tensor([measured(rough, float(penalty)) for penalty in penalties], dtype=torch.float64)
-    return DynamicCNN(NETWORK, make_ranged(torch.stack([penalties, shares], 1)), DATA.mean, DATA.std, DATA.classes)
+    budgets = ironed(torch.stack([penalties, shares], 1))
+    return DynamicCNN(NETWORK, make_ranged(budgets), DATA.mean, DATA.std, DATA.classes)
 
 
 DYNAMIC = make_dynamic()
@@ -68,14 +70,54 @@ def test_places_and_penalties_are_each_other_s_inverse(place: float) -> None:
 
 @pytest.mark.parametrize(("budget", "penalty"), [(0.9, 0.01), (0.5, 0.1), (0.2, 1.0), (0.7, 10**-1.5)])
 def test_budgets_between_those_measured_are_interpolated(budget: float, penalty: float) -> None:
-    for known in (KNOWN, KNOWN.flip(0)):
-        assert penalty_for(budget, known) == pytest.approx(penalty)
+    assert penalty_for(budget, KNOWN) == pytest.approx(penalty)
+    assert torch.equal(ironed(KNOWN.flip(0)), KNOWN)
 
 
 def test_noise_in_what_was_measured_is_ironed_out() -> None:
-    known = torch.tensor([[0.01, 0.6], [0.1, 0.7], [1.0, 0.2]], dtype=torch.float64)
+    known = ironed(torch.tensor([[0.01, 0.6], [0.1, 0.7], [1.0, 0.2]], dtype=torch.float64))
+    assert known.tolist() == [[0.01, 0.7], [0.1, 0.7], [1.0, 0.2]]
     penalties = [penalty_for(budget, known) for budget in (0.2, 0.3, 0.6, 0.65, 0.7)]
     assert penalties == sorted(penalties, reverse=True)
+
+
+@pytest.mark.parametrize("ends", [(0.01, 0.1), (0.03, 0.3), (0.03, 0.6), (0.001, 0.1), (0.07, 0.9)])
+def test_the_least_and_the_most_can_be_asked_for_whatever_the_ends(ends: tuple[float, float]) -> None:
+    penalties = PenaltyRange.of(ends)
+    places = torch.linspace(0, 1, 17, dtype=torch.float64)
+    known = torch.stack([penalties.at(places), 0.9 - 0.6 * places], 1)
+    check_budgets(known, penalties)
+    observer = Observer(torch.zeros(0), torch.zeros(0), 5, 2, 0, penalties=penalties)
+    actions = Actions.of(NETWORK, "profiles", BOOK, 2)
+    policy = Policy((observer.size, actions.n_outputs), "Tanh", observer, actions, BOOK, known)
+    for budget, penalty in zip(policy.limits, reversed(ends), strict=True):
+        assert policy.chosen(budget=budget) == pytest.approx(penalty)
+        assert policy.at(budget=budget).observer.penalties is None
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        [[0.1, 0.5]],
+        [[0.1, 0.5, 1.0], [0.2, 0.4, 1.0]],
+        [[0.2, 0.5], [0.1, 0.4]],
+        [[0.1, 0.4], [0.2, 0.5]],
+        [[0.1, NAN], [0.2, 0.4]],
+        [[0.001, 0.5], [0.2, 0.4]],
+        [[0.1, 0.5], [2.0, 0.4]],
+    ],
+)
+def test_budgets_that_are_none_are_refused(known: list[list[float]]) -> None:
+    with pytest.raises(RLPruneError, match="budgets are ascending penalties of the policy's range, two or more, and"):
+        make_ranged(torch.tensor(known, dtype=torch.float64))
+
+
+def test_choosing_a_price_draws_no_random_number() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    DYNAMIC(DATA.images, budget=0.4)
+    assert torch.equal(torch.rand(1), expected)
 
 
 @pytest.mark.parametrize("penalty", [0.01, 0.07, 1.0])
@@ -184,6 +226,42 @@ def test_a_controller_of_time_spends_less_on_a_slower_machine(monkeypatch: pytes
         budgets.append(controller.held.budget)
     assert controller.held.mean == pytest.approx(2.0, rel=0.03)
     assert budgets[0] == pytest.approx(0.5, rel=0.15) and budgets[1] < budgets[0]
+
+
+@pytest.mark.parametrize("batch", [1600, 5000])
+def test_it_does_not_swing_where_calls_are_longer_than_the_horizon(batch: int) -> None:
+    stream, budgets = drifting(40_000)[:20_000], []
+    controller = Controller(DYNAMIC, macs=0.45, horizon=500)
+    for images in stream.split(batch):
+        controller(images)
+        budgets.append(controller.held.budget)
+    assert max(budgets) - min(budgets) < 0.1
+    assert controller.held.mean == pytest.approx(0.45, rel=0.03)
+
+
+def test_what_was_spent_too_much_where_nothing_could_be_moved_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, pace, run = [0.0], [20.0], DynamicCNN.__call__
+    monkeypatch.setattr("rlprune.control.time.perf_counter", lambda: clock[0])
+
+    def slow(self: DynamicCNN, images: Tensor, **more: Any) -> Any:
+        prediction = run(self, images, **more)
+        clock[0] += pace[0] / 1000 * float(prediction.macs.double().sum() / self.prices.dense.macs)
+        return prediction
+
+    monkeypatch.setattr(DynamicCNN, "__call__", slow)
+    controller = Controller(DYNAMIC, milliseconds=2.0, horizon=100)
+    pace[0] = 5000.0  # the first call, which prepares things
+    controller(DATA.images)
+    assert controller.held.n_images == 0
+    pace[0] = 20.0
+    for _ in range(20):
+        controller(DATA.images)
+    assert controller.held.at_limit and controller.held.mean > 2.5
+    pace[0] = 4.0
+    for _ in range(200):
+        controller(DATA.images)
+    assert not controller.held.at_limit
+    assert controller.held.mean == pytest.approx(2.0, rel=0.03)
 
 
 def test_a_target_out_of_reach_is_told() -> None:

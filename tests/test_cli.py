@@ -147,12 +147,13 @@ def test_a_policy_for_a_range_of_penalties_is_measured_at_any_of_them(project: P
     main([*NEW[:-1], "ranged", "--penalty-range", "0.01", "1"])
     main([*EXPORT[:-3], "ranged", "--out", "ranged-bundle", "--onnx", "--penalty", "0.5"])
     assert rlprune.load(project / "ranged-bundle").about["penalty"] == [0.01, 1.0]
-    cuts = [
-        run_json(project, "evaluate", "ranged-bundle", *DATA, "--n-candidates", "6", *price)["macs_cut"]
-        for price in (("--penalty", "0.5"), ())
+    results = [
+        run_json(project, "evaluate", "ranged-bundle", *DATA, "--n-candidates", "6", *price)
+        for price in (("--penalty", "1"), (), ("--penalty", "0.01"))
     ]
-    least, most = rlprune.load(project / "ranged-bundle").learnt.limits
-    assert all(0 <= cut <= 1 for cut in cuts) and 0 < least <= most
+    assert [figures["penalty"] for figures in results] == pytest.approx([1.0, 0.1, 0.01])
+    assert results[0]["macs_cut"] >= results[1]["macs_cut"] >= results[2]["macs_cut"]
+    _, most = rlprune.load(project / "ranged-bundle").learnt.limits
     rows = run_json(project, "predict", "ranged-bundle", "pets/cat/0.png", "--budget", str(most))
     assert 0 < rows[0]["macs_share"]
 

@@ -12,7 +12,7 @@ from nets import KINDS, make_data, make_elastic, make_images, make_levels, make_
 from torch import Tensor
 
 from rlprune.actions import sorted_codebook
-from rlprune.adapt import SpecialiseSettings, adapt
+from rlprune.adapt import SpecialiseSettings, adapt, calibrate
 from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import LevelsError
@@ -109,17 +109,36 @@ def test_a_policy_runs_the_bodies_that_profiles_have_of_their_own() -> None:
         assert relative_error(elastic(image[None], last).softmax(1)[0], probabilities) < 1e-4
 
 
+@torch.no_grad()
+def test_of_equal_profiles_the_first_counts() -> None:
+    elastic, images = make_elastic("residual"), make_images(3)
+    elastic.specialise(elastic.full.repeat(2, 1))
+    elastic.separate()
+    for parameter in elastic.own_bodies[1].parameters():
+        parameter.mul_(2)
+    assert relative_error(elastic(images, elastic.full.expand(3, -1)), elastic(images, elastic.full)) < 1e-5
+
+
 def test_training_a_profile_changes_nothing_but_its_own_body() -> None:
-    elastic, data = specialised("residual"), make_data(16)
-    assert elastic.codebook is not None
+    elastic, data = separated("residual"), make_data(16)
     before = copy.deepcopy(elastic)
-    before.separate()
     settings = replace(ONE_EACH, separate=True, shares=(0, 1, 0))
     adapt(elastic, data, settings, codebook=elastic.codebook)
     state = before.state_dict()
     changed = {name for name, value in elastic.state_dict().items() if not value.equal(state[name])}
     assert changed
     assert all(name.startswith("own_bodies.1.") for name in changed)
+
+
+def test_profiles_are_separated_with_the_statistics_that_they_were_calibrated_to() -> None:
+    elastic, calibrated, data = specialised("residual"), specialised("residual"), make_data(16)
+    settings = replace(ONE_EACH, separate=True, shares=(0, 0, 1))
+    calibrate(calibrated, data, settings)
+    adapt(elastic, data, settings, codebook=elastic.codebook)
+    assert elastic.codebook is not None
+    untrained, images = elastic.codebook[0], make_images(3)
+    with torch.no_grad():
+        assert relative_error(elastic(images, untrained), calibrated(images, untrained)) < 1e-5
 
 
 def test_training_goes_on_with_the_bodies_that_are_there() -> None:

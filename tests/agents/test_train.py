@@ -140,6 +140,15 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
     assert same(train_lamp(tmp_path, settings, resume=True), policy)  # over: nothing more is learnt
 
 
+def test_a_run_from_before_there_were_ranges_goes_on(tmp_path: Path) -> None:
+    settings = lamp_settings(**SHORT)
+    policy, notes = train_lamp(tmp_path, settings), tmp_path / "settings.json"
+    kept = json.loads(notes.read_text())
+    del kept["penalty_range"]
+    notes.write_text(json.dumps(kept))
+    assert same(train_lamp(tmp_path, settings, resume=True), policy)
+
+
 def test_resuming_what_never_began_begins_it(tmp_path: Path) -> None:
     settings = lamp_settings(**SHORT)
     assert same(train_lamp(tmp_path / "a", settings, resume=True), train_lamp(tmp_path / "b", settings))
@@ -295,6 +304,11 @@ def test_arguments_that_ppo_does_not_have_are_named(tmp_path: Path, ppo: Any, me
         ({"max_passes": 4}, "max_passes=4"),
         ({"learning_rate": 0.0}, r"learning_rate=0\.0, "),
         ({"pool": -1}, r"pool=-1: allowed are"),
+        ({"penalty_range": (0.5, 0.1)}, r"penalties from 0\.5 to 0\.1: two numbers above 0, ascending"),
+        (
+            {"penalty_range": (0.1, 0.5), "action": "levels"},
+            r"penalty_range=\(0\.1, 0\.5\) and action='levels': a range needs action='profiles'",
+        ),
     ],
 )
 def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:

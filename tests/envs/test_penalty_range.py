@@ -94,7 +94,8 @@ def test_sweeps_spread_penalties_over_the_range_or_take_one() -> None:
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({}, {"penalty": 2.0}, r"options={'penalty': 2\.0}: allowed is .*low=0\.01, high=1\.0"),
+        ({}, {"penalty": 2.0}, r"options={'penalty': 2\.0}: allowed is 0\.01 to 1"),
+        ({}, {"penalty": None}, r"options={'penalty': None}: allowed is 0\.01 to 1"),
         ({"penalty": 0.3}, {"penalty": 0.1}, r"options={'penalty': 0\.1}: allowed is 0\.3"),
         ({}, {"image": 30, "penalty": 0.1}, "options={'image': 30}: allowed are 'image', an index from 0 to 29, and"),
         ({}, {"price": 0.1}, r"options={'price': 0\.1}: allowed are 'image'"),
@@ -107,8 +108,13 @@ def test_episodes_that_cannot_be_are_refused(settings: Any, options: Any, messag
 
 def test_an_observer_without_penalties_does_not_fit() -> None:
     observer = World(NETWORK, DATA, **RULES).observer
-    with pytest.raises(RLPruneError, match="the observer has penalties=None, the environment penalties=PenaltyRange"):
+    with pytest.raises(RLPruneError, match="the observer has penalties=None, the environment penalties=0.01 to 1"):
         make(observer=observer)
+
+
+def test_a_range_may_be_an_array_and_a_penalty_a_whole_number() -> None:
+    assert World(NETWORK, DATA, penalty=np.array(RANGE), **RULES).penalty == World(NETWORK, DATA, penalty=RANGE).penalty
+    assert World(NETWORK, DATA, penalty=1).begin(torch.arange(2)).penalties.dtype == torch.float32
 
 
 def test_a_fixed_penalty_draws_the_images_it_always_drew() -> None:
