@@ -108,7 +108,7 @@ def test_episodes_that_cannot_be_are_refused(settings: Any, options: Any, messag
 
 def test_an_observer_without_penalties_does_not_fit() -> None:
     observer = World(NETWORK, DATA, **RULES).observer
-    with pytest.raises(RLPruneError, match="the observer has penalties=None, the environment penalties=0.01 to 1"):
+    with pytest.raises(RLPruneError, match=r"the observer has penalties=None, the environment penalties=0\.01 to 1"):
         make(observer=observer)
 
 
