@@ -121,8 +121,9 @@ def _draw_budgets(chart: Any, budgets: Sequence[Mapping[str, Any]]) -> None:
     chart.errorbar(costs, accuracies, errors, fmt="*-", color="black", ms=13, capsize=3, label="learnt, per image")
     chart.axhline(budgets[0]["dense_accuracy"], color="black", linestyle=":", label="dense")
     chart.set(xlabel="mean multiply-adds, share of dense (policy and all passes included)", ylabel="test accuracy")
-    lowest = min(min(results["controls"].values()) for results in budgets)
-    chart.set_ylim(max(0.0, lowest - 0.02), min(1.0, float(max(high)) + 0.01))
+    top = min(1.0, float(max(high)) + 0.01)
+    lowest = min(results["controls"][name] for results in budgets for name in ("shuffled", "best_static"))
+    chart.set_ylim(max(0.0, lowest - 0.6 * (top - lowest) - 0.01), top)  # hopeless rivals may leave the picture
     chart.grid(alpha=0.3)
     chart.legend(loc="lower right", fontsize=9)
 

@@ -127,6 +127,35 @@ def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def budgets_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """One policy for a range of penalties beside policies for one each, and what a controller held, in Markdown.
+
+    Args:
+        measured: by the name of the network `rows` of {penalty, alone, one_at_that_budget}, both with `accuracy` and
+            `macs_share`, and `streams` of {target, held, without, without_when_hard}, shares of multiply-adds.
+    """
+    alone = [
+        "| network | penalty | trained for it alone, % | multiply-adds cut % | one policy for all, % | cut % |",
+        "|---|---|---|---|---|---|",
+    ]
+    held = [
+        "| network | multiply-adds to spend % | spent % | without a controller %: first half, second half |",
+        "|---|---|---|---|",
+    ]
+    for network, found in measured.items():
+        for row in found["rows"]:
+            cells = [f"{row['penalty']:g}"]
+            for figures in (row["alone"], row["one_at_that_budget"]):
+                cells += [_percent(figures["accuracy"]), _percent(1 - figures["macs_share"], 1)]
+            alone.append(f"| {network} | {' | '.join(cells)} |")
+        for row in found["streams"]:
+            target, spent, first, second = (
+                _percent(row[key], 1) for key in ("target", "held", "without", "without_when_hard")
+            )
+            held.append(f"| {network} | {target} | {spent} | {first}, {second} |")
+    return "\n".join([*alone, "", *held])
+
+
 def between_markers(text: str, name: str, content: str) -> str:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->`.
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlprune.errors import RLPruneError
-from rlprune.report import between_markers, signals_table, speed_table
+from rlprune.report import between_markers, budgets_table, signals_table, speed_table
 
 
 def row(name: str, backend: str, batch: int, ms: float) -> dict[str, Any]:
@@ -34,6 +34,17 @@ def test_what_signals_are_worth_stands_at_one_cost() -> None:
         "| Net | 67.8 | pixels | 90.12 |",
         "| Net | 67.8 | beliefs | not that cheap or dear |",
     ]
+
+
+def test_one_policy_stands_beside_those_for_one_penalty_each() -> None:
+    figures = {
+        "alone": {"accuracy": 0.91, "macs_share": 0.4},
+        "one_at_that_budget": {"accuracy": 0.909, "macs_share": 0.41},
+    }
+    streams = [{"target": 0.5, "held": 0.503, "without": 0.52, "without_when_hard": 0.63}]
+    lines = budgets_table({"Net": {"rows": [{"penalty": 0.05, **figures}], "streams": streams}}).splitlines()
+    assert lines[2] == "| Net | 0.05 | 91.00 | 60.0 | 90.90 | 59.0 |"
+    assert lines[-1] == "| Net | 50.0 | 50.3 | 52.0, 63.0 |"
 
 
 def test_without_markers_nothing_is_written() -> None:

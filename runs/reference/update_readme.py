@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.plots import speed_plot
-from rlprune.report import between_markers, markdown_table, reference_table, signals_table, speed_table
+from rlprune.report import (
+    between_markers,
+    budgets_table,
+    markdown_table,
+    reference_table,
+    signals_table,
+    speed_table,
+)
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
@@ -23,12 +30,14 @@ if __name__ == "__main__":
     there = {name: title for name, title in TITLES.items() if (HERE / name / "results.json").exists()}
     measured = {title: read(f"{name}/results.json") for name, title in there.items()}
     text = between_markers(text, "cifar10", reference_table(measured, read("published.json")))
-    timed, compared = (
+    timed, compared, budgeted = (
         {title: read(f"{name}/{file}") for name, title in TITLES.items() if (HERE / name / file).exists()}
-        for file in ("bench.json", "signals.json")
+        for file in ("bench.json", "signals.json", "budgets.json")
     )
     if compared:
         text = between_markers(text, "signals", signals_table(compared))
+    if budgeted:
+        text = between_markers(text, "budgets", budgets_table(budgeted))
     if timed:
         text = between_markers(text, "speed", speed_table(timed))
         speed_plot(HERE / "speed.png", timed)
