@@ -35,6 +35,7 @@ from rlprune.errors import BundleError
 from rlprune.graph import MALFORMED
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN, check_fit
+from rlprune.structure import describe, rebuild
 
 FORMAT = 1
 _FILES: dict[str, tuple[str, ...]] = {
@@ -173,7 +174,7 @@ def load(
 
 
 def _network_files(network: ElasticCNN) -> dict[str, bytes]:
-    return {"network.json": _dump(network.to_json()), "network.safetensors": _pack(network.state_dict())}
+    return {"network.json": _dump(describe(network)), "network.safetensors": _pack(network.state_dict())}
 
 
 def _policy_files(policy: Policy) -> dict[str, bytes]:
@@ -182,7 +183,7 @@ def _policy_files(policy: Policy) -> dict[str, bytes]:
 
 def _network(files: Mapping[str, bytes]) -> ElasticCNN:
     with _malformed("network"):
-        network = ElasticCNN.from_json(json.loads(files["network.json"]))
+        network = rebuild(json.loads(files["network.json"]))
         network.load_state_dict(load_tensors(files["network.safetensors"]))
     return network
 

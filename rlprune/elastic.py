@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,8 +16,8 @@ from rlprune.adjust import Setting
 from rlprune.body import BodyRun, cut
 from rlprune.convert import make_elastic
 from rlprune.data import ImageSet
-from rlprune.errors import BundleError, LevelsError, ModelError
-from rlprune.groups import Group, LeftAlone, Member, Run, find_groups
+from rlprune.errors import LevelsError, ModelError
+from rlprune.groups import Group, LeftAlone, find_groups
 from rlprune.importance import Criterion, GroupLayer, criterion
 from rlprune.layers import Choice, ElasticBatchNorm, ElasticLayer
 
@@ -46,6 +45,7 @@ class ElasticCNN(nn.Module):
         n_classes: how many logits it gives.
         codebook: int64 (K, G), the profiles that the norms are specialised to; None if they are not.
         own_bodies: those of the codebook's profiles, K of them, once they are separated; else none.
+        ranked_order: what `rank_depth` found, if it was called; else None.
     """
 
     widths: Tensor
@@ -83,7 +83,7 @@ class ElasticCNN(nn.Module):
         self.own_bodies = nn.ModuleList()
         make_elastic(body, self.groups, self.n_levels, drops=self.narrowest > 0)
         self._runs: dict[frozenset[str], BodyRun] = {}
-        self._drop_order: tuple[int, ...] | None = None
+        self.ranked_order: tuple[int, ...] | None = None
         self._kept, self._dropped = self.full, torch.zeros(self.n_groups, dtype=torch.bool)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class ElasticCNN(nn.Module):
 
         Until `rank_depth` is called, those whose branches end in the smallest scales of norms.
         """
-        return adjust.by_scale(self) if self._drop_order is None else self._drop_order
+        return adjust.by_scale(self) if self.ranked_order is None else self.ranked_order
 
     @property
     def profile(self) -> Tensor:
@@ -235,7 +235,7 @@ class ElasticCNN(nn.Module):
             LevelsError: there are none.
         """
         training = self.training
-        self._drop_order = adjust.by_change(self.eval(), images)
+        self.ranked_order = adjust.by_change(self.eval(), images)
         self.train(training)
 
     def _set(self, kept: Tensor, dropped: Tensor) -> Setting:
@@ -397,56 +397,6 @@ class ElasticCNN(nn.Module):
             found.append(GroupLayer(layer, member.axis, positions, axis.channel[positions]))
         return found
 
-    def to_json(self) -> Any:
-        """The structure without the weights; `ElasticCNN.from_json` builds it again.
-
-        Raises:
-            ModelError: the network holds a layer or calls a function that cannot be stored without its code.
-        """
-        stem, body = self.slice(self.full)
-        assert isinstance(stem, fx.GraphModule) and isinstance(body, fx.GraphModule)
-        return {
-            "stem": graph.to_json(stem),
-            "body": graph.to_json(body),
-            "groups": [dataclasses.asdict(group) for group in self.groups],
-            "left_alone": [dataclasses.asdict(item) for item in self.left_alone],
-            "keep_ratios": self.keep_ratios,
-            "round_to": self.round_to,
-            "image_shape": self.image_shape,
-            "codebook": None if self.codebook is None else self.codebook.tolist(),
-            "separated": bool(self.own_bodies),
-            "drop_order": self._drop_order,
-        }
-
-    @classmethod
-    def from_json(cls, description: Any) -> ElasticCNN:
-        """Build the structure that `to_json` described; the weights are to be loaded into it.
-
-        Raises:
-            BundleError: the description is malformed, or names something that a stored network may not hold.
-        """
-        try:
-            elastic = cls(
-                graph.from_json(description["stem"]),
-                graph.from_json(description["body"]),
-                [_group_from_json(group) for group in description["groups"]],
-                description["image_shape"],
-                keep_ratios=description["keep_ratios"],
-                round_to=description["round_to"],
-                left_alone=[LeftAlone(**item) for item in description["left_alone"]],
-            ).eval()
-            if description["codebook"] is not None:
-                elastic.specialise(torch.tensor(description["codebook"]))
-            if description.get("separated", False):  # neither this nor what follows was known to the first networks
-                elastic.separate()
-            if description.get("drop_order") is not None:
-                elastic._drop_order = tuple(description["drop_order"])
-                if sorted(elastic._drop_order) != adjust.droppable(elastic):
-                    raise BundleError(f"the stored network is malformed: drop_order {elastic._drop_order}")
-        except graph.MALFORMED as error:
-            raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
-        return elastic
-
     def _widths(self, group: Group) -> list[int]:
         steps = [math.ceil(ratio * group.n_channels / self.round_to - 1e-9) for ratio in self.keep_ratios]
         return [min(group.n_channels, n * self.round_to) for n in steps]
@@ -505,11 +455,6 @@ def _criterion(importance: str, calibration: ImageSet | None) -> Callable[[Elast
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp_min(1e-6))
-
-
-def _group_from_json(stored: Any) -> Group:
-    members = [Member(m["layer"], m["axis"], tuple(Run(*run) for run in m["runs"])) for m in stored["members"]]
-    return Group(stored["name"], stored["n_channels"], tuple(members), tuple(stored["exits"]))
 
 
 def _checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:

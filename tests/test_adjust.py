@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, LevelsError
 from rlprune.layers import ElasticBatchNorm
+from rlprune.structure import describe, rebuild
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -126,7 +127,7 @@ def test_images_rank_branches_by_what_changes_without_them() -> None:
     assert elastic.drop_order[-1] == least
     elastic.rank_depth(images)
     assert elastic.drop_order[0] == least
-    again = ElasticCNN.from_json(json.loads(json.dumps(elastic.to_json())))
+    again = rebuild(json.loads(json.dumps(describe(elastic))))
     assert again.drop_order == elastic.drop_order
 
 
@@ -142,9 +143,9 @@ def test_ranking_leaves_the_network_in_the_mode_and_with_the_statistics_it_had()
 
 @pytest.mark.parametrize("order", [[0], [0, 99], [0, 0, 1]])
 def test_a_stored_order_must_be_one(order: list[int]) -> None:
-    stored = make_elastic("residual").to_json() | {"drop_order": order}
+    stored = describe(make_elastic("residual")) | {"drop_order": order}
     with pytest.raises(BundleError, match="malformed: drop_order"):
-        ElasticCNN.from_json(stored)
+        rebuild(stored)
 
 
 @torch.no_grad()

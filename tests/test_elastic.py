@@ -33,6 +33,7 @@ from rlprune.errors import BundleError, LevelsError
 from rlprune.layers import ElasticBatchNorm, ElasticConv2d, ElasticLinear
 from rlprune.models import build, load_weights
 from rlprune.sources import find
+from rlprune.structure import describe, rebuild
 
 TOLERANCE = 1e-5
 both = pytest.mark.parametrize("residual", [False, True])
@@ -125,7 +126,7 @@ def test_from_model_leaves_the_model_alone() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-STORED: dict[str, Any] = json.loads(json.dumps(make_elastic("plain").to_json()))
+STORED: dict[str, Any] = json.loads(json.dumps(describe(make_elastic("plain"))))
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,7 +137,7 @@ STORED: dict[str, Any] = json.loads(json.dumps(make_elastic("plain").to_json()))
     round_to=st.integers(1, 48),
 )
 def test_widths_round_up(ratios: list[float], round_to: int) -> None:
-    elastic = ElasticCNN.from_json(STORED | {"keep_ratios": [*ratios, 1], "round_to": round_to})
+    elastic = rebuild(STORED | {"keep_ratios": [*ratios, 1], "round_to": round_to})
     for group, widths in zip(elastic.groups, elastic.widths.tolist(), strict=True):
         n = group.n_channels
         assert widths[-1] == n
@@ -148,7 +149,7 @@ def test_widths_round_up(ratios: list[float], round_to: int) -> None:
 
 
 def test_a_third_of_the_channels_is_a_third() -> None:
-    elastic = ElasticCNN.from_json(STORED | {"keep_ratios": [0, 1 / 3, 2 / 3, 1]})
+    elastic = rebuild(STORED | {"keep_ratios": [0, 1 / 3, 2 / 3, 1]})
     assert elastic.widths.tolist() == [[0, 16, 24, 32], [0, 8, 16, 24], [0, 16, 32, 40]]
 
 
@@ -344,7 +345,7 @@ def test_per_image_levels_leave_statistics_alone_even_in_training() -> None:
 @torch.no_grad()
 def test_json_and_weights_bring_back_the_same_network(kind: str, residual: bool) -> None:
     elastic, images = make_elastic(kind, residual=residual), make_images(4)
-    again = ElasticCNN.from_json(json.loads(json.dumps(elastic.to_json())))
+    again = rebuild(json.loads(json.dumps(describe(elastic))))
     again.load_state_dict(elastic.state_dict())
     levels = make_levels(elastic, 4)
     assert torch.equal(again(images, levels), elastic(images, levels))
@@ -354,7 +355,7 @@ def test_json_and_weights_bring_back_the_same_network(kind: str, residual: bool)
         elastic.left_alone,
         elastic.keep_ratios,
     )
-    assert again.to_json() == elastic.to_json()
+    assert describe(again) == describe(elastic)
 
 
 LATER = {"separated", "drop_order"}
@@ -365,12 +366,12 @@ LATER = {"separated", "drop_order"}
 def test_a_part_that_is_missing_is_named(key: str) -> None:
     stored = {k: v for k, v in STORED.items() if k != key}
     with pytest.raises(BundleError, match=f"malformed: KeyError: '{key}'"):
-        ElasticCNN.from_json(stored)
+        rebuild(stored)
 
 
 def test_networks_that_were_stored_before_there_was_more_to_say_can_be_read() -> None:
-    again = ElasticCNN.from_json({k: v for k, v in STORED.items() if k not in LATER})
-    assert json.loads(json.dumps(again.to_json())) == STORED
+    again = rebuild({k: v for k, v in STORED.items() if k not in LATER})
+    assert json.loads(json.dumps(describe(again))) == STORED
 
 
 @kinds

@@ -17,6 +17,7 @@ from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import LevelsError
 from rlprune.runtime import DynamicCNN
+from rlprune.structure import describe, rebuild
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 ONE_EACH = SpecialiseSettings(epochs=1, batch_size=8, n_random=1, sandwich=False, padding=1)
@@ -86,11 +87,11 @@ def test_a_body_of_its_own_is_used_by_its_profile_alone() -> None:
 @torch.no_grad()
 def test_separated_networks_cost_and_come_back_as_others_do(kind: str) -> None:
     elastic, images = separated(kind), make_images(6)
-    again = ElasticCNN.from_json(json.loads(json.dumps(elastic.to_json())))
+    again = rebuild(json.loads(json.dumps(describe(elastic))))
     again.load_state_dict(elastic.state_dict())
     levels = mixed_levels(elastic)
     assert torch.equal(again(images, levels), elastic(images, levels))
-    assert again.to_json() == elastic.to_json()
+    assert describe(again) == describe(elastic)
     assert not any(parameter.requires_grad for parameter in again.stem.parameters())
     for profile, params in zip(levels, Cost(elastic).of(levels).params, strict=True):
         assert sum(parameter.numel() for parameter in elastic.slice(profile).parameters()) == params
