@@ -1,0 +1,79 @@
+"""Policies of three seeds for one network: how much of a result is luck of the learner.
+
+    python runs/reference/compare_seeds.py runs/reference/resnet20/recipe.toml runs/resnet20
+
+needs the run of that recipe up to its refit, and writes seeds.json beside the recipe. Policies are learnt from the
+highest penalty down to the recipe's own, as a recipe does; they are measured on the test images, with the refitted
+network.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from remembered import Remembered
+
+from rlprune.agents import train_policy
+from rlprune.bundle import load_network
+from rlprune.conditions import conditions
+from rlprune.evaluate import codebook_logits, shuffled_accuracy
+from rlprune.files import write_json
+from rlprune.policy import Policy
+from rlprune.recipe import Recipe
+from rlprune.runtime import DynamicCNN
+from rlprune.steps import Steps
+
+N_SEEDS = 3
+
+
+def learnt(steps: Steps, seed: int) -> Policy:
+    """The policy of a seed at the recipe's own penalty."""
+    recipe, splits = steps.recipe, steps.splits
+    elastic, start = load_network(steps.out / "tuned").network, None
+    own = recipe.policy.penalty
+    for penalty in sorted((own, *(p for p in recipe.penalties if p > own)), reverse=True):
+        folder = steps.out / "seeds" / str(seed) / f"{penalty:g}"
+        policy = train_policy(
+            *(elastic, splits.policy, splits.validation, folder, replace(recipe.policy, penalty=penalty, seed=seed)),
+            codebook=steps.codebook,
+            start=start,
+            resume=True,
+        )
+        start = folder
+    return policy
+
+
+def main() -> None:
+    """Learn, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("run", type=Path)
+    arguments = parser.parse_args()
+    steps = Steps(Recipe.read(arguments.recipe), arguments.run, arguments.recipe.parent)
+    elastic, test, rows = load_network(arguments.run / "refitted").network, steps.splits.test, []
+    answers = None
+    for seed in range(steps.recipe.seed, steps.recipe.seed + N_SEEDS):
+        policy = learnt(steps, seed)
+        if answers is None:
+            answers = codebook_logits(DynamicCNN(elastic, policy, test.mean, test.std, test.classes), test)
+        dynamic = Remembered(elastic, policy, test, answers)
+        predicted = dynamic(torch.arange(len(test))[:, None, None, None])
+        runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(answers))
+        figures: dict[str, Any] = {
+            "seed": seed,
+            "accuracy": float((predicted.labels == test.labels).double().mean()),
+            "macs_cut": 1 - float(predicted.macs.double().mean() / dynamic.prices.dense.macs),
+            "shuffled": shuffled_accuracy(predicted, answers, test.labels, policy.observer.combine),
+            "runs_per_image": (runs / len(test)).tolist(),
+        }
+        rows.append(figures)
+        print(figures, flush=True)
+    std, mean = torch.std_mean(torch.tensor([row["accuracy"] for row in rows], dtype=torch.float64))
+    found = {"rows": rows, "accuracy_mean": float(mean), "accuracy_std": float(std), **conditions()}
+    write_json(arguments.recipe.parent / "seeds.json", found)
+
+
+if __name__ == "__main__":
+    main()
