@@ -117,7 +117,7 @@ class Policy(nn.Module):
         )
         first = policy.network[0]
         assert isinstance(first, nn.Linear) and first.bias is not None
-        first.bias += first.weight[:, -1] * seen.place(torch.tensor(penalty))
+        first.bias.add_(first.weight[:, -1] * seen.place(torch.tensor(penalty)))
         first.weight, first.in_features = nn.Parameter(first.weight[:, :-1].clone()), policy.sizes[0]
         return policy.eval()
 

@@ -42,7 +42,7 @@ VARIANTS = {
         "action": "levels",
     },
 }
-FACTORS = (5.0, 1.0, 0.5)
+FACTORS = (5.0, 1.0, 0.5, 0.2, 0.1)
 """Of the recipe's penalty; each policy begins where the one before ended."""
 
 
