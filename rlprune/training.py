@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from tqdm import tqdm
 
 from rlprune.data import ImageSet, draw_views, normalise, take_views
@@ -220,13 +220,16 @@ def share_of_peak(n: int, n_steps: int, warm_up: float) -> float:
 
 
 def _with_decay(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters in two halves: matrices and filters decay, vectors (per level or not, shaped to be added) do not."""
-    norms = {
-        id(p) for m in network.modules() for n, p in m.named_parameters(recurse=False) if hasattr(m, "running_mean")
+    """Parameters in two halves: matrices and filters decay, vectors (per level or not) and lone constants do not."""
+    without = {
+        id(p)
+        for m in network.modules()
+        for p in m.parameters(recurse=False)
+        if hasattr(m, "running_mean") or isinstance(m, fx.GraphModule)
     }
     trainable = [p for p in network.parameters() if p.requires_grad]
-    decays = [p for p in trainable if p.squeeze().ndim > 1 and id(p) not in norms]
-    stays = [p for p in trainable if p.squeeze().ndim <= 1 or id(p) in norms]
+    decays = [p for p in trainable if p.ndim > 1 and id(p) not in without]
+    stays = [p for p in trainable if p.ndim <= 1 or id(p) in without]
     return [{"params": decays, "weight_decay": weight_decay}, {"params": stays, "weight_decay": 0.0}]
 
 

@@ -18,6 +18,7 @@ from rlprune.elastic import ElasticCNN
 from rlprune.errors import LevelsError
 from rlprune.runtime import DynamicCNN
 from rlprune.structure import describe, rebuild
+from rlprune.training import _with_decay
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 ONE_EACH = SpecialiseSettings(epochs=1, batch_size=8, n_random=1, sandwich=False, padding=1)
@@ -140,6 +141,16 @@ def test_profiles_are_separated_with_the_statistics_that_they_were_calibrated_to
     untrained, images = elastic.codebook[0], make_images(3)
     with torch.no_grad():
         assert relative_error(elastic(images, untrained), calibrated(images, untrained)) < 1e-5
+
+
+def test_what_is_left_of_a_dropped_branch_does_not_decay() -> None:
+    elastic = make_elastic("residual")
+    elastic.specialise(elastic.min_level[None])
+    elastic.separate()
+    constants = [p for name, p in elastic.own_bodies.named_parameters() if name.endswith("_constant")]
+    _, stays = _with_decay(elastic, 0.1)
+    assert constants
+    assert {id(p) for p in constants} <= {id(p) for p in stays["params"]}
 
 
 def test_training_goes_on_with_the_bodies_that_are_there() -> None:
