@@ -6,12 +6,11 @@ needs the run of that recipe up to its policies, and writes budgets.json beside 
 tuned network; all figures are of the test images.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import steps_of
 from remembered import Remembered
 from torch import Tensor
 
@@ -21,9 +20,7 @@ from rlprune.conditions import conditions
 from rlprune.control import Controller
 from rlprune.evaluate import codebook_logits
 from rlprune.files import write_json
-from rlprune.recipe import Recipe
 from rlprune.runtime import DynamicCNN, Prediction
-from rlprune.steps import Steps
 
 STEPS = 800_000
 """Of training the one policy, four times as many as for one penalty."""
@@ -67,18 +64,14 @@ def held(dynamic: DynamicCNN, stream: Tensor, target: float) -> dict[str, float]
 
 def main() -> None:
     """Learn, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("run", type=Path)
-    arguments = parser.parse_args()
-    recipe = Recipe.read(arguments.recipe)
-    steps = Steps(recipe, arguments.run, arguments.recipe.parent)
-    splits, elastic = steps.splits, load_network(arguments.run / "tuned").network
+    steps = steps_of(__doc__)
+    recipe = steps.recipe
+    splits, elastic = steps.splits, load_network(steps.out / "tuned").network
     penalties = sorted((recipe.policy.penalty, *recipe.penalties))
     ends = (penalties[0], penalties[-1])
     settings = replace(recipe.policy, seed=recipe.seed, penalty_range=ends, total_steps=STEPS)
     learnt = train_policy(
-        *(elastic, splits.policy, splits.validation, arguments.run / "budgets", settings),
+        *(elastic, splits.policy, splits.validation, steps.out / "budgets", settings),
         codebook=steps.codebook,
         resume=True,
     )
@@ -88,7 +81,7 @@ def main() -> None:
     one, rows = Remembered(elastic, learnt, test, answers), []
     low, high = learnt.limits
     for penalty in penalties:
-        policy = load_policy(arguments.run / "policies" / f"{penalty:g}" / "policy").policy
+        policy = load_policy(steps.out / "policies" / f"{penalty:g}" / "policy").policy
         alone = measured(Remembered(elastic, policy, test, answers), labels)
         budget = min(max(alone["macs_share"], low), high)
         row: dict[str, Any] = {"penalty": penalty, "alone": alone, "one": measured(one, labels, penalty=penalty)}
@@ -99,7 +92,7 @@ def main() -> None:
     print(*streams, sep="\n", flush=True)
     frontier = [measured(one, labels, budget=low + n / 40 * (high - low)) for n in range(41)]
     found = {"rows": rows, "frontier": frontier, "streams": streams, "seed": recipe.seed, **conditions()}
-    write_json(arguments.recipe.parent / "budgets.json", found)
+    write_json(steps.beside / "budgets.json", found)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ highest penalty down to the recipe's own, as a recipe does; they are measured on
 network.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import steps_of
 from remembered import Remembered
 
 from rlprune.agents import train_policy
@@ -21,7 +20,6 @@ from rlprune.conditions import conditions
 from rlprune.evaluate import codebook_logits, shuffled_accuracy
 from rlprune.files import write_json
 from rlprune.policy import Policy
-from rlprune.recipe import Recipe
 from rlprune.runtime import DynamicCNN
 from rlprune.steps import Steps
 
@@ -47,12 +45,8 @@ def learnt(steps: Steps, seed: int) -> Policy:
 
 def main() -> None:
     """Learn, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("run", type=Path)
-    arguments = parser.parse_args()
-    steps = Steps(Recipe.read(arguments.recipe), arguments.run, arguments.recipe.parent)
-    elastic, test, rows = load_network(arguments.run / "refitted").network, steps.splits.test, []
+    steps = steps_of(__doc__)
+    elastic, test, rows = load_network(steps.out / "refitted").network, steps.splits.test, []
     answers = None
     for seed in range(steps.recipe.seed, steps.recipe.seed + N_SEEDS):
         policy = learnt(steps, seed)
@@ -72,7 +66,7 @@ def main() -> None:
         print(figures, flush=True)
     std, mean = torch.std_mean(torch.tensor([row["accuracy"] for row in rows], dtype=torch.float64))
     found = {"rows": rows, "accuracy_mean": float(mean), "accuracy_std": float(std), **conditions()}
-    write_json(arguments.recipe.parent / "seeds.json", found)
+    write_json(steps.beside / "seeds.json", found)
 
 
 if __name__ == "__main__":

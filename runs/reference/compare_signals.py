@@ -7,12 +7,11 @@ tuned network (the one over all levels for the adapted one, if that is there); e
 that its accuracy can be read off at the mean multiply-adds of the recipe's own policy.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import steps_of
 from remembered import Remembered
 from torch import Tensor
 
@@ -24,9 +23,7 @@ from rlprune.elastic import ElasticCNN
 from rlprune.evaluate import codebook_logits
 from rlprune.files import write_json
 from rlprune.policy import Policy
-from rlprune.recipe import Recipe
 from rlprune.runtime import DynamicCNN
-from rlprune.steps import Steps
 
 VARIANTS = {
     "stem features only (one pass)": {"max_passes": 1, "pool": 2},
@@ -75,18 +72,14 @@ class Measure:
 
 def main() -> None:
     """Learn, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("run", type=Path)
-    arguments = parser.parse_args()
-    recipe = Recipe.read(arguments.recipe)
-    steps = Steps(recipe, arguments.run, arguments.recipe.parent)
+    steps = steps_of(__doc__)
+    recipe = steps.recipe
     splits, rows = steps.splits, []
-    networks = {name: arguments.run / name for name in ("tuned", "adapted")}
+    networks = {name: steps.out / name for name in ("tuned", "adapted")}
     measures = {
         name: Measure(load_network(folder).network, splits.test) for name, folder in networks.items() if folder.exists()
     }
-    own = load_policy(arguments.run / "policies" / f"{recipe.policy.penalty:g}" / "policy").policy
+    own = load_policy(steps.out / "policies" / f"{recipe.policy.penalty:g}" / "policy").policy
     at, accuracy = measures["tuned"](own)
     print(f"the recipe's own: {accuracy:.4f} at {at:.3f}", flush=True)
     for name, choices in VARIANTS.items():
@@ -98,7 +91,7 @@ def main() -> None:
         for factor in FACTORS:
             penalty = factor * recipe.policy.penalty
             settings = replace(recipe.policy, seed=recipe.seed, penalty=penalty, **choices)
-            folder = arguments.run / "signals" / f"{name} {factor}".replace(" ", "_")
+            folder = steps.out / "signals" / f"{name} {factor}".replace(" ", "_")
             codebook = None if levels else steps.codebook
             policy = train_policy(
                 *(measure.elastic, splits.policy, splits.validation, folder, settings),
@@ -115,7 +108,7 @@ def main() -> None:
         row["accuracy"] = float(np.interp(at, shares, accuracies)) if shares[0] <= at <= shares[-1] else None
     own_row = {"name": "the recipe's own policy", "points": [(at, accuracy)], "accuracy": accuracy}
     found = {"at_macs_share": at, "rows": [own_row, *rows], "seed": recipe.seed, **conditions()}
-    write_json(arguments.recipe.parent / "signals.json", found)
+    write_json(steps.beside / "signals.json", found)
 
 
 if __name__ == "__main__":
