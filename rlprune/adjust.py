@@ -106,7 +106,7 @@ class Setting(AbstractContextManager["ElasticCNN"]):
 
     Args:
         elastic: the network.
-        before: what `restore` is to be called with.
+        before: which groups it kept at which level, and which it dropped.
     """
 
     def __init__(self, elastic: ElasticCNN, *before: Tensor) -> None:

@@ -76,8 +76,8 @@ def ironed(known: Tensor) -> Tensor:
     return torch.stack([penalties, shares.cummax(0).values], 1).flip(0)
 
 
-def check_budgets(known: Tensor, penalties: PenaltyRange) -> Tensor:
-    """Return a table as `ironed` makes it.
+def check_budgets(known: Tensor, penalties: PenaltyRange) -> None:
+    """Make sure that a table is as `ironed` makes it.
 
     Raises:
         RLPruneError: it is none, or not one of these penalties.
@@ -92,7 +92,6 @@ def check_budgets(known: Tensor, penalties: PenaltyRange) -> Tensor:
             "budgets are ascending penalties of the policy's range, two or more, and shares of the dense network's "
             f"multiply-adds, which do not rise with them; found {known.tolist()}"
         )
-    return known
 
 
 def penalty_for(budget: float, known: Tensor) -> float:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from rlprune.data import STATISTICS, normalise
 from rlprune.decode import decode
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import BundleError, LevelsError
+from rlprune.errors import LevelsError
 from rlprune.layers import ElasticBatchNorm, ElasticConv2d, ElasticLinear
 from rlprune.models import build, load_weights
 from rlprune.sources import find
@@ -338,40 +338,6 @@ def test_per_image_levels_leave_statistics_alone_even_in_training() -> None:
     elastic.stem.eval()
     elastic(make_images(2), elastic.full.expand(2, -1))
     assert all(torch.equal(value, before[name]) for name, value in elastic.state_dict().items())
-
-
-@kinds
-@both
-@torch.no_grad()
-def test_json_and_weights_bring_back_the_same_network(kind: str, residual: bool) -> None:
-    elastic, images = make_elastic(kind, residual=residual), make_images(4)
-    again = rebuild(json.loads(json.dumps(describe(elastic))))
-    again.load_state_dict(elastic.state_dict())
-    levels = make_levels(elastic, 4)
-    assert torch.equal(again(images, levels), elastic(images, levels))
-    assert torch.equal(again(images, levels[0]), elastic(images, levels[0]))
-    assert (again.groups, again.left_alone, again.keep_ratios) == (
-        elastic.groups,
-        elastic.left_alone,
-        elastic.keep_ratios,
-    )
-    assert describe(again) == describe(elastic)
-
-
-LATER = {"separated", "drop_order"}
-"""Not known to the first stored networks."""
-
-
-@pytest.mark.parametrize("key", sorted(set(STORED) - LATER))
-def test_a_part_that_is_missing_is_named(key: str) -> None:
-    stored = {k: v for k, v in STORED.items() if k != key}
-    with pytest.raises(BundleError, match=f"malformed: KeyError: '{key}'"):
-        rebuild(stored)
-
-
-def test_networks_that_were_stored_before_there_was_more_to_say_can_be_read() -> None:
-    again = rebuild({k: v for k, v in STORED.items() if k not in LATER})
-    assert json.loads(json.dumps(describe(again))) == STORED
 
 
 @kinds

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from arguments import steps_of
-from remembered import Remembered
+from remembered import RememberedCNN
 from torch import Tensor
 
 from rlprune.agents import train_policy
@@ -78,11 +78,11 @@ def main() -> None:
     test, labels = splits.test, splits.test.labels
     plain = DynamicCNN(elastic, learnt, test.mean, test.std, test.classes)
     answers = codebook_logits(plain, test)
-    one, rows = Remembered(elastic, learnt, test, answers), []
+    one, rows = RememberedCNN(elastic, learnt, test, answers), []
     low, high = learnt.limits
     for penalty in penalties:
         policy = load_policy(steps.out / "policies" / f"{penalty:g}" / "policy").policy
-        alone = measured(Remembered(elastic, policy, test, answers), labels)
+        alone = measured(RememberedCNN(elastic, policy, test, answers), labels)
         budget = min(max(alone["macs_share"], low), high)
         row: dict[str, Any] = {"penalty": penalty, "alone": alone, "one": measured(one, labels, penalty=penalty)}
         rows.append(row | {"one_at_that_budget": measured(one, labels, budget=budget)})
@@ -90,7 +90,7 @@ def main() -> None:
     stream = drifting(answers[0].argmax(1) != labels, recipe.seed)
     streams = [held(one, stream, low + share * (high - low)) for share in (0.25, 0.5, 0.75)]
     print(*streams, sep="\n", flush=True)
-    frontier = [measured(one, labels, budget=low + n / 40 * (high - low)) for n in range(41)]
+    frontier = [measured(one, labels, budget=min(low + n / 40 * (high - low), high)) for n in range(41)]
     found = {"rows": rows, "frontier": frontier, "streams": streams, "seed": recipe.seed, **conditions()}
     write_json(steps.beside / "budgets.json", found)
 

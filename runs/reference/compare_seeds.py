@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from arguments import steps_of
-from remembered import Remembered
+from remembered import RememberedCNN
 
 from rlprune.agents import train_policy
 from rlprune.bundle import load_network
@@ -52,7 +52,7 @@ def main() -> None:
         policy = learnt(steps, seed)
         if answers is None:
             answers = codebook_logits(DynamicCNN(elastic, policy, test.mean, test.std, test.classes), test)
-        dynamic = Remembered(elastic, policy, test, answers)
+        dynamic = RememberedCNN(elastic, policy, test, answers)
         predicted = dynamic(torch.arange(len(test))[:, None, None, None])
         runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(answers))
         figures: dict[str, Any] = {

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from arguments import steps_of
-from remembered import Remembered
+from remembered import RememberedCNN
 from torch import Tensor
 
 from rlprune.agents import train_policy
@@ -55,7 +55,7 @@ class Measure:
 
     def __call__(self, policy: Policy) -> tuple[float, float]:
         """Measure a policy on all test images."""
-        dynamic = Remembered(self.elastic, policy, self.test, self._answers(policy))
+        dynamic = RememberedCNN(self.elastic, policy, self.test, self._answers(policy))
         predicted = dynamic(torch.arange(len(self.test))[:, None, None, None])
         share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
         return share, float((predicted.labels == self.test.labels).double().mean())

@@ -11,7 +11,7 @@ from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN, Prediction, predicted
 
 
-class Remembered(DynamicCNN):
+class RememberedCNN(DynamicCNN):
     """What it takes are the indices of images, (B, 1, 1, 1), instead of images.
 
     Args:
