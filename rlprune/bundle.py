@@ -5,6 +5,7 @@
 | network | `network.json`, `network.safetensors` |
 | policy | `policy.json`, `policy.safetensors` |
 | bundle | all four |
+| gated | `network.json`, `network.safetensors`: a network with gates of its own, which needs no policy |
 
 Each also has `manifest.json`, with versions, what the data look like, what its maker wanted to say (`about`) and the
 SHA-256 of each file; and `manifest.sha256`, as `sha256sum --check` reads it.
@@ -31,7 +32,8 @@ from torch import Tensor
 
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import BundleError
+from rlprune.errors import BundleError, ModelError
+from rlprune.gated import GatedCNN
 from rlprune.graph import MALFORMED
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN, check_fit
@@ -42,6 +44,7 @@ _FILES: dict[str, tuple[str, ...]] = {
     "network": ("network.json", "network.safetensors"),
     "policy": ("policy.json", "policy.safetensors"),
     "bundle": ("network.json", "network.safetensors", "policy.json", "policy.safetensors"),
+    "gated": ("network.json", "network.safetensors"),
 }
 
 
@@ -68,6 +71,15 @@ class SavedPolicy:
     """A policy with its notes."""
 
     policy: Policy
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedGated:
+    """A gated network with its data format and notes."""
+
+    network: GatedCNN
+    data: DataFormat
     about: dict[str, Any]
 
 
@@ -111,6 +123,37 @@ def load_policy(folder: Path) -> SavedPolicy:
     """
     files, manifest = _read_folder(folder, ("policy", "bundle"))
     return SavedPolicy(_policy(files), manifest["about"])
+
+
+def save_gated(
+    folder: Path, network: GatedCNN, data: DataFormat | ImageSet, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write a gated network; the folder appears or is replaced as a whole. The arguments are those of `save_network`.
+
+    Raises:
+        ModelError: the network holds something that cannot be stored without its code.
+    """
+    gates = {"kind": network.kind, "reduction": network.reduction, "threshold": network.threshold}
+    description = {"elastic": describe(network.source[0]), "gates": gates}
+    files = {"network.json": _dump(description), "network.safetensors": _pack(network.state_dict())}
+    _write_folder(folder, "gated", files, {"data": _format_json(data), "about": dict(about or {})})
+
+
+def load_gated(folder: Path) -> SavedGated:
+    """Read a gated network.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or of another kind.
+    """
+    files, manifest = _read_folder(folder, ("gated",))
+    with _malformed("network"):
+        description = json.loads(files["network.json"])
+        try:
+            network = GatedCNN(rebuild(description["elastic"]), **description["gates"])
+        except ModelError as error:
+            raise BundleError(f"the stored network is malformed: {error}") from error
+        network.load_state_dict(load_tensors(files["network.safetensors"]))
+    return SavedGated(network.eval(), _format(manifest), manifest["about"])
 
 
 def save_bundle(
@@ -171,6 +214,15 @@ def load(
     )
     dynamic.about = manifest["about"]
     return dynamic
+
+
+def kind_of(folder: Path) -> str:
+    """What a folder holds: `network`, `policy`, `bundle` or `gated`.
+
+    Raises:
+        BundleError: the folder is missing, altered, or none that rlprune wrote.
+    """
+    return str(_read_folder(folder, tuple(_FILES))[1]["kind"])
 
 
 def _network_files(network: ElasticCNN) -> dict[str, bytes]:

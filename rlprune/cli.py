@@ -13,6 +13,7 @@ from rlprune.verbs.bench import Bench
 from rlprune.verbs.demo import Demo
 from rlprune.verbs.evaluate import Evaluate
 from rlprune.verbs.export import Export
+from rlprune.verbs.gate import Gate
 from rlprune.verbs.inspect import Inspect
 from rlprune.verbs.predict import Predict
 from rlprune.verbs.pretrain import Pretrain
@@ -24,6 +25,7 @@ Verb = (
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Gate, tyro.conf.subcommand("gate")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]

@@ -80,11 +80,21 @@ class Cost:
         for group in range(rows.shape[1]):
             n_in += self._in_table[:, group, rows[:, group]].T
             n_out += self._out_table[:, group, rows[:, group]].T
-        runs, holds, constant = self._survivors(self._elastic_widths[groups, rows] == 0)
+        params, macs = self._total(n_in, n_out, self._elastic_widths[groups, rows] == 0)
+        return Compute(params, macs) if levels.ndim == 2 else Compute(params[0], macs[0])
+
+    def of_kept(self, kept: Tensor) -> Compute:
+        """The same where so many channels of each group stay, whichever they are, int64 (B, G); int64 (B,)."""
+        n_channels = self._elastic_widths[:, -1]
+        n_in, n_out = (fixed + kept.cpu() @ (table[:, :, -1] // n_channels).T for fixed, table in self._sides)
+        return self._total(n_in, n_out, kept.cpu() == 0)
+
+    def _total(self, n_in: Tensor, n_out: Tensor, dropped: Tensor) -> Compute:
+        """Cost by what each node reads and makes, int64 (B, nodes), and which groups are dropped, bool (B, G)."""
+        runs, holds, constant = self._survivors(dropped)
         per_node = n_in * n_out * self._params_rate + n_out * self._params_per_out
         params = self.stem.params + (per_node * holds + n_out * constant).sum(1)
-        macs = self.stem.macs + (n_in * n_out * self._macs_rate * runs).sum(1)
-        return Compute(params, macs) if levels.ndim == 2 else Compute(params[0], macs[0])
+        return Compute(params, self.stem.macs + (n_in * n_out * self._macs_rate * runs).sum(1))
 
     def of_group(self, group: int) -> Compute:
         """What would go with all channels of one group, the rest of the network staying whole; scalars."""

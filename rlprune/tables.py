@@ -94,6 +94,35 @@ def evaluation(results: Mapping[str, Any], bench: Mapping[str, Any] | None = Non
     return table
 
 
+def gates(results: Mapping[str, Any]) -> Table:
+    """What a gated network does, and what its gates keep of each layer."""
+    low, high = results["accuracy_interval"]
+    table = Table(title=f"{results['n_images']} images; {escape(results['hardware'])}, {results['threads']} threads")
+    for column in ("decision", "top-1 %", "MACs cut %"):
+        table.add_column(column, justify="left" if column == "decision" else "right")
+    table.add_row(f"dense ({results['dense']})", _points(results["dense_accuracy"]), "0.0")
+    table.add_row("gates", _points(results["accuracy"]), _points(results["macs_cut"], 1), style="bold")
+    for name, accuracy in results["controls"].items():
+        table.add_row(name, _points(accuracy), _points(results["controls_macs_cut"][name], 1))
+    table.add_section()
+    for layer in results["layers"]:
+        of_classes = layer["by_class"]
+        least, most = min(of_classes, key=of_classes.get), max(of_classes, key=of_classes.get)
+        spread = f"least {of_classes[least]:.1f} ({least}), most {of_classes[most]:.1f} ({most})"
+        table.add_row(escape(f"{layer['name']}: {spread}"), f"{layer['kept']:.1f}", f"of {layer['channels']}")
+    saves = (
+        "Branches that are skipped are not computed."
+        if results["saves_time"]
+        else "Hidden channels are computed all the same: this saves no time."
+    )
+    table.caption = (
+        f"Gates: {_points(low, 1)} to {_points(high, 1)} % is the 95 % interval; {results['distinct']} different "
+        f"decisions; below, how much they keep of each layer, and for which classes. Shuffled: the decisions, dealt to "
+        f"other images; average: the same for all images. {saves}"
+    )
+    return table
+
+
 def _milliseconds(bench: Mapping[str, Any] | None, name: str) -> list[str]:
     """The best median of the rows that begin so, for every batch size."""
     if bench is None:

@@ -20,6 +20,7 @@ from rlprune import cli, data, events, sources
 from rlprune.adapt import AdaptSettings
 from rlprune.agents.train import PolicySettings
 from rlprune.cli import main
+from rlprune.gated import GateSettings
 from rlprune.options import DataOptions, ElasticOptions, NetworkOptions, PriceOptions, TeacherOptions
 from rlprune.training import TrainingSettings
 from rlprune.verbs import resumable
@@ -39,7 +40,7 @@ def three_classes():
 def grey():
     return small(2, 1)
 """
-VERBS = ("inspect", "pretrain", "adapt", "train", "evaluate", "export", "predict", "bench", "run", "demo")
+VERBS = ("inspect", "pretrain", "adapt", "train", "gate", "evaluate", "export", "predict", "bench", "run", "demo")
 MODEL = ("--model", "tinynet.nets:small")
 DATA = ("--data", "pets")
 ONE_EPOCH = ("--epochs", "1", "--batch-size", "8", "--padding", "1", "--bf16", "False", "--no-channels-last")
@@ -127,6 +128,15 @@ def test_evaluate_measures_an_ordinary_network(project: Path) -> None:
     beside = run_json(project, "evaluate", "bundle", *arguments[1:], "--n-candidates", "6")
     assert results["macs_cut"] == 0 and results["controls"] == {}
     assert results["accuracy"] == results["dense_accuracy"] == beside["dense_accuracy"]
+
+
+def test_gates_are_trained_and_measured(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["gate", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "gated"])
+    assert "saves no time" in capsys.readouterr().out
+    assert {"gates/loss", "gates/density"} <= scalars(project / "logs" / "gates")
+    results = run_json(project, "evaluate", "gated", *DATA)
+    assert results["n_images"] == 8 and len(results["layers"]) == 2
+    assert results["layers"][0]["by_class"].keys() == {"cat", "dog"}
 
 
 def test_students_learn_from_the_teachers_that_are_named(project: Path) -> None:
@@ -254,7 +264,10 @@ def options(kind: Any) -> list[str]:
             known = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions, "price": PriceOptions}
             inner = (known | {"teaching": TeacherOptions}).get(one.name)
             found += options(
-                inner or {"Pretrain": TrainingSettings, "Adapt": AdaptSettings}.get(kind.__name__, PolicySettings)
+                inner
+                or {"Pretrain": TrainingSettings, "Adapt": AdaptSettings, "Gate": GateSettings}.get(
+                    kind.__name__, PolicySettings
+                )
             )
         elif "Positional" in str(one.type):
             found.append(name.upper())
