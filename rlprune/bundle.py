@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -190,6 +191,7 @@ def load(
     memory: float = 2.0,
     compiled: bool = False,
     at_once: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> DynamicCNN:
     """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
 
@@ -199,10 +201,11 @@ def load(
         memory: room for prepared slices, in parameters of the dense network; see `rlprune.slices.Slices`.
         compiled: let `torch.compile` make them faster; the first batches then take a while.
         at_once: images of a batch that run together; see `rlprune.runtime.DynamicCNN`.
+        dtype: what the network computes in: float32, bfloat16 or float16; likewise.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle.
-        RLPruneError: `memory` or `at_once` is out of range.
+        RLPruneError: `memory`, `at_once` or `dtype` is out of range.
     """
     files, manifest = _read_folder(Path(folder), ("bundle",))
     data = _format(manifest)
@@ -211,6 +214,7 @@ def load(
         memory=memory,
         compiled=compiled,
         at_once=at_once,
+        dtype=dtype,
     )
     dynamic.about = manifest["about"]
     return dynamic

@@ -204,7 +204,7 @@ def codebook_logits(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) 
     slices = [dynamic.slice(profile) for profile in range(len(dynamic.codebook))]
     parts = []
     for images, _ in data.batches(batch_size):
-        here = images.to(dynamic.device)
+        here = images.to(dynamic.device, dynamic.dtype)
         parts.append(torch.stack([each(here).float().cpu() for each in slices]))
     return torch.cat(parts, 1)
 

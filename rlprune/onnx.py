@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rlprune.cost import Compute
 from rlprune.errors import BundleError, DataError, RLPruneError, require
 from rlprune.files import atomic_write
 from rlprune.passes import Prices
+from rlprune.quantise import quantised
 from rlprune.runtime import DynamicCNN, Prediction, predicted
 
 OPSET = 18
@@ -32,7 +34,7 @@ _HEAD = f'<domain: "{_DOMAIN}", opset_import: ["": {OPSET}, "{_DOMAIN}": 1]>'
 """What the text of a function of the file begins with."""
 
 
-def save_onnx(path: Path, dynamic: DynamicCNN) -> None:
+def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None) -> None:
     """Write a network with its policy as one ONNX file, which needs neither torch nor this library.
 
     | name | shape | what |
@@ -45,17 +47,25 @@ def save_onnx(path: Path, dynamic: DynamicCNN) -> None:
     Its metadata `rlprune` is JSON: `classes`, `keep_ratios` (of every profile, for every group), `prices` (parameters
     and multiply-adds of `stem`, `bodies`, `decision` and the `dense` network).
 
+    Args:
+        path: file to write.
+        dynamic: the network with its policy.
+        calibration: images, uint8 (N, C, H, W), not for testing; with them all profiles compute in int8
+            (`rlprune.quantise`), stem and policy in float32 still.
+
     Raises:
+        DataError: other images than the network takes, or none.
         MissingExtraError: onnx or onnxscript is not installed.
         RLPruneError: the network holds something that ONNX has no operator for.
     """
-    content = to_onnx(dynamic)
+    content = to_onnx(dynamic, calibration)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
-def to_onnx(dynamic: DynamicCNN) -> bytes:
+def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None) -> bytes:
     """What `save_onnx` writes."""
+    seen_in_use = None if calibration is None else _features(dynamic, calibration)
     onnx = require("onnx", "onnx")
     parser, helper = require("onnx.parser", "onnx"), require("onnx.helper", "onnx")
     images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
@@ -64,10 +74,13 @@ def to_onnx(dynamic: DynamicCNN) -> bytes:
     beliefs = torch.zeros(2, dynamic.elastic.n_classes)
     new_beliefs, passes, spent = beliefs.clone(), *torch.zeros(2, 2, dtype=torch.int64)
     functions = [
-        _function("start", start, (images,), 2),
-        _function("decide", _Decide(dynamic), (seen, beliefs, passes, spent), 2),
-        _function("believe", _Believe(dynamic), (beliefs, new_beliefs, passes), 1),
-        *(_function(f"profile_{k}", dynamic.slices[k], (features,), 1) for k in range(len(dynamic.slices))),
+        _function("start", export_piece("start", start, (images,)), 2),
+        _function("decide", export_piece("decide", _Decide(dynamic), (seen, beliefs, passes, spent)), 2),
+        _function("believe", export_piece("believe", _Believe(dynamic), (beliefs, new_beliefs, passes)), 1),
+        *(
+            _function(f"profile_{k}", body if seen_in_use is None else quantised(body, seen_in_use), 1)
+            for k, body in enumerate(export_bodies(dynamic, features))
+        ),
         *map(parser.parse_function, (_ask(), _run(len(dynamic.slices), dynamic.elastic.n_classes))),
     ]
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_DOMAIN, 1)]
@@ -382,12 +395,34 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> An
         reason = str(error).strip().partition("\n")[0]
         raise RLPruneError(f"ONNX cannot say what {name} does: {reason}") from error
     assert program is not None
-    return require("onnx.inliner", "onnx").inline_local_functions(program.model_proto)
+    model = require("onnx.inliner", "onnx").inline_local_functions(program.model_proto)
+    for part in (*model.graph.node, model.graph, model):
+        part.ClearField("metadata_props")  # where in torch everything came from: a tenth of a small file
+    del model.graph.value_info[:]
+    return model
 
 
-def _function(name: str, module: nn.Module, inputs: tuple[Tensor, ...], n_outputs: int) -> Any:
-    """A module as a function of the file."""
-    helper, graph = require("onnx.helper", "onnx"), export_piece(name, module, inputs).graph
+def export_bodies(dynamic: DynamicCNN, features: Tensor) -> Iterator[Any]:
+    """The body of every profile as an `onnx.ModelProto` of its own, by two images' features (2, F, H', W')."""
+    for k in range(len(dynamic.slices)):
+        yield export_piece(f"profile {k}", dynamic.slices[k], (features,))
+
+
+@torch.inference_mode()
+def _features(dynamic: DynamicCNN, images: Tensor) -> Tensor:
+    """What bodies see of images, uint8 (N, C, H, W) -> float32 (N, F, H', W')."""
+    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != dynamic.image_shape:
+        wanted = ", ".join(map(str, dynamic.image_shape))
+        raise DataError(
+            f"calibration images are {images.dtype} of shape {tuple(images.shape)}; uint8 (N, {wanted}) is needed"
+        )
+    features: Tensor = dynamic.slices.stem(dynamic.normalise(images))
+    return features.contiguous()
+
+
+def _function(name: str, piece: Any, n_outputs: int) -> Any:
+    """An exported module as a function of the file."""
+    helper, graph = require("onnx.helper", "onnx"), piece.graph
     weights = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
     return helper.make_function(
         _DOMAIN,

@@ -72,6 +72,8 @@ class DynamicCNN:
         compiled: let `torch.compile` make them faster; the first batches then take a while.
         at_once: images of a batch that run together; the others wait. If None, 64 on the CPU (with images of 32 pixels
             256 took an eighth longer each, as their features leave the caches), else all.
+        dtype: what the network computes in: float32, or bfloat16 or float16, where the device is faster in it; the
+            policy decides in float32.
 
     With a policy for a range of penalties, what images may cost can change from call to call; see `at`.
 
@@ -79,7 +81,7 @@ class DynamicCNN:
 
     Raises:
         BundleError: the policy was trained for another network.
-        RLPruneError: `at_once` is below 1.
+        RLPruneError: `at_once` is below 1, or there is no such `dtype`.
 
     Attributes:
         codebook: int64 (K, G).
@@ -90,6 +92,7 @@ class DynamicCNN:
         prices: active parameters and multiply-adds of the pieces.
         first: profile that every image runs first, if the policy sees nothing before; else None.
         at_once: images that run together; None if all do.
+        dtype: what the network computes in.
         slices: the stem, and the bodies of all profiles, prepared.
     """
 
@@ -105,6 +108,7 @@ class DynamicCNN:
         memory: float = 2.0,
         compiled: bool = False,
         at_once: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         check_fit(elastic, policy, classes)
         if at_once is not None and at_once < 1:
@@ -117,7 +121,8 @@ class DynamicCNN:
         self.at_once = at_once or (64 if self.device.type == "cpu" else None)
         self.prices = Prices.of(Cost(elastic), self.policy)
         self.first = first_profile(self.policy, self.prices)
-        self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled)
+        self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled, dtype=dtype)
+        self.dtype = dtype
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
 
     @property
@@ -126,7 +131,7 @@ class DynamicCNN:
         return self.elastic.image_shape
 
     def slice(self, profile: int) -> nn.Sequential:
-        """The static network of one profile of the codebook, norms folded: normalised images (B, C, H, W) -> logits."""
+        """The static network of one profile, norms folded: normalised images (B, C, H, W), of its type -> logits."""
         return nn.Sequential(self.slices.stem, self.slices[profile])
 
     def at(self, *, budget: float | None = None, penalty: float | None = None) -> DynamicCNN:
@@ -172,17 +177,17 @@ class DynamicCNN:
         return normalise(images, self.mean, self.std)
 
     def _run(self, images: Tensor) -> Prediction:
-        features = self.slices.stem(images.to(self.device, memory_format=torch.channels_last))
+        features = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))
 
         def run(bucket: Tensor, profile: int) -> Tensor:
             return self._run_body(profile, features if len(bucket) == len(features) else features[bucket])
 
-        passes = look(self.policy, self.policy.observer.features(features), self.prices, run, self.first)
+        passes = look(self.policy, self.policy.observer.features(features.float()), self.prices, run, self.first)
         return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
         logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
-        return logits.cpu()
+        return logits.float().cpu()
 
 
 def check_fit(elastic: ElasticCNN, policy: Policy, classes: tuple[str, ...]) -> None:

@@ -13,6 +13,9 @@ from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.folding import to_run
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What slices may compute in."""
+
 
 class Slices:
     """The stem and, for every profile of a codebook, the body that is left.
@@ -25,17 +28,29 @@ class Slices:
         codebook: int64 (K, G).
         memory: room for bodies, in parameters of the dense network; the one that is asked for always has room.
         compiled: let `torch.compile` make them faster; each then takes a while when it first runs.
+        dtype: what they compute in, such as bfloat16, where the device has it.
 
     Raises:
-        RLPruneError: `memory` is not a number of 0 or more.
+        RLPruneError: `memory` is not a number of 0 or more, or nothing can be computed in such a type.
 
     Attributes:
-        stem: normalised images (B, C, H, W) -> features (B, F, H', W').
+        stem: normalised images (B, C, H, W), of that type -> features (B, F, H', W').
     """
 
-    def __init__(self, elastic: ElasticCNN, codebook: Tensor, *, memory: float = 2.0, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        elastic: ElasticCNN,
+        codebook: Tensor,
+        *,
+        memory: float = 2.0,
+        compiled: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         if not memory >= 0:
             raise RLPruneError(f"memory is {memory}; a number of 0 or more, of times the dense network, is needed")
+        if dtype not in DTYPES:
+            raise RLPruneError(f"dtype is {dtype}; allowed: {', '.join(map(str, DTYPES))}")
+        self._dtype = dtype
         self._elastic, self._codebook, self._compiled = elastic, codebook, compiled
         self._room = memory * sum(p.numel() for p in elastic.slice(elastic.full).parameters())
         self._held: OrderedDict[int, tuple[nn.Module, int]] = OrderedDict()
@@ -70,6 +85,6 @@ class Slices:
     @torch.no_grad()
     def _prepared(self, part: str, profile: int) -> tuple[nn.Module, int]:
         """One part of a profile's slice, and its parameters."""
-        prepared = to_run(self._elastic.slice(self._codebook[profile])).get_submodule(part)
+        prepared = to_run(self._elastic.slice(self._codebook[profile])).get_submodule(part).to(self._dtype)
         size = sum(p.numel() for p in prepared.parameters())
         return cast(nn.Module, torch.compile(prepared, dynamic=True) if self._compiled else prepared), size

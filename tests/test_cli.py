@@ -48,6 +48,7 @@ PRETRAIN = ("pretrain", *MODEL, *DATA, *ONE_EPOCH, "--out", "dense.safetensors")
 ADAPT = ("adapt", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "network")
 LEARN = ("--total-steps", "64", "--n-envs", "8", "--n-steps", "4", "--batch-size", "8", "--validate-every", "32")
 TRAIN = ("train", "--network", "network", *DATA, "--n-candidates", "6", "--n-profiles", "3", *LEARN, "--out", "run")
+GATE = ("gate", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "x")
 NEW = (*TRAIN[:-1], "new")
 EXPORT = ("export", "--network", "network", "--policy", "run", "--out", "bundle")
 
@@ -131,7 +132,7 @@ def test_evaluate_measures_an_ordinary_network(project: Path) -> None:
 
 
 def test_gates_are_trained_and_measured(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["gate", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "gated"])
+    main([*GATE, "--out", "gated"])
     assert "saves no time" in capsys.readouterr().out
     assert {"gates/loss", "gates/density"} <= scalars(project / "logs" / "gates")
     results = run_json(project, "evaluate", "gated", *DATA)
@@ -223,6 +224,14 @@ def test_a_network_and_a_policy_out_of_a_bundle_make_the_same_bundle(project: Pa
     main(["export", "--network", "bundle", "--policy", "bundle", "--out", "copy"])
     for name in ("manifest.json", "network.safetensors", "policy.json", "policy.safetensors"):
         assert (project / "copy" / name).read_bytes() == (project / "bundle" / name).read_bytes()
+
+
+def test_int8_is_exported_beside_the_rest(project: Path) -> None:
+    pytest.importorskip("onnxscript")
+    main([*EXPORT[:-1], "small", "--int8", *DATA])
+    found = run_json(project, "predict", "--onnx", "small/dynamic.int8.onnx", "pets/cat/0.png", "pets/dog/0.png")
+    assert [row["class"] in ("cat", "dog") for row in found] == [True, True]
+    assert not (project / "small" / "dynamic.onnx").exists()
 
 
 def test_bench_without_its_data_times_on_noise_and_says_so(
@@ -334,7 +343,16 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ),
         (("predict", "bundle", "pets/cat/0.png", "--penalty", "1"), r"penalty=1\.0 cannot be chosen: it was trained"),
         (("predict", "--onnx", "x.onnx", "x.png", "--budget", "0.4"), r"x\.onnx decides at the price that it was exp"),
-        ((*EXPORT, "--budget", "0.4"), "--budget and --penalty are for --onnx; a bundle takes any, from call to call"),
+        (
+            (*EXPORT, "--budget", "0.4"),
+            "--budget and --penalty are for files of ONNX; a bundle takes any, from call to call",
+        ),
+        ((*EXPORT, "--int8"), "--int8 needs images to calibrate on: name what the network was adapted to with --data"),
+        ((*EXPORT, "--int8", "--data", "mnist5k"), r"takes images of shape \(3, 8, 8\) in 2 classes, mnist5k has"),
+        (("gate", "--model", "resnet20", *DATA, "--out", "x"), "--weights is missing: resnet20 alone has random"),
+        ((*GATE, "--density", "2"), r"density=2\.0, strength=0\.3, sparsity=0\.0: allowed are a share between 0 and 1"),
+        ((*GATE, "--kind", "branches"), "this network has no branch that may be dropped"),
+        ((*GATE, "--out", "bundle"), "bundle holds a bundle, which a gated would replace"),
         (("evaluate", *DATA), "nothing to evaluate: name a bundle, or a network with --model and --weights"),
         (("evaluate", "pets", *DATA), r"pets/manifest\.json cannot be read \(No such file"),
         (

@@ -183,6 +183,19 @@ def test_however_many_run_at_once_all_images_are_predicted_in_their_order(monkey
         DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, at_once=0)
 
 
+def test_a_network_may_compute_in_half_precision() -> None:
+    dynamic = make(2)
+    half = DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, dtype=torch.bfloat16)
+    expected, found = dynamic(DATA.images), half(DATA.images)
+    assert found.probabilities.dtype == torch.float32
+    same = (found.profiles == expected.profiles).all(1)  # a decision that was close may be another one
+    assert same.double().mean() > 0.8
+    assert 0 < relative_error(found.probabilities[same], expected.probabilities[same]) < 0.1
+    assert torch.equal(found.macs, half.prices.of_passes(found.profiles).macs)
+    with pytest.raises(RLPruneError, match=r"dtype is torch\.int8; allowed: torch\.float32, torch\.bfloat16"):
+        DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, dtype=torch.int8)
+
+
 def test_a_prediction_describes_its_last_pass() -> None:
     dynamic = make(3, seed=1)
     predicted = dynamic(DATA.images)

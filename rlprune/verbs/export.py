@@ -10,8 +10,11 @@ import tyro
 from rlprune import bundle
 from rlprune.errors import RLPruneError
 from rlprune.onnx import to_onnx
-from rlprune.options import PriceOptions
+from rlprune.options import DataOptions, PriceOptions, load_fitting
 from rlprune.runtime import DynamicCNN
+
+N_CALIBRATION = 512
+"""Images that int8 is calibrated on, at most."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,19 @@ class Export:
     onnx: bool = False
     """Also put dynamic.onnx into it: preprocessing, policy and all profiles in one file for onnxruntime. It decides at
     one price only, which --budget or --penalty name where the policy knows a range."""
+    int8: bool = False
+    """Also put dynamic.int8.onnx into it: the same file with all profiles in eight-bit integers, a quarter of the size,
+    calibrated on images of --data."""
+    data: str | None = None
+    """What the network was adapted to, for --int8: images that train the network calibrate, none that test."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def run(self) -> None:
         """Do it."""
-        if self.price.given and not self.onnx:
-            raise RLPruneError("--budget and --penalty are for --onnx; a bundle takes any, from call to call")
+        if self.price.given and not (self.onnx or self.int8):
+            raise RLPruneError("--budget and --penalty are for files of ONNX; a bundle takes any, from call to call")
+        if self.int8 and self.data is None:
+            raise RLPruneError("--int8 needs images to calibrate on: name what the network was adapted to with --data")
         inner = self.policy / "policy"
         policy, network = (
             bundle.load_policy(inner if inner.is_dir() else self.policy),
@@ -47,9 +57,16 @@ class Export:
             "metrics": notes.get("validation"),
         }
         more = {}
-        if self.onnx:
+        if self.onnx or self.int8:
             look = network.data
             dynamic = DynamicCNN(network.network, policy.policy, look.mean, look.std, look.classes)
-            more["dynamic.onnx"] = to_onnx(self.price.of(dynamic))
+            priced = self.price.of(dynamic)
+            if self.onnx:
+                more["dynamic.onnx"] = to_onnx(priced)
+            if self.data is not None and self.int8:
+                before = about["network"].get("source", {})
+                options = DataOptions(**before) if before.get("data") == self.data else DataOptions(self.data)
+                splits = load_fitting(network.network, look, about["network"], options)
+                more["dynamic.int8.onnx"] = to_onnx(priced, splits.network.images[:N_CALIBRATION])
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, about, more)
         print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
