@@ -6,6 +6,7 @@
 | policy | `policy.json`, `policy.safetensors` |
 | bundle | all four |
 | gated | `network.json`, `network.safetensors`: a network with gates of its own, which needs no policy |
+| plain | `network.json`, `network.safetensors`: an ordinary network |
 
 Each also has `manifest.json`, with versions, what the data look like, what its maker wanted to say (`about`) and the
 SHA-256 of each file; and `manifest.sha256`, as `sha256sum --check` reads it.
@@ -23,14 +24,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, fx, nn
 
+from rlprune import graph
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, ModelError
@@ -46,6 +48,7 @@ _FILES: dict[str, tuple[str, ...]] = {
     "policy": ("policy.json", "policy.safetensors"),
     "bundle": ("network.json", "network.safetensors", "policy.json", "policy.safetensors"),
     "gated": ("network.json", "network.safetensors"),
+    "plain": ("network.json", "network.safetensors"),
 }
 
 
@@ -80,6 +83,15 @@ class SavedGated:
     """A gated network with its data format and notes."""
 
     network: GatedCNN
+    data: DataFormat
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedPlain:
+    """An ordinary network, normalised images -> logits, with its data format and notes."""
+
+    network: nn.Sequential
     data: DataFormat
     about: dict[str, Any]
 
@@ -157,6 +169,34 @@ def load_gated(folder: Path) -> SavedGated:
     return SavedGated(network.eval(), _format(manifest), manifest["about"])
 
 
+def save_plain(
+    folder: Path, network: nn.Sequential, data: DataFormat | ImageSet, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write an ordinary network, a sequence of graphs such as `ElasticCNN.slice` gives; the rest as `save_network`.
+
+    Raises:
+        ModelError: the network holds something that cannot be stored without its code.
+    """
+    parts = {name: graph.to_json(cast(fx.GraphModule, part)) for name, part in network.named_children()}
+    files = {"network.json": _dump(parts), "network.safetensors": _pack(network.state_dict())}
+    _write_folder(folder, "plain", files, {"data": _format_json(data), "about": dict(about or {})})
+
+
+def load_plain(folder: Path) -> SavedPlain:
+    """Read an ordinary network.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or of another kind.
+    """
+    files, manifest = _read_folder(folder, ("plain",))
+    network = nn.Sequential()
+    with _malformed("network"):
+        for name, part in json.loads(files["network.json"]).items():
+            network.add_module(name, graph.from_json(part))
+        network.load_state_dict(load_tensors(files["network.safetensors"]))
+    return SavedPlain(network.eval(), _format(manifest), manifest["about"])
+
+
 def save_bundle(
     folder: Path,
     network: ElasticCNN,
@@ -221,7 +261,7 @@ def load(
 
 
 def kind_of(folder: Path) -> str:
-    """What a folder holds: `network`, `policy`, `bundle` or `gated`.
+    """What a folder holds: `network`, `policy`, `bundle`, `gated` or `plain`.
 
     Raises:
         BundleError: the folder is missing, altered, or none that rlprune wrote.

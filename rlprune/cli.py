@@ -17,6 +17,7 @@ from rlprune.verbs.gate import Gate
 from rlprune.verbs.inspect import Inspect
 from rlprune.verbs.predict import Predict
 from rlprune.verbs.pretrain import Pretrain
+from rlprune.verbs.prune import Prune
 from rlprune.verbs.run import RunRecipe
 from rlprune.verbs.train import Train
 
@@ -26,6 +27,7 @@ Verb = (
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Gate, tyro.conf.subcommand("gate")]
+    | Annotated[Prune, tyro.conf.subcommand("prune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]

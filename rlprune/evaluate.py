@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.adapt import random_profiles
 from rlprune.conditions import conditions
@@ -167,6 +168,22 @@ def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet) -> dict[st
     nothing_cut |= {"dense": "original", "controls_macs_cut": {}}
     figures = {"accuracy": share, "accuracy_interval": interval, "dense_accuracy": share, "n_images": len(test)}
     return figures | nothing_cut | conditions()
+
+
+def evaluate_static(network: nn.Sequential, test: ImageSet, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure a network that was pruned once and for all: the same keys, and `how`, `zeros` and `saves_time`.
+
+    Args:
+        network: normalised images (B, C, H, W) -> logits (B, classes), in eval mode.
+        test: the images.
+        about: what `rlprune prune` noted: `how` it was pruned, its share of `zeros`, and the `dense` network's cost.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(test.normalised(slice(0, 1)))
+    macs, params = counter.get_total_flops() / 2, sum(p.numel() for p in network.parameters())
+    cut = {"macs_cut": 1 - macs / about["dense"]["macs"], "params_cut": 1 - params / about["dense"]["params"]}
+    kind = {"how": about["how"], "zeros": about["zeros"], "saves_time": about["how"] != "unstructured"}
+    return evaluate_dense(network, test) | cut | kind
 
 
 def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Prediction:

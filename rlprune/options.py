@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,16 @@ def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
     return model
 
 
-def load_fitting(network: ElasticCNN, expected: DataFormat, made_from: dict[str, Any], options: DataOptions) -> Splits:
+def load_fitting(
+    image_shape: Sequence[int], expected: DataFormat, made_from: dict[str, Any], options: DataOptions
+) -> Splits:
     """Load images and see that they are what a stored network takes; they are normalised as it is used to.
+
+    Args:
+        image_shape: (C, H, W) that it takes.
+        expected: what else it expects of them.
+        made_from: the notes stored with it.
+        options: where the images are.
 
     Raises:
         RLPruneError: they have another shape or other classes, or are split so that training images would be measured.
@@ -168,9 +177,9 @@ def load_fitting(network: ElasticCNN, expected: DataFormat, made_from: dict[str,
         options = dataclasses.replace(options, shares=shares)
     splits = options.load()
     shape, n_classes = tuple(splits.network.images.shape[1:]), len(splits.network.classes)
-    if shape != network.image_shape or n_classes != len(expected.classes):
+    if shape != tuple(image_shape) or n_classes != len(expected.classes):
         raise RLPruneError(
-            f"the network takes images of shape {network.image_shape} in {len(expected.classes)} classes, "
+            f"the network takes images of shape {tuple(image_shape)} in {len(expected.classes)} classes, "
             f"{options.data} has {shape} in {n_classes}; use the data that it was adapted to, or --image-size"
         )
     parts = (splits.network, splits.policy, splits.validation, splits.test)

@@ -123,6 +123,20 @@ def gates(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def static(results: Mapping[str, Any]) -> Table:
+    """Accuracy and cost of a network that was pruned once and for all."""
+    low, high = results["accuracy_interval"]
+    table = Table(title=f"{results['n_images']} images; {escape(results['hardware'])}, {results['threads']} threads")
+    for column in ("pruned", "top-1 %", "MACs cut %", "params cut %", "zeros %"):
+        table.add_column(column, justify="left" if column == "pruned" else "right")
+    shares = (_points(results[key], 1) for key in ("macs_cut", "params_cut", "zeros"))
+    table.add_row(results["how"], _points(results["accuracy"]), *shares)
+    table.caption = f"{_points(low, 1)} to {_points(high, 1)} % is the 95 % interval." + (
+        "" if results["saves_time"] else " Zeros are stored and multiplied like any number: this saves no time here."
+    )
+    return table
+
+
 def _milliseconds(bench: Mapping[str, Any] | None, name: str) -> list[str]:
     """The best median of the rows that begin so, for every batch size."""
     if bench is None:

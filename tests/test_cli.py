@@ -40,7 +40,11 @@ def three_classes():
 def grey():
     return small(2, 1)
 """
-VERBS = ("inspect", "pretrain", "adapt", "train", "gate", "evaluate", "export", "predict", "bench", "run", "demo")
+VERBS = (
+    *("inspect", "pretrain", "adapt", "train", "gate", "prune"),
+    *("evaluate", "export", "predict", "bench", "run", "demo"),
+)
+SETTINGS = {"Pretrain": TrainingSettings, "Prune": TrainingSettings, "Adapt": AdaptSettings, "Gate": GateSettings}
 MODEL = ("--model", "tinynet.nets:small")
 DATA = ("--data", "pets")
 ONE_EPOCH = ("--epochs", "1", "--batch-size", "8", "--padding", "1", "--bf16", "False", "--no-channels-last")
@@ -49,6 +53,7 @@ ADAPT = ("adapt", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "
 LEARN = ("--total-steps", "64", "--n-envs", "8", "--n-steps", "4", "--batch-size", "8", "--validate-every", "32")
 TRAIN = ("train", "--network", "network", *DATA, "--n-candidates", "6", "--n-profiles", "3", *LEARN, "--out", "run")
 GATE = ("gate", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "x")
+PRUNE = ("prune", "--network", "network", *DATA, *ONE_EPOCH, "--n-candidates", "6", "--out", "x")
 NEW = (*TRAIN[:-1], "new")
 EXPORT = ("export", "--network", "network", "--policy", "run", "--out", "bundle")
 
@@ -138,6 +143,16 @@ def test_gates_are_trained_and_measured(project: Path, capsys: pytest.CaptureFix
     results = run_json(project, "evaluate", "gated", *DATA)
     assert results["n_images"] == 8 and len(results["layers"]) == 2
     assert results["layers"][0]["by_class"].keys() == {"cat", "dog"}
+
+
+@pytest.mark.parametrize("how", ["searched", "unstructured"])
+def test_a_network_is_pruned_once_and_for_all(how: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*PRUNE[:-1], how, "--how", how, "--budget", "0.6"])
+    assert ("saves no time" in capsys.readouterr().out) == (how == "unstructured")
+    results = run_json(project, "evaluate", how, *DATA)
+    assert results["n_images"] == 8 and results["how"] == how
+    assert (results["macs_cut"] >= 0.4) == results["saves_time"] == (how == "searched")
+    assert results["zeros"] == pytest.approx(0.4 if how == "unstructured" else 0, abs=0.01)
 
 
 def test_students_learn_from_the_teachers_that_are_named(project: Path) -> None:
@@ -272,12 +287,7 @@ def options(kind: Any) -> list[str]:
         if one.name in ("source", "elastic", "settings", "price", "teaching") or "NetworkOptions" in str(one.type):
             known = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions, "price": PriceOptions}
             inner = (known | {"teaching": TeacherOptions}).get(one.name)
-            found += options(
-                inner
-                or {"Pretrain": TrainingSettings, "Adapt": AdaptSettings, "Gate": GateSettings}.get(
-                    kind.__name__, PolicySettings
-                )
-            )
+            found += options(inner or SETTINGS.get(kind.__name__, PolicySettings))
         elif "Positional" in str(one.type):
             found.append(name.upper())
         else:
@@ -353,6 +363,12 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*GATE, "--density", "2"), r"density=2\.0, strength=0\.3, sparsity=0\.0: allowed are a share between 0 and 1"),
         ((*GATE, "--kind", "branches"), "this network has no branch that may be dropped"),
         ((*GATE, "--out", "bundle"), "bundle holds a bundle, which a gated would replace"),
+        ((*PRUNE, "--budget", "0.01"), r"budget 0\.01 is below the cheapest profile found, which costs"),
+        (
+            (*PRUNE, "--budget", "2", "--how", "global"),
+            "budget 2 is no share of the multiply-adds; allowed",
+        ),
+        ((*PRUNE, "--budget", "0", "--how", "unstructured"), "budget 0 is no share of the weights; allowed are"),
         (("evaluate", *DATA), "nothing to evaluate: name a bundle, or a network with --model and --weights"),
         (("evaluate", "pets", *DATA), r"pets/manifest\.json cannot be read \(No such file"),
         (

@@ -19,7 +19,7 @@ OTHERS = (0.5, 0.3, 0.2)
 
 def load(made_with: dict[str, Any] | None, **options: Any) -> Splits:
     about = {} if made_with is None else {"source": {"data": "my_data:five_colours", "split_seed": 0} | made_with}
-    return load_fitting(NETWORK, EXPECTED, about, DataOptions("my_data:five_colours", **options))
+    return load_fitting(NETWORK.image_shape, EXPECTED, about, DataOptions("my_data:five_colours", **options))
 
 
 def sizes(splits: Splits) -> list[int]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.table import Table
+from torch import nn
 
 from rlprune import bundle, tables
 from rlprune.bundle import DataFormat
+from rlprune.data import Splits
 from rlprune.errors import RLPruneError
-from rlprune.evaluate import evaluate, evaluate_dense
+from rlprune.evaluate import evaluate, evaluate_dense, evaluate_static
 from rlprune.evaluate_gated import evaluate_gated
 from rlprune.files import write_json
 from rlprune.options import DataOptions, PriceOptions, build_model, load_fitting
@@ -20,11 +23,11 @@ from rlprune.options import DataOptions, PriceOptions, build_model, load_fitting
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a bundle or a gated network beside its controls, or an ordinary network, on the test split."""
+    """Measure what was made, a bundle or a gated network beside its controls, or an ordinary one, on the test split."""
 
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="BUNDLE")] = None
-    """Folder that `rlprune export` wrote; or `rlprune gate`."""
+    """Folder that `rlprune export` wrote; or `rlprune gate`, or `rlprune prune`."""
     model: str | None = None
     """Instead of a bundle, a network by name or package.module:callable; beside one, the network it was made from."""
     weights: Path | None = None
@@ -41,23 +44,39 @@ class Evaluate:
         """Do it."""
         if self.bundle is None and self.model is None:
             raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
+        results, table = self._measured(None if self.bundle is None else bundle.kind_of(self.bundle))
+        Console().print(table)
+        if self.json is not None:
+            write_json(self.json, results)
+
+    def _measured(self, kind: str | None) -> tuple[dict[str, Any], Table]:
+        """Figures of what a folder of that kind holds, or of an ordinary network, and their table."""
         if self.bundle is None:
             splits = self.source.load()
             assert self.model is not None
             results = evaluate_dense(build_model(self.model, self.weights, splits).eval(), splits.test)
-        elif bundle.kind_of(self.bundle) == "gated":
-            saved = bundle.load_gated(self.bundle)
-            splits = load_fitting(saved.network.source[0], saved.data, saved.about, self.source)
-            model = None if self.model is None else build_model(self.model, self.weights, splits).eval()
-            results = evaluate_gated(saved.network, splits.test, dense=model, seed=self.seed)
-        else:
-            dynamic = self.price.of(bundle.load(self.bundle))
-            expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
-            splits = load_fitting(dynamic.elastic, expected, dynamic.about.get("network", {}), self.source)
-            model = None if self.model is None else build_model(self.model, self.weights, splits).eval()
-            results = evaluate(
-                dynamic, splits.test, splits.policy, dense=model, n_candidates=self.n_candidates, seed=self.seed
-            )
-        Console().print(tables.gates(results) if "layers" in results else tables.evaluation(results))
-        if self.json is not None:
-            write_json(self.json, results)
+            return results, tables.evaluation(results)
+        if kind == "gated":
+            gated = bundle.load_gated(self.bundle)
+            splits = load_fitting(gated.network.source[0].image_shape, gated.data, gated.about, self.source)
+            results = evaluate_gated(gated.network, splits.test, dense=self._beside(splits), seed=self.seed)
+            return results, tables.gates(results)
+        if kind == "plain":
+            plain = bundle.load_plain(self.bundle)
+            splits = load_fitting(plain.about["image_shape"], plain.data, plain.about, self.source)
+            results = evaluate_static(plain.network, splits.test, plain.about)
+            return results, tables.static(results)
+        dynamic = self.price.of(bundle.load(self.bundle))
+        expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
+        splits = load_fitting(dynamic.image_shape, expected, dynamic.about.get("network", {}), self.source)
+        results = evaluate(
+            *(dynamic, splits.test, splits.policy),
+            dense=self._beside(splits),
+            n_candidates=self.n_candidates,
+            seed=self.seed,
+        )
+        return results, tables.evaluation(results)
+
+    def _beside(self, splits: Splits) -> nn.Module | None:
+        """The network that it was made from, if that is named."""
+        return None if self.model is None else build_model(self.model, self.weights, splits).eval()

@@ -66,7 +66,7 @@ class Export:
             if self.data is not None and self.int8:
                 before = about["network"].get("source", {})
                 options = DataOptions(**before) if before.get("data") == self.data else DataOptions(self.data)
-                splits = load_fitting(network.network, look, about["network"], options)
+                splits = load_fitting(network.network.image_shape, look, about["network"], options)
                 more["dynamic.int8.onnx"] = to_onnx(priced, splits.network.images[:N_CALIBRATION])
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, about, more)
         print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")

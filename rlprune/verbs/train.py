@@ -55,7 +55,7 @@ class Train:
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
         begun = None if self.start is None else bundle.load_policy(self.start / "policy").policy.codebook
         saved = bundle.load_network(self.network)
-        splits = load_fitting(saved.network, saved.data, saved.about, self.source)
+        splits = load_fitting(saved.network.image_shape, saved.data, saved.about, self.source)
         latency = self._latency(saved.network) if self.settings.cost == "latency" else None
         codebook = None
         if self.settings.action == "profiles":

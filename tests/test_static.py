@@ -1,0 +1,126 @@
+"""Pruning once and for all: what stays, that it trains so, and that it comes back from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nets import KINDS, colours, make_elastic, make_images
+from torch import nn
+
+from rlprune.bundle import kind_of, load_network, load_plain, save_plain
+from rlprune.cost import Cost
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import BundleError, RLPruneError
+from rlprune.evaluate import evaluate_static
+from rlprune.pretrain import pretrain
+from rlprune.static import HOWS, How, Structure, settle, share_of_zeros, sparsify, static_network, static_profile
+from rlprune.training import TrainingSettings
+
+DATA = colours(60)
+QUICK: dict[str, Any] = {"batch_size": 20, "bf16": False, "channels_last": False, "padding": 0, "flip": False}
+
+
+def trained(elastic: ElasticCNN, budget: float, how: How, epochs: int, **options: Any) -> nn.Sequential:
+    network = static_network(elastic, budget, how, DATA, n_candidates=8)
+    pretrain(network, DATA, TrainingSettings(epochs=epochs, **QUICK), **options)
+    settle(network)
+    return network
+
+
+def weights_of(network: nn.Module) -> torch.Tensor:
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return torch.cat([layer.weight.detach().flatten() for layer in layers])
+
+
+@pytest.mark.parametrize("net", KINDS)
+@pytest.mark.parametrize("how", ["uniform", "global", "searched"])
+def test_a_static_profile_costs_no_more_than_it_may(net: str, how: Structure) -> None:
+    elastic = make_elastic(net)
+    cost = Cost(elastic)
+    shares = []
+    for budget in (0.6, 0.8, 1.0):
+        profile = static_profile(elastic, budget, how, DATA.subset(slice(0, 10)), n_candidates=8)
+        shares.append(float(cost.of(elastic.check_levels(profile)).macs / cost.dense.macs))
+        assert shares[-1] <= budget
+    assert shares == sorted(shares) or how == "searched"
+    assert shares[-1] == 1.0
+
+
+@torch.no_grad()
+def test_globally_the_most_important_channels_stay_wherever_they_are() -> None:
+    elastic = make_elastic("plain")
+    for layer in elastic.layers_of(1):  # all of the second group's channels but the first eight matter little
+        rows = layer.positions[layer.channels >= 8]
+        weight = layer.layer.weight
+        if isinstance(weight, torch.Tensor) and weight.ndim == 4:
+            (weight.transpose(0, 1) if layer.axis == "in" else weight)[rows] *= 1e-3
+    profile = static_profile(elastic, 0.7, "global", DATA)
+    assert profile[1] < profile[0] and profile[1] < profile[2]
+
+
+def test_a_budget_below_everything_is_named() -> None:
+    elastic = make_elastic("plain")
+    with pytest.raises(RLPruneError, match=r"budget 0\.001 is below the cheapest uniform profile, which costs 0\.\d+"):
+        static_profile(elastic, 0.001, "uniform", DATA)
+    for budget in (0.0, 1.5):
+        with pytest.raises(RLPruneError, match=f"budget {budget:g} is no share of the multiply-adds"):
+            static_profile(elastic, budget, "global", DATA)
+        with pytest.raises(RLPruneError, match=f"budget {budget:g} is no share of the weights"):
+            sparsify(elastic.slice(), budget)
+
+
+def test_the_smallest_weights_become_zeros_and_stay_so_in_training() -> None:
+    elastic = make_elastic("residual")
+    before = weights_of(elastic.slice(elastic.full))
+    network = trained(elastic, 0.25, "unstructured", 2)
+    after = weights_of(network)
+    assert share_of_zeros(network) == pytest.approx(0.75, abs=1e-3)
+    assert before.abs()[after != 0].min() >= before.abs()[after == 0].max()
+    assert not torch.equal(before[after != 0], after[after != 0])
+    assert not any("mask" in name or "orig" in name for name in network.state_dict())
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_all_are_trained_and_come_back_from_their_folder(how: Any, tmp_path: Path) -> None:
+    elastic = make_elastic("residual")
+    network = trained(elastic, 0.6, how, 15)
+    dense = Cost(elastic).dense
+    about = {"how": how, "zeros": share_of_zeros(network) if how == "unstructured" else 0.0}
+    about |= {"dense": {"params": int(dense.params), "macs": int(dense.macs)}}
+    results = evaluate_static(network, DATA, about)
+    assert results["accuracy"] > 0.9
+    assert (results["macs_cut"] >= 0.4) == results["saves_time"] == (how != "unstructured")
+    save_plain(tmp_path / "plain", network, DATA, about)
+    saved = load_plain(tmp_path / "plain")
+    assert kind_of(tmp_path / "plain") == "plain" and saved.about == about and saved.data.classes == DATA.classes
+    with torch.no_grad():
+        assert torch.equal(saved.network(make_images(3)), network(make_images(3)))
+    with pytest.raises(BundleError, match="holds a plain; a network or bundle is needed"):
+        load_network(tmp_path / "plain")
+
+
+def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
+    elastic = make_elastic("residual")
+    whole = trained(elastic, 0.5, "unstructured", 2)
+    seen: list[int] = []
+
+    def stop(n_images: int, _: dict[str, float]) -> None:
+        seen.append(n_images)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(elastic, 0.5, "unstructured", 2, checkpoint=tmp_path / "c.pt", log=stop)
+    again = trained(elastic, 0.5, "unstructured", 2, checkpoint=tmp_path / "c.pt")
+    assert torch.equal(weights_of(whole), weights_of(again))
+
+
+def test_the_elastic_network_is_left_as_it_is() -> None:
+    elastic = make_elastic("residual")
+    before = {name: value.clone() for name, value in elastic.state_dict().items()}
+    trained(elastic, 0.6, "global", 1)
+    trained(elastic, 0.5, "unstructured", 1)
+    assert all(torch.equal(before[name], value) for name, value in elastic.state_dict().items())
