@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import cycle, islice
 from statistics import median, quantiles
 from typing import Any
 
@@ -21,7 +20,7 @@ from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.runtime import DynamicCNN
-from rlprune.timing import interleaved
+from rlprune.timing import Turns, interleaved
 
 _PER_TURN = 32
 """Images that a row runs in each of its turns, at least: what a dynamic network takes differs from image to image, and
@@ -71,7 +70,7 @@ def bench(
         n_batches = -(-_PER_TURN // batch)
         times = interleaved(
             {
-                name: _Turns(one.run, images if one.dynamic else normalised, batch, n_batches)
+                name: Turns(one.run, images if one.dynamic else normalised, batch, n_batches)
                 for name, one in taking_part.items()
             },
             seconds,
@@ -150,18 +149,6 @@ def _speedup(rows: Sequence[Mapping[str, Any]], name: str, backend: str, batch: 
     alike = {row["name"]: row["ms"] for row in rows if (row["backend"], row["batch"]) == (backend, batch)}
     dense = [ms for other, ms in alike.items() if other.startswith("dense")]
     return min(dense) / alike[name] if dense else None
-
-
-class _Turns:
-    """Runs a few batches of a tensor whenever it is called, one after another, round and round."""
-
-    def __init__(self, network: Callable[[Tensor], object], images: Tensor, batch: int, n_batches: int) -> None:
-        self.network, self.n_batches = network, n_batches
-        self.batches = cycle([part for part in images.split(batch) if len(part) == batch])
-
-    def __call__(self) -> None:
-        for images in islice(self.batches, self.n_batches):
-            self.network(images)
 
 
 def _row(name: str, backend: str, batch: int, times: list[float], macs: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import tyro
 from rlprune.errors import RLPruneError
 from rlprune.verbs.adapt import Adapt
 from rlprune.verbs.bench import Bench
+from rlprune.verbs.compare import Compare
 from rlprune.verbs.demo import Demo
 from rlprune.verbs.evaluate import Evaluate
 from rlprune.verbs.export import Export
@@ -32,6 +33,7 @@ Verb = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[RunRecipe, tyro.conf.subcommand("run")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )

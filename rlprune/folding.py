@@ -38,11 +38,12 @@ def fold_norms(network: nn.Sequential) -> nn.Sequential:
     folded = nn.Sequential()
     for name, part in copy.deepcopy(network).named_children():
         assert isinstance(part, fx.GraphModule)
-        folded.add_module(name, _folded(part))
+        folded.add_module(name, fold(part))
     return folded.eval()
 
 
-def _folded(network: fx.GraphModule) -> fx.GraphModule:
+def fold(network: fx.GraphModule) -> fx.GraphModule:
+    """The same for one graph, in eval mode, which is changed in place and returned."""
     calls = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
     for node in list(network.graph.nodes):
         before = node.args[0] if node.op == "call_module" else None

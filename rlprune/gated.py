@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from rlprune.data import ImageSet
 from rlprune.distill import Teacher, distillation_loss, soft_labels
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import ModelError, RLPruneError
+from rlprune.folding import fold
 from rlprune.gates import KINDS, Gated, insert_branch_gates, insert_channel_gates, opened
 from rlprune.training import Batch, Log, Step, TrainingSettings, fit
 
@@ -120,6 +122,13 @@ class GatedCNN(nn.Module):
             told = {f"gates.{index}": of_gate for index, of_gate in zip(self.gated, wanted, strict=True)}
             logits, said = _Told(self.body, told).run(features)
         return logits, tuple(said)
+
+    def prepared(self) -> GatedCNN:
+        """A copy that runs as fast as it goes: without norms, in the memory format that convolutions like best."""
+        network = copy.deepcopy(self).eval()
+        for module in [module for module in network.modules() if isinstance(module, fx.GraphModule)]:
+            fold(module)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @torch.no_grad()
     def decide(self, images: Tensor, wanted: Sequence[Tensor] | None = None) -> Decided:

@@ -128,6 +128,37 @@ def _draw_budgets(chart: Any, budgets: Sequence[Mapping[str, Any]]) -> None:
     chart.legend(loc="lower right", fontsize=9)
 
 
+def compare_plot(path: Path, results: Mapping[str, Any]) -> None:
+    """Accuracy against multiply-adds, one line for each way of deciding; a PNG.
+
+    Args:
+        path: the file to write.
+        results: as `rlprune.compare.Comparison.run` gives them.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with _figure(path, 8, 5.5) as figure:
+        _draw_compared(figure.subplots(), results["rows"], results["dense"]["accuracy"])
+
+
+def _draw_compared(chart: Any, rows: Sequence[Mapping[str, Any]], dense: float) -> None:
+    for method in dict.fromkeys(row["method"] for row in rows):
+        points = sorted((row["macs_share"], row["accuracy"]) for row in rows if row["method"] == method)
+        learnt = method.startswith("rl")
+        saves = any(row["saves_time"] for row in rows if row["method"] == method)
+        label = method if saves else f"{method} (hidden, not skipped)"
+        style = {"marker": "*", "ms": 12, "lw": 2} if learnt else {"marker": "o", "ms": 5, "alpha": 0.7}
+        chart.plot(*zip(*points, strict=True), linestyle="-" if saves else ":", label=label, **style)
+    chart.axhline(dense, color="black", linestyle=":", label="dense")
+    chart.set(xlabel="mean multiply-adds, share of dense (all decisions included)", ylabel="test accuracy")
+    best = max(row["accuracy"] for row in rows)
+    lowest = min((row["accuracy"] for row in rows if row["method"] in ("rl progressive", "threshold")), default=best)
+    chart.set_ylim(max(0.0, lowest - 0.3 * (best - lowest) - 0.03), min(1.0, max(best, dense) + 0.01))
+    chart.grid(alpha=0.3)
+    chart.legend(loc="lower right", fontsize=9)
+
+
 def speed_plot(path: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
     """Speed-up in time against speed-up in multiply-adds, the diagonal drawn: what is below it was lost; a PNG.
 

@@ -137,6 +137,37 @@ def static(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def compared(results: Mapping[str, Any]) -> tuple[Table, Table]:
+    """All ways of deciding, and what the others reach at the cost of the learnt ones."""
+    dense, batches = results["dense"], list(results["dense"]["ms"])
+    points = Table(title=f"{results['n_images']} images; {escape(results['hardware'])}, {results['threads']} threads")
+    for column in ("method", "point", "top-1 %", "MACs %", "deciding %", *(f"ms at {batch}" for batch in batches)):
+        points.add_column(column, justify="left" if column in ("method", "point") else "right")
+    for row in (dense, *results["rows"]):
+        points.add_row(
+            *("dense" if row is dense else row["method"], "" if row is dense else row["label"]),
+            *(_points(row["accuracy"]), _points(row["macs_share"], 1), _points(row["decision_share"], 2)),
+            *(f"{row['ms'][batch]:.2f}" for batch in batches),
+        )
+    points.caption = "MACs: mean, all passes and decisions counted. Channels that gates hide are computed all the same."
+    methods = list(results["at_equal_macs"][0]["accuracies"]) if results["at_equal_macs"] else []
+    equal = Table(title="top-1 % at the multiply-adds of each learnt policy")
+    for column in ("learnt", "MACs %", "top-1 %", *methods):
+        equal.add_column(column, justify="left" if column == "learnt" else "right")
+    for row in results["at_equal_macs"]:
+        reached = (
+            "" if row["accuracies"][name] is None else _points(row["accuracies"][name]) + "!" * (name in row["beaten"])
+            for name in methods
+        )
+        equal.add_row(
+            f"{row['method']}, {row['label']}", _points(row["macs_share"], 1), _points(row["accuracy"]), *reached
+        )
+    equal.caption = (
+        "Neighbouring points mixed; nothing where a method is never so cheap. !: above the learnt one's 95 % interval."
+    )
+    return points, equal
+
+
 def _milliseconds(bench: Mapping[str, Any] | None, name: str) -> list[str]:
     """The best median of the rows that begin so, for every batch size."""
     if bench is None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import cycle, islice
+
+from torch import Tensor
 
 
 def interleaved(
@@ -29,3 +32,23 @@ def interleaved(
             run()
             times[name].append((time.perf_counter() - start) * 1e3)
     return times
+
+
+class Turns:
+    """Runs a few batches of a tensor whenever it is called, one after another, round and round.
+
+    Args:
+        network: takes a batch.
+        images: (N, ...), what batches are cut from; a last one that is smaller is left out.
+        batch: images of one.
+        n_batches: to run in each turn.
+    """
+
+    def __init__(self, network: Callable[[Tensor], object], images: Tensor, batch: int, n_batches: int) -> None:
+        self.network, self.n_batches = network, n_batches
+        self.batches = cycle([part for part in images.split(batch) if len(part) == batch])
+
+    def __call__(self) -> None:
+        """Run the next ones."""
+        for images in islice(self.batches, self.n_batches):
+            self.network(images)

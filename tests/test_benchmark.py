@@ -8,13 +8,13 @@ from nets import make_data, make_elastic, make_levels, make_policy
 
 from rlprune import tables
 from rlprune.actions import sorted_codebook
-from rlprune.benchmark import _Turns, bench, bench_adapt
+from rlprune.benchmark import bench, bench_adapt
 from rlprune.contenders import NAMES, available
 from rlprune.cost import Cost
 from rlprune.envs.benchmark import bench_env
 from rlprune.errors import RLPruneError
 from rlprune.runtime import DynamicCNN
-from rlprune.timing import interleaved
+from rlprune.timing import Turns, interleaved
 
 NETWORK = make_elastic("residual")
 DATA = make_data(20)
@@ -45,7 +45,7 @@ def test_timing_goes_on_for_as_long_as_it_may() -> None:
 
 def test_a_turn_goes_on_where_the_last_one_ended_and_leaves_a_smaller_batch_out() -> None:
     ran: list[list[int]] = []
-    turn = _Turns(lambda images: ran.append(images.tolist()), torch.arange(7), 2, 4)
+    turn = Turns(lambda images: ran.append(images.tolist()), torch.arange(7), 2, 4)
     turn()
     assert ran == [[0, 1], [2, 3], [4, 5], [0, 1]]
     turn()
@@ -55,7 +55,7 @@ def test_a_turn_goes_on_where_the_last_one_ended_and_leaves_a_smaller_batch_out(
 def test_a_turn_is_shared_by_its_batches(dynamic: DynamicCNN, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[list[int]] = []
 
-    def took_64(rows: dict[str, _Turns], seconds: float) -> dict[str, list[float]]:
+    def took_64(rows: dict[str, Turns], seconds: float) -> dict[str, list[float]]:
         taken.append([turns.n_batches for turns in rows.values()])
         return {name: [64.0] * 3 for name in rows}
 

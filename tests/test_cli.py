@@ -20,6 +20,7 @@ from rlprune import cli, data, events, sources
 from rlprune.adapt import AdaptSettings
 from rlprune.agents.train import PolicySettings
 from rlprune.cli import main
+from rlprune.compare import CompareSettings
 from rlprune.gated import GateSettings
 from rlprune.options import DataOptions, ElasticOptions, NetworkOptions, PriceOptions, TeacherOptions
 from rlprune.training import TrainingSettings
@@ -42,9 +43,10 @@ def grey():
 """
 VERBS = (
     *("inspect", "pretrain", "adapt", "train", "gate", "prune"),
-    *("evaluate", "export", "predict", "bench", "run", "demo"),
+    *("evaluate", "export", "predict", "bench", "compare", "run", "demo"),
 )
 SETTINGS = {"Pretrain": TrainingSettings, "Prune": TrainingSettings, "Adapt": AdaptSettings, "Gate": GateSettings}
+SETTINGS |= {"Compare": CompareSettings}
 MODEL = ("--model", "tinynet.nets:small")
 DATA = ("--data", "pets")
 ONE_EPOCH = ("--epochs", "1", "--batch-size", "8", "--padding", "1", "--bf16", "False", "--no-channels-last")
@@ -153,6 +155,16 @@ def test_a_network_is_pruned_once_and_for_all(how: str, project: Path, capsys: p
     assert results["n_images"] == 8 and results["how"] == how
     assert (results["macs_cut"] >= 0.4) == results["saves_time"] == (how == "searched")
     assert results["zeros"] == pytest.approx(0.4 if how == "unstructured" else 0, abs=0.01)
+
+
+def test_ways_of_deciding_are_compared(project: Path) -> None:
+    quick = ("--training.epochs", "1", "--policy.total-steps", "64", "--policy.n-envs", "8", "--policy.n-steps", "4")
+    quick += ("--policy.batch-size", "8", "--seconds", "0", "--n-candidates", "6", "--n-profiles", "2")
+    some = ("--methods", "rl progressive", "threshold", "--penalties", "0.1")
+    main(["compare", "--network", "network", *DATA, "--out", "compared", *quick, *some])
+    results = json.loads((project / "compared" / "results.json").read_text())
+    assert {row["method"] for row in results["rows"]} == {"rl progressive", "threshold"}
+    assert (project / "compared" / "compare.png").exists()
 
 
 def test_students_learn_from_the_teachers_that_are_named(project: Path) -> None:

@@ -1,0 +1,349 @@
+"""All known ways of deciding what an image runs through, from one network, side by side."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlprune.adapt import SpecialiseSettings, adapt
+from rlprune.agents.train import PolicySettings, train_policy
+from rlprune.bundle import load_gated, load_network, save_gated, save_network
+from rlprune.cascade import Cascade, best_cascades, cascade_policy, within
+from rlprune.conditions import conditions
+from rlprune.cost import Cost
+from rlprune.data import Splits, normalise
+from rlprune.distill import Teacher
+from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.evaluate import codebook_logits, wilson_interval
+from rlprune.events import scalar_log
+from rlprune.files import write_json
+from rlprune.folding import to_run
+from rlprune.gated import GatedCNN, GateSettings, train_gates
+from rlprune.policy import Policy
+from rlprune.runtime import DynamicCNN
+from rlprune.search import choose_codebook, search
+from rlprune.timing import Turns, interleaved
+from rlprune.training import TrainingSettings
+
+Method = Literal["rl once", "rl progressive", "threshold", "gates", "sparsity", "branches", "static", "uniform"]
+METHODS: tuple[Method, ...] = get_args(Method)
+LEARNT = ("rl once", "rl progressive")
+_PER_TURN, _AT_ONCE = 32, 64
+"""Images that are timed together at least, and that run together at most, as a `DynamicCNN` has them."""
+_SHARED = {field.name for field in fields(TrainingSettings)}
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What is compared, and at which points."""
+
+    methods: tuple[Method, ...] = METHODS
+    """Ways of deciding."""
+    penalties: tuple[float, ...] = (0.3, 0.1, 0.03)
+    """Prices of compute at which policies are learnt."""
+    densities: tuple[float, ...] = (0.3, 0.5, 0.7)
+    """Shares that gates, of channels and of branches, are trained towards."""
+    sparsities: tuple[float, ...] = (0.003, 0.01, 0.03)
+    """Weights of the L1 norm that gates are trained under instead."""
+    n_profiles: int = 4
+    """Of the codebook that policies, thresholds and static networks share."""
+    n_candidates: int = 64
+    """Static profiles tried in the search for it."""
+    n_points: int = 6
+    """Budgets at which a threshold is chosen."""
+    seconds: float = 20.0
+    """Time to spend on timing, for each batch size."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise RLPruneError(f"methods={self.methods}: allowed are {', '.join(METHODS)}")
+        if self.n_points < 1 or not all(p >= 0 for p in self.penalties):
+            raise RLPruneError(
+                f"n_points={self.n_points}, penalties={self.penalties}: allowed are 1 or more, 0 or more"
+            )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of one method.
+
+    Attributes:
+        method: whose.
+        label: at which price, density or profile.
+        predict: pixels uint8 (B, C, H, W) -> labels int64 (B,), multiply-adds int64 (B,).
+        run: the same as fast as it goes, for timing.
+        decision: what deciding costs each time, over the dense multiply-adds.
+        saves_time: whether what is cut is not computed.
+    """
+
+    method: Method
+    label: str
+    predict: Callable[[Tensor], tuple[Tensor, Tensor]]
+    run: Callable[[Tensor], object]
+    decision: float = 0.0
+    saves_time: bool = True
+
+
+class Comparison:
+    """Trains or loads each way of deciding, in a folder, and measures all of them.
+
+    Policies, thresholds and static networks share one codebook and the network that is specialised to it; gates begin
+    with the network as it was before, and are trained for as many epochs as that specialising takes. What the folder
+    has already is not made again, and an interrupted training is gone on with.
+
+    Args:
+        elastic: the adapted network.
+        splits: its images.
+        out: the folder.
+        settings: what is compared.
+        training: of the specialised network; gates take their epochs, batches, views and teacher's part from it.
+        policy: of all policies, but for penalty and passes.
+        teacher: whose predictions all trainings follow; the whole network's if None.
+    """
+
+    def __init__(
+        self,
+        elastic: ElasticCNN,
+        splits: Splits,
+        out: Path,
+        settings: CompareSettings,
+        training: SpecialiseSettings,
+        policy: PolicySettings,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.elastic, self.splits, self.out = elastic, splits, out
+        self.settings, self.training, self.policy, self.teacher = settings, training, policy, teacher
+        self.dense = Cost(elastic).dense
+
+    def run(self) -> dict[str, Any]:
+        """Make and measure everything.
+
+        Returns:
+            `rows` of {method, label, accuracy, accuracy_interval, macs_share, decision_share, saves_time, ms (by batch
+            size)}; `dense` {accuracy, ms}; `at_equal_macs`: for every learnt point its `macs_share` and `accuracy`,
+            what each method reaches there (`accuracies`, neighbouring points mixed; None where a method has none), and
+            by which it is `beaten` by more than its 95 % interval; and what the figures were measured with.
+        """
+        self._note()
+        network = self._specialised()
+        candidates = [one for method in self.settings.methods for one in self._of(method, network)]
+        if not candidates:
+            raise RLPruneError(f"methods={self.settings.methods}: this network has nothing for any of them")
+        whole = self._static("uniform", "dense", self.elastic, self.elastic.full)
+        rows, dense = [self._measured(one) for one in candidates], self._measured(whole)
+        for batch in (1, min(64, len(self.splits.test))):
+            for row, ms in zip([dense, *rows], self._timed([whole, *candidates], batch), strict=True):
+                row["ms"][str(batch)] = ms
+        found = {"rows": rows, "dense": dense, "at_equal_macs": at_equal_macs(rows)}
+        return found | {"n_images": len(self.splits.test), **conditions()}
+
+    def _note(self) -> None:
+        """Write down what everything is made with; what was made otherwise is not mixed with it."""
+        path, settings = self.out / "settings.json", self.settings
+        made_with: dict[str, Any] = {"n_profiles": settings.n_profiles, "n_candidates": settings.n_candidates}
+        made_with |= {"training": asdict(self.training), "policy": asdict(self.policy)}
+        described = json.loads(json.dumps(made_with))
+        if not path.exists():
+            write_json(path, described)
+        elif (before := json.loads(path.read_text())) != described:
+            changed = [key for key, value in described.items() if before.get(key) != value]
+            raise RLPruneError(
+                f"{self.out} holds what was made under other settings ({', '.join(changed)}); {path} has them: go back "
+                "to those, or name another folder"
+            )
+
+    def _of(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
+        """The points of a method."""
+        settings, codebook = self.settings, self._codebook
+        if method == "uniform":
+            for level in range(self.elastic.narrowest, self.elastic.n_levels):
+                label = f"keep {self.elastic.keep_ratios[level]:g}"
+                yield self._static(method, label, self.elastic, self.elastic.uniform(level))
+        elif method == "static":
+            for index, profile in enumerate(codebook):
+                yield self._static(method, f"profile {index}", network, profile)
+        elif method == "threshold":
+            yield from self._thresholds(network)
+        elif method in LEARNT:
+            for penalty in sorted(settings.penalties, reverse=True):
+                max_passes = 1 if method == "rl once" else max(2, self.policy.max_passes)
+                learnt = self._policy(network, replace(self.policy, penalty=penalty, max_passes=max_passes))
+                yield self._dynamic(method, f"penalty {penalty:g}", network, learnt)
+        else:
+            yield from self._gates(method)
+
+    def _thresholds(self, network: ElasticCNN) -> Iterator[Candidate]:
+        """Cascades for budgets in even steps, chosen on the images that policies learn from."""
+        images, codebook = self.splits.policy, self._codebook
+        narrow = self._dynamic_cnn(network, cascade_policy(network, codebook, Cascade((0,), 0.0)))
+        best = best_cascades(network, codebook, codebook_logits(narrow, images), images.labels)
+        budgets = np.linspace(best[0].price, best[-1].price, self.settings.n_points)
+        for cascade in dict.fromkeys(within(best, float(budget)) for budget in budgets):
+            steps = " > ".join(map(str, cascade.steps))
+            label = f"profile {steps}" + (f" below {cascade.margin:.2f}" if len(cascade.steps) > 1 else "")
+            yield self._dynamic("threshold", label, network, cascade_policy(network, codebook, cascade))
+
+    def _gates(self, method: Method) -> Iterator[Candidate]:
+        """Gated networks, trained here or before; none for branches where there are none."""
+        settings = self.settings
+        if method == "branches" and not any(group.skippable for group in self.elastic.groups):
+            return
+        for value in settings.sparsities if method == "sparsity" else settings.densities:
+            what = {"density": None, "sparsity": value} if method == "sparsity" else {"density": value}
+            network = self._gated("branches" if method == "branches" else "channels", f"{method} {value:g}", what)
+            yield Candidate(
+                method,
+                f"{'sparsity' if method == 'sparsity' else 'density'} {value:g}",
+                _Gated(network, self),
+                _Gated(network.prepared(), self).run,
+                float(network.gates_cost.macs / self.dense.macs),
+                method == "branches",
+            )
+
+    def _gated(self, kind: str, name: str, what: Mapping[str, Any]) -> GatedCNN:
+        folder = self.out / name.replace(" ", "-")
+        if not folder.exists():
+            shared = {key: getattr(self.training, key) for key in _SHARED}
+            training, network = GateSettings(**shared, **what), GatedCNN(self.elastic, kind)
+            train_gates(network, self.splits.network, training, teacher=self.teacher, **self._kept(folder.name))
+            save_gated(folder, network.cpu(), self.splits.network)
+        return load_gated(folder).network
+
+    @cached_property
+    def _codebook(self) -> Tensor:
+        """The profiles that a search finds, or the network is specialised to, int64 (K, G), cheapest first."""
+        path, settings = self.out / "codebook.json", self.settings
+        if self.elastic.codebook is not None:
+            return self.elastic.codebook
+        if not path.exists():
+            found = search(self.elastic, self.splits.policy, settings.n_candidates, self.training.seed)
+            write_json(path, choose_codebook(self.elastic, found, settings.n_profiles).tolist())
+        return torch.tensor(json.loads(path.read_text()))
+
+    def _specialised(self) -> ElasticCNN:
+        """The network, trained on under the codebook's profiles."""
+        folder, codebook = self.out / "specialised", self._codebook
+        if not folder.exists():
+            network, kept = copy.deepcopy(self.elastic), self._kept("specialise")
+            if network.codebook is None:
+                network.specialise(codebook)
+            adapt(network, self.splits.network, self.training, teacher=self.teacher, codebook=codebook, **kept)
+            save_network(folder, network.cpu(), self.splits.network)
+        return load_network(folder).network
+
+    def _policy(self, network: ElasticCNN, settings: PolicySettings) -> Policy:
+        folder = self.out / "policies" / f"{settings.max_passes}-{settings.penalty:g}"
+        images = self.splits.policy, self.splits.validation
+        return train_policy(network, *images, folder, settings, codebook=self._codebook, resume=True)
+
+    def _dynamic_cnn(self, network: ElasticCNN, policy: Policy) -> DynamicCNN:
+        images = self.splits.test
+        return DynamicCNN(network, policy, images.mean, images.std, images.classes)
+
+    def _dynamic(self, method: Method, label: str, network: ElasticCNN, policy: Policy) -> Candidate:
+        dynamic = self._dynamic_cnn(network, policy)
+
+        def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+            predicted = dynamic(images)
+            return predicted.labels, predicted.macs
+
+        decision = float(dynamic.prices.decision.macs / self.dense.macs)
+        return Candidate(method, label, predict, dynamic, decision)
+
+    def _static(self, method: Method, label: str, network: ElasticCNN, profile: Tensor) -> Candidate:
+        small, macs = to_run(network.slice(profile)), Cost(network).of(profile).macs
+
+        def run(images: Tensor) -> Tensor:
+            parts = self.normalised(images).contiguous(memory_format=torch.channels_last).split(_AT_ONCE)
+            return torch.cat([small(part) for part in parts])
+
+        return Candidate(method, label, lambda images: (run(images).argmax(1), macs.expand(len(images))), run)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Pixels uint8 (B, C, H, W) as networks take them."""
+        return normalise(images, self.splits.test.mean, self.splits.test.std)
+
+    @torch.inference_mode()
+    def _measured(self, one: Candidate) -> dict[str, Any]:
+        """Accuracy and cost of a point on the test images."""
+        test = self.splits.test
+        labels, macs = map(torch.cat, zip(*map(one.predict, test.images.split(256)), strict=True))
+        n_correct = int((labels == test.labels).sum())
+        return {
+            "method": one.method,
+            "label": one.label,
+            "accuracy": n_correct / len(test),
+            "accuracy_interval": wilson_interval(n_correct, len(test)),
+            "macs_share": float(macs.double().mean() / self.dense.macs),
+            "decision_share": one.decision,
+            "saves_time": one.saves_time,
+            "ms": {},
+        }
+
+    @torch.inference_mode()
+    def _timed(self, candidates: Sequence[Candidate], batch: int) -> list[float]:
+        """Median milliseconds of a batch for each, in turns on the same images."""
+        images, n_batches = self.splits.test.images, -(-_PER_TURN // batch)
+        turns = {str(i): Turns(one.run, images, batch, n_batches) for i, one in enumerate(candidates)}
+        return [float(np.median(ms)) / n_batches for ms in interleaved(turns, self.settings.seconds).values()]
+
+    def _kept(self, name: str) -> dict[str, Any]:
+        """Where a training's checkpoint and events go."""
+        return {"checkpoint": self.out / f"{name}.checkpoint.pt", "log": scalar_log(self.out / "logs", name)}
+
+
+class _Gated:
+    """A gated network on pixels."""
+
+    def __init__(self, network: GatedCNN, comparison: Comparison) -> None:
+        self.network, self.normalised = network, comparison.normalised
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels and multiply-adds."""
+        decided = self.network.decide(self.normalised(images))
+        return decided.logits.argmax(1), decided.compute.macs
+
+    def run(self, images: Tensor) -> Tensor:
+        """Logits alone."""
+        parts = self.normalised(images).contiguous(memory_format=torch.channels_last).split(_AT_ONCE)
+        return torch.cat([self.network(part) for part in parts])
+
+
+def at_equal_macs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What all methods reach at the cost of every learnt point, and which of them beat it; see `Comparison.run`."""
+    found = []
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for row in (row for row in rows if row["method"] in LEARNT):
+        reached = {method: _at(row["macs_share"], method, rows) for method in methods if method not in LEARNT}
+        high = row["accuracy_interval"][1]
+        found.append(
+            {
+                **{key: row[key] for key in ("method", "label", "macs_share", "accuracy")},
+                "accuracies": reached,
+                "beaten": [method for method, other in reached.items() if other is not None and other > high],
+            }
+        )
+    return found
+
+
+def _at(share: float, method: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The accuracy of a method at a cost: mixed of its points, that nothing cheaper of it beats, on either side."""
+    best: list[tuple[float, float]] = []
+    for point in sorted((row["macs_share"], row["accuracy"]) for row in rows if row["method"] == method):
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    if share < best[0][0]:
+        return None
+    shares, accuracies = zip(*best, strict=True)
+    return float(np.interp(share, shares, accuracies))
