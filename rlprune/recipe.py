@@ -84,7 +84,8 @@ class Recipe:
     """Of the network, jointly with that policy."""
     penalties: tuple[float, ...] = ()
     """Prices of compute at which further policies are learnt for the tuned network. Policies are learnt from the
-    highest price down, each begun with the one before; in every round of tuning, too, down to the policy's own."""
+    highest price down, each begun with the one before; in every round of tuning, too, down to the policy's own. In the
+    end they are learnt from the lowest up as well, and the better of both stays."""
     refit: SpecialiseSettings | None = None
     """How the tuned network is trained on before it is evaluated, on all images that are not for testing, with codebook
     and policies as they are; it stays as it is if not given."""

@@ -52,7 +52,8 @@ class Steps:
     | `search` | `codebook.json`: the best profiles found for the budgets |
     | `specialise` | `specialised/`: the network trained on under those profiles alone |
     | `tune` | `tuned/`: the network trained on under a policy's decisions, the policy learnt anew, while that pays |
-    | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, begun where the last ended |
+    | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, begun where the last ended; |
+    | | `policies-up/PENALTY/`: the same from the lowest penalty up; `policies-up/rewards.json`: which is better |
     | `refit` | `refitted/`: the network trained on, on every image that is not for testing |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
 
@@ -190,12 +191,12 @@ class Steps:
         elastic, settings = self._load("specialised"), replace(self.recipe.tune, seed=self.recipe.seed)
         teacher, folder = self._taught(self._final_teacher, settings), self.out / "tuning"
         policy = self._learn(elastic, kept := folder / "policies-0", self.recipe.policy.penalty)
-        rewards = [self._reward(elastic, policy)]
+        rewards = [self._reward(elastic, policy, self.recipe.policy.penalty)]
         for n in range(settings.rounds):
             tuned, training = copy.deepcopy(elastic), self._kept(f"tuning/network-{n}")
             tune(tuned, policy, self.splits.network, settings, teacher=teacher, **training)
             policy = self._learn(tuned, learnt := folder / f"policies-{n + 1}", self.recipe.policy.penalty)
-            rewards.append(self._reward(tuned, policy))
+            rewards.append(self._reward(tuned, policy, self.recipe.policy.penalty))
             if rewards[-1] < rewards[-2]:
                 break
             elastic, kept = tuned, learnt
@@ -204,8 +205,33 @@ class Steps:
         self._save("tuned", elastic)
 
     def policies(self) -> None:
-        """Learn a policy for the tuned network at every penalty."""
-        self._learn(self._load("tuned"), self.out / "policies", min(self._penalties))
+        """Learn a policy for the tuned network at every penalty: from the highest down, then from the lowest up.
+
+        What is seldom found where compute is dear, such as a cascade, comes there from below; the better of both stays.
+        """
+        elastic, rewards = self._load("tuned"), self.out / "policies-up" / "rewards.json"
+        self._learn(elastic, self.out / "policies", min(self._penalties))
+        if rewards.exists():
+            return
+        found: dict[str, dict[str, float]] = {}
+        start = self._ways(min(self._penalties))["down"]
+        for penalty in sorted(self._penalties)[1:]:
+            ways = self._ways(penalty)
+            self._train(elastic, ways["up"], penalty, start)
+            learnt = {way: load_policy(folder / "policy").policy for way, folder in ways.items()}
+            of_ways = {way: self._reward(elastic, policy, penalty) for way, policy in learnt.items()}
+            found[f"{penalty:g}"], start = of_ways, ways[max(of_ways, key=lambda way: of_ways[way])]
+        write_json(rewards, found)
+
+    def chosen(self, penalty: float) -> Path:
+        """The folder of a penalty's policy: of the two that were learnt, the one of the higher reward."""
+        path = self.out / "policies-up" / "rewards.json"
+        rewards = json.loads(path.read_text()).get(f"{penalty:g}", {}) if path.exists() else {}
+        return self._ways(penalty)[max(rewards, key=lambda way: float(rewards[way]), default="down")]
+
+    def _ways(self, penalty: float) -> dict[str, Path]:
+        """Where the policies of a penalty are, by how they were begun."""
+        return {"down": _folder_of(penalty, self.out / "policies"), "up": _folder_of(penalty, self.out / "policies-up")}
 
     def refit(self) -> None:
         """Train the network on, on all images, if the recipe says so; codebook and policies stay."""
@@ -227,7 +253,7 @@ class Steps:
         dense = self._dense_network if self.recipe.reference is None else self._trained(self.recipe.reference)
         dense_accuracy, answers, results = accuracy(dense, splits.test), None, []
         for penalty in self._penalties:
-            learnt = load_policy(_folder_of(penalty, self.out / "policies") / "policy")
+            learnt = load_policy(self.chosen(penalty) / "policy")
             policy = learnt.policy
             dynamic = DynamicCNN(elastic, policy, splits.network.mean, splits.network.std, splits.network.classes)
             if answers is None:
@@ -293,23 +319,30 @@ class Steps:
 
     def _learn(self, elastic: ElasticCNN, folder: Path, last: float) -> Policy:
         """The policy of the last penalty, after those of all higher ones, each begun where the one before ended."""
-        codebook = self.codebook if self.recipe.policy.action == "profiles" else None
-        data, latency, start = (self.splits.policy, self.splits.validation), self._latency(elastic), None
+        start = None
         for penalty in sorted((p for p in self._penalties if p >= last), reverse=True):
-            settings = replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed)
             to = _folder_of(penalty, folder)
-            policy = train_policy(
-                elastic, *data, to, settings, codebook=codebook, latency=latency, start=start, resume=True
-            )
+            policy = self._train(elastic, to, penalty, start)
             start = to
         return policy
 
-    def _reward(self, elastic: ElasticCNN, policy: Policy) -> float:
+    def _train(self, elastic: ElasticCNN, folder: Path, penalty: float, start: Path | None) -> Policy:
+        """One policy, begun with that of another folder."""
+        return train_policy(
+            *(elastic, self.splits.policy, self.splits.validation, folder),
+            replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed),
+            codebook=self.codebook if self.recipe.policy.action == "profiles" else None,
+            latency=self._latency(elastic),
+            start=start,
+            resume=True,
+        )
+
+    def _reward(self, elastic: ElasticCNN, policy: Policy, penalty: float) -> float:
         """What a policy's decisions are worth on the images that it learnt from."""
-        splits, settings = self.splits, self.recipe.policy
+        splits = self.splits
         of_images = splits.network.mean, splits.network.std, splits.network.classes
         dynamic = DynamicCNN(elastic, policy, *of_images, device=elastic.widths.device)
-        return mean_reward(dynamic, splits.policy, settings.penalty, self._latency(elastic) or settings.cost)
+        return mean_reward(dynamic, splits.policy, penalty, self._latency(elastic) or self.recipe.policy.cost)
 
     def _latency(self, elastic: ElasticCNN) -> Latency | None:
         """What is paid for, if that is time; measured once."""

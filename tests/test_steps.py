@@ -45,6 +45,7 @@ FILES = [
     "frontier.png",
     "logs",
     "policies",
+    "policies-up",
     "results.json",
     "specialise.checkpoint.pt",
     "specialised",
@@ -358,7 +359,7 @@ def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = ["steps/tune.json", "tuned", "tuning", "steps/policies.json", "policies", "results.json", "bundle"]
-    out = copy_of(root, tmp_path, *later)
+    out = copy_of(root, tmp_path, "policies-up", *later)
     begun: list[tuple[float, Path | None]] = []
 
     def watched(*of: Any, start: Path | None, **more: Any) -> Policy:
@@ -371,7 +372,29 @@ def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
     expected = [(2.0, None), (0.5, made / "2"), (0.1, made / "0.5"), (0.05, made / "0.1")]
     for folder in reversed(tuning):
         expected = [(2.0, None), (0.5, folder / "2"), (0.1, folder / "0.5"), *expected]
-    assert begun == expected
+    n_down, up = len(expected), out / "policies-up"
+    assert begun[:n_down] == expected
+    rewards = json.loads((up / "rewards.json").read_text())
+    assert list(rewards) == ["0.1", "0.5", "2"]
+    start = made / "0.05"
+    for (penalty, begun_with), (name, ways) in zip(begun[n_down:], rewards.items(), strict=True):
+        assert (f"{penalty:g}", begun_with) == (name, start)
+        start = (up if ways["up"] > ways["down"] else made) / name
+        assert steps_of(root, out).chosen(penalty) == start
+    before = len(begun)
+    steps_of(root, out, penalties=(2.0, 0.05, 0.5)).run("policies")
+    assert begun[before:] == expected[-4:]  # looked at, but not learnt again
+
+
+def test_of_two_policies_that_of_the_higher_reward_counts(root: Path, tmp_path: Path) -> None:
+    steps = steps_of(root, copy_of(root, tmp_path))
+    path = steps.out / "policies-up" / "rewards.json"
+    for ways, chosen in (({"down": 0.5, "up": 0.6}, "policies-up"), ({"down": 0.5, "up": 0.5}, "policies")):
+        path.write_text(json.dumps({"2": ways}))
+        assert steps.chosen(2.0) == steps.out / chosen / "2"
+    assert steps.chosen(0.1) == steps.out / "policies" / "0.1"
+    path.unlink()
+    assert steps.chosen(2.0) == steps.out / "policies" / "2"
 
 
 def test_a_recipe_may_pay_in_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def main() -> None:
     one, rows = RememberedCNN(elastic, learnt, test, answers), []
     low, high = learnt.limits
     for penalty in penalties:
-        policy = load_policy(steps.out / "policies" / f"{penalty:g}" / "policy").policy
+        policy = load_policy(steps.chosen(penalty) / "policy").policy
         alone = measured(RememberedCNN(elastic, policy, test, answers), labels)
         budget = min(max(alone["macs_share"], low), high)
         row: dict[str, Any] = {"penalty": penalty, "alone": alone, "one": measured(one, labels, penalty=penalty)}

@@ -79,7 +79,7 @@ def main() -> None:
     measures = {
         name: Measure(load_network(folder).network, splits.test) for name, folder in networks.items() if folder.exists()
     }
-    own = load_policy(steps.out / "policies" / f"{recipe.policy.penalty:g}" / "policy").policy
+    own = load_policy(steps.chosen(recipe.policy.penalty) / "policy").policy
     at, accuracy = measures["tuned"](own)
     print(f"the recipe's own: {accuracy:.4f} at {at:.3f}", flush=True)
     for name, choices in VARIANTS.items():
