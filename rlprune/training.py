@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,9 @@ class TrainingSettings:
     """Nesterov momentum."""
     weight_decay: float = 5e-4
     """L2 penalty on convolution and linear weights; norms and biases have none."""
+    scale_penalty: float = 0.0
+    """L1 penalty on the scales of batch norms, which makes those of unimportant channels small: they can then be ranked
+    by `bn_scale` (Liu et al., "Network Slimming", ICCV 2017)."""
     warm_up: float = 0.1
     """Share of the steps in which the learning rate rises."""
     clip_norm: float = 5.0
@@ -87,10 +90,10 @@ class TrainingSettings:
             )
         if not 0 <= self.warm_up < 1:
             raise RLPruneError(f"warm_up={self.warm_up} must be in [0, 1)")
-        if not 0 <= self.momentum < 1 or self.weight_decay < 0 or self.padding < 0:
+        if not 0 <= self.momentum < 1 or min(self.weight_decay, self.padding, self.scale_penalty) < 0:
             raise RLPruneError(
-                f"momentum={self.momentum}, weight_decay={self.weight_decay}, padding={self.padding}: "
-                "allowed are [0, 1), 0 or more, and 0 or more"
+                f"momentum={self.momentum}, weight_decay={self.weight_decay}, padding={self.padding}, "
+                f"scale_penalty={self.scale_penalty}: allowed are [0, 1), and 0 or more for the others"
             )
         if self.views < 0 or self.early_size < 0 or not 0 <= self.early_share <= 1:
             raise RLPruneError(
@@ -183,6 +186,8 @@ def fit(
                     figures = run_batch(batch)
                 for key, value in figures.items():
                     totals[key] = totals.get(key, 0.0) + value / n_steps
+                if settings.scale_penalty:
+                    _penalise_scales(network, settings.scale_penalty)
                 nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
                 optimizer.step()
                 schedule.step()
@@ -194,6 +199,15 @@ def fit(
             if checkpoint is not None:
                 _save(checkpoint, state, generator, settings, epoch + 1)
     network.eval()
+
+
+@torch.no_grad()
+def _penalise_scales(network: nn.Module, weight: float) -> None:
+    """Add the gradient of an L1 penalty on the scales of norms that took part in a step."""
+    for module in network.modules():
+        scale = getattr(module, "weight", None) if hasattr(module, "running_mean") else None
+        if isinstance(scale, Tensor) and scale.grad is not None:
+            scale.grad.add_(weight * scale.sign())
 
 
 @contextmanager
@@ -295,8 +309,9 @@ def _resume(
         saved["settings"], saved["epoch"], saved["generator"]
     except Exception as error:
         raise RLPruneError(f"{checkpoint} is damaged or no checkpoint; remove it to start anew") from error
-    if saved["settings"] != asdict(settings):
-        changed = [k for k, v in asdict(settings).items() if saved["settings"].get(k) != v]
+    before = {field.name: field.default for field in fields(settings)} | saved["settings"]  # older ones had fewer
+    if before != asdict(settings):
+        changed = [k for k, v in asdict(settings).items() if before.get(k) != v]
         raise RLPruneError(
             f"checkpoint {checkpoint} was written under other settings ({', '.join(changed)} differ); "
             "go back to those, or remove the file to start anew"

@@ -335,7 +335,10 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
             r"keep ratios are \(0\.5, 0\.2, 1\.0\); at least two",
         ),
         (("inspect", *MODEL, "--importance", "l3"), "importance 'l3' is unknown; allowed: l1, l2, bn_scale"),
-        ((*PRETRAIN, "--momentum", "1"), r"momentum=1\.0, weight_decay=0\.0005, padding=1: allowed are \[0, 1\)"),
+        (
+            (*PRETRAIN, "--momentum", "1"),
+            r"momentum=1\.0, weight_decay=0\.0005, padding=1, scale_penalty=0\.0: allowed",
+        ),
         (
             (*PRETRAIN, "--teacher", "tinynet.nets:small"),
             "--teacher names 1 networks and --teacher-weights 0 files; give",

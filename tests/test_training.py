@@ -107,10 +107,11 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"warm_up": 1.0}, r"warm_up=1.0 must be in \[0, 1\)"),
         (
             {"momentum": 1.0},
-            r"momentum=1\.0, weight_decay=0\.0005, padding=4: allowed are \[0, 1\), 0 or more, and 0 or",
+            r"momentum=1\.0, weight_decay=0\.0005, padding=4, scale_penalty=0\.0: allowed are \[0, 1\), and 0",
         ),
         ({"momentum": -0.1}, r"momentum=-0\.1"),
         ({"weight_decay": -1.0}, r"weight_decay=-1\.0"),
+        ({"scale_penalty": -1.0}, r"scale_penalty=-1\.0"),
         ({"padding": -1}, "padding=-1"),
         ({"device": "toaster"}, r"device='toaster' cannot be used here \(.*\); cpu always can"),
         ({"device": "cuda:99"}, r"device='cuda:99' cannot be used here \(.*\); cpu always can"),
@@ -150,6 +151,41 @@ def test_one_step_is_gradient_descent_and_vectors_do_not_decay() -> None:
     assert model.weight.item() == pytest.approx(2 - 0.1 * (3 + 0.5 * 2))
     assert model.bias.item() == pytest.approx(1 - 0.1 * 3)
     assert figures == [{"seen": 4, "learning_rate": 0}]
+
+
+def test_scales_of_norms_are_drawn_to_zero_one_by_one() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False))
+    model[1].weight.data.copy_(torch.tensor([2.0, -2.0, 0.5, 0.0]))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = TrainingSettings(
+        epochs=1, batch_size=4, momentum=0, weight_decay=0, learning_rate=0.1, warm_up=0, scale_penalty=0.5, bf16=False
+    )
+
+    def step(_: torch.Generator) -> Any:
+        def run(batch: Batch) -> dict[str, float]:
+            (0 * model(batch.images)).sum().backward()
+            return {}
+
+        return run
+
+    fit(model, make_data(4), settings, step)
+    for name, value in model.state_dict().items():
+        moved = torch.tensor([-0.05, 0.05, -0.05, 0.0]) if name == "1.weight" else torch.zeros(())
+        if name.endswith(("weight", "bias")):
+            assert torch.allclose(value, before[name] + moved), name
+
+
+def test_a_checkpoint_of_before_a_setting_was_known_is_gone_on_with(tmp_path: Path) -> None:
+    path, model = tmp_path / "checkpoint.pt", network("plain")
+    settings = TrainingSettings(epochs=1, **QUICK)
+    pretrain(model, make_data(16), settings, checkpoint=path)
+    saved = torch.load(path, weights_only=True)
+    del saved["settings"]["scale_penalty"]
+    torch.save(saved, path)
+    again = network("plain", seed=1)
+    pretrain(again, make_data(16), settings, checkpoint=path)
+    for ours, theirs in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
