@@ -156,6 +156,59 @@ def budgets_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([*alone, "", *held])
 
 
+def precision_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """Accuracy, size and time in several number formats, of a bundle and of each of its profiles, in Markdown.
+
+    Args:
+        measured: by the name of the network `whole`, rows of {name, accuracy, ms by batch, and maybe bytes}, and
+            `profiles`, rows of {profile, and for `float32`, `bfloat16`, `int8` {accuracy, and maybe bytes}}.
+    """
+    whole = [
+        "| network | all of it in | accuracy % | kB | ms at batch 1 | ms at batch 64 |",
+        "|---|---|---|---|---|---|",
+    ]
+    profiles = [
+        "| network | profile | float32, % | bfloat16, % | int8, % | float32, kB | int8, kB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for network, found in measured.items():
+        for row in found["whole"]:
+            size = f"{row['bytes'] / 1e3:.0f}" if "bytes" in row else ""
+            times = (f"{row['ms'][batch]:.2f}" for batch in ("1", "64"))
+            whole.append(f"| {network} | {' | '.join([row['name'], _percent(row['accuracy']), size, *times])} |")
+        for row in found["profiles"]:
+            accuracies = (_percent(row[name]["accuracy"]) for name in ("float32", "bfloat16", "int8"))
+            sizes = (f"{row[name]['bytes'] / 1e3:.0f}" for name in ("float32", "int8"))
+            profiles.append(f"| {network} | {' | '.join([str(row['profile']), *accuracies, *sizes])} |")
+    return "\n".join([*whole, "", *profiles])
+
+
+def compare_table(results: Mapping[str, Any]) -> str:
+    """All ways of deciding beside each other, and at equal cost, in Markdown.
+
+    Args:
+        results: as `rlprune.compare.Comparison.run` gives them.
+    """
+    batches = list(results["dense"]["ms"])
+    headings = " | ".join(f"ms at {batch}" for batch in batches)
+    points = [
+        f"| method | point | accuracy % | multiply-adds % | a decision's % | {headings} |",
+        f"|{'---|' * (5 + len(batches))}",
+    ]
+    for row in (results["dense"], *results["rows"]):
+        name = ("dense", "") if row is results["dense"] else (row["method"], row["label"])
+        shares = (_percent(row["accuracy"]), _percent(row["macs_share"], 1), _percent(row["decision_share"]))
+        times = (f"{row['ms'][batch]:.2f}" for batch in batches)
+        points.append(f"| {' | '.join([*name, *shares, *times])} |")
+    others = list(results["at_equal_macs"][0]["accuracies"]) if results["at_equal_macs"] else []
+    equal = [f"| at the cost of | multiply-adds % | it, % | {' | '.join(others)} |", f"|{'---|' * (3 + len(others))}"]
+    for row in results["at_equal_macs"]:
+        reached = ("" if row["accuracies"][name] is None else _percent(row["accuracies"][name]) for name in others)
+        name = f"{row['method']}, {row['label']}"
+        equal.append(f"| {' | '.join([name, _percent(row['macs_share'], 1), _percent(row['accuracy']), *reached])} |")
+    return "\n".join([*points, "", *equal])
+
+
 def between_markers(text: str, name: str, content: str) -> str:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->`.
 

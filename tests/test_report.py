@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlprune.errors import RLPruneError
-from rlprune.report import between_markers, budgets_table, signals_table, speed_table
+from rlprune.report import between_markers, budgets_table, compare_table, precision_table, signals_table, speed_table
 
 
 def row(name: str, backend: str, batch: int, ms: float) -> dict[str, Any]:
@@ -45,6 +45,27 @@ def test_one_policy_stands_beside_those_for_one_penalty_each() -> None:
     lines = budgets_table({"Net": {"rows": [{"penalty": 0.05, **figures}], "streams": streams}}).splitlines()
     assert lines[2] == "| Net | 0.05 | 91.00 | 60.0 | 90.90 | 59.0 |"
     assert lines[-1] == "| Net | 50.0 | 50.3 | 52.0, 63.0 |"
+
+
+def test_number_formats_stand_beside_each_other() -> None:
+    rows = [{"name": "PyTorch", "accuracy": 0.9, "ms": {"1": 2.0, "64": 50.5}}]
+    rows.append({"name": "int8", "accuracy": 0.899, "ms": {"1": 0.5, "64": 9.0}, "bytes": 1500})
+    profile = {"profile": 0, "bfloat16": {"accuracy": 0.8}}
+    profile |= {"float32": {"accuracy": 0.81, "bytes": 4000}, "int8": {"accuracy": 0.79, "bytes": 1000}}
+    lines = precision_table({"Net": {"whole": rows, "profiles": [profile]}}).splitlines()
+    assert lines[2:4] == ["| Net | PyTorch | 90.00 |  | 2.00 | 50.50 |", "| Net | int8 | 89.90 | 2 | 0.50 | 9.00 |"]
+    assert lines[-1] == "| Net | 0 | 81.00 | 80.00 | 79.00 | 4 | 1 |"
+
+
+def test_ways_of_deciding_stand_beside_each_other() -> None:
+    row = {"method": "gates", "label": "density 0.5", "accuracy": 0.9, "macs_share": 0.5, "decision_share": 0.001}
+    row |= {"ms": {"1": 1.0, "64": 30.0}}
+    learnt = {"method": "rl once", "label": "penalty 0.1", "macs_share": 0.4, "accuracy": 0.91}
+    equal = [learnt | {"accuracies": {"gates": None, "static": 0.88}, "beaten": []}]
+    lines = compare_table({"dense": row, "rows": [dict(row)], "at_equal_macs": equal}).splitlines()
+    assert lines[2] == "| dense |  | 90.00 | 50.0 | 0.10 | 1.00 | 30.00 |"
+    assert lines[3] == "| gates | density 0.5 | 90.00 | 50.0 | 0.10 | 1.00 | 30.00 |"
+    assert lines[-1] == "| rl once, penalty 0.1 | 40.0 | 91.00 |  | 88.00 |"
 
 
 def test_without_markers_nothing_is_written() -> None:

@@ -9,6 +9,7 @@ from rlprune.report import (
     between_markers,
     budgets_table,
     markdown_table,
+    precision_table,
     reference_table,
     signals_table,
     speed_table,
@@ -30,14 +31,16 @@ if __name__ == "__main__":
     there = {name: title for name, title in TITLES.items() if (HERE / name / "results.json").exists()}
     measured = {title: read(f"{name}/results.json") for name, title in there.items()}
     text = between_markers(text, "cifar10", reference_table(measured, read("published.json")))
-    timed, compared, budgeted = (
+    timed, compared, budgeted, precise = (
         {title: read(f"{name}/{file}") for name, title in TITLES.items() if (HERE / name / file).exists()}
-        for file in ("bench.json", "signals.json", "budgets.json")
+        for file in ("bench.json", "signals.json", "budgets.json", "precision.json")
     )
     if compared:
         text = between_markers(text, "signals", signals_table(compared))
     if budgeted:
         text = between_markers(text, "budgets", budgets_table(budgeted))
+    if precise:
+        text = between_markers(text, "precision", precision_table(precise))
     if timed:
         text = between_markers(text, "speed", speed_table(timed))
         speed_plot(HERE / "speed.png", timed)
