@@ -179,7 +179,7 @@ def _time_bodies(slices: Slices, features: Tensor, n: int, seconds: float) -> Te
     """
     relative, whole = [1.0], []
     for part in torch.arange(1, n).split(_CHUNK):
-        bodies = {str(k): slices[int(k)] for k in [0, *part.tolist()]}
+        bodies = {str(k): slices.prepared(int(k)) for k in [0, *part.tolist()]}
         rows: dict[str, Callable[[], object]] = {k: partial(body, features) for k, body in bodies.items()}
         times = _medians(rows, seconds * len(part) / n)
         whole.append(times["0"])

@@ -405,7 +405,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> An
 def export_bodies(dynamic: DynamicCNN, features: Tensor) -> Iterator[Any]:
     """The body of every profile as an `onnx.ModelProto` of its own, by two images' features (2, F, H', W')."""
     for k in range(len(dynamic.slices)):
-        yield export_piece(f"profile {k}", dynamic.slices[k], (features,))
+        yield export_piece(f"profile {k}", dynamic.slices.prepared(k), (features,))
 
 
 @torch.inference_mode()

@@ -204,8 +204,10 @@ def compare_table(results: Mapping[str, Any]) -> str:
     equal = [f"| at the cost of | multiply-adds % | it, % | {' | '.join(others)} |", f"|{'---|' * (3 + len(others))}"]
     for row in results["at_equal_macs"]:
         reached = ("" if row["accuracies"][name] is None else _percent(row["accuracies"][name]) for name in others)
-        name = f"{row['method']}, {row['label']}"
-        equal.append(f"| {' | '.join([name, _percent(row['macs_share'], 1), _percent(row['accuracy']), *reached])} |")
+        cost_of = f"{row['method']}, {row['label']}"
+        equal.append(
+            f"| {' | '.join([cost_of, _percent(row['macs_share'], 1), _percent(row['accuracy']), *reached])} |"
+        )
     return "\n".join([*points, "", *equal])
 
 

@@ -93,7 +93,7 @@ class DynamicCNN:
         first: profile that every image runs first, if the policy sees nothing before; else None.
         at_once: images that run together; None if all do.
         dtype: what the network computes in.
-        slices: the stem, and the bodies of all profiles, prepared.
+        slices: the stem, and the bodies of all profiles, as many of them prepared as there is room for.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class DynamicCNN:
 
     def slice(self, profile: int) -> nn.Sequential:
         """The static network of one profile, norms folded: normalised images (B, C, H, W), of its type -> logits."""
-        return nn.Sequential(self.slices.stem, self.slices[profile])
+        return nn.Sequential(self.slices.stem, self.slices.prepared(profile))
 
     def at(self, *, budget: float | None = None, penalty: float | None = None) -> DynamicCNN:
         """The same at another price of compute; all else, the prepared slices too, is shared.

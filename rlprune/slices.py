@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from threading import Lock
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.folding import to_run
@@ -20,13 +20,14 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 class Slices:
     """The stem and, for every profile of a codebook, the body that is left.
 
-    As many as there is room for are prepared at once, the cheapest first. When another is needed, those go that were
-    not used for longest, and are prepared again when they are needed again. Several threads may ask at once.
+    As many bodies as there is room for are prepared, at first the cheapest. The others run on the weights that all
+    share, norms unfolded, which takes longer but no memory. One that is used twice as often as others that are prepared
+    takes their place. Several threads may ask at once.
 
     Args:
         elastic: the network, in eval mode.
         codebook: int64 (K, G).
-        memory: room for bodies, in parameters of the dense network; the one that is asked for always has room.
+        memory: room for prepared bodies, in parameters of the dense network.
         compiled: let `torch.compile` make them faster; each then takes a while when it first runs.
         dtype: what they compute in, such as bfloat16, where the device has it.
 
@@ -50,17 +51,18 @@ class Slices:
             raise RLPruneError(f"memory is {memory}; a number of 0 or more, of times the dense network, is needed")
         if dtype not in DTYPES:
             raise RLPruneError(f"dtype is {dtype}; allowed: {', '.join(map(str, DTYPES))}")
-        self._dtype = dtype
-        self._elastic, self._codebook, self._compiled = elastic, codebook, compiled
-        self._room = memory * sum(p.numel() for p in elastic.slice(elastic.full).parameters())
-        self._held: OrderedDict[int, tuple[nn.Module, int]] = OrderedDict()
-        self._lock = Lock()
-        self.stem, _ = self._prepared("stem", 0)
+        self._elastic, self._codebook, self._compiled, self._dtype = elastic, codebook, compiled, dtype
+        cost = Cost(elastic)
+        self._sizes = [int(params - cost.stem.params) for params in cost.of(codebook).params]
+        self._room = memory * int(cost.dense.params)
+        self._uses, self._lock = [0] * len(codebook), Lock()
+        self._held: dict[int, nn.Module] = {}
+        self._shared = [_Shared(elastic, profile, self._lock) for profile in codebook]
+        self.stem = self._prepared("stem", 0)
         for profile in range(len(codebook)):
-            body, size = self._prepared("body", profile)
-            if self.n_parameters + size > self._room:
+            if self.n_parameters + self._sizes[profile] > self._room:
                 break
-            self._held[profile] = body, size
+            self._held[profile] = self.prepared(profile)
 
     def __len__(self) -> int:
         """How many profiles there are, K."""
@@ -69,22 +71,49 @@ class Slices:
     def __getitem__(self, profile: int) -> nn.Module:
         """The body of a profile: features (B, F, H', W') -> logits (B, classes)."""
         with self._lock:
-            if profile not in self._held:
-                self._held[profile] = self._prepared("body", profile)
-            self._held.move_to_end(profile)
-            while self.n_parameters > self._room and len(self._held) > 1:
-                self._held.popitem(last=False)
-            return self._held[profile][0]
+            self._uses[profile] += 1
+            if profile not in self._held and (leaving := self._to_leave(profile)) is not None:
+                for other in leaving:
+                    del self._held[other]
+                self._held[profile] = self.prepared(profile)
+            return self._held.get(profile, self._shared[profile])
+
+    def prepared(self, profile: int) -> nn.Module:
+        """The body of a profile as it runs fastest, for whoever keeps it."""
+        return self._held.get(profile) or self._prepared("body", profile)
 
     @property
     def n_parameters(self) -> int:
-        """Of all bodies that are held at the moment."""
-        return sum(size for _, size in self._held.values())
+        """Of all bodies that are prepared at the moment."""
+        return sum(self._sizes[profile] for profile in self._held)
+
+    def _to_leave(self, profile: int) -> list[int] | None:
+        """Which bodies, used less than half as often, have to go for one; None if that does not make room for it."""
+        missing = self.n_parameters + self._sizes[profile] - self._room
+        leaving: list[int] = []
+        for other in sorted(self._held, key=lambda other: self._uses[other]):
+            if missing <= 0 or 2 * self._uses[other] >= self._uses[profile]:
+                break
+            leaving.append(other)
+            missing -= self._sizes[other]
+        return leaving if missing <= 0 else None
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _prepared(self, part: str, profile: int) -> tuple[nn.Module, int]:
-        """One part of a profile's slice, and its parameters."""
+    def _prepared(self, part: str, profile: int) -> nn.Module:
+        """One part of a profile's slice."""
         prepared = to_run(self._elastic.slice(self._codebook[profile])).get_submodule(part).to(self._dtype)
-        size = sum(p.numel() for p in prepared.parameters())
-        return cast(nn.Module, torch.compile(prepared, dynamic=True) if self._compiled else prepared), size
+        return cast(nn.Module, torch.compile(prepared, dynamic=True) if self._compiled else prepared)
+
+
+class _Shared(nn.Module):
+    """The body of a profile as the elastic network itself runs it, one caller at a time."""
+
+    def __init__(self, elastic: ElasticCNN, profile: Tensor, lock: Lock) -> None:
+        super().__init__()
+        self._run, self._profile, self._lock = elastic.run_body, profile, lock
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, F, H', W') -> logits (B, classes)."""
+        with self._lock, torch.inference_mode(False), torch.no_grad():  # what it remembers, training needs too
+            return self._run(features.float(), self._profile)
