@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -35,7 +35,7 @@ from torch import Tensor, fx, nn
 from rlprune import graph
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import BundleError, ModelError
+from rlprune.errors import BundleError
 from rlprune.gated import GatedCNN
 from rlprune.graph import MALFORMED
 from rlprune.policy import Policy
@@ -92,6 +92,7 @@ class SavedPlain:
     """An ordinary network, normalised images -> logits, with its data format and notes."""
 
     network: nn.Sequential
+    image_shape: tuple[int, ...]
     data: DataFormat
     about: dict[str, Any]
 
@@ -141,14 +142,18 @@ def load_policy(folder: Path) -> SavedPolicy:
 def save_gated(
     folder: Path, network: GatedCNN, data: DataFormat | ImageSet, about: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a gated network; the folder appears or is replaced as a whole. The arguments are those of `save_network`.
+    """Write a gated network, and the elastic one it is of; the folder appears or is replaced as a whole.
+
+    The arguments are those of `save_network`.
 
     Raises:
         ModelError: the network holds something that cannot be stored without its code.
     """
     gates = {"kind": network.kind, "reduction": network.reduction, "threshold": network.threshold}
     description = {"elastic": describe(network.source[0]), "gates": gates}
-    files = {"network.json": _dump(description), "network.safetensors": _pack(network.state_dict())}
+    parts = {"gated": network, "elastic": network.source[0]}
+    tensors = {f"{part}.{name}": tensor for part, of in parts.items() for name, tensor in of.state_dict().items()}
+    files = {"network.json": _dump(description), "network.safetensors": _pack(tensors)}
     _write_folder(folder, "gated", files, {"data": _format_json(data), "about": dict(about or {})})
 
 
@@ -160,25 +165,31 @@ def load_gated(folder: Path) -> SavedGated:
     """
     files, manifest = _read_folder(folder, ("gated",))
     with _malformed("network"):
-        description = json.loads(files["network.json"])
-        try:
-            network = GatedCNN(rebuild(description["elastic"]), **description["gates"])
-        except ModelError as error:
-            raise BundleError(f"the stored network is malformed: {error}") from error
-        network.load_state_dict(load_tensors(files["network.safetensors"]))
+        description, tensors = json.loads(files["network.json"]), load_tensors(files["network.safetensors"])
+        elastic = rebuild(description["elastic"])
+        elastic.load_state_dict(_under("elastic.", tensors))
+        network = GatedCNN(elastic, **description["gates"])
+        network.load_state_dict(_under("gated.", tensors))
     return SavedGated(network.eval(), _format(manifest), manifest["about"])
 
 
 def save_plain(
-    folder: Path, network: nn.Sequential, data: DataFormat | ImageSet, about: Mapping[str, Any] | None = None
+    folder: Path,
+    network: nn.Sequential,
+    image_shape: Sequence[int],
+    data: DataFormat | ImageSet,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an ordinary network, a sequence of graphs such as `ElasticCNN.slice` gives; the rest as `save_network`.
+    """Write an ordinary network, a sequence of graphs such as `ElasticCNN.slice` gives, for images (C, H, W).
+
+    The other arguments are those of `save_network`.
 
     Raises:
         ModelError: the network holds something that cannot be stored without its code.
     """
     parts = {name: graph.to_json(cast(fx.GraphModule, part)) for name, part in network.named_children()}
-    files = {"network.json": _dump(parts), "network.safetensors": _pack(network.state_dict())}
+    description = {"image_shape": list(image_shape), "parts": parts}
+    files = {"network.json": _dump(description), "network.safetensors": _pack(network.state_dict())}
     _write_folder(folder, "plain", files, {"data": _format_json(data), "about": dict(about or {})})
 
 
@@ -191,10 +202,12 @@ def load_plain(folder: Path) -> SavedPlain:
     files, manifest = _read_folder(folder, ("plain",))
     network = nn.Sequential()
     with _malformed("network"):
-        for name, part in json.loads(files["network.json"]).items():
+        description = json.loads(files["network.json"])
+        image_shape = tuple(int(size) for size in description["image_shape"])
+        for name, part in description["parts"].items():
             network.add_module(name, graph.from_json(part))
         network.load_state_dict(load_tensors(files["network.safetensors"]))
-    return SavedPlain(network.eval(), _format(manifest), manifest["about"])
+    return SavedPlain(network.eval(), image_shape, _format(manifest), manifest["about"])
 
 
 def save_bundle(
@@ -258,6 +271,10 @@ def load(
     )
     dynamic.about = manifest["about"]
     return dynamic
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def kind_of(folder: Path) -> str:

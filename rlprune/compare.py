@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +15,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rlprune.actions import MAX_PROFILES
 from rlprune.adapt import SpecialiseSettings, adapt
 from rlprune.agents.train import PolicySettings, train_policy
 from rlprune.bundle import load_gated, load_network, save_gated, save_network
@@ -23,7 +27,7 @@ from rlprune.cost import Cost
 from rlprune.data import Splits, normalise
 from rlprune.distill import Teacher
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import RLPruneError
+from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluate import codebook_logits, wilson_interval
 from rlprune.events import scalar_log
 from rlprune.files import write_json
@@ -50,7 +54,7 @@ class CompareSettings:
     methods: tuple[Method, ...] = METHODS
     """Ways of deciding."""
     penalties: tuple[float, ...] = (0.3, 0.1, 0.03)
-    """Prices of compute at which policies are learnt."""
+    """Prices of compute at which policies are learnt, from the highest down, each begun with the one before."""
     densities: tuple[float, ...] = (0.3, 0.5, 0.7)
     """Shares that gates, of channels and of branches, are trained towards."""
     sparsities: tuple[float, ...] = (0.003, 0.01, 0.03)
@@ -68,9 +72,14 @@ class CompareSettings:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown or not self.methods:
             raise RLPruneError(f"methods={self.methods}: allowed are {', '.join(METHODS)}")
-        if self.n_points < 1 or not all(p >= 0 for p in self.penalties):
+        if self.n_points < 1 or not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(
-                f"n_points={self.n_points}, penalties={self.penalties}: allowed are 1 or more, 0 or more"
+                f"n_points={self.n_points}, n_profiles={self.n_profiles}: allowed are 1 or more, 1 to {MAX_PROFILES}"
+            )
+        if min((0.0, *self.penalties, *self.sparsities)) < 0 or not all(0 < share < 1 for share in self.densities):
+            raise RLPruneError(
+                f"penalties={self.penalties}, densities={self.densities}, sparsities={self.sparsities}: allowed are 0 "
+                "or more, shares between 0 and 1, and 0 or more"
             )
 
 
@@ -99,8 +108,9 @@ class Comparison:
     """Trains or loads each way of deciding, in a folder, and measures all of them.
 
     Policies, thresholds and static networks share one codebook and the network that is specialised to it; gates begin
-    with the network as it was before, and are trained for as many epochs as that specialising takes. What the folder
-    has already is not made again, and an interrupted training is gone on with.
+    with the network as it was before, and are trained for as many epochs as that specialising takes. The uniform and
+    the dense network are those that were given: adapting trained them, nothing here does. A threshold may look as often
+    as a progressive policy. What the folder has already is not made again, and an interrupted training is gone on with.
 
     Args:
         elastic: the adapted network.
@@ -108,8 +118,13 @@ class Comparison:
         out: the folder.
         settings: what is compared.
         training: of the specialised network; gates take their epochs, batches, views and teacher's part from it.
-        policy: of all policies, but for penalty and passes.
+        policy: of all policies, but for penalty and passes. What decides once sees features of the stem in any case
+            (`pool`), or it would see nothing.
         teacher: whose predictions all trainings follow; the whole network's if None.
+        about: notes on the network, which what is made of it keeps.
+
+    Raises:
+        RLPruneError: policies that are paid in time, or for a range of penalties.
     """
 
     def __init__(
@@ -121,7 +136,14 @@ class Comparison:
         training: SpecialiseSettings,
         policy: PolicySettings,
         teacher: Teacher | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
+        if policy.cost == "latency" or policy.penalty_range:
+            raise RLPruneError(
+                f"policy.cost={policy.cost!r}, policy.penalty_range={policy.penalty_range}: policies are compared "
+                "at equal multiply-adds, for single penalties; allowed are macs or params, and no range"
+            )
+        self.about = dict(about or {})
         self.elastic, self.splits, self.out = elastic, splits, out
         self.settings, self.training, self.policy, self.teacher = settings, training, policy, teacher
         self.dense = Cost(elastic).dense
@@ -135,7 +157,10 @@ class Comparison:
             what each method reaches there (`accuracies`, neighbouring points mixed; None where a method has none), and
             by which it is `beaten` by more than its 95 % interval; and what the figures were measured with.
         """
-        self._note()
+        with self._noted():
+            return self._compared()
+
+    def _compared(self) -> dict[str, Any]:
         network = self._specialised()
         candidates = [one for method in self.settings.methods for one in self._of(method, network)]
         if not candidates:
@@ -148,24 +173,42 @@ class Comparison:
         found = {"rows": rows, "dense": dense, "at_equal_macs": at_equal_macs(rows)}
         return found | {"n_images": len(self.splits.test), **conditions()}
 
-    def _note(self) -> None:
-        """Write down what everything is made with; what was made otherwise is not mixed with it."""
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Write down what everything is made with and from; what was made otherwise is not mixed with it."""
         path, settings = self.out / "settings.json", self.settings
+        new = not path.exists()
         made_with: dict[str, Any] = {"n_profiles": settings.n_profiles, "n_candidates": settings.n_candidates}
-        made_with |= {"training": asdict(self.training), "policy": asdict(self.policy)}
+        made_with |= {"training": asdict(self.training), "policy": asdict(self.policy), "made_of": self._fingerprint()}
         described = json.loads(json.dumps(made_with))
-        if not path.exists():
+        if new:
             write_json(path, described)
         elif (before := json.loads(path.read_text())) != described:
             changed = [key for key, value in described.items() if before.get(key) != value]
             raise RLPruneError(
-                f"{self.out} holds what was made under other settings ({', '.join(changed)}); {path} has them: go back "
-                "to those, or name another folder"
+                f"{self.out} holds what was made under other settings ({', '.join(changed)}; made_of is network, "
+                f"images and teacher), which {path} has: go back to those, or name another folder"
             )
+        try:
+            yield
+        except RLPruneError:
+            if new and not (self.out / "specialised").exists():
+                path.unlink()  # such settings cannot be: there is nothing to go back to
+            raise
+
+    def _fingerprint(self) -> str:
+        """Tells networks, images and teachers apart."""
+        teacher = self.teacher.state_dict().values() if isinstance(self.teacher, nn.Module) else [self.teacher]
+        images = self.splits.network
+        digest = hashlib.sha256()
+        for tensor in (*self.elastic.state_dict().values(), images.labels, images.images[:256], *teacher):
+            if isinstance(tensor, Tensor):
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def _of(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
         """The points of a method."""
-        settings, codebook = self.settings, self._codebook
+        codebook = self._codebook
         if method == "uniform":
             for level in range(self.elastic.narrowest, self.elastic.n_levels):
                 label = f"keep {self.elastic.keep_ratios[level]:g}"
@@ -176,12 +219,23 @@ class Comparison:
         elif method == "threshold":
             yield from self._thresholds(network)
         elif method in LEARNT:
-            for penalty in sorted(settings.penalties, reverse=True):
-                max_passes = 1 if method == "rl once" else max(2, self.policy.max_passes)
-                learnt = self._policy(network, replace(self.policy, penalty=penalty, max_passes=max_passes))
-                yield self._dynamic(method, f"penalty {penalty:g}", network, learnt)
+            yield from self._learnt(method, network)
         else:
             yield from self._gates(method)
+
+    def _learnt(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
+        """Policies for every penalty, learnt here or before."""
+        once, start, own = method == "rl once", None, self.policy
+        max_passes, pool = (1, own.pool or 2) if once else (max(2, own.max_passes), own.pool)
+        for penalty in sorted(self.settings.penalties, reverse=True):
+            settings = replace(own, penalty=penalty, max_passes=max_passes, pool=pool)
+            folder = self.out / "policies" / f"{settings.max_passes}-{penalty:g}"
+            images = self.splits.policy, self.splits.validation
+            policy = train_policy(
+                *(network, *images, folder, settings), codebook=self._codebook, start=start, resume=True
+            )
+            start = folder
+            yield self._dynamic(method, f"penalty {penalty:g}", network, policy)
 
     def _thresholds(self, network: ElasticCNN) -> Iterator[Candidate]:
         """Cascades for budgets in even steps, chosen on the images that policies learn from."""
@@ -197,10 +251,10 @@ class Comparison:
     def _gates(self, method: Method) -> Iterator[Candidate]:
         """Gated networks, trained here or before; none for branches where there are none."""
         settings = self.settings
-        if method == "branches" and not any(group.skippable for group in self.elastic.groups):
+        if method == "branches" and not self._has_branches:
             return
         for value in settings.sparsities if method == "sparsity" else settings.densities:
-            what = {"density": None, "sparsity": value} if method == "sparsity" else {"density": value}
+            what = {"sparsity" if method == "sparsity" else "density": value}
             network = self._gated("branches" if method == "branches" else "channels", f"{method} {value:g}", what)
             yield Candidate(
                 method,
@@ -211,13 +265,20 @@ class Comparison:
                 method == "branches",
             )
 
+    @cached_property
+    def _has_branches(self) -> bool:
+        try:
+            return bool(GatedCNN(self.elastic, "branches").gated)
+        except ModelError:
+            return False
+
     def _gated(self, kind: str, name: str, what: Mapping[str, Any]) -> GatedCNN:
         folder = self.out / name.replace(" ", "-")
         if not folder.exists():
             shared = {key: getattr(self.training, key) for key in _SHARED}
             training, network = GateSettings(**shared, **what), GatedCNN(self.elastic, kind)
             train_gates(network, self.splits.network, training, teacher=self.teacher, **self._kept(folder.name))
-            save_gated(folder, network.cpu(), self.splits.network)
+            save_gated(folder, network.cpu(), self.splits.network, self.about)
         return load_gated(folder).network
 
     @cached_property
@@ -239,17 +300,12 @@ class Comparison:
             if network.codebook is None:
                 network.specialise(codebook)
             adapt(network, self.splits.network, self.training, teacher=self.teacher, codebook=codebook, **kept)
-            save_network(folder, network.cpu(), self.splits.network)
+            save_network(folder, network.cpu(), self.splits.network, self.about)
         return load_network(folder).network
-
-    def _policy(self, network: ElasticCNN, settings: PolicySettings) -> Policy:
-        folder = self.out / "policies" / f"{settings.max_passes}-{settings.penalty:g}"
-        images = self.splits.policy, self.splits.validation
-        return train_policy(network, *images, folder, settings, codebook=self._codebook, resume=True)
 
     def _dynamic_cnn(self, network: ElasticCNN, policy: Policy) -> DynamicCNN:
         images = self.splits.test
-        return DynamicCNN(network, policy, images.mean, images.std, images.classes)
+        return DynamicCNN(network, policy, images.mean, images.std, images.classes, memory=math.inf)
 
     def _dynamic(self, method: Method, label: str, network: ElasticCNN, policy: Policy) -> Candidate:
         dynamic = self._dynamic_cnn(network, policy)

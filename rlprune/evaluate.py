@@ -22,6 +22,7 @@ from rlprune.latency import Latency
 from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN, Prediction
 from rlprune.search import profile_accuracies, search
+from rlprune.static import share_of_zeros
 
 _N_DRAWS, _N_COSTS, _N_RANDOM = 2048, 8, 2
 """Random profiles drawn; costs, in even ratios, at which some are measured; how many at each."""
@@ -170,20 +171,32 @@ def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet) -> dict[st
     return figures | nothing_cut | conditions()
 
 
-def evaluate_static(network: nn.Sequential, test: ImageSet, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure a network that was pruned once and for all: the same keys, and `how`, `zeros` and `saves_time`.
+def evaluate_static(
+    network: nn.Sequential,
+    test: ImageSet,
+    about: Mapping[str, Any],
+    dense: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Any]:
+    """Measure a network that was pruned once and for all.
 
     Args:
         network: normalised images (B, C, H, W) -> logits (B, classes), in eval mode.
         test: the images.
-        about: what `rlprune prune` noted: `how` it was pruned, its share of `zeros`, and the `dense` network's cost.
+        about: what `rlprune prune` noted: `how` it was pruned, and the `dense` network's cost.
+        dense: the network that it was, if that is to stand beside it.
+
+    Returns:
+        Some keys of `evaluate`, and `how`, the share of `zeros` among the weights, and whether it `saves_time`.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(test.normalised(slice(0, 1)))
-    macs, params = counter.get_total_flops() / 2, sum(p.numel() for p in network.parameters())
-    cut = {"macs_cut": 1 - macs / about["dense"]["macs"], "params_cut": 1 - params / about["dense"]["params"]}
-    kind = {"how": about["how"], "zeros": about["zeros"], "saves_time": about["how"] != "unstructured"}
-    return evaluate_dense(network, test) | cut | kind
+    found = evaluate_dense(network, test)
+    macs, params = counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())
+    before = about.get("dense", {"params": params, "macs": macs})
+    found |= {"macs_cut": 1 - macs / before["macs"], "params_cut": 1 - params / before["params"]}
+    found |= {"dense": "given", "dense_accuracy": None if dense is None else accuracy(dense, test)}
+    how = about.get("how", "as it is")
+    return found | {"how": how, "zeros": share_of_zeros(network), "saves_time": how != "unstructured"}
 
 
 def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Prediction:

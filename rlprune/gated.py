@@ -17,7 +17,7 @@ from rlprune.distill import Teacher, distillation_loss, soft_labels
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.folding import fold
-from rlprune.gates import KINDS, Gated, insert_branch_gates, insert_channel_gates, opened
+from rlprune.gates import KINDS, ROOT, Branch, Gated, insert_branch_gates, insert_channel_gates, opened
 from rlprune.training import Batch, Log, Step, TrainingSettings, fit
 
 
@@ -81,13 +81,14 @@ class GatedCNN(nn.Module):
         self.gated = insert(body, elastic.groups, reduction, threshold)
         self.stem, self.body = stem, body
         self.cost = Cost(elastic)
+        self.to(elastic.widths.device)
         own = [mlp_cost(gate) for gate in self.gates]
         self.gates_cost = Compute(*(torch.stack(parts).sum() for parts in zip(*own, strict=True)))
 
     @property
     def gates(self) -> list[nn.Module]:
         """Those of `gated`, in order."""
-        return [self.body.get_submodule(f"gates.{index}") for index in self.gated]
+        return [self.body.get_submodule(f"{ROOT}.gates.{index}") for index in self.gated]
 
     @property
     def n_channels(self) -> Tensor:
@@ -119,7 +120,7 @@ class GatedCNN(nn.Module):
         if wanted is None:
             logits, said = self.body(features)
         else:
-            told = {f"gates.{index}": of_gate for index, of_gate in zip(self.gated, wanted, strict=True)}
+            told = {f"{ROOT}.gates.{index}": of_gate for index, of_gate in zip(self.gated, wanted, strict=True)}
             logits, said = _Told(self.body, told).run(features)
         return logits, tuple(said)
 
@@ -138,9 +139,19 @@ class GatedCNN(nn.Module):
         for index, of_gate in zip(self.gated, said, strict=True):
             passes = (of_gate > self.threshold).sum(1).cpu()
             kept[:, index] = passes if self.kind == "channels" else passes * self.n_channels[index]
-        ran = self.cost.of_kept(kept)
+        ran = self.cost.of_kept(kept) if self.kind == "channels" else self._of_branches(kept > 0)
         total = Compute(*(a + b for a, b in zip(ran, self.gates_cost, strict=True)))
         return Decided(logits.float(), kept, total, said)
+
+    def _of_branches(self, runs: Tensor) -> Compute:
+        """Cost of images for which the branches of some groups run, bool (B, G): what others hold is not touched."""
+        params, macs = (dense.repeat(len(runs)) for dense in self.cost.dense)
+        for index in self.gated:
+            branch = self.body.get_submodule(f"{ROOT}.branches.{index}")
+            assert isinstance(branch, Branch)
+            params -= sum(p.numel() for p in branch.parameters()) * ~runs[:, index]
+            macs -= branch.macs * ~runs[:, index]
+        return Compute(params, macs)
 
 
 class _Told(fx.Interpreter):
@@ -161,8 +172,9 @@ class GateSettings(TrainingSettings):
 
     learning_rate: float = 0.02
     """Peak learning rate."""
-    density: float | None = 0.5
-    """Share of what is gated (channels, or branches) that is to stay, in (0, 1); none is aimed at if not given."""
+    density: float | None = None
+    """Share of what is gated (channels, or branches) that is to stay, in (0, 1); if not given, half, or none in
+    particular where there is a sparsity."""
     strength: float = 0.3
     """Weight, for every gate's value, of the squared distance from that share."""
     sparsity: float = 0.0
@@ -175,6 +187,11 @@ class GateSettings(TrainingSettings):
                 f"density={self.density}, strength={self.strength}, sparsity={self.sparsity}: allowed are a share "
                 "between 0 and 1 or none, and 0 or more"
             )
+
+    @property
+    def target(self) -> float | None:
+        """The density that is aimed at, if one is."""
+        return 0.5 if self.density is None and not self.sparsity else self.density
 
 
 def train_gates(
@@ -211,8 +228,8 @@ def train_gates(
             loss = distillation_loss(logits.float(), batch.labels, soft, settings.temperature, settings.distillation)
             wanted = torch.cat(said, 1)
             density = opened(wanted, network.threshold).mean()
-            if settings.density is not None:
-                loss = loss + settings.strength * wanted.shape[1] * (density - settings.density).square()
+            if settings.target is not None:
+                loss = loss + settings.strength * wanted.shape[1] * (density - settings.target).square()
             loss = loss + settings.sparsity * wanted.sum(1).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             return {"loss": loss.item(), "density": density.item()}

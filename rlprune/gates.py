@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ GateKind = Literal["channels", "branches"]
 KINDS: tuple[str, ...] = get_args(GateKind)
 _START = 1.0
 """Bias that gates begin with: all of them open."""
+ROOT = "gating"
+"""Where gates, and what they act through, are put into a network."""
 _LEAST_HIDDEN = 4
 """Features inside the smallest gates."""
 
@@ -99,12 +101,13 @@ class Branch(Gated):
 
     Args:
         body: inputs (B, ...) -> what it adds to a sum.
+        macs: multiply-adds of that for one image.
         threshold: what a gate has to pass.
     """
 
-    def __init__(self, body: fx.GraphModule, threshold: float) -> None:
+    def __init__(self, body: fx.GraphModule, macs: int, threshold: float) -> None:
         super().__init__(threshold)
-        self.body = body
+        self.body, self.macs = body, macs
 
     def forward(self, wanted: Tensor, *inputs: Tensor) -> Tensor:
         """What the branch adds, given how much its gate wants it, (B, 1); in training it runs for all images."""
@@ -135,16 +138,21 @@ def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reductio
 
     Returns:
         Indices of the groups that have gates: all of them.
+
+    Raises:
+        ModelError: the network has modules where gates would be put.
     """
+    _check_free(body)
     nodes = {node.target: node for node in body.graph.nodes if node.op == "call_module"}
     gates = []
     for index, group in enumerate(groups):
-        gate = _insert_gate(body, index, nodes[group.name], nodes[group.name].args[0], group.n_channels, reduction)
+        first = nodes[group.name]
+        gate = _insert_gate(body, index, group, first, first.args[0], group.n_channels, reduction)
         for member in (member for member in group.members if member.axis == "in"):
             consumer = nodes[member.layer]
-            last = _reads_last(body, consumer)
+            last = isinstance(body.get_submodule(member.layer), nn.Linear)
             size = consumer.args[0].meta["shape"][-1 if last else 1]
-            name = f"masks.{index}.{consumer.name}"
+            name = f"{ROOT}.masks.{index}.{consumer.name}"
             graph.attach(
                 body, name, Mask(Axis(size, [(index, run) for run in member.runs]), index, threshold, last=last)
             )
@@ -158,7 +166,7 @@ def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reductio
 
 
 def insert_branch_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:
-    """Give every branch that may be dropped a gate that reads what the branch reads.
+    """Give every branch that can be skipped a gate that reads what the branch reads.
 
     Args:
         body: an ordinary network, measured; it is changed in place, and then returns (logits, what each gate wants).
@@ -170,63 +178,87 @@ def insert_branch_gates(body: fx.GraphModule, groups: Sequence[Group], reduction
         Indices of the groups whose branches have gates.
 
     Raises:
-        ModelError: there is no such branch.
+        ModelError: there is no such branch, or the network has modules where gates would be put.
     """
-    gates, found = [], []
+    _check_free(body)
+    parts = _branches(body, groups)
+    if not parts:
+        raise ModelError(
+            "this network has no branch that gates could skip: one that ends in a single sum, reads nothing but "
+            "features, and is not inside another; gates for channels need none"
+        )
+    gates = []
+    for index, part in parts.items():
+        gate = _insert_gate(body, index, groups[index], part.inside[0], part.entries[0], 1, reduction)
+        name = f"{ROOT}.branches.{index}"
+        macs = sum(node.meta["macs"] for node in part.inside)
+        graph.attach(body, name, Branch(_cut_out(body, part), macs, threshold))
+        with body.graph.inserting_before(part.end):
+            branch = body.graph.call_module(name, (gate, *part.entries))
+        branch.meta = dict(part.end.meta)
+        part.end.replace_all_uses_with(branch)
+        for node in reversed(part.inside):
+            body.graph.erase_node(node)
+        for other in parts.values():
+            other.entries[:] = [branch if node is part.end else node for node in other.entries]
+        gates.append(gate)
+    body.delete_all_unused_submodules()
+    _also_return(body, gates)
+    return list(parts)
+
+
+class _Part(NamedTuple):
+    """Nodes of a network that nothing needs but one of them, the end, and those that they start from."""
+
+    inside: list[fx.Node]
+    entries: list[fx.Node]
+    end: fx.Node
+
+
+def _branches(body: fx.GraphModule, groups: Sequence[Group]) -> dict[int, _Part]:
+    """The branches that can be skipped image by image, by their group's index; of nested ones the first."""
+    found: dict[int, _Part] = {}
+    taken: set[fx.Node] = set()
     for index, group in enumerate(groups):
         if len(group.exits) != 1:
             continue
         (end,) = (node for node in body.graph.nodes if node.name == group.exits[0])
-        left = graph.alive_nodes(body.graph, group.exits) - {end.name}
-        inside = [node for node in body.graph.nodes if node.name not in left and node.op not in ("placeholder",)]
-        entries = list(dict.fromkeys(s for node in inside for s in node.all_input_nodes if s not in inside))
-        gate = _insert_gate(body, index, inside[0], entries[0], 1, reduction)
-        name = f"branches.{index}"
-        graph.attach(body, name, Branch(_cut_out(body, inside, entries, end), threshold))
-        with body.graph.inserting_before(end):
-            branch = body.graph.call_module(name, (gate, *entries))
-        branch.meta = dict(end.meta)
-        end.replace_all_uses_with(branch)
-        for node in reversed(inside):
-            body.graph.erase_node(node)
-        gates.append(gate)
-        found.append(index)
-    if not found:
-        raise ModelError(
-            "this network has no branch that may be dropped, so there is nothing that gates for branches could skip; "
-            "gates for channels need none"
+        needed = graph.alive_nodes(body.graph, group.exits) - {end.name}
+        inside = [node for node in body.graph.nodes if node.name not in needed and node.op != "placeholder"]
+        entries = list(
+            dict.fromkeys(source for node in inside for source in node.all_input_nodes if source not in inside)
         )
-    body.delete_all_unused_submodules()
-    _also_return(body, gates)
+        per_image = all(node.op != "get_attr" and node.meta["shape"] is not None for node in entries)
+        if entries and per_image and not taken.intersection(inside):
+            found[index] = _Part(inside, entries, end)
+            taken.update(inside)
     return found
 
 
+def _check_free(body: fx.GraphModule) -> None:
+    if hasattr(body, ROOT):
+        raise ModelError(f"the network has a module called {ROOT!r}, where gates would be put; rename it")
+
+
 def _insert_gate(
-    body: fx.GraphModule, index: int, before: fx.Node, source: fx.Node, n_out: int, reduction: int
+    body: fx.GraphModule, index: int, group: Group, before: fx.Node, source: fx.Node, n_out: int, reduction: int
 ) -> fx.Node:
     """A gate in front of a node."""
-    last = _reads_last(body, before)
+    last, name = isinstance(body.get_submodule(group.name), nn.Linear), f"{ROOT}.gates.{index}"
     n_in = source.meta["shape"][-1 if last else 1]
-    graph.attach(body, f"gates.{index}", Gate(n_in, n_out, max(_LEAST_HIDDEN, n_in // reduction), last=last))
+    graph.attach(body, name, Gate(n_in, n_out, max(_LEAST_HIDDEN, n_in // reduction), last=last))
     with body.graph.inserting_before(before):
-        return body.graph.call_module(f"gates.{index}", (source,))
+        return body.graph.call_module(name, (source,))
 
 
-def _reads_last(body: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the channels that a node reads are the last dimension."""
-    return node.op == "call_module" and isinstance(body.get_submodule(str(node.target)), nn.Linear)
-
-
-def _cut_out(
-    body: fx.GraphModule, inside: Sequence[fx.Node], entries: Sequence[fx.Node], end: fx.Node
-) -> fx.GraphModule:
-    """Some nodes of a network as a network of their own, from the nodes they start from to the last of them."""
-    part = fx.Graph()
-    copies = {node: part.placeholder(node.name) for node in entries}
-    for node in inside:
-        copies[node] = part.node_copy(node, lambda n: copies[n])
-    part.output(copies[end])
-    return fx.GraphModule(body, part)
+def _cut_out(body: fx.GraphModule, part: _Part) -> fx.GraphModule:
+    """Some nodes of a network as a network of their own."""
+    own = fx.Graph()
+    copies = {node: own.placeholder(node.name) for node in part.entries}
+    for node in part.inside:
+        copies[node] = own.node_copy(node, lambda n: copies[n])
+    own.output(copies[part.end])
+    return fx.GraphModule(body, own)
 
 
 def _also_return(body: fx.GraphModule, gates: Sequence[fx.Node]) -> None:

@@ -27,6 +27,8 @@ from rlprune.runtime import DynamicCNN, Prediction, predicted
 OPSET = 18
 """Version of the operators that the file uses."""
 _DOMAIN, _IR_VERSION = "rlprune", 10
+_AT_ONCE = 64
+"""Calibration images that go through the stem together."""
 _INT64 = 7
 """ONNX's number of the type."""
 _EMPTY = "int64[0] empty {}"
@@ -65,6 +67,8 @@ def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None
 
 def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None) -> bytes:
     """What `save_onnx` writes."""
+    if dynamic.dtype != torch.float32:
+        raise RLPruneError(f"this network computes in {dynamic.dtype}; only one in torch.float32 can be exported")
     seen_in_use = None if calibration is None else _features(dynamic, calibration)
     onnx = require("onnx", "onnx")
     parser, helper = require("onnx.parser", "onnx"), require("onnx.helper", "onnx")
@@ -416,8 +420,8 @@ def _features(dynamic: DynamicCNN, images: Tensor) -> Tensor:
         raise DataError(
             f"calibration images are {images.dtype} of shape {tuple(images.shape)}; uint8 (N, {wanted}) is needed"
         )
-    features: Tensor = dynamic.slices.stem(dynamic.normalise(images))
-    return features.contiguous()
+    parts = [dynamic.slices.stem(dynamic.normalise(part).to(dynamic.device)) for part in images.split(_AT_ONCE)]
+    return torch.cat(parts).cpu().contiguous() if parts else torch.empty(0, *dynamic.elastic.feature_shape)
 
 
 def _function(name: str, piece: Any, n_outputs: int) -> Any:

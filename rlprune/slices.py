@@ -80,7 +80,8 @@ class Slices:
 
     def prepared(self, profile: int) -> nn.Module:
         """The body of a profile as it runs fastest, for whoever keeps it."""
-        return self._held.get(profile) or self._prepared("body", profile)
+        held = self._held.get(profile)
+        return self._prepared("body", profile) if held is None else held
 
     @property
     def n_parameters(self) -> int:
@@ -107,7 +108,7 @@ class Slices:
 
 
 class _Shared(nn.Module):
-    """The body of a profile as the elastic network itself runs it, one caller at a time."""
+    """The body of a profile as the elastic network itself runs it: in float32, one caller at a time."""
 
     def __init__(self, elastic: ElasticCNN, profile: Tensor, lock: Lock) -> None:
         super().__init__()

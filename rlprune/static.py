@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,31 @@ from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.importance import criterion
 from rlprune.search import best_within, search
+from rlprune.training import TrainingSettings
 
 Structure = Literal["uniform", "global", "searched"]
 How = Literal["uniform", "global", "searched", "unstructured"]
-HOWS: tuple[str, ...] = get_args(How)
+
+
+@dataclass(frozen=True)
+class StaticSettings(TrainingSettings):
+    """How a network is pruned, and trained on then."""
+
+    budget: float = 0.5
+    """Share of the dense multiply-adds that it may cost; of the weights that stay, if they are set to zero."""
+    how: How = "searched"
+    """What stays: the same share of every group (uniform), the most important channels anywhere (global), the best of a
+    search (searched); or, unstructured, everything with small weights at zero, which saves no time."""
+    n_candidates: int = 64
+    """Static profiles that the search may try."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.budget <= 1:
+            what = "weights" if self.how == "unstructured" else "multiply-adds"
+            raise RLPruneError(
+                f"budget {self.budget:g} is no share of the {what}; allowed are numbers above 0, up to 1"
+            )
 
 
 def static_profile(
@@ -40,10 +62,8 @@ def static_profile(
         seed: of the search.
 
     Raises:
-        RLPruneError: no such profile is so cheap, or the budget is no share.
+        RLPruneError: no such profile is so cheap.
     """
-    if not 0 < budget <= 1:
-        raise RLPruneError(f"budget {budget:g} is no share of the multiply-adds; allowed are numbers above 0, up to 1")
     if how == "searched":
         return best_within(elastic, search(elastic, images, n_candidates, seed), [budget])[0]
     cost = Cost(elastic)
@@ -76,12 +96,7 @@ def sparsify(network: nn.Module, share: float) -> None:
 
     (Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015.)
     It trains so from then on, until `settle`. No time is saved: zeros are multiplied like anything else.
-
-    Raises:
-        RLPruneError: it is no share.
     """
-    if not 0 < share <= 1:
-        raise RLPruneError(f"budget {share:g} is no share of the weights; allowed are numbers above 0, up to 1")
     prune.global_unstructured(_weights(network), pruning_method=prune.L1Unstructured, amount=1 - share)
 
 
@@ -102,24 +117,20 @@ def _weights(network: nn.Module) -> list[tuple[nn.Module, str]]:
     return [(layer, "weight") for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
-def static_network(
-    elastic: ElasticCNN, budget: float, how: How, images: ImageSet, n_candidates: int = 64, seed: int = 0
-) -> nn.Sequential:
+def static_network(elastic: ElasticCNN, settings: StaticSettings, images: ImageSet) -> nn.Sequential:
     """An ordinary network, pruned but not trained on yet; `settle` it after training.
 
     Args:
         elastic: the network.
-        budget: share of the multiply-adds that it may cost; of the weights that stay, if `how` is unstructured.
-        how: as in `static_profile`, or `unstructured`, as in `sparsify`.
+        settings: how it is pruned.
         images: what a search judges by; never the test set.
-        n_candidates: profiles that it tries.
-        seed: of the search.
 
     Raises:
-        RLPruneError: nothing of that kind is so cheap, or the budget is no share.
+        RLPruneError: nothing of that kind is so cheap.
     """
-    if how != "unstructured":
-        return elastic.slice(static_profile(elastic, budget, how, images, n_candidates, seed))
+    if settings.how != "unstructured":
+        search = settings.n_candidates, settings.seed
+        return elastic.slice(static_profile(elastic, settings.budget, settings.how, images, *search))
     network = elastic.slice(elastic.full)
-    sparsify(network, budget)
+    sparsify(network, settings.budget)
     return network

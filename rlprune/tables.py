@@ -129,6 +129,8 @@ def static(results: Mapping[str, Any]) -> Table:
     table = Table(title=f"{results['n_images']} images; {escape(results['hardware'])}, {results['threads']} threads")
     for column in ("pruned", "top-1 %", "MACs cut %", "params cut %", "zeros %"):
         table.add_column(column, justify="left" if column == "pruned" else "right")
+    if results["dense_accuracy"] is not None:
+        table.add_row("not at all", _points(results["dense_accuracy"]), "0.0", "0.0", "")
     shares = (_points(results[key], 1) for key in ("macs_cut", "params_cut", "zeros"))
     table.add_row(results["how"], _points(results["accuracy"]), *shares)
     table.caption = f"{_points(low, 1)} to {_points(high, 1)} % is the 95 % interval." + (

@@ -207,7 +207,8 @@ def _penalise_scales(network: nn.Module, weight: float) -> None:
     for module in network.modules():
         scale = getattr(module, "weight", None) if hasattr(module, "running_mean") else None
         if isinstance(scale, Tensor) and scale.grad is not None:
-            scale.grad.add_(weight * scale.sign())
+            ran = (scale.grad != 0).any(1, keepdim=True) if scale.ndim > 1 else 1  # of elastic norms some sets only
+            scale.grad.add_(weight * scale.sign() * ran)
 
 
 @contextmanager

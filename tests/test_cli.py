@@ -23,6 +23,7 @@ from rlprune.cli import main
 from rlprune.compare import CompareSettings
 from rlprune.gated import GateSettings
 from rlprune.options import DataOptions, ElasticOptions, NetworkOptions, PriceOptions, TeacherOptions
+from rlprune.static import StaticSettings
 from rlprune.training import TrainingSettings
 from rlprune.verbs import resumable
 
@@ -45,7 +46,7 @@ VERBS = (
     *("inspect", "pretrain", "adapt", "train", "gate", "prune"),
     *("evaluate", "export", "predict", "bench", "compare", "run", "demo"),
 )
-SETTINGS = {"Pretrain": TrainingSettings, "Prune": TrainingSettings, "Adapt": AdaptSettings, "Gate": GateSettings}
+SETTINGS = {"Pretrain": TrainingSettings, "Prune": StaticSettings, "Adapt": AdaptSettings, "Gate": GateSettings}
 SETTINGS |= {"Compare": CompareSettings}
 MODEL = ("--model", "tinynet.nets:small")
 DATA = ("--data", "pets")
@@ -145,6 +146,11 @@ def test_gates_are_trained_and_measured(project: Path, capsys: pytest.CaptureFix
     results = run_json(project, "evaluate", "gated", *DATA)
     assert results["n_images"] == 8 and len(results["layers"]) == 2
     assert results["layers"][0]["by_class"].keys() == {"cat", "dog"}
+    dense = run_json(project, "evaluate", *MODEL, *DATA, "--weights", "dense.safetensors")
+    assert results["dense_accuracy"] == dense["accuracy"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "gated", *DATA, "--budget", "0.5"])
+    assert "--budget and --penalty are for bundles; gated holds a gated network" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["searched", "unstructured"])
@@ -376,7 +382,7 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*EXPORT, "--int8", "--data", "mnist5k"), r"takes images of shape \(3, 8, 8\) in 2 classes, mnist5k has"),
         (("gate", "--model", "resnet20", *DATA, "--out", "x"), "--weights is missing: resnet20 alone has random"),
         ((*GATE, "--density", "2"), r"density=2\.0, strength=0\.3, sparsity=0\.0: allowed are a share between 0 and 1"),
-        ((*GATE, "--kind", "branches"), "this network has no branch that may be dropped"),
+        ((*GATE, "--kind", "branches"), "this network has no branch that gates could skip"),
         ((*GATE, "--out", "bundle"), "bundle holds a bundle, which a gated would replace"),
         ((*PRUNE, "--budget", "0.01"), r"budget 0\.01 is below the cheapest profile found, which costs"),
         (
@@ -384,6 +390,7 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
             "budget 2 is no share of the multiply-adds; allowed",
         ),
         ((*PRUNE, "--budget", "0", "--how", "unstructured"), "budget 0 is no share of the weights; allowed are"),
+        ((*EXPORT, *DATA), "--data is for --int8, whose calibration images it names"),
         (("evaluate", *DATA), "nothing to evaluate: name a bundle, or a network with --model and --weights"),
         (("evaluate", "pets", *DATA), r"pets/manifest\.json cannot be read \(No such file"),
         (

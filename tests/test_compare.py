@@ -13,10 +13,12 @@ from nets import colours, make_elastic
 from rlprune import tables
 from rlprune.adapt import SpecialiseSettings
 from rlprune.agents.train import PolicySettings
+from rlprune.bundle import load_policy
 from rlprune.compare import METHODS, CompareSettings, Comparison, at_equal_macs
 from rlprune.data import Splits
 from rlprune.errors import RLPruneError
 from rlprune.plots import compare_plot
+from rlprune.policy import Policy
 
 DATA = colours(70)
 SPLITS = Splits(DATA, DATA, DATA, DATA)
@@ -29,6 +31,10 @@ FEW: dict[str, Any] = {"penalties": (0.1,), "densities": (0.5,), "sparsities": (
 def comparison(out: Path, kind: str = "residual", training: SpecialiseSettings = TRAINING, **few: Any) -> Comparison:
     settings = CompareSettings(**(FEW | {"n_profiles": 2, "n_candidates": 8, "n_points": 3} | few))
     return Comparison(make_elastic(kind), SPLITS, out, settings, training, POLICY)
+
+
+def policies(out: Path, name: str) -> list[Policy]:
+    return [load_policy(out / "policies" / name / "policy").policy]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,7 @@ def test_every_method_is_measured(made: tuple[Path, dict[str, Any]]) -> None:
     assert {row["label"] for row in results["rows"] if row["method"] == "uniform"} == {
         f"keep {ratio:g}" for ratio in (0.25, 0.5, 0.75, 1)
     }
+    assert {len(policy.observer.mean) > 0 for policy in policies(made[0], "1-0.1")} == {True}  # or it would see nothing
     assert [row["method"] for row in results["at_equal_macs"]] == ["rl once", "rl progressive"]
 
 
@@ -70,8 +77,29 @@ def test_what_is_there_is_not_made_again(made: tuple[Path, dict[str, Any]], monk
 
 def test_other_settings_are_refused(made: tuple[Path, dict[str, Any]]) -> None:
     longer = SpecialiseSettings(epochs=3, n_random=1, sandwich=False, **QUICK)
-    with pytest.raises(RLPruneError, match=r"made under other settings \(training\)"):
+    with pytest.raises(RLPruneError, match=r"made under other settings \(training; made_of is"):
         comparison(made[0], training=longer).run()
+
+
+def test_another_network_s_is_not_mixed_in(made: tuple[Path, dict[str, Any]]) -> None:
+    other = comparison(made[0])
+    other.elastic = make_elastic("residual", seed=1)
+    with pytest.raises(
+        RLPruneError, match=r"made under other settings \(made_of; made_of is network, images and teacher"
+    ):
+        other.run()
+
+
+def test_a_mistake_leaves_the_folder_free(tmp_path: Path) -> None:
+    with pytest.raises(RLPruneError, match="n_candidates is 3; at least 5"):
+        comparison(tmp_path, n_candidates=3).run()
+    assert not (tmp_path / "settings.json").exists()
+
+
+@pytest.mark.parametrize("policy", [{"cost": "latency"}, {"penalty_range": (0.1, 1.0)}])
+def test_policies_that_cannot_be_compared_are_named(policy: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RLPruneError, match="policies are compared at equal multiply-adds, for single penalties"):
+        Comparison(make_elastic("plain"), SPLITS, tmp_path, CompareSettings(), TRAINING, PolicySettings(**policy))
 
 
 def test_a_network_without_branches_has_no_gates_for_them(tmp_path: Path) -> None:
@@ -105,7 +133,9 @@ def test_points_are_compared_at_equal_cost() -> None:
     assert at_equal_macs(copy.deepcopy(rows[1:])) == []
 
 
-@pytest.mark.parametrize("options", [{"methods": ("luck",)}, {"methods": ()}, {"n_points": 0}, {"penalties": (-1.0,)}])
+@pytest.mark.parametrize(
+    "options", [{"methods": ("luck",)}, {"methods": ()}, {"n_points": 0}, {"penalties": (-1.0,)}, {"densities": (1.5,)}]
+)
 def test_settings_that_cannot_be_are_named(options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(RLPruneError, match=f"{name}="):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from nets import IMAGE_SHAPE, KINDS, colours, make_data, make_elastic, make_images, network, relative_error
+from nets import IMAGE_SHAPE, KINDS, N_CLASSES, colours, make_data, make_elastic, make_images, network, relative_error
 from torch import Tensor, nn
 
 from rlprune import tables
@@ -78,6 +78,9 @@ def test_a_skipped_branch_costs_what_a_dropped_one_does(net: str) -> None:
     profile[gated.gated] = 0
     decided = gated.decide(make_images(1), nothing)
     assert int(decided.compute.macs - gated.gates_cost.macs) == int(Cost(gated.source[0]).of(profile).macs)
+    branches = [gated.get_submodule(f"body.gating.branches.{index}") for index in gated.gated]
+    left = Cost(gated.source[0]).dense.params - sum(p.numel() for branch in branches for p in branch.parameters())
+    assert int(decided.compute.params - gated.gates_cost.params) == int(left)
 
 
 @every
@@ -95,7 +98,7 @@ def test_an_image_alone_is_the_same_image_in_a_batch(net: str, kind: str) -> Non
 @torch.no_grad()
 def test_a_branch_runs_only_for_the_images_that_want_it() -> None:
     gated, n_seen = make_gated("residual", "branches"), []
-    branch = gated.get_submodule("body.branches.1")
+    branch = gated.get_submodule("body.gating.branches.1")
     assert isinstance(branch, Branch)
     (first,) = [layer for name, layer in branch.named_modules() if name.endswith("conv1")]
     first.register_forward_hook(lambda _, inputs, __: n_seen.append(len(inputs[0])))
@@ -111,7 +114,7 @@ def test_a_branch_is_weighted_by_its_gate() -> None:
     said = gated.run(images)[1]
     shares = [torch.full_like(one, 0.75) for one in said]
     ones, zeros = ([torch.full_like(one, value) for one in said] for value in (1.0, 0.0))
-    branch = gated.get_submodule("body.branches.0")
+    branch = gated.get_submodule("body.gating.branches.0")
     assert isinstance(branch, Branch)
     features = gated.stem(images)
     whole, none, part = (branch(told[0], features) for told in (ones, zeros, shares))
@@ -152,9 +155,9 @@ def test_training_meets_the_density_and_stays_right(kind: str) -> None:
 
 def test_sparsity_closes_gates_without_a_target() -> None:
     data, densities = colours(80), []
-    for sparsity in (0.0, 0.05):
+    for sparsity in (1e-9, 0.05):
         gated = make_gated("residual", "channels")
-        settings = GateSettings(epochs=20, density=None, sparsity=sparsity, distillation=0.0, **QUICK)
+        settings = GateSettings(epochs=20, sparsity=sparsity, distillation=0.0, **QUICK)
         train_gates(gated, data, settings)
         densities.append(evaluate_gated(gated, data)["density"])
     assert densities[1] < densities[0] - 0.3
@@ -187,6 +190,7 @@ def test_it_comes_back_from_its_folder(kind: str, tmp_path: Path) -> None:
     save_gated(tmp_path / "gated", gated, data, {"note": 1})
     saved = load_gated(tmp_path / "gated")
     assert kind_of(tmp_path / "gated") == "gated" and saved.about == {"note": 1} and saved.data.classes == data.classes
+    assert torch.equal(saved.network.source[0](images), gated.source[0](images))  # to learn from, and to stand beside
     for ours, theirs in zip(gated.run(images), saved.network.run(images), strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert torch.equal(a, b)
@@ -215,8 +219,80 @@ def test_gates_that_cannot_be_are_named(options: dict[str, Any], message: str) -
         GatedCNN(make_elastic("residual"), **options)
 
 
+class Nested(nn.Module):
+    """A residual branch that holds another, and two that start from what one layer makes."""
+
+    def __init__(self, n_channels: int = 16) -> None:
+        super().__init__()
+        names = ("stem", "outer1", "inner1", "inner2", "outer2", "shared", "a1", "a2", "b1", "b2")
+        for name in names:
+            setattr(self, name, nn.Conv2d(3 if name == "stem" else n_channels, n_channels, 3, padding=1))
+        self.gates, self.branches = nn.Linear(n_channels, N_CLASSES), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        h = self.outer1(x).relu()
+        h = h + self.inner2(self.inner1(h).relu())
+        x = x + self.outer2(h.relu())
+        h = self.shared(x).relu()
+        x = x + self.a2(self.a1(h).relu()) + self.b2(self.b1(h).relu())
+        return self.gates(x.mean((2, 3)))
+
+
+@torch.no_grad()
+def test_branches_inside_others_and_beside_them() -> None:
+    torch.manual_seed(0)
+    elastic = ElasticCNN.from_model(Nested(), IMAGE_SHAPE)
+    images = make_images(4)
+    for kind in ("channels", "branches"):
+        gated = GatedCNN(elastic, kind).eval()
+        ones = [torch.ones_like(said) for said in gated.run(images)[1]]
+        assert relative_error(gated.decide(images, ones).logits, elastic(images, elastic.full)) < 1e-5
+    assert len(gated.gated) == 3  # the inner one of the nested, and both others
+    zeros = [torch.zeros(1, 1) for _ in gated.gated]
+    conv, size = 9 * 16 * 16, 16 * 16
+    left = int(gated.decide(images[:1], zeros).compute.macs - gated.gates_cost.macs)
+    assert left == 9 * 3 * 16 * size + 3 * conv * size + 16 * N_CLASSES  # the shared layer runs all the same
+
+
+def test_branches_that_read_more_than_features_are_left_alone() -> None:
+    class Sized(Nested):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x).relu()
+            n = x.shape[0]
+            x = x + self.a2(self.a1(x).relu().expand(n, -1, -1, -1))
+            return self.gates(x.mean((2, 3)).view(n, -1))
+
+    with pytest.raises(ModelError, match=r"no branch that gates could skip: .* reads nothing but"):
+        GatedCNN(ElasticCNN.from_model(Sized(), IMAGE_SHAPE), "branches")
+
+
+def test_gates_take_the_place_of_nothing() -> None:
+    class Taken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.gating = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+            self.linear = nn.Linear(16, N_CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(self.gating(self.stem(x).relu()).relu().mean((2, 3)))
+
+    with pytest.raises(ModelError, match="the network has a module called 'gating', where gates would be put; rename"):
+        GatedCNN(ElasticCNN.from_model(Taken(), IMAGE_SHAPE))
+
+
+@torch.no_grad()
+@every
+def test_prepared_it_says_the_same(net: str, kind: str) -> None:
+    gated, images = make_gated(net, kind), make_images(5)
+    wanted = random_gates(gated, 5)
+    prepared = gated.prepared()
+    assert relative_error(prepared.decide(images, wanted).logits, gated.decide(images, wanted).logits) < 1e-4
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in prepared.body.modules()) or net == "concat"
+
+
 def test_branches_need_a_network_that_has_some() -> None:
-    with pytest.raises(ModelError, match=r"no branch that may be dropped.*gates for channels need none"):
+    with pytest.raises(ModelError, match=r"no branch that gates could skip.*gates for channels need none"):
         GatedCNN(make_elastic("plain"), "branches")
 
 

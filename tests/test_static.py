@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
-from nets import KINDS, colours, make_elastic, make_images
+from nets import IMAGE_SHAPE, KINDS, colours, make_elastic, make_images
 from torch import nn
 
+from rlprune import tables
 from rlprune.bundle import kind_of, load_network, load_plain, save_plain
 from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.evaluate import evaluate_static
 from rlprune.pretrain import pretrain
-from rlprune.static import HOWS, How, Structure, settle, share_of_zeros, sparsify, static_network, static_profile
-from rlprune.training import TrainingSettings
+from rlprune.static import How, StaticSettings, Structure, settle, share_of_zeros, static_network, static_profile
 
 DATA = colours(60)
 QUICK: dict[str, Any] = {"batch_size": 20, "bf16": False, "channels_last": False, "padding": 0, "flip": False}
 
 
 def trained(elastic: ElasticCNN, budget: float, how: How, epochs: int, **options: Any) -> nn.Sequential:
-    network = static_network(elastic, budget, how, DATA, n_candidates=8)
-    pretrain(network, DATA, TrainingSettings(epochs=epochs, **QUICK), **options)
+    settings = StaticSettings(epochs=epochs, budget=budget, how=how, n_candidates=8, **QUICK)
+    network = static_network(elastic, settings, DATA)
+    pretrain(network, DATA, settings, **options)
     settle(network)
     return network
 
@@ -67,9 +68,9 @@ def test_a_budget_below_everything_is_named() -> None:
         static_profile(elastic, 0.001, "uniform", DATA)
     for budget in (0.0, 1.5):
         with pytest.raises(RLPruneError, match=f"budget {budget:g} is no share of the multiply-adds"):
-            static_profile(elastic, budget, "global", DATA)
+            StaticSettings(budget=budget, how="global")
         with pytest.raises(RLPruneError, match=f"budget {budget:g} is no share of the weights"):
-            sparsify(elastic.slice(), budget)
+            StaticSettings(budget=budget, how="unstructured")
 
 
 def test_the_smallest_weights_become_zeros_and_stay_so_in_training() -> None:
@@ -83,18 +84,21 @@ def test_the_smallest_weights_become_zeros_and_stay_so_in_training() -> None:
     assert not any("mask" in name or "orig" in name for name in network.state_dict())
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", get_args(How))
 def test_all_are_trained_and_come_back_from_their_folder(how: Any, tmp_path: Path) -> None:
     elastic = make_elastic("residual")
     network = trained(elastic, 0.6, how, 15)
     dense = Cost(elastic).dense
-    about = {"how": how, "zeros": share_of_zeros(network) if how == "unstructured" else 0.0}
-    about |= {"dense": {"params": int(dense.params), "macs": int(dense.macs)}}
+    about = {"how": how, "dense": {"params": int(dense.params), "macs": int(dense.macs)}}
     results = evaluate_static(network, DATA, about)
-    assert results["accuracy"] > 0.9
+    assert results["accuracy"] > 0.9 and results["dense_accuracy"] is None
+    assert results["zeros"] == pytest.approx(0.4 if how == "unstructured" else 0.0, abs=1e-3)
+    beside = evaluate_static(network, DATA, about, lambda images: -network(images))
+    assert beside["dense_accuracy"] < 0.1 and tables.static(beside).row_count == tables.static(results).row_count + 1
     assert (results["macs_cut"] >= 0.4) == results["saves_time"] == (how != "unstructured")
-    save_plain(tmp_path / "plain", network, DATA, about)
+    save_plain(tmp_path / "plain", network, IMAGE_SHAPE, DATA, about)
     saved = load_plain(tmp_path / "plain")
+    assert saved.image_shape == IMAGE_SHAPE
     assert kind_of(tmp_path / "plain") == "plain" and saved.about == about and saved.data.classes == DATA.classes
     with torch.no_grad():
         assert torch.equal(saved.network(make_images(3)), network(make_images(3)))
@@ -116,6 +120,18 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
         trained(elastic, 0.5, "unstructured", 2, checkpoint=tmp_path / "c.pt", log=stop)
     again = trained(elastic, 0.5, "unstructured", 2, checkpoint=tmp_path / "c.pt")
     assert torch.equal(weights_of(whole), weights_of(again))
+
+
+def test_a_training_is_not_gone_on_with_under_another_budget(tmp_path: Path) -> None:
+    elastic, path = make_elastic("residual"), tmp_path / "c.pt"
+    trained(elastic, 0.5, "unstructured", 1, checkpoint=path)
+    with pytest.raises(RLPruneError, match=r"written under other settings \(budget differ\)"):
+        trained(elastic, 0.1, "unstructured", 1, checkpoint=path)
+
+
+def test_a_plain_network_without_notes_is_measured_as_it_is() -> None:
+    results = evaluate_static(make_elastic("plain").slice(), DATA, {})
+    assert results["macs_cut"] == results["params_cut"] == 0 and results["how"] == "as it is"
 
 
 def test_the_elastic_network_is_left_as_it_is() -> None:

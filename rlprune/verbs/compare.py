@@ -35,7 +35,7 @@ class Compare:
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     settings: tyro.conf.OmitArgPrefixes[CompareSettings] = field(default_factory=CompareSettings)
     training: SpecialiseSettings = field(default_factory=lambda: SpecialiseSettings(n_random=1, sandwich=False))
-    policy: PolicySettings = field(default_factory=lambda: PolicySettings(pool=0))
+    policy: PolicySettings = field(default_factory=lambda: PolicySettings(pool=0, max_passes=3))
 
     def run(self) -> None:
         """Do it."""
@@ -43,7 +43,7 @@ class Compare:
         saved = bundle.load_network(self.network)
         splits = load_fitting(saved.network.image_shape, saved.data, saved.about, self.source)
         parts = self.settings, self.training, self.policy, self.teaching.build(splits)
-        results = Comparison(saved.network, splits, self.out, *parts).run()
+        results = Comparison(saved.network, splits, self.out, *parts, about=saved.about).run()
         for table in tables.compared(results):
             Console().print(table)
         write_json(self.out / "results.json", results)

@@ -56,6 +56,8 @@ class Evaluate:
             assert self.model is not None
             results = evaluate_dense(build_model(self.model, self.weights, splits).eval(), splits.test)
             return results, tables.evaluation(results)
+        if kind in ("gated", "plain") and self.price.given:
+            raise RLPruneError(f"--budget and --penalty are for bundles; {self.bundle} holds a {kind} network")
         if kind == "gated":
             gated = bundle.load_gated(self.bundle)
             splits = load_fitting(gated.network.source[0].image_shape, gated.data, gated.about, self.source)
@@ -63,8 +65,8 @@ class Evaluate:
             return results, tables.gates(results)
         if kind == "plain":
             plain = bundle.load_plain(self.bundle)
-            splits = load_fitting(plain.about["image_shape"], plain.data, plain.about, self.source)
-            results = evaluate_static(plain.network, splits.test, plain.about)
+            splits = load_fitting(plain.image_shape, plain.data, plain.about, self.source)
+            results = evaluate_static(plain.network, splits.test, plain.about, self._beside(splits))
             return results, tables.static(results)
         dynamic = self.price.of(bundle.load(self.bundle))
         expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)

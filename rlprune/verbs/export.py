@@ -41,6 +41,8 @@ class Export:
         """Do it."""
         if self.price.given and not (self.onnx or self.int8):
             raise RLPruneError("--budget and --penalty are for files of ONNX; a bundle takes any, from call to call")
+        if self.data is not None and not self.int8:
+            raise RLPruneError("--data is for --int8, whose calibration images it names")
         if self.int8 and self.data is None:
             raise RLPruneError("--int8 needs images to calibrate on: name what the network was adapted to with --data")
         inner = self.policy / "policy"
@@ -65,7 +67,8 @@ class Export:
                 more["dynamic.onnx"] = to_onnx(priced)
             if self.data is not None and self.int8:
                 before = about["network"].get("source", {})
-                options = DataOptions(**before) if before.get("data") == self.data else DataOptions(self.data)
+                same = before.get("data") == self.data
+                options = DataOptions(**before | {"shares": None}) if same else DataOptions(self.data)
                 splits = load_fitting(network.network.image_shape, look, about["network"], options)
                 more["dynamic.int8.onnx"] = to_onnx(priced, splits.network.images[:N_CALIBRATION])
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, about, more)
