@@ -128,6 +128,29 @@ def _draw_budgets(chart: Any, budgets: Sequence[Mapping[str, Any]]) -> None:
     chart.legend(loc="lower right", fontsize=9)
 
 
+def one_policy_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The frontier that one policy for all budgets traces, beside policies for one penalty each; a PNG.
+
+    Args:
+        path: the file to write.
+        rows: of {penalty, and `alone` and `one_at_that_budget`, both {accuracy, macs_share}}.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with _figure(path, 7, 4.5) as figure:
+        chart = figure.subplots()
+        for key, label, style in (
+            ("one_at_that_budget", "one policy, asked for each budget", "o-"),
+            ("alone", "policies for one penalty each", "*"),
+        ):
+            points = sorted((row[key]["macs_share"], row[key]["accuracy"]) for row in rows)
+            chart.plot(*zip(*points, strict=True), style, label=label, ms=12 if style == "*" else 5)
+        chart.set(xlabel="mean multiply-adds, share of dense", ylabel="test accuracy")
+        chart.grid(alpha=0.3)
+        chart.legend(loc="lower right", fontsize=9)
+
+
 def compare_plot(path: Path, results: Mapping[str, Any]) -> None:
     """Accuracy against multiply-adds, one line for each way of deciding; a PNG.
 

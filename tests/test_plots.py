@@ -11,7 +11,7 @@ from PIL import Image
 
 from rlprune.errors import MissingExtraError
 from rlprune.evaluate import wilson_interval
-from rlprune.plots import budgets_plot, frontier_plot, speed_plot, spending_strip
+from rlprune.plots import budgets_plot, frontier_plot, one_policy_plot, speed_plot, spending_strip
 
 SPEED: dict[str, Any] = {
     "macs_ratio": {"1": 2.5, "64": 2.5},
@@ -100,6 +100,21 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(MissingExtraError, match=r"'matplotlib', which is not installed; .*rlprune\[plots\]"):
         speed_plot(tmp_path / "plot.png", {"net": SPEED})
     assert not list(tmp_path.iterdir())
+
+
+def test_one_policy_is_drawn_beside_many(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [
+        {
+            "alone": {"accuracy": share, "macs_share": share},
+            "one_at_that_budget": {"accuracy": 0.9, "macs_share": share},
+        }
+        for share in (0.3, 0.5, 0.4)
+    ]
+    for name, order in (("some", rows), ("turned", rows[::-1])):
+        one_policy_plot(tmp_path / f"{name}.png", order)
+    some, turned = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("some", "turned"))
+    assert (some == turned).all() and len(np.unique(some.reshape(-1, some.shape[-1]), axis=0)) > 100
 
 
 def test_every_dynamic_row_of_every_network_is_a_point(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlprune.plots import speed_plot
+from rlprune.plots import one_policy_plot, speed_plot
 from rlprune.report import (
     between_markers,
     budgets_table,
@@ -39,6 +39,9 @@ if __name__ == "__main__":
         text = between_markers(text, "signals", signals_table(compared))
     if budgeted:
         text = between_markers(text, "budgets", budgets_table(budgeted))
+        for name, title in TITLES.items():
+            if title in budgeted:
+                one_policy_plot(HERE / name / "budgets.png", budgeted[title]["rows"])
     if precise:
         text = between_markers(text, "precision", precision_table(precise))
     if timed:
