@@ -102,8 +102,9 @@ def test_tuning_goes_on_while_it_pays_and_leaves_the_best_network_and_its_polici
         weights.append(list(dynamic.elastic.state_dict().values()))
         return rewards[len(weights) - 1]
 
-    monkeypatch.setattr("rlprune.steps.mean_reward", said)
-    main(["run", "recipe.toml", "--out", "run", "--until", "tune"])
+    with monkeypatch.context() as patch:
+        patch.setattr("rlprune.steps.mean_reward", said)
+        main(["run", "recipe.toml", "--out", "run", "--until", "tune"])
     assert json.loads(Path("run/tuning/rewards.json").read_text()) == rewards
     tuned = list(load_network(Path("run/tuned")).network.state_dict().values())
     assert [all(map(torch.equal, tuned, each)) for each in weights] == [n == kept for n in range(len(rewards))]
