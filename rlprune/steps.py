@@ -224,8 +224,14 @@ class Steps:
         write_json(rewards, found)
 
     def chosen(self, penalty: float) -> Path:
-        """The folder of a penalty's policy: of the two that were learnt, the one of the higher reward."""
+        """The folder of a penalty's policy: of the two that were learnt, the one of the higher reward.
+
+        Raises:
+            RLPruneError: they are still being learnt.
+        """
         path = self.out / "policies-up" / "rewards.json"
+        if path.parent.exists() and not path.exists():
+            raise RLPruneError(f"{path} is not there yet: the policies are not all learnt; finish that step first")
         rewards = json.loads(path.read_text()).get(f"{penalty:g}", {}) if path.exists() else {}
         return self._ways(penalty)[max(rewards, key=lambda way: float(rewards[way]), default="down")]
 

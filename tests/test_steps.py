@@ -394,6 +394,9 @@ def test_of_two_policies_that_of_the_higher_reward_counts(root: Path, tmp_path: 
         assert steps.chosen(2.0) == steps.out / chosen / "2"
     assert steps.chosen(0.1) == steps.out / "policies" / "0.1"
     path.unlink()
+    with pytest.raises(RLPruneError, match=r"rewards\.json is not there yet: the policies are not all learnt"):
+        steps.chosen(2.0)
+    path.parent.rename(steps.out / "elsewhere")  # as in a run of before there were any from below
     assert steps.chosen(2.0) == steps.out / "policies" / "2"
 
 
