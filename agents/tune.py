@@ -31,15 +31,15 @@ class TuneSettings(TrainingSettings):
     learning_rate: float = 0.02
     """Peak learning rate."""
     rounds: int = 1
-    """So often, at most, the network is trained under the policy, and the policy learnt again."""
+    """So often, at most, the network is trained under the policy, and the policy learnt again; 0: a policy alone."""
     floor: int = 32
     """Every profile is trained on at least so many images of a batch: random ones fill up those that chose it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rounds < 1 or not 2 <= self.floor <= self.batch_size:
+        if self.rounds < 0 or not 2 <= self.floor <= self.batch_size:
             raise RLPruneError(
-                f"rounds={self.rounds}, floor={self.floor}: allowed are 1 or more, "
+                f"rounds={self.rounds}, floor={self.floor}: allowed are 0 or more, "
                 f"and 2 to batch_size={self.batch_size}"
             )
 

@@ -237,14 +237,14 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def find_weights(name: str, beside: Path) -> Path:
-    """A weights file that a recipe names: in ``$RLPRUNE_WEIGHTS``, else beside the recipe.
+    """Weights that a recipe names, a file or a folder: in ``$RLPRUNE_WEIGHTS``, else beside the recipe.
 
     Raises:
         ModelError: it is in neither place.
     """
     folders = [Path(root) for root in (os.environ.get("RLPRUNE_WEIGHTS"),) if root] + [beside]
     for folder in folders:
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return folder / name
     places = " or ".join(map(str, folders))
     raise ModelError(f"there is no weights file {name} in {places}; let RLPRUNE_WEIGHTS name the folder that has it")

@@ -24,12 +24,13 @@ else:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """An ordinary network that somebody trained."""
+    """A network that somebody trained."""
 
     model: str
     """A name such as resnet56, or package.module:callable."""
     weights: str
-    """Its weights: a file in $RLPRUNE_WEIGHTS, or beside the recipe."""
+    """Its weights: a file in $RLPRUNE_WEIGHTS, or beside the recipe; or the folder of a bundle or an elastic network,
+    of which all is run."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class SearchSettings:
     """Static profiles to try."""
     n_images: int = 2000
     """Images of the policy's split to judge them by."""
+    codebook: str | None = None
+    """A file beside the recipe that has the profiles already, as JSON; budgets count for nothing then."""
 
     def __post_init__(self) -> None:
         ascending = all(low < high for low, high in zip(self.budgets, self.budgets[1:], strict=False))
@@ -64,8 +67,9 @@ class Recipe:
     """Its weights, a file in $RLPRUNE_WEIGHTS or beside the recipe; trained from scratch if not given."""
     teacher: TrainedNetwork | None = None
     """Whose predictions training follows; without one, those of the network as it was before it became elastic."""
-    final_teacher: TrainedNetwork | None = None
-    """Whose predictions are followed once the codebook is found, if not the teacher's; a larger one pays there."""
+    final_teachers: list[TrainedNetwork] = field(default_factory=list)
+    """Whose predictions are followed once the codebook is found, if not the teacher's; larger ones pay there. Of
+    several the mean of the logits counts."""
     reference: TrainedNetwork | None = None
     """The dense network that the results stand beside; the recipe's own if not given."""
     dense: TrainingSettings = field(default_factory=TrainingSettings)
@@ -104,8 +108,9 @@ class Recipe:
                 f"policy.penalty_range={self.policy.penalty_range}: a recipe learns a policy for each of its "
                 "penalties; train one for a range with rlprune train"
             )
+        searched = self.search.codebook is None
         for name, training in (("specialise", self.specialise), ("refit", self.refit)):
-            if training is not None and len(training.shares) > len(self.search.budgets):
+            if training is not None and searched and len(training.shares) > len(self.search.budgets):
                 raise RLPruneError(
                     f"{name}.shares={training.shares}: give one for each profile that is found, of which there are "
                     f"{len(self.search.budgets)} at the most, as many as search.budgets, or none"
@@ -158,5 +163,10 @@ def _list(value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def _tables(value: Any) -> Any:
+    """A list of tables, for which a single one may stand."""
+    return [value] if isinstance(value, dict) else value
+
+
 _LISTS: tuple[Any, ...] = (tuple[float, ...], tuple[int, ...], tuple[float, float, float])
-_HOOKS: dict[Any, Any] = {float: _number, int: _whole, **dict.fromkeys(_LISTS, _list)}
+_HOOKS: dict[Any, Any] = {float: _number, int: _whole, list[TrainedNetwork]: _tables, **dict.fromkeys(_LISTS, _list)}

@@ -13,30 +13,30 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlprune import models
+from rlprune.actions import check_codebook, sorted_codebook
 from rlprune.adapt import adapt
 from rlprune.agents.train import train_policy
 from rlprune.agents.tune import tune
 from rlprune.bundle import load_network, load_policy, save_bundle, save_network
-from rlprune.data import ImageSet, Splits
-from rlprune.distill import remember
+from rlprune.cost import Cost
+from rlprune.data import Splits
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import RLPruneError, require
+from rlprune.errors import LevelsError, RLPruneError, require
 from rlprune.evaluate import Rivals, codebook_logits, evaluate, mean_reward
 from rlprune.events import scalar_log
-from rlprune.files import atomic_write, write_json
+from rlprune.files import write_json
 from rlprune.latency import Latency, measured
 from rlprune.options import build_model
 from rlprune.plots import budgets_plot
 from rlprune.policy import Policy
 from rlprune.pretrain import accuracy, pretrain
-from rlprune.recipe import Recipe, TrainedNetwork
+from rlprune.recipe import Recipe
 from rlprune.runtime import DynamicCNN
 from rlprune.search import best_within, search
-from rlprune.training import TrainingSettings
+from rlprune.teaching import Teachers, views_of
 
 StepName = Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "evaluate"]
 
@@ -46,7 +46,7 @@ class Steps:
 
     | step | makes |
     |---|---|
-    | `teacher` | `teacher.safetensors`, `teacher-refit.safetensors`: what the final teacher says of kept views |
+    | `teacher` | `teacher.safetensors`, `teacher-refit.safetensors`: what the final teachers say of kept views |
     | `dense` | `dense.safetensors`: the ordinary network |
     | `adapt` | `adapted/`: the elastic network, ranked, then trained under random profiles |
     | `search` | `codebook.json`: the best profiles found for the budgets |
@@ -82,13 +82,18 @@ class Steps:
             require("matplotlib", "plots")
         recipe = self.recipe
         if not (self.out / "steps").exists():  # what is missing is better missed now than in hours
-            for trained in (recipe.teacher, recipe.final_teacher, recipe.reference):
+            for trained in (recipe.teacher, *recipe.final_teachers, recipe.reference):
                 if trained is not None:
                     self._find(trained.weights)
         settings: dict[str, Any] = {
             "teacher": [
-                *(recipe.data, recipe.teacher, recipe.final_teacher, _views(recipe.specialise)),
-                recipe.refit and _views(recipe.refit),
+                *(
+                    recipe.data,
+                    recipe.teacher,
+                    [*map(asdict, recipe.final_teachers)] or None,
+                    views_of(recipe.specialise),
+                ),
+                recipe.refit and views_of(recipe.refit),
             ],
             "dense": [recipe.model, recipe.weights, recipe.dense],
             "adapt": [recipe.elastic, recipe.adapt],
@@ -124,16 +129,8 @@ class Steps:
             raise
 
     def teacher(self) -> None:
-        """Ask the final teacher once about all views, if the recipe keeps views; and about those of a refit."""
-        recipe, path, of_all = self.recipe, self.out / "teacher.safetensors", self.out / "teacher-refit.safetensors"
-        if self._final_teacher is None:
-            return
-        if recipe.specialise.views and not path.exists():
-            self._remember(path, self.splits.network, recipe.specialise)
-        if recipe.refit is not None and recipe.refit.views and not of_all.exists():
-            same = _views(recipe.refit) == _views(recipe.specialise)
-            known = load_file(path)["logits"] if same else None  # of the network's images, which come first
-            self._remember(of_all, self.splits.training, recipe.refit, known)
+        """Ask the final teachers once about all views, if the recipe keeps views; and about those of a refit."""
+        self.teachers.remember()
 
     def dense(self) -> None:
         """Train the ordinary network, or load it."""
@@ -144,7 +141,7 @@ class Steps:
         weights = None if self.recipe.weights is None else self._find(self.recipe.weights)
         model = build_model(self.recipe.model, weights, self.splits)
         if weights is None:
-            teacher = None if self.recipe.teacher is None else self._taught(self.recipe.teacher, settings)
+            teacher = self.teachers.first(settings) if self.recipe.teacher else None
             pretrain(model, self.splits.network, settings, teacher=teacher, **self._kept("dense"))
         models.save_weights(model, path)
 
@@ -154,17 +151,21 @@ class Steps:
             return
         settings = replace(self.recipe.adapt, seed=self.recipe.seed)
         images = self.splits.network
-        elastic = self.recipe.elastic.build(self._dense_network, tuple(images.images.shape[1:]), images)
-        teacher = self._taught(self.recipe.teacher, settings)
+        elastic = self.recipe.elastic.build(self.teachers.dense(), tuple(images.images.shape[1:]), images)
+        teacher = self.teachers.first(settings)
         adapt(elastic, self.splits.network, settings, teacher=teacher, **self._kept("adapt"))
         self._save("adapted", elastic)
 
     def search(self) -> None:
-        """Find the best profile for every budget."""
+        """Find the best profile for every budget, or take those that the recipe names."""
         path, settings = self.out / "codebook.json", self.recipe.search
         if path.exists():
             return
-        elastic, images = self._load("adapted"), self.splits.policy.subset(slice(0, settings.n_images))
+        elastic = self._load("adapted")
+        if settings.codebook is not None:
+            write_json(path, self._profiles(elastic, self.beside / settings.codebook).tolist())
+            return
+        images = self.splits.policy.subset(slice(0, settings.n_images))
         found = search(elastic, images, settings.n_candidates, self.recipe.seed, latency=self._latency(elastic))
         write_json(path, best_within(elastic, found, settings.budgets).tolist())
 
@@ -174,7 +175,7 @@ class Steps:
             return
         elastic, settings = self._load("adapted"), replace(self.recipe.specialise, seed=self.recipe.seed)
         elastic.specialise(self.codebook)
-        teacher = self._taught(self._final_teacher, settings)
+        teacher = self.teachers.final(settings)
         adapt(
             elastic, self.splits.network, settings, teacher=teacher, codebook=self.codebook, **self._kept("specialise")
         )
@@ -189,7 +190,7 @@ class Steps:
         if (self.out / "tuned").exists():
             return
         elastic, settings = self._load("specialised"), replace(self.recipe.tune, seed=self.recipe.seed)
-        teacher, folder = self._taught(self._final_teacher, settings), self.out / "tuning"
+        teacher, folder = self.teachers.final(settings), self.out / "tuning"
         policy = self._learn(elastic, kept := folder / "policies-0", self.recipe.policy.penalty)
         rewards = [self._reward(elastic, policy, self.recipe.policy.penalty)]
         for n in range(settings.rounds):
@@ -244,8 +245,7 @@ class Steps:
         if self.recipe.refit is None or (self.out / "refitted").exists():
             return
         elastic, settings = self._load("tuned"), replace(self.recipe.refit, seed=self.recipe.seed)
-        path = self.out / "teacher-refit.safetensors"
-        teacher = load_file(path)["logits"] if path.exists() else self._asked(self._final_teacher)
+        teacher = self.teachers.of_refit()
         adapt(elastic, self.splits.training, settings, teacher=teacher, codebook=self.codebook, **self._kept("refit"))
         self._save("refitted", elastic)
 
@@ -256,12 +256,12 @@ class Steps:
         elastic, adapted = self._load("tuned" if self.recipe.refit is None else "refitted"), self._load("adapted")
         splits, choosing = self.splits, self.splits.policy.subset(slice(0, self.recipe.search.n_images))
         rivals = Rivals.measure((elastic, adapted), self.codebook, splits.test, choosing, seed=self.recipe.seed)
-        dense = self._dense_network if self.recipe.reference is None else self._trained(self.recipe.reference)
+        dense = self.teachers.dense() if self.recipe.reference is None else self.teachers.load(self.recipe.reference)
         dense_accuracy, answers, results = accuracy(dense, splits.test), None, []
         for penalty in self._penalties:
             learnt = load_policy(self.chosen(penalty) / "policy")
             policy = learnt.policy
-            dynamic = DynamicCNN(elastic, policy, splits.network.mean, splits.network.std, splits.network.classes)
+            dynamic = DynamicCNN(elastic, policy, *self._of_images)
             if answers is None:
                 answers = codebook_logits(dynamic, splits.test)
             figures = evaluate(
@@ -280,6 +280,17 @@ class Steps:
         """The images."""
         return self.recipe.data.load()
 
+    @cached_property
+    def teachers(self) -> Teachers:
+        """Whom trainings learn from."""
+        return Teachers(self.recipe, self.out, self.beside, self.splits)
+
+    @property
+    def _of_images(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
+        """Mean, std and classes."""
+        images = self.splits.network
+        return images.mean, images.std, images.classes
+
     @property
     def _penalties(self) -> tuple[float, ...]:
         """The recipe's own first, then the further ones."""
@@ -294,34 +305,16 @@ class Steps:
         """The profiles found, int64 (K, G), cheapest first."""
         return torch.tensor(json.loads((self.out / "codebook.json").read_text()))
 
-    @property
-    def _dense_network(self) -> nn.Module:
-        return build_model(self.recipe.model, self.out / "dense.safetensors", self.splits).eval()
-
-    def _trained(self, network: TrainedNetwork) -> nn.Module:
-        return build_model(network.model, self._find(network.weights), self.splits).eval()
-
-    @property
-    def _final_teacher(self) -> TrainedNetwork | None:
-        return self.recipe.final_teacher or self.recipe.teacher
-
-    def _taught(self, teacher: TrainedNetwork | None, settings: TrainingSettings) -> nn.Module | Tensor:
-        """What a training follows: what was remembered, if it sees the very views asked about, or a network."""
-        path = self.out / "teacher.safetensors"
-        remembered = settings.views and _views(settings) == _views(self.recipe.specialise)
-        if remembered and teacher == self._final_teacher and path.exists():
-            return load_file(path)["logits"]
-        return self._asked(teacher)
-
-    def _remember(self, path: Path, images: ImageSet, settings: TrainingSettings, known: Tensor | None = None) -> None:
-        """Keep what the final teacher says of the views of images."""
-        logits = remember(self._asked(self._final_teacher), images, settings, known=known)
-        with atomic_write(path) as temporary:
-            save_file({"logits": logits}, temporary)
-
-    def _asked(self, teacher: TrainedNetwork | None) -> nn.Module:
-        """A teacher that is asked about every batch."""
-        return self._dense_network if teacher is None else self._trained(teacher)
+    def _profiles(self, elastic: ElasticCNN, path: Path) -> Tensor:
+        """Those of a file, cheapest first."""
+        try:
+            profiles = check_codebook(elastic, torch.tensor(json.loads(path.read_text())))
+            return sorted_codebook(profiles, Cost(elastic))
+        except (OSError, ValueError, TypeError, RuntimeError, LevelsError) as error:
+            raise RLPruneError(
+                f"search.codebook={path.name!r}: {path} has no profiles of this network, one list of levels for each, "
+                f"of {elastic.n_groups} levels: {error}"
+            ) from error
 
     def _learn(self, elastic: ElasticCNN, folder: Path, last: float) -> Policy:
         """The policy of the last penalty, after those of all higher ones, each begun where the one before ended."""
@@ -345,10 +338,8 @@ class Steps:
 
     def _reward(self, elastic: ElasticCNN, policy: Policy, penalty: float) -> float:
         """What a policy's decisions are worth on the images that it learnt from."""
-        splits = self.splits
-        of_images = splits.network.mean, splits.network.std, splits.network.classes
-        dynamic = DynamicCNN(elastic, policy, *of_images, device=elastic.widths.device)
-        return mean_reward(dynamic, splits.policy, penalty, self._latency(elastic) or self.recipe.policy.cost)
+        dynamic = DynamicCNN(elastic, policy, *self._of_images, device=elastic.widths.device)
+        return mean_reward(dynamic, self.splits.policy, penalty, self._latency(elastic) or self.recipe.policy.cost)
 
     def _latency(self, elastic: ElasticCNN) -> Latency | None:
         """What is paid for, if that is time; measured once."""
@@ -371,11 +362,6 @@ class Steps:
 
 def _folder_of(penalty: float, policies: Path) -> Path:
     return policies / f"{penalty:g}"
-
-
-def _views(settings: TrainingSettings) -> list[int]:
-    """What the remembered views of an image depend on, and in which way they are drawn, so far the second."""
-    return [settings.views, settings.padding, int(settings.flip), 2]
 
 
 def _plain(settings: Any) -> Any:

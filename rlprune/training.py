@@ -43,7 +43,7 @@ class TrainingSettings:
     """Stochastic gradient descent with momentum, a short warm-up and a cosine to zero."""
 
     epochs: int = 20
-    """Passes over the training images."""
+    """Passes over the training images; 0 leaves the network as it is."""
     batch_size: int = 128
     """Images per step."""
     learning_rate: float = 0.1
@@ -83,10 +83,10 @@ class TrainingSettings:
     """Fixes the order of images, augmentation and random profiles."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+        if self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
             raise RLPruneError(
                 f"epochs={self.epochs}, batch_size={self.batch_size}, learning_rate={self.learning_rate}: "
-                "each must be positive"
+                "allowed are 0 or more, 1 or more, and above 0"
             )
         if not 0 <= self.warm_up < 1:
             raise RLPruneError(f"warm_up={self.warm_up} must be in [0, 1)")
@@ -170,12 +170,12 @@ def fit(
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
     )
-    n_all = settings.epochs * n_steps
+    n_all = settings.epochs * n_steps or 1  # a schedule has a first step, taken or not
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: share_of_peak(n, n_all, settings.warm_up))
     run_batch = step(generator)
     state = {"network": network, "optimizer": optimizer, "schedule": schedule}
     first_epoch = _resume(checkpoint, state, generator, settings)
-    with tqdm(total=n_all, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
+    with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
             network.train()
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global one

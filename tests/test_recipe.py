@@ -93,7 +93,7 @@ def test_it_says_again_as_json_what_it_was_told(tmp_path: Path) -> None:
 
 OTHERS = {
     "teacher": TrainedNetwork,
-    "final_teacher": TrainedNetwork,
+    "final_teachers": TrainedNetwork,
     "reference": TrainedNetwork,
     "refit": SpecialiseSettings,
 }
@@ -146,12 +146,13 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("teacher.model", '"x"', 'missing value for field "teacher.weights"'),
         ("reference.weights", '"x"', 'missing value for field "reference.model"'),
         ("reference", '"x"', 'wrong value type for field "reference"'),
-        ("final_teacher.model", '"x"', 'missing value for field "final_teacher.weights"'),
+        ("final_teachers.model", '"x"', 'missing value for field "final_teachers.weights"'),
+        ("final_teachers", '"x"', 'wrong value type for field "final_teachers"'),
         ("refit.epochs", '"two"', 'field "refit'),
         ("data.shares", "[0.5, 0.5]", 'field "data.shares"'),
         ("data.shares", "[0.2, 0.3, 0.3, 0.2]", 'field "data.shares"'),
-        ("adapt.epochs", "0", r"epochs=0, batch_size=128, learning_rate=0\.05: each must be positive"),
-        ("tune.floor", "1", "rounds=1, floor=1: allowed are 1 or more, and 2 to batch_size=256"),
+        ("adapt.epochs", "-1", r"epochs=-1, batch_size=128, learning_rate=0\.05: allowed are 0 or more, 1 or more"),
+        ("tune.floor", "1", "rounds=1, floor=1: allowed are 0 or more, and 2 to batch_size=256"),
         ("policy.max_passes", "4", "max_passes=4"),
         ("search.budgets", "[1, 0.5]", r"budgets=\(1\.0, 0\.5\), n_images=2000: allowed are 1 to 16 ascending shar"),
         ("search.budgets", "[]", r"budgets=\(\), n_images"),

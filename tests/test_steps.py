@@ -13,7 +13,7 @@ import pytest
 import torch
 from my_recipe import RECIPE
 from nets import network
-from torch import Tensor, nn
+from torch import Tensor
 
 import rlprune
 from rlprune.adapt import AdaptSettings, adapt
@@ -31,7 +31,7 @@ from rlprune.latency import Latency
 from rlprune.models import save_weights
 from rlprune.policy import Policy
 from rlprune.pretrain import accuracy, pretrain
-from rlprune.recipe import Recipe, TrainedNetwork
+from rlprune.recipe import Recipe, SearchSettings, TrainedNetwork
 from rlprune.steps import Steps
 
 pytest.importorskip("matplotlib")
@@ -206,7 +206,7 @@ def test_without_results_it_only_measures_again(root: Path, tmp_path: Path) -> N
         ("specialise", {"specialise": {"epochs": 3}}),
         ("tune", {"policy": {"penalty": 0.2}}),
         ("tune", {"tune": {"rounds": 3}}),
-        ("teacher", {"final_teacher": TrainedNetwork("nets:Residual", "known.safetensors")}),
+        ("teacher", {"final_teachers": [TrainedNetwork("nets:Residual", "known.safetensors")]}),
         ("tune", {"penalties": (1.0,)}),
         ("policies", {"penalties": (2.0, 0.01)}),
         ("evaluate", {"reference": None}),
@@ -262,21 +262,35 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
             assert (out / name / file).read_bytes() == (root / "run" / name / file).read_bytes()
 
 
-def test_who_teaches(root: Path, tmp_path: Path) -> None:
-    steps, recipe = steps_of(root), recipe_of(root)
-    remembered = steps._taught(recipe.teacher, recipe.specialise)
-    assert isinstance(remembered, Tensor) and remembered.shape == (40, 2, 5)
-    assert all(isinstance(steps._taught(recipe.teacher, each), Tensor) for each in (recipe.dense, recipe.tune))
-    taught = network("residual", seed=3).state_dict()
-    for other in (recipe.adapt, *(replace(recipe.tune, **c) for c in ({"padding": 2}, {"flip": False}, {"views": 3}))):
-        live = steps._taught(recipe.teacher, other)  # of these views nothing is remembered
-        assert isinstance(live, nn.Module)
-        assert all(torch.equal(value, taught[name]) for name, value in live.state_dict().items())
-    alone = steps_of(root, tmp_path, teacher=None)
-    shutil.copy(root / "run" / "dense.safetensors", tmp_path)
-    itself = alone._taught(None, recipe.specialise)
-    assert isinstance(itself, nn.Module)
-    assert torch.equal(itself.get_parameter("linear.weight"), steps._dense_network.get_parameter("linear.weight"))
+def test_a_recipe_may_bring_its_profiles_and_leave_adapting_and_tuning_out(root: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(root)
+    found = json.loads((root / "run" / "codebook.json").read_text())
+    (root / "mine.json").write_text(json.dumps(found[::-1]))
+    steps = steps_of(
+        *(root, tmp_path),
+        adapt=replace(recipe.adapt, epochs=0),
+        search=replace(recipe.search, codebook="mine.json"),
+        tune=replace(recipe.tune, rounds=0),
+    )
+    steps.run("tune")
+    assert steps.codebook.tolist() == found  # the cheapest comes first, whatever the file says
+    dense, adapted = steps.teachers.dense(), load_network(tmp_path / "adapted").network
+    images = torch.randn(2, *adapted.image_shape)
+    assert torch.allclose(adapted.slice(adapted.full)(images), dense(images), atol=1e-5)
+    assert len(json.loads((tmp_path / "tuning" / "rewards.json").read_text())) == 1
+    specialised, tuned = (load_network(tmp_path / name).network.state_dict() for name in ("specialised", "tuned"))
+    assert all(value.equal(tuned[name]) for name, value in specialised.items())
+
+
+@pytest.mark.parametrize("profiles", [None, "{", "{}", "[[0]]", "[[9, 9, 9]]", "[[0.5, 0, 0]]", '[["a"]]'])
+def test_profiles_that_are_none_are_refused(root: Path, tmp_path: Path, profiles: str | None) -> None:
+    out = copy_of(root, tmp_path, "codebook.json", "steps/search.json")
+    if profiles is not None:
+        (tmp_path / "mine.json").write_text(profiles)
+    steps = Steps(replace(recipe_of(root), search=SearchSettings(codebook="mine.json")), out, tmp_path)
+    with pytest.raises(RLPruneError, match=r"search\.codebook='mine\.json': .* has no profiles of this network"):
+        steps.search()
+    assert not (out / "codebook.json").exists()
 
 
 def test_a_final_teacher_is_followed_once_the_codebook_is_found(
@@ -296,7 +310,7 @@ def test_a_final_teacher_is_followed_once_the_codebook_is_found(
     recipe = recipe_of(root)
     steps = steps_of(
         *(root, tmp_path / "run"),
-        final_teacher=TrainedNetwork("nets:Residual", "known.safetensors"),
+        final_teachers=[TrainedNetwork("nets:Residual", "known.safetensors")],
         policy=replace(recipe.policy, pool=0),
         refit=recipe.specialise,
     )
@@ -329,7 +343,7 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
 
     refit = replace(recipe.specialise, epochs=2, shares=(1.0, 2.0))
     steps = steps_of(root, out, policy=replace(recipe.policy, pool=0), refit=refit)
-    monkeypatch.setattr("rlprune.steps.remember", asked)
+    monkeypatch.setattr("rlprune.teaching.remember", asked)
     steps.run("policies")
     (known,) = already  # the network's own images were asked about before
     assert known is not None and len(known) == len(steps.splits.network)
@@ -423,7 +437,7 @@ def test_weights_that_are_named_are_taken_as_they_are(root: Path, tmp_path: Path
     steps = steps_of(root, tmp_path / "run", weights="taught.safetensors", teacher=None)
     steps.run("dense")
     taught = network("residual", seed=3).state_dict()
-    assert all(torch.equal(value, taught[name]) for name, value in steps._dense_network.state_dict().items())
+    assert all(torch.equal(value, taught[name]) for name, value in steps.teachers.dense().state_dict().items())
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["dense.safetensors", "steps"]
 
 

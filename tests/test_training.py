@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"epochs": 0}, "epochs=0"),
+        ({"epochs": -1}, "epochs=-1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"warm_up": 1.0}, r"warm_up=1.0 must be in \[0, 1\)"),

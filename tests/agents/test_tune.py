@@ -198,10 +198,10 @@ def test_a_policy_of_another_network_is_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rounds": 0}, "rounds=0, floor=32: allowed are 1 or more, and 2 to batch_size=256"),
+        ({"rounds": -1}, "rounds=-1, floor=32: allowed are 0 or more, and 2 to batch_size=256"),
         ({"floor": 1}, "floor=1: allowed are"),
-        ({"floor": 65, "batch_size": 64}, "floor=65: allowed are 1 or more, and 2 to batch_size=64"),
-        ({"epochs": 0}, "epochs=0"),
+        ({"floor": 65, "batch_size": 64}, "floor=65: allowed are 0 or more, and 2 to batch_size=64"),
+        ({"epochs": -1}, "epochs=-1"),
     ],
 )
 def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
