@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from rlprune import data, models
-from rlprune.bundle import DataFormat
+from rlprune.bundle import DataFormat, load_network
 from rlprune.data import SHARES, ImageSet, Splits
 from rlprune.distill import Ensemble
 from rlprune.elastic import KEEP_RATIOS, ElasticCNN
@@ -101,7 +101,8 @@ class NetworkOptions:
     model: str
     """A name such as resnet20, or package.module:callable returning an nn.Module."""
     weights: Path | None = None
-    """Weights to start from, safetensors or a state dict; not needed if the callable loads its own."""
+    """Weights to start from, safetensors or a state dict, or the folder of an elastic network or a bundle, of which all
+    is taken; not needed if the callable loads its own."""
 
     def build(self, splits: Splits) -> nn.Module:
         """The network for these images."""
@@ -115,7 +116,7 @@ class TeacherOptions:
     teacher: tuple[str, ...] = ()
     """Names such as resnet56, or package.module:callable; of several the mean of the logits counts."""
     teacher_weights: tuple[Path, ...] = ()
-    """Weights of each, in the same order."""
+    """Weights of each, in the same order, as for --weights."""
 
     def build(self, splits: Splits) -> nn.Module | None:
         """The teacher for these images; None if none is named.
@@ -136,15 +137,35 @@ class TeacherOptions:
 def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
     """Build a network for images, with its weights if they are named, and see that it gives the right logits.
 
+    The weights may be the folder of an elastic network or a bundle: the network is all of that then.
+
     Raises:
         ModelError: there is no such network, or it does not fit its weights or the images.
+        BundleError: the folder holds nothing like that.
     """
     n_classes, image_shape = len(splits.network.classes), splits.network.images.shape[1:]
+    if weights is not None and weights.is_dir():
+        return _whole(name, weights, splits.network)
     model = models.build(name, n_classes, image_shape[0])
     if weights is not None:
         models.load_weights(model, weights)
     models.check_outputs(model, image_shape, n_classes)
     return model
+
+
+def _whole(name: str, folder: Path, images: ImageSet) -> nn.Module:
+    """All of the elastic network in a folder."""
+    saved = load_network(folder)
+    made_of = saved.about.get("network", saved.about).get("model", name)
+    if made_of != name:
+        raise ModelError(f"{folder} holds a network made of {made_of}, not of {name}")
+    expected = tuple(images.images.shape[1:]), DataFormat(images.mean, images.std, images.classes)
+    if (saved.network.image_shape, saved.data) != expected:
+        raise ModelError(
+            f"the network in {folder} was trained on images of another shape, or other classes, mean or std; these are "
+            f"{expected[0]} in {len(images.classes)} classes"
+        )
+    return saved.network.slice(saved.network.full)
 
 
 def load_fitting(

@@ -29,8 +29,8 @@ class TrainedNetwork:
     model: str
     """A name such as resnet56, or package.module:callable."""
     weights: str
-    """Its weights: a file in $RLPRUNE_WEIGHTS, or beside the recipe; or the folder of a bundle or an elastic network,
-    of which all is run."""
+    """Its weights: a file in $RLPRUNE_WEIGHTS, or beside the recipe; or the folder of an elastic network or a bundle,
+    of which all is taken."""
 
 
 @dataclass(frozen=True)

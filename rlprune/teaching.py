@@ -7,10 +7,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rlprune.bundle import DataFormat, load_network
 from rlprune.data import ImageSet, Splits
 from rlprune.distill import Ensemble, Teacher, remember
-from rlprune.errors import RLPruneError
 from rlprune.files import atomic_write
 from rlprune.models import find_weights
 from rlprune.options import build_model
@@ -76,19 +74,9 @@ class Teachers:
         """A network that somebody trained.
 
         Raises:
-            ModelError: its weights are not there, or are of another network.
-            RLPruneError: it takes other images.
+            ModelError: its weights are not there, or are of another network or for other images.
         """
-        weights = find_weights(network.weights, self.beside)
-        if weights.is_file():
-            return build_model(network.model, weights, self.splits).eval()
-        saved, images = load_network(weights), self.splits.network
-        if saved.data != DataFormat(images.mean, images.std, images.classes):
-            raise RLPruneError(
-                f"the network in {weights} was trained on images of other classes, mean or std than "
-                f"{self.recipe.data.data} has; a teacher has to know the same"
-            )
-        return saved.network.slice(saved.network.full)
+        return build_model(network.model, find_weights(network.weights, self.beside), self.splits).eval()
 
     def _of(self, names: list[TrainedNetwork], settings: TrainingSettings) -> Teacher:
         """What was remembered, if a training sees the very views asked about, or a network."""

@@ -15,7 +15,7 @@ from rlprune.bundle import save_network
 from rlprune.data import load
 from rlprune.distill import Ensemble, remember
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import ModelError, RLPruneError
+from rlprune.errors import ModelError
 from rlprune.models import save_weights
 from rlprune.recipe import Recipe, TrainedNetwork
 from rlprune.teaching import Teachers
@@ -38,9 +38,8 @@ def teachers_of(root: Path, **changed: Any) -> Teachers:
 def elastic_in(folder: Path, **of_images: Any) -> ElasticCNN:
     """An elastic network that was saved there."""
     elastic = make_elastic("residual")
-    save_network(
-        folder, elastic, replace(load("my_data:five_colours", shares=(0.5, 0.4, 0.1)).network, **of_images), {}
-    )
+    images = replace(load("my_data:five_colours", shares=(0.5, 0.4, 0.1)).network, **of_images)
+    save_network(folder, elastic, images, {"model": "nets:Residual"})
     return elastic
 
 
@@ -86,10 +85,23 @@ def test_of_several_final_teachers_the_mean_is_remembered(root: Path) -> None:
     assert isinstance(first, nn.Module) and same(first, network("residual", seed=3))
 
 
-def test_a_teacher_has_to_know_the_same_images(root: Path) -> None:
-    elastic_in(root / "elastic", mean=(0.1, 0.2, 0.3))
-    teachers = teachers_of(root, final_teachers=[TrainedNetwork("nets:Residual", "elastic")])
-    with pytest.raises(RLPruneError, match="elastic was trained on images of other classes, mean or std than my_data"):
+@pytest.mark.parametrize(
+    ("model", "of_images", "message"),
+    [
+        (
+            "nets:Residual",
+            {"mean": (0.1, 0.2, 0.3)},
+            "elastic was trained on images of another shape, or other classes",
+        ),
+        ("nets:Plain", {}, "elastic holds a network made of nets:Residual, not of nets:Plain"),
+    ],
+)
+def test_a_teacher_is_the_one_named_and_knows_these_images(
+    root: Path, model: str, of_images: dict[str, Any], message: str
+) -> None:
+    elastic_in(root / "elastic", **of_images)
+    teachers = teachers_of(root, final_teachers=[TrainedNetwork(model, "elastic")])
+    with pytest.raises(ModelError, match=message):
         teachers.remember()
     shutil.rmtree(root / "elastic")
     with pytest.raises(ModelError, match="there is no weights file elastic in"):
