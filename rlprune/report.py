@@ -183,6 +183,25 @@ def precision_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([*whole, "", *profiles])
 
 
+def gates_table(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Networks with gates, and what their decisions are worth, in Markdown.
+
+    Args:
+        measured: by the name of the network, what `rlprune.evaluate_gated.evaluate_gated` gives of each gated one.
+    """
+    lines = [
+        "| network | gates of | of those stay % | multiply-adds cut % | dense % | gated % | shuffled % | average % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for network, rows in measured.items():
+        for row in rows:
+            shares = (_percent(row[name], 1) for name in ("density", "macs_cut"))
+            controls = (row["controls"][name] for name in ("shuffled", "average"))
+            accuracies = map(_percent, (row["dense_accuracy"], row["accuracy"], *controls))
+            lines.append(f"| {' | '.join([network, row['kind'], *shares, *accuracies])} |")
+    return "\n".join(lines)
+
+
 def compare_table(results: Mapping[str, Any]) -> str:
     """All ways of deciding beside each other, and at equal cost, in Markdown.
 

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from rlprune.errors import RLPruneError
-from rlprune.report import between_markers, budgets_table, compare_table, precision_table, signals_table, speed_table
+from rlprune.report import (
+    between_markers,
+    budgets_table,
+    compare_table,
+    gates_table,
+    precision_table,
+    signals_table,
+    speed_table,
+)
 
 
 def row(name: str, backend: str, batch: int, ms: float) -> dict[str, Any]:
@@ -73,3 +81,11 @@ def test_without_markers_nothing_is_written() -> None:
     for text in ("", "<!-- x -->", "<!-- /x -->", "<!-- y --><!-- /y -->"):
         with pytest.raises(RLPruneError, match=r"no <!-- x --> \.\.\. <!-- /x --> to write between; add them"):
             between_markers(text, "x", "new")
+
+
+def test_gates_stand_beside_their_controls() -> None:
+    row = {"kind": "branches", "density": 0.651, "macs_cut": 0.34, "dense_accuracy": 0.9339, "accuracy": 0.93}
+    row |= {"controls": {"shuffled": 0.9, "average": 0.8}}
+    assert gates_table({"Net": [row], "None": []}).splitlines()[2:] == [
+        "| Net | branches | 65.1 | 34.0 | 93.39 | 93.00 | 90.00 | 80.00 |"
+    ]

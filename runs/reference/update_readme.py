@@ -8,6 +8,8 @@ from rlprune.plots import one_policy_plot, speed_plot
 from rlprune.report import (
     between_markers,
     budgets_table,
+    compare_table,
+    gates_table,
     markdown_table,
     precision_table,
     reference_table,
@@ -35,6 +37,14 @@ if __name__ == "__main__":
         {title: read(f"{name}/{file}") for name, title in TITLES.items() if (HERE / name / file).exists()}
         for file in ("bench.json", "signals.json", "budgets.json", "precision.json")
     )
+    gated = {
+        title: [read(f"{name}/{file}") for file in ("gates.json", "branches.json") if (HERE / name / file).exists()]
+        for name, title in TITLES.items()
+    }
+    if any(gated.values()):
+        text = between_markers(text, "gates", gates_table(gated))
+    if (HERE / "digits" / "compare.json").exists():
+        text = between_markers(text, "compare", compare_table(read("digits/compare.json")))
     if compared:
         text = between_markers(text, "signals", signals_table(compared))
     if budgeted:
