@@ -229,7 +229,9 @@ def test_bench_times_adaptation(project: Path) -> None:
     assert [row["name"] for row in results["rows"]] == [f"keep ratio {ratio}" for ratio in ("1", "0.75", "0.5", "0.25")]
 
 
-def test_an_interrupted_verb_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_verb_goes_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     twice = [*PRETRAIN[:-1], "again.safetensors", "--epochs", "2"]
     scalar_log = events.scalar_log
 
@@ -247,7 +249,11 @@ def test_an_interrupted_verb_goes_on(project: Path, monkeypatch: pytest.MonkeyPa
     assert (project / "again.safetensors.checkpoint.pt").exists()
     with pytest.raises(SystemExit, match="2"):
         main(twice)
+    with pytest.raises(SystemExit, match="2"):
+        main([*twice, "--resume", "--split-seed", "1"])
+    assert "was written under other options: split_seed, which again.safetensors.chec" in capsys.readouterr().err
     main([*twice, "--resume"])
+    assert not list(project.glob("again.safetensors.*"))
     once = [*PRETRAIN[:-1], "once.safetensors", "--epochs", "2"]
     main(once)
     assert (project / "again.safetensors").read_bytes() == (project / "once.safetensors").read_bytes()

@@ -40,7 +40,7 @@ class Adapt:
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
         elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
         about = {"model": name, "source": asdict(self.source)}
-        with resumable(self.out, "adapt", resume=self.resume) as kept:
+        with resumable(self, "adapt") as kept:
             adapt(elastic, splits.network, self.settings, teacher=teacher, **kept)
             bundle.save_network(self.out, elastic.cpu(), splits.network, about)
         for level in range(elastic.narrowest, elastic.n_levels):

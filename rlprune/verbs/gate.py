@@ -48,7 +48,7 @@ class Gate:
         elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
         gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
         about = {"model": name, "source": asdict(self.source), "settings": asdict(self.settings)}
-        with resumable(self.out, "gates", resume=self.resume) as kept:
+        with resumable(self, "gates") as kept:
             train_gates(gated, splits.network, self.settings, teacher=teacher, **kept)
             bundle.save_gated(self.out, gated.cpu(), splits.network, about)
         Console().print(tables.gates(evaluate_gated(gated, splits.validation)))

@@ -36,7 +36,7 @@ class Pretrain:
         splits = self.source.load()
         torch.manual_seed(self.settings.seed)
         model, teacher = self.network.build(splits), self.teaching.build(splits)
-        with resumable(self.out, "pretrain", resume=self.resume) as kept:
+        with resumable(self, "pretrain") as kept:
             pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
             models.save_weights(model, self.out)
         print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")

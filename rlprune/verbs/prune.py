@@ -40,7 +40,7 @@ class Prune:
         splits = load_fitting(elastic.image_shape, saved.data, saved.about, self.source)
         teacher = self.teaching.build(splits) or elastic.slice(elastic.full)
         network = static_network(elastic, self.settings, splits.policy)
-        with resumable(self.out, "prune", resume=self.resume) as kept:
+        with resumable(self, "prune") as kept:
             pretrain(network, splits.network, self.settings, teacher=teacher, **kept)
             settle(network)
             dense = Cost(elastic).dense
