@@ -200,6 +200,11 @@ def test_a_policy_for_a_range_of_penalties_is_measured_at_any_of_them(project: P
     _, most = rlprune.load(project / "ranged-bundle").learnt.limits
     rows = run_json(project, "predict", "ranged-bundle", "pets/cat/0.png", "--budget", str(most))
     assert 0 < rows[0]["macs_share"]
+    least, dear = (
+        run_json(project, "bench", "ranged-bundle", *DATA, "--batch", "4", "--seconds", "0", "--penalty", penalty)
+        for penalty in ("1", "0.01")
+    )
+    assert least["macs_ratio"]["4"] >= dear["macs_ratio"]["4"]
 
 
 def test_predict_says_class_and_cost_of_each_image(project: Path) -> None:
@@ -390,6 +395,7 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*GATE, "--density", "2"), r"density=2\.0, strength=0\.3, sparsity=0\.0: allowed are a share between 0 and 1"),
         ((*GATE, "--kind", "branches"), "this network has no branch that gates could skip"),
         ((*GATE, "--out", "bundle"), "bundle holds a bundle, which a gated would replace"),
+        (("bench", "env", *MODEL, *DATA, "--penalty", "1"), "--budget and --penalty are for bundles; env times no pol"),
         ((*PRUNE, "--budget", "0.01"), r"budget 0\.01 is below the cheapest profile found, which costs"),
         (
             (*PRUNE, "--budget", "2", "--how", "global"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +20,7 @@ from rlprune.elastic import ElasticCNN
 from rlprune.envs.benchmark import bench_env
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.files import write_json
-from rlprune.options import DataOptions
+from rlprune.options import DataOptions, PriceOptions
 from rlprune.runtime import DynamicCNN
 
 
@@ -45,15 +45,18 @@ class Bench:
     """File to write the rows to."""
     model: str = "resnet20"
     """For env and adapt: the network, by name or package.module:callable."""
+    price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def run(self) -> None:
         """Do it."""
+        if self.price.given and self.target in ("env", "adapt"):
+            raise RLPruneError(f"--budget and --penalty are for bundles; {self.target} times no policy")
         if self.target == "env":
             results = bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
         elif self.target == "adapt":
             results = bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds)
         else:
-            dynamic = bundle.load(self.target)
+            dynamic = self.price.of(bundle.load(self.target))
             pixels, rows = self._pixels(dynamic), available() if self.rows == ("all",) else self.rows
             results = bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
         Console().print(tables.benchmark(results))
