@@ -263,7 +263,7 @@ class ElasticCNN(nn.Module):
         """The same, from the stem's features (B, F, H', W') on."""
         choice = self._choice(levels, len(features))
         if levels.ndim == 1:
-            own = self.own_body(choice.levels)
+            own = self._own_body(choice.levels)
             return self._run_shared(features, choice) if own is None else own(features)
         logits = self._run_shared(features, choice)
         for profile, own in reversed(self._own_profiles()):  # the first of equal profiles counts, as it does for one
@@ -319,7 +319,7 @@ class ElasticCNN(nn.Module):
         """
         levels = self.profile if profile is None else torch.as_tensor(profile)
         choice = self._choice(levels, None)
-        own = self.own_body(choice.levels)
+        own = self._own_body(choice.levels)
         body = cut(self.body, choice, self._dropped_exits(levels)) if own is None else copy.deepcopy(own)
         network = nn.Sequential()
         network.add_module("stem", copy.deepcopy(self.stem))
@@ -411,8 +411,8 @@ class ElasticCNN(nn.Module):
         nearest = None if self.codebook is None else (levels[..., None, :] - self.codebook).abs().sum(-1).argmin(-1)
         return Choice(levels, widths, nearest)
 
-    def own_body(self, profile: Tensor) -> nn.Module | None:
-        """The body that a checked profile, int64 (G,), has of its own, if it has one: features -> logits."""
+    def _own_body(self, profile: Tensor) -> nn.Module | None:
+        """The body that a checked profile (G,) has of its own, if it has one."""
         return next((body for own, body in self._own_profiles() if own.equal(profile)), None)
 
     def _own_profiles(self) -> list[tuple[Tensor, nn.Module]]:

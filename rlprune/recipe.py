@@ -93,10 +93,6 @@ class Recipe:
     refit: SpecialiseSettings | None = None
     """How the tuned network is trained on before it is evaluated, on all images that are not for testing, with codebook
     and policies as they are; it stays as it is if not given."""
-    refit_dense: bool = False
-    """Begin that with the dense network's own weights for the whole network, instead of the tuned ones: for weights
-    that have learnt from all these images already, longer than a refit takes. Profiles have to be separated, and the
-    dense network not adapted (adapt.epochs = 0)."""
     seed: int = 0
     """Fixes everything but times."""
 
@@ -119,11 +115,6 @@ class Recipe:
                     f"{name}.shares={training.shares}: give one for each profile that is found, of which there are "
                     f"{len(self.search.budgets)} at the most, as many as search.budgets, or none"
                 )
-        if self.refit_dense and not (self.refit and self.specialise.separate and self.adapt.epochs == 0):
-            raise RLPruneError(
-                "refit_dense=true: the dense network's weights fit into a refit only where specialise.separate = true "
-                "and adapt.epochs = 0 left the stem as it was; and a refit has to be there"
-            )
         fixed_stem = self.specialise.separate or (self.refit is not None and self.refit.separate)
         if self.refit is not None and self.policy.pool and not fixed_stem:
             raise RLPruneError(

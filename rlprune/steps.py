@@ -101,7 +101,7 @@ class Steps:
             "specialise": [recipe.specialise],
             "tune": [recipe.policy, recipe.tune, sorted(p for p in recipe.penalties if p > recipe.policy.penalty)],
             "policies": [recipe.penalties],
-            "refit": [recipe.refit, *([True] if recipe.refit_dense else [])],
+            "refit": [recipe.refit],
             "evaluate": [recipe.reference],
         }
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
@@ -245,18 +245,9 @@ class Steps:
         if self.recipe.refit is None or (self.out / "refitted").exists():
             return
         elastic, settings = self._load("tuned"), replace(self.recipe.refit, seed=self.recipe.seed)
-        if self.recipe.refit_dense:
-            self._begin_dense(elastic)
         teacher = self.teachers.of_refit()
         adapt(elastic, self.splits.training, settings, teacher=teacher, codebook=self.codebook, **self._kept("refit"))
         self._save("refitted", elastic)
-
-    def _begin_dense(self, elastic: ElasticCNN) -> None:
-        """Give the whole of a separated network the dense network's weights, which the adapted one still has."""
-        adapted, own = self._load("adapted"), elastic.own_body(elastic.full)
-        if own is None:
-            raise RLPruneError("refit_dense=true: no profile of the codebook is the whole network")
-        own.load_state_dict(adapted.slice(adapted.full).get_submodule("body").state_dict())
 
     def evaluate(self) -> None:
         """Measure every policy on the test images, beside its controls, and pack the first into a bundle."""

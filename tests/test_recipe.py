@@ -176,7 +176,6 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("penalties", "[1, 1]", r"penalties=\(1\.0, 1\.0\)"),
         ("penalties", "[0.3]", r"penalties=\(0\.3,\): .* the policy's own, which is 0\.3"),
         ("penalties", "[0.30000001]", r"penalties=\(0\.30000001,\)"),  # its folder would be that of 0.3
-        ("refit_dense", "true", "refit_dense=true: the dense network's weights fit into a refit only where spec"),
         ("refit.epochs", "2", r"policy\.pool=2: its policies read features of the stem, which training changes"),
         (
             "policy.penalty_range",

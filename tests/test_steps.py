@@ -369,36 +369,6 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
     assert not any(value.equal(tuned[name]) for name, value in refitted.state_dict().items() if name.endswith("weight"))
 
 
-@pytest.mark.parametrize("profiles", ["0 and 4", "0 and 2"])
-def test_a_refit_may_begin_with_the_dense_network_s_own_weights(root: Path, tmp_path: Path, profiles: str) -> None:
-    recipe, n_groups = recipe_of(root), len(json.loads((root / "run" / "codebook.json").read_text())[0])
-    levels = [[int(level)] * n_groups for level in profiles.split(" and ")]
-    (tmp_path / "mine.json").write_text(json.dumps(levels))
-    shutil.copy(root / "run" / "dense.safetensors", tmp_path)
-    for name in ("taught.safetensors", "known.safetensors"):
-        shutil.copy(root / name, tmp_path)
-    changed = {
-        "adapt": replace(recipe.adapt, epochs=0),
-        "search": replace(recipe.search, codebook="mine.json"),
-        "specialise": replace(recipe.specialise, separate=True),
-        "tune": replace(recipe.tune, rounds=0),
-        "refit": replace(recipe.specialise, epochs=0, separate=True),
-        "refit_dense": True,
-    }
-    steps = Steps(replace(recipe, **changed), tmp_path, tmp_path)
-    if profiles == "0 and 2":
-        with pytest.raises(RLPruneError, match="no profile of the codebook is the whole network"):
-            steps.run("refit")
-        return
-    steps.run("refit")
-    tuned, refitted = (load_network(tmp_path / name).network for name in ("tuned", "refitted"))
-    images = torch.randn(2, *tuned.image_shape)
-    dense, narrow = steps.teachers.dense()(images), tuned.codebook[0]
-    assert torch.allclose(refitted.slice(refitted.full)(images), dense, atol=1e-5)
-    assert not torch.allclose(tuned.slice(tuned.full)(images), dense, atol=1e-5)
-    assert torch.equal(refitted.slice(narrow)(images), tuned.slice(narrow)(images))
-
-
 def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
