@@ -32,6 +32,7 @@ from rlprune.bundle import load_policy, save_policy
 from rlprune.cost import KINDS, Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
+from rlprune.envs.answers import Answers
 from rlprune.envs.vector import KeepRatioVecEnv
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
@@ -118,6 +119,7 @@ def train_policy(
     latency: Latency | None = None,
     start: Path | None = None,
     resume: bool = False,
+    answers: tuple[Answers, Answers] | None = None,
     ppo: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> Policy:
@@ -134,6 +136,7 @@ def train_policy(
         start: folder of a training to take the agent's weights from, such as that of a higher penalty: a cascade that
             is found where compute is dear survives where it is cheap, but is seldom found there.
         resume: go on from the folder's checkpoint instead of starting anew.
+        answers: the network's under these profiles, on both sets of images, so that several trainings share them.
         ppo: further arguments of Stable-Baselines3's PPO; they go before the settings, but the widths are `hidden`'s.
         progress: show a progress bar.
 
@@ -175,8 +178,9 @@ def train_policy(
             control_variate=settings.control_variate,
             policy_cost=_decision_cost((observer.fixed().size, *settings.hidden, actions.n_outputs)),
             observer=observer,
+            answers=kept,
         )
-        for images in (data, validation)
+        for images, kept in zip((data, validation), answers or (None, None), strict=True)
     ]
     env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
     made_of = _fingerprint(elastic, data, codebook, start)

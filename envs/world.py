@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,43 +17,10 @@ from rlprune.budget import PenaltyRange
 from rlprune.cost import KINDS, Compute, Cost
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
+from rlprune.envs.answers import Answers, Remembered
 from rlprune.errors import RLPruneError
 from rlprune.latency import Latency
 from rlprune.observation import Observer
-
-_MEMORY_LIMIT = 2**30
-_CHUNK = 512
-
-
-class Remembered:
-    """A table whose rows are computed when they are first asked for.
-
-    Args:
-        n_rows: of the table.
-        width: of a row.
-        compute: rows int64 (B,) -> values float32 (B, width).
-        remember: False computes anew each time, as does a table over 1 GiB.
-    """
-
-    def __init__(self, n_rows: int, width: int, compute: Callable[[Tensor], Tensor], remember: bool) -> None:
-        self._compute = compute
-        self._remember = remember and n_rows * width * 4 <= _MEMORY_LIMIT
-        if self._remember:
-            self._table = torch.zeros(n_rows, width)
-            self._known = torch.zeros(n_rows, dtype=torch.bool)
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Values of some rows, float32 (B, width)."""
-        if not self._remember:
-            return self._in_chunks(rows)
-        missing = rows[~self._known[rows]].unique()
-        if len(missing):
-            self._table[missing] = self._in_chunks(missing)
-            self._known[missing] = True
-        return self._table[rows]
-
-    def _in_chunks(self, rows: Tensor) -> Tensor:
-        return torch.cat([self._compute(part) for part in rows.split(_CHUNK)])
 
 
 @dataclass(eq=False)
@@ -132,6 +99,7 @@ class World:
         policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,
         pool: int = 2,
+        answers: Answers | None = None,
     ) -> None:
         if isinstance(cost, Latency):
             cost.check(network)
@@ -160,9 +128,8 @@ class World:
                 raise RLPruneError("the codebook is not in order; sort it by multiply-adds, cheapest profile first")
         self._policy_cost = Compute(*(torch.tensor(amount) for amount in policy_cost))
         self._features = Remembered(len(data), len(self.observer.mean), self._compute_features, remember=True)
-        n_rows = 0 if self._codebook is None else len(data) * len(self._codebook)
-        self._logits = Remembered(n_rows, len(data.classes), self._compute_logits, remember=True)
-        self._dense = Remembered(len(data), len(data.classes), self._compute_dense, remember=True)
+        self._answers = answers or Answers(network, data, self._codebook)
+        self._answers.check(network, data, self._codebook)
 
     @property
     def observation_space(self) -> spaces.Box[np.float32]:
@@ -256,7 +223,7 @@ class World:
         shares = Compute(params / self.cost.dense.params, macs / self.cost.dense.macs)
         gain = correct.float()
         if self.control_variate:
-            gain -= (self._dense(episodes.images).argmax(1) == self.data.labels[episodes.images]).float()
+            gain -= (self._answers.of_whole(episodes.images).argmax(1) == self.data.labels[episodes.images]).float()
         if isinstance(self.paid, Latency):
             price = self._time(self.paid, episodes, runs, levels[runs])
         else:
@@ -278,33 +245,17 @@ class World:
             return Compute(rows, rows)
         images, again = episodes.images[rows], (episodes.passes[rows] > 0).long()
         if self._codebook is not None:
-            n_profiles = len(self._codebook)
-            profiles = torch.where(raw[:, 0] < n_profiles, raw[:, 0], 0)
-            logits = self._logits(images * n_profiles + profiles)
+            profiles = torch.where(raw[:, 0] < len(self._codebook), raw[:, 0], 0)
+            logits = self._answers.of_profiles(images, profiles)
             whole = Compute(*(amount[profiles] for amount in self._profile_cost))
         else:
-            parts = zip(images.split(_CHUNK), levels.split(_CHUNK), strict=True)
-            logits = torch.cat([self._forward(*part) for part in parts])
+            logits = self._answers.under(images, levels)
             whole = self.cost.of(levels)
         episodes.logits[rows] = self.observer.believe(episodes.logits[rows], logits, episodes.passes[rows])
         episodes.macs[rows] += whole.macs - self.cost.stem.macs
         episodes.passes[rows] += 1
         episodes.levels[rows] = levels
         return Compute(whole.params - again * self.cost.stem.params, whole.macs - again * self.cost.stem.macs)
-
-    @torch.no_grad()
-    def _forward(self, images: Tensor, levels: Tensor) -> Tensor:
-        device = self.network.widths.device
-        logits: Tensor = self.network(self.data.normalised(images).to(device), levels)
-        return logits.float().cpu()
-
-    def _compute_logits(self, rows: Tensor) -> Tensor:
-        assert self._codebook is not None
-        n_profiles = len(self._codebook)
-        return self._forward(rows // n_profiles, self._codebook[rows % n_profiles])
-
-    def _compute_dense(self, images: Tensor) -> Tensor:
-        return self._forward(images, self.network.full)
 
     @torch.no_grad()
     def _compute_features(self, images: Tensor) -> Tensor:

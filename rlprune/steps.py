@@ -24,6 +24,7 @@ from rlprune.bundle import load_network, load_policy, save_bundle, save_network
 from rlprune.cost import Cost
 from rlprune.data import Splits
 from rlprune.elastic import ElasticCNN
+from rlprune.envs.answers import Answers
 from rlprune.errors import LevelsError, RLPruneError, require
 from rlprune.evaluate import Rivals, codebook_logits, evaluate, mean_reward
 from rlprune.events import scalar_log
@@ -67,6 +68,7 @@ class Steps:
 
     def __init__(self, recipe: Recipe, out: Path, beside: Path) -> None:
         self.recipe, self.out, self.beside = recipe, out, beside
+        self._kept_answers: tuple[Answers, Answers] | None = None
 
     def run(self, last: str = NAMES[-1]) -> None:
         """Do every step up to the last one.
@@ -334,7 +336,17 @@ class Steps:
             latency=self._latency(elastic),
             start=start,
             resume=True,
+            answers=self._answers(elastic),
         )
+
+    def _answers(self, elastic: ElasticCNN) -> tuple[Answers, Answers] | None:
+        """What a network says of the images that policies learn from; those of the last one asked about are kept."""
+        if self.recipe.policy.action != "profiles":
+            return None
+        if self._kept_answers is None or self._kept_answers[0].network is not elastic:
+            policy, validation = self.splits.policy, self.splits.validation
+            self._kept_answers = Answers(elastic, policy, self.codebook), Answers(elastic, validation, self.codebook)
+        return self._kept_answers
 
     def _reward(self, elastic: ElasticCNN, policy: Policy, penalty: float) -> float:
         """What a policy's decisions are worth on the images that it learnt from."""

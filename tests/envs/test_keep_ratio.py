@@ -17,7 +17,8 @@ from stable_baselines3.common import env_checker as sb3
 import rlprune.envs
 from rlprune.cost import Cost
 from rlprune.envs import KeepRatioEnv
-from rlprune.envs.world import Remembered, World
+from rlprune.envs.answers import Remembered
+from rlprune.envs.world import World
 from rlprune.errors import LevelsError, RLPruneError
 from rlprune.observation import Observer
 
@@ -194,7 +195,8 @@ def test_what_is_remembered_is_what_is_computed_anew() -> None:
             with torch.no_grad():
                 logits = NETWORK(DATA.normalised([image]), torch.tensor([BOOK[profile]]))
             assert info["prediction"] == int(logits.argmax())
-            assert torch.allclose(env.world._logits(torch.tensor([image * 3 + profile])), logits, atol=1e-5)
+            answers = env.world._answers.of_profiles(*torch.tensor([[image], [profile]]))
+            assert torch.allclose(answers, logits, atol=1e-5)
 
 
 def test_a_table_computes_each_row_once() -> None:
