@@ -265,12 +265,19 @@ class ElasticCNN(nn.Module):
         if levels.ndim == 1:
             own = self._own_body(choice.levels)
             return self._run_shared(features, choice) if own is None else own(features)
-        logits = self._run_shared(features, choice)
-        for profile, own in reversed(self._own_profiles()):  # the first of equal profiles counts, as it does for one
-            rows = (choice.levels == profile).all(1).nonzero().flatten()
+        if not self.own_bodies:
+            return self._run_shared(features, choice)
+        rest = torch.arange(len(features), device=features.device)
+        parts: list[tuple[Tensor, Tensor]] = []
+        for profile, own in self._own_profiles():  # the first of equal profiles counts, as it does for one
+            here = (choice.levels[rest] == profile).all(1)
+            rows, rest = rest[here], rest[~here]
             if len(rows):
-                logits = logits.index_copy(0, rows, own(features[rows]).to(logits.dtype))
-        return logits
+                parts.append((rows, own(features[rows])))
+        if len(rest) or not parts:
+            parts.append((rest, self._run_shared(features[rest], self._choice(choice.levels[rest], len(rest)))))
+        rows, logits = map(torch.cat, zip(*parts, strict=True))
+        return logits[rows.argsort()]
 
     def _run_shared(self, features: Tensor, choice: Choice) -> Tensor:
         """Logits of the body that all profiles share."""
