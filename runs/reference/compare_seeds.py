@@ -2,11 +2,12 @@
 
     python runs/reference/compare_seeds.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the run of that recipe up to its refit, and writes seeds.json beside the recipe. Policies are learnt from the
-highest penalty down to the recipe's own, as a recipe does; they are measured on the test images, with the refitted
-network.
+needs the run of that recipe up to its refit, and writes seeds.json beside the recipe. Policies are learnt as the recipe
+does, from the highest penalty down and from the lowest up; that of its own penalty is measured on the test images, with
+the refitted network.
 """
 
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,7 @@ import torch
 from arguments import steps_of
 from remembered import RememberedCNN
 
-from rlprune.agents import train_policy
-from rlprune.bundle import load_network
+from rlprune.bundle import load_network, load_policy
 from rlprune.conditions import conditions
 from rlprune.evaluate import codebook_logits, shuffled_accuracy
 from rlprune.files import write_json
@@ -28,19 +28,13 @@ N_SEEDS = 3
 
 def learnt(steps: Steps, seed: int) -> Policy:
     """The policy of a seed at the recipe's own penalty."""
-    recipe, splits = steps.recipe, steps.splits
-    elastic, start = load_network(steps.out / "tuned").network, None
-    own = recipe.policy.penalty
-    for penalty in sorted((own, *(p for p in recipe.penalties if p > own)), reverse=True):
-        folder = steps.out / "seeds" / str(seed) / f"{penalty:g}"
-        policy = train_policy(
-            *(elastic, splits.policy, splits.validation, folder, replace(recipe.policy, penalty=penalty, seed=seed)),
-            codebook=steps.codebook,
-            start=start,
-            resume=True,
-        )
-        start = folder
-    return policy
+    out = steps.out / "seeds" / str(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(steps.out / "codebook.json", out)
+    shutil.copytree(steps.out / "tuned", out / "tuned", dirs_exist_ok=True)
+    own = Steps(replace(steps.recipe, seed=seed), out, steps.beside)
+    own.policies()
+    return load_policy(own.chosen(steps.recipe.policy.penalty) / "policy").policy
 
 
 def main() -> None:
