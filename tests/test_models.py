@@ -242,11 +242,10 @@ def test_weights_are_found_in_their_folder_or_beside_the_recipe(
             find_weights("c.pt", beside)
 
 
-def test_a_folder_is_no_weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_may_be_a_folder_or_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RLPRUNE_WEIGHTS", raising=False)
     (tmp_path / "a.pt").mkdir()
-    with pytest.raises(ModelError, match=r"there is no weights file a\.pt"):
-        find_weights("a.pt", tmp_path)
+    assert find_weights("a.pt", tmp_path) == tmp_path / "a.pt"
     (tmp_path / "a.pt" / "b.pt").touch()
     assert find_weights("a.pt/b.pt", tmp_path) == tmp_path / "a.pt" / "b.pt"
     assert find_weights(str(tmp_path / "a.pt" / "b.pt"), tmp_path / "other") == tmp_path / "a.pt" / "b.pt"
