@@ -119,7 +119,7 @@ def train_policy(
     latency: Latency | None = None,
     start: Path | None = None,
     resume: bool = False,
-    answers: tuple[Answers, Answers] | None = None,
+    answers: Sequence[Answers] | None = None,
     ppo: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> Policy:

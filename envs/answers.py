@@ -107,3 +107,20 @@ class Answers:
 
     def _compute_whole(self, images: Tensor) -> Tensor:
         return self.under(images, self.network.full)
+
+
+class LastAnswers:
+    """Answers about some sets of images, kept for the network that was asked about last.
+
+    Args:
+        sets: the images.
+    """
+
+    def __init__(self, *sets: ImageSet) -> None:
+        self._sets, self._kept = sets, tuple[Answers, ...]()
+
+    def of(self, network: ElasticCNN, codebook: Tensor | None) -> tuple[Answers, ...]:
+        """Those of a network, one for each set; its weights do not change any more."""
+        if not self._kept or self._kept[0].network is not network:
+            self._kept = tuple(Answers(network, images, codebook) for images in self._sets)
+        return self._kept

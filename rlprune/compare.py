@@ -27,7 +27,7 @@ from rlprune.cost import Cost
 from rlprune.data import Splits, normalise
 from rlprune.distill import Teacher
 from rlprune.elastic import ElasticCNN
-from rlprune.envs.answers import Answers
+from rlprune.envs.answers import LastAnswers
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluate import codebook_logits, wilson_interval
 from rlprune.events import scalar_log
@@ -148,7 +148,7 @@ class Comparison:
         self.elastic, self.splits, self.out = elastic, splits, out
         self.settings, self.training, self.policy, self.teacher = settings, training, policy, teacher
         self.dense = Cost(elastic).dense
-        self._kept_answers: tuple[Answers, Answers] | None = None
+        self._answers = LastAnswers(splits.policy, splits.validation)
 
     def run(self) -> dict[str, Any]:
         """Make and measure everything.
@@ -237,17 +237,10 @@ class Comparison:
                 codebook=self._codebook,
                 start=start,
                 resume=True,
-                answers=self._answers(network),
+                answers=self._answers.of(network, self._codebook),
             )
             start = folder
             yield self._dynamic(method, f"penalty {penalty:g}", network, policy)
-
-    def _answers(self, network: ElasticCNN) -> tuple[Answers, Answers]:
-        """What the network says of the images that policies learn from, once for all of them."""
-        if self._kept_answers is None or self._kept_answers[0].network is not network:
-            policy, validation = self.splits.policy, self.splits.validation
-            self._kept_answers = Answers(network, policy, self._codebook), Answers(network, validation, self._codebook)
-        return self._kept_answers
 
     def _thresholds(self, network: ElasticCNN) -> Iterator[Candidate]:
         """Cascades for budgets in even steps, chosen on the images that policies learn from."""

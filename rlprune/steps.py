@@ -24,7 +24,7 @@ from rlprune.bundle import load_network, load_policy, save_bundle, save_network
 from rlprune.cost import Cost
 from rlprune.data import Splits
 from rlprune.elastic import ElasticCNN
-from rlprune.envs.answers import Answers
+from rlprune.envs.answers import LastAnswers
 from rlprune.errors import LevelsError, RLPruneError, require
 from rlprune.evaluate import Rivals, codebook_logits, evaluate, mean_reward
 from rlprune.events import scalar_log
@@ -68,7 +68,6 @@ class Steps:
 
     def __init__(self, recipe: Recipe, out: Path, beside: Path) -> None:
         self.recipe, self.out, self.beside = recipe, out, beside
-        self._kept_answers: tuple[Answers, Answers] | None = None
 
     def run(self, last: str = NAMES[-1]) -> None:
         """Do every step up to the last one.
@@ -89,13 +88,8 @@ class Steps:
                     self._find(trained.weights)
         settings: dict[str, Any] = {
             "teacher": [
-                *(
-                    recipe.data,
-                    recipe.teacher,
-                    [*map(asdict, recipe.final_teachers)] or None,
-                    views_of(recipe.specialise),
-                ),
-                recipe.refit and views_of(recipe.refit),
+                *(recipe.data, recipe.teacher, [*map(asdict, recipe.final_teachers)] or None),
+                *(views_of(recipe.specialise), recipe.refit and views_of(recipe.refit)),
             ],
             "dense": [recipe.model, recipe.weights, recipe.dense],
             "adapt": [recipe.elastic, recipe.adapt],
@@ -287,6 +281,11 @@ class Steps:
         """Whom trainings learn from."""
         return Teachers(self.recipe, self.out, self.beside, self.splits)
 
+    @cached_property
+    def _answers(self) -> LastAnswers:
+        """What a network says of the images that policies learn from."""
+        return LastAnswers(self.splits.policy, self.splits.validation)
+
     @property
     def _of_images(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
         """Mean, std and classes."""
@@ -329,24 +328,16 @@ class Steps:
 
     def _train(self, elastic: ElasticCNN, folder: Path, penalty: float, start: Path | None) -> Policy:
         """One policy, begun with that of another folder."""
+        codebook = self.codebook if self.recipe.policy.action == "profiles" else None
         return train_policy(
             *(elastic, self.splits.policy, self.splits.validation, folder),
             replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed),
-            codebook=self.codebook if self.recipe.policy.action == "profiles" else None,
+            codebook=codebook,
             latency=self._latency(elastic),
             start=start,
             resume=True,
-            answers=self._answers(elastic),
+            answers=self._answers.of(elastic, codebook),
         )
-
-    def _answers(self, elastic: ElasticCNN) -> tuple[Answers, Answers] | None:
-        """What a network says of the images that policies learn from; those of the last one asked about are kept."""
-        if self.recipe.policy.action != "profiles":
-            return None
-        if self._kept_answers is None or self._kept_answers[0].network is not elastic:
-            policy, validation = self.splits.policy, self.splits.validation
-            self._kept_answers = Answers(elastic, policy, self.codebook), Answers(elastic, validation, self.codebook)
-        return self._kept_answers
 
     def _reward(self, elastic: ElasticCNN, policy: Policy, penalty: float) -> float:
         """What a policy's decisions are worth on the images that it learnt from."""
