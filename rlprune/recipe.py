@@ -93,6 +93,9 @@ class Recipe:
     refit: SpecialiseSettings | None = None
     """How the tuned network is trained on before it is evaluated, on all images that are not for testing, with codebook
     and policies as they are; it stays as it is if not given."""
+    refit_weights: str | None = None
+    """Weights, found as above, that the refit begins with in place of the tuned network's: public ones, say, that have
+    seen every training image, and so could not train policies, which are learnt with a network that has not."""
     seed: int = 0
     """Fixes everything but times."""
 
@@ -115,11 +118,15 @@ class Recipe:
                     f"{name}.shares={training.shares}: give one for each profile that is found, of which there are "
                     f"{len(self.search.budgets)} at the most, as many as search.budgets, or none"
                 )
-        fixed_stem = self.specialise.separate or (self.refit is not None and self.refit.separate)
+        if self.refit_weights is not None and self.refit is None:
+            raise RLPruneError(f"refit_weights={self.refit_weights!r}: nothing begins with them; add a [refit]")
+        separate = self.specialise.separate or (self.refit is not None and self.refit.separate)
+        fixed_stem = separate and self.refit_weights is None
         if self.refit is not None and self.policy.pool and not fixed_stem:
             raise RLPruneError(
-                f"policy.pool={self.policy.pool}: its policies read features of the stem, which training changes; "
-                "to refit, leave the features out with pool = 0, or give profiles weights of their own (refit.separate)"
+                f"policy.pool={self.policy.pool}: its policies read features of the stem, which a refit changes; "
+                "leave the features out with pool = 0, or give profiles weights of their own (refit.separate) and no "
+                "refit_weights"
             )
 
     @classmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlprune import models
 from rlprune.actions import check_codebook, sorted_codebook
@@ -55,7 +55,7 @@ class Steps:
     | `tune` | `tuned/`: the network trained on under a policy's decisions, the policy learnt anew, while that pays |
     | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, begun where the last ended; |
     | | `policies-up/PENALTY/`: the same from the lowest penalty up; `policies-up/rewards.json`: which is better |
-    | `refit` | `refitted/`: the network trained on, on every image that is not for testing |
+    | `refit` | `refitted/`: the network, or other weights for it, trained on, on every image that is not for testing |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
 
     Args:
@@ -86,6 +86,8 @@ class Steps:
             for trained in (recipe.teacher, *recipe.final_teachers, recipe.reference):
                 if trained is not None:
                     self._find(trained.weights)
+            if recipe.refit_weights is not None:
+                self._find(recipe.refit_weights)
         settings: dict[str, Any] = {
             "teacher": [
                 *(recipe.data, recipe.teacher, [*map(asdict, recipe.final_teachers)] or None),
@@ -97,7 +99,7 @@ class Steps:
             "specialise": [recipe.specialise],
             "tune": [recipe.policy, recipe.tune, sorted(p for p in recipe.penalties if p > recipe.policy.penalty)],
             "policies": [recipe.penalties],
-            "refit": [recipe.refit],
+            "refit": [recipe.refit, recipe.refit_weights],
             "evaluate": [recipe.reference],
         }
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
@@ -146,9 +148,7 @@ class Steps:
         if (self.out / "adapted").exists():
             return
         settings = replace(self.recipe.adapt, seed=self.recipe.seed)
-        images = self.splits.network
-        elastic = self.recipe.elastic.build(self.teachers.dense(), tuple(images.images.shape[1:]), images)
-        teacher = self.teachers.first(settings)
+        elastic, teacher = self._elastic(self.teachers.dense()), self.teachers.first(settings)
         adapt(elastic, self.splits.network, settings, teacher=teacher, **self._kept("adapt"))
         self._save("adapted", elastic)
 
@@ -237,10 +237,15 @@ class Steps:
         return {"down": _folder_of(penalty, self.out / "policies"), "up": _folder_of(penalty, self.out / "policies-up")}
 
     def refit(self) -> None:
-        """Train the network on, on all images, if the recipe says so; codebook and policies stay."""
+        """Train the network on, or other weights for it, on all images, if the recipe says so; the rest stays."""
         if self.recipe.refit is None or (self.out / "refitted").exists():
             return
-        elastic, settings = self._load("tuned"), replace(self.recipe.refit, seed=self.recipe.seed)
+        settings, weights = replace(self.recipe.refit, seed=self.recipe.seed), self.recipe.refit_weights
+        if weights is None:
+            elastic = self._load("tuned")
+        else:
+            elastic = self._elastic(build_model(self.recipe.model, self._find(weights), self.splits))
+            elastic.specialise(self.codebook)
         teacher = self.teachers.of_refit()
         adapt(elastic, self.splits.training, settings, teacher=teacher, codebook=self.codebook, **self._kept("refit"))
         self._save("refitted", elastic)
@@ -305,6 +310,11 @@ class Steps:
     def codebook(self) -> Tensor:
         """The profiles found, int64 (K, G), cheapest first."""
         return torch.tensor(json.loads((self.out / "codebook.json").read_text()))
+
+    def _elastic(self, dense: nn.Module) -> ElasticCNN:
+        """An ordinary network made elastic, its channels ranked."""
+        images = self.splits.network
+        return self.recipe.elastic.build(dense, tuple(images.images.shape[1:]), images)
 
     def _profiles(self, elastic: ElasticCNN, path: Path) -> Tensor:
         """Those of a file, cheapest first."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -176,7 +176,8 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("penalties", "[1, 1]", r"penalties=\(1\.0, 1\.0\)"),
         ("penalties", "[0.3]", r"penalties=\(0\.3,\): .* the policy's own, which is 0\.3"),
         ("penalties", "[0.30000001]", r"penalties=\(0\.30000001,\)"),  # its folder would be that of 0.3
-        ("refit.epochs", "2", r"policy\.pool=2: its policies read features of the stem, which training changes"),
+        ("refit.epochs", "2", r"policy\.pool=2: its policies read features of the stem, which a refit changes"),
+        ("refit_weights", '"public.pt"', r"refit_weights='public\.pt': nothing begins with them; add a \[refit\]"),
         (
             "policy.penalty_range",
             "[0.1, 1]",
@@ -194,6 +195,8 @@ def test_mistakes_name_file_and_field(tmp_path: Path, path: str, value: str, mes
 def test_a_refit_that_leaves_the_stem_alone_may_follow_policies_that_see_its_features(tmp_path: Path) -> None:
     recipe = read(tmp_path, recipe_with("refit.separate", "true"))
     assert recipe.policy.pool and recipe.refit is not None and recipe.refit.separate
+    with pytest.raises(RLPruneError, match=r"policy\.pool=2: .* and no refit_weights"):
+        replace(recipe, refit_weights="public.pt")
 
 
 @pytest.mark.parametrize(

@@ -369,6 +369,28 @@ def test_a_refit_trains_the_tuned_network_on_all_images_and_keeps_codebook_and_p
     assert not any(value.equal(tuned[name]) for name, value in refitted.state_dict().items() if name.endswith("weight"))
 
 
+def test_a_refit_may_begin_with_other_weights_than_those_that_policies_are_learnt_with(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = copy_of(root, tmp_path)
+    recipe, begun = recipe_of(root), []
+
+    def watched(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings, **_: Any) -> None:
+        begun.append(elastic)
+        assert len(images) == len(steps.splits.training) and settings.separate
+
+    refit = replace(recipe.specialise, separate=True)
+    policy = replace(recipe.policy, pool=0)
+    steps = steps_of(root, out, policy=policy, refit=refit, refit_weights="known.safetensors")
+    monkeypatch.setattr("rlprune.steps.adapt", watched)
+    steps.refit()
+    (elastic,) = begun
+    assert elastic.codebook is not None and elastic.codebook.equal(steps.codebook)
+    images = steps.splits.test.normalised(slice(0, 4))
+    expected = network("residual", seed=4).eval()(images)
+    torch.testing.assert_close(elastic.eval()(images, elastic.full), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
