@@ -202,6 +202,23 @@ def gates_table(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def rankings_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a slice is worth under each ranking of channels, before and after training on, in Markdown.
+
+    Args:
+        measured: by the name of the network `dense_accuracy`, and `rows` of {criterion, macs_cut, before, after}.
+    """
+    lines = [
+        "| network | ranked by | multiply-adds cut % | dense % | slice % | trained on % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, found in measured.items():
+        for row in found["rows"]:
+            accuracies = map(_percent, (found["dense_accuracy"], row["before"], row["after"]))
+            lines.append(f"| {' | '.join([network, row['criterion'], _percent(row['macs_cut'], 1), *accuracies])} |")
+    return "\n".join(lines)
+
+
 def compare_table(results: Mapping[str, Any]) -> str:
     """All ways of deciding beside each other, and at equal cost, in Markdown.
 

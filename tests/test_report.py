@@ -11,6 +11,7 @@ from rlprune.report import (
     compare_table,
     gates_table,
     precision_table,
+    rankings_table,
     signals_table,
     speed_table,
 )
@@ -81,6 +82,13 @@ def test_without_markers_nothing_is_written() -> None:
     for text in ("", "<!-- x -->", "<!-- /x -->", "<!-- y --><!-- /y -->"):
         with pytest.raises(RLPruneError, match=r"no <!-- x --> \.\.\. <!-- /x --> to write between; add them"):
             between_markers(text, "x", "new")
+
+
+def test_rankings_are_told_by_what_a_slice_is_worth_before_and_after_training_on() -> None:
+    rows = [{"criterion": "taylor", "macs_cut": 0.494, "before": 0.3, "after": 0.9}]
+    assert rankings_table({"Net": {"dense_accuracy": 0.9173, "rows": rows}}).splitlines()[2:] == [
+        "| Net | taylor | 49.4 | 91.73 | 30.00 | 90.00 |"
+    ]
 
 
 def test_gates_stand_beside_their_controls() -> None:

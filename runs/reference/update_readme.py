@@ -12,6 +12,7 @@ from rlprune.report import (
     gates_table,
     markdown_table,
     precision_table,
+    rankings_table,
     reference_table,
     signals_table,
     speed_table,
@@ -33,9 +34,9 @@ if __name__ == "__main__":
     there = {name: title for name, title in TITLES.items() if (HERE / name / "results.json").exists()}
     measured = {title: read(f"{name}/results.json") for name, title in there.items()}
     text = between_markers(text, "cifar10", reference_table(measured, read("published.json")))
-    timed, compared, budgeted, precise = (
+    timed, compared, budgeted, precise, ranked = (
         {title: read(f"{name}/{file}") for name, title in TITLES.items() if (HERE / name / file).exists()}
-        for file in ("bench.json", "signals.json", "budgets.json", "precision.json")
+        for file in ("bench.json", "signals.json", "budgets.json", "precision.json", "rankings.json")
     )
     gated = {
         title: [read(f"{name}/{file}") for file in ("gates.json", "branches.json") if (HERE / name / file).exists()]
@@ -54,6 +55,8 @@ if __name__ == "__main__":
                 one_policy_plot(HERE / name / "budgets.png", budgeted[title]["rows"])
     if precise:
         text = between_markers(text, "precision", precision_table(precise))
+    if ranked:
+        text = between_markers(text, "rankings", rankings_table(ranked))
     if timed:
         text = between_markers(text, "speed", speed_table(timed))
         speed_plot(HERE / "speed.png", timed)
