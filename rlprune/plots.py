@@ -218,29 +218,40 @@ def _draw_speed(chart: Any, measured: Mapping[str, Mapping[str, Any]]) -> None:
     chart.legend(loc="upper left", fontsize=9)
 
 
+_GROWTH = (
+    ("batch", ("dense", "dynamic"), "ms per image"),
+    ("batch", ("peak_mb",), "MB of the process, at most so far"),
+    ("profiles", ("prepare_s", "run_64_s"), "seconds"),
+    ("profiles", ("held",), "parameters prepared, of the dense network's"),
+    ("groups", ("find_s", "slice_s", "price_256_s"), "seconds"),
+)
+"""What grows, which of its figures share a chart, and their unit."""
+
+
 def growth_plot(path: Path, results: Mapping[str, Any]) -> None:
-    """How time and memory grow, a page of four charts; a PNG.
+    """How time and memory grow, a page of charts; a PNG.
 
     Args:
         path: the file to write.
-        results: `batch`, `profiles` and `groups`, lists of rows whose first key is what grows, and `resnet50`, seconds
-            by step.
+        results: `batch`, lists of rows {batch, dense, dynamic, peak_mb}; `profiles`, {profiles, prepare_s, run_64_s,
+            held}; `groups`, {groups, find_s, slice_s, price_256_s}; and `resnet50`, seconds by step.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    with _figure(path, 11, 8) as figure:
-        charts = figure.subplots(2, 2).flatten()
-        for chart, name in zip(charts, ("batch", "profiles", "groups"), strict=False):
+    with _figure(path, 15, 8) as figure:
+        *charts, last = figure.subplots(2, 3).flatten()
+        for chart, (name, keys, unit) in zip(charts, _GROWTH, strict=True):
             rows = results[name]
-            for key in list(rows[0])[1:]:
+            for key in keys:
                 chart.plot([row[name] for row in rows], [row[key] for row in rows], "o-", label=key)
-            chart.set(xscale="log", yscale="log", xlabel=name)
+            chart.set(xscale="log", yscale="log", xlabel=name, ylabel=unit)
+            chart.set_xticks([row[name] for row in rows], [str(row[name]) for row in rows], minor=False)
+            chart.set_xticks([], minor=True)
             chart.grid(alpha=0.3, which="both")
             chart.legend(fontsize=9)
-        charts[0].set_ylabel("ms per image")
-        charts[3].barh(list(results["resnet50"]), list(results["resnet50"].values()))
-        charts[3].set(xlabel="seconds", title="resnet50, 224 pixels")
+        last.barh(list(results["resnet50"]), list(results["resnet50"].values()))
+        last.set(xlabel="seconds", title="resnet50, 224 pixels")
 
 
 @contextmanager

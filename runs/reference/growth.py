@@ -7,6 +7,7 @@ measures on this machine and writes growth.json and growth.png beside this scrip
 
 import argparse
 import dataclasses
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def random_dynamic(elastic: rlprune.ElasticCNN, codebook: torch.Tensor) -> rlpru
 
 @torch.inference_mode()
 def with_batch(dynamic: rlprune.DynamicCNN) -> list[dict[str, float]]:
-    """Milliseconds per image, dense and dynamic."""
+    """Milliseconds per image, dense and dynamic, and the most memory that the process has taken until then."""
     dense = to_run(dynamic.elastic.slice(dynamic.elastic.full))
     rows = []
     for batch in (1, 4, 16, 64, 256, 1024):
@@ -71,7 +72,8 @@ def with_batch(dynamic: rlprune.DynamicCNN) -> list[dict[str, float]]:
             "dynamic": lambda pixels=pixels: dynamic(pixels),
         }
         times = interleaved(timed, 2.0)
-        rows.append({"batch": batch} | {name: median(each) / batch for name, each in times.items()})
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rows.append({"batch": batch} | {name: median(each) / batch for name, each in times.items()} | {"peak_mb": peak})
     return rows
 
 
@@ -87,7 +89,7 @@ def with_profiles(elastic: rlprune.ElasticCNN) -> list[dict[str, float]]:
         pixels = noise(64, elastic.image_shape).images
         held = dynamic.slices.n_parameters / float(dynamic.prices.dense.params)
         times = interleaved({"run": lambda dynamic=dynamic, pixels=pixels: dynamic(pixels)}, 1.0)
-        rows.append({"profiles": n, "prepare_s": prepare, "held": held, "ms_at_64": median(times["run"])})
+        rows.append({"profiles": n, "prepare_s": prepare, "held": held, "run_64_s": median(times["run"]) / 1e3})
     return rows
 
 
