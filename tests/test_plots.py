@@ -11,7 +11,7 @@ from PIL import Image
 
 from rlprune.errors import MissingExtraError
 from rlprune.evaluate import wilson_interval
-from rlprune.plots import budgets_plot, frontier_plot, one_policy_plot, speed_plot, spending_strip
+from rlprune.plots import budgets_plot, frontier_plot, growth_plot, one_policy_plot, speed_plot, spending_strip
 
 SPEED: dict[str, Any] = {
     "macs_ratio": {"1": 2.5, "64": 2.5},
@@ -124,3 +124,18 @@ def test_every_dynamic_row_of_every_network_is_a_point(tmp_path: Path) -> None:
     one, two = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("one", "two"))
     assert one.shape == two.shape and (one != two).any()
     assert len(np.unique(one.reshape(-1, one.shape[-1]), axis=0)) > 100
+
+
+def test_growth_is_a_page_of_charts_of_one_unit_each(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    results = {
+        "batch": [{"batch": n, "dense": 1.0, "dynamic": 0.5, "peak_mb": 300.0 + n} for n in (1, 64)],
+        "profiles": [{"profiles": n, "prepare_s": 0.1 * n, "run_64_s": 0.05, "held": 0.4 * n} for n in (2, 4)],
+        "groups": [{"groups": n, "find_s": 0.05 * n, "slice_s": 0.01 * n, "price_256_s": 0.001} for n in (9, 27)],
+        "resnet50": {"find": 1.0, "slice": 0.2},
+    }
+    growth_plot(tmp_path / "once.png", results)
+    results["batch"][0]["peak_mb"] *= 2
+    growth_plot(tmp_path / "more.png", results)
+    once, more = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("once", "more"))
+    assert once.shape == more.shape and (once != more).any()
