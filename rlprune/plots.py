@@ -245,7 +245,7 @@ def growth_plot(path: Path, results: Mapping[str, Any]) -> None:
             rows = results[name]
             for key in keys:
                 chart.plot([row[name] for row in rows], [row[key] for row in rows], "o-", label=key)
-            chart.set(xscale="log", yscale="log", xlabel=name, ylabel=unit)
+            chart.set(xscale="log", xlabel=name, ylabel=unit, ylim=(0, None))
             chart.set_xticks([row[name] for row in rows], [str(row[name]) for row in rows], minor=False)
             chart.set_xticks([], minor=True)
             chart.grid(alpha=0.3, which="both")

@@ -1,8 +1,9 @@
 """How time and memory grow: with the batch, the number of profiles, the number of groups, and the size of images.
 
-    python runs/reference/growth.py runs/reference/resnet20/bundle
+    python runs/reference/growth.py runs/reference/m_cifarnet/bundle
 
-measures on this machine and writes growth.json and growth.png beside this script.
+measures on this machine and writes growth.json and growth.png beside this script. Batches are of the bundle's test
+images, as noise is not what a policy is used to; the rest, which does not depend on images, takes noise.
 """
 
 import argparse
@@ -27,9 +28,10 @@ from rlprune.data import ImageSet
 from rlprune.files import write_json
 from rlprune.folding import to_run
 from rlprune.observation import Observer
+from rlprune.options import DataOptions
 from rlprune.plots import growth_plot
 from rlprune.policy import Policy
-from rlprune.timing import interleaved
+from rlprune.timing import Turns, interleaved
 
 HERE = Path(__file__).parent
 
@@ -59,21 +61,22 @@ def random_dynamic(elastic: rlprune.ElasticCNN, codebook: torch.Tensor) -> rlpru
 
 
 @torch.inference_mode()
-def with_batch(dynamic: rlprune.DynamicCNN) -> list[dict[str, float]]:
+def with_batch(dynamic: rlprune.DynamicCNN, test: ImageSet) -> list[dict[str, float]]:
     """Milliseconds per image, dense and dynamic, and the most memory that the process has taken until then."""
     dense = to_run(dynamic.elastic.slice(dynamic.elastic.full))
-    rows = []
+
+    def all_of(images: torch.Tensor) -> None:
+        for part in dynamic.normalise(images).split(dynamic.at_once or len(images)):
+            dense(part)
+
+    rows: list[dict[str, float]] = []
     for batch in (1, 4, 16, 64, 256, 1024):
-        pixels = noise(batch, dynamic.image_shape).images
-        images = dynamic.normalise(pixels)
-        parts = images.split(dynamic.at_once or batch)
-        timed = {
-            "dense": lambda parts=parts: [dense(part) for part in parts],
-            "dynamic": lambda pixels=pixels: dynamic(pixels),
-        }
-        times = interleaved(timed, 2.0)
+        n = max(batch, 256)
+        whole: dict[str, Callable[[torch.Tensor], object]] = {"dense": all_of, "dynamic": dynamic}
+        turns = {name: Turns(network, test.images[:n], batch, n // batch) for name, network in whole.items()}
+        times = interleaved(turns, 8.0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rows.append({"batch": batch} | {name: median(each) / batch for name, each in times.items()} | {"peak_mb": peak})
+        rows.append({"batch": batch} | {name: median(each) / n for name, each in times.items()} | {"peak_mb": peak})
     return rows
 
 
@@ -101,6 +104,7 @@ def with_groups() -> list[dict[str, float]]:
         cut, _ = seconds(lambda elastic=elastic: elastic.slice(elastic.uniform(2)))
         cost = Cost(elastic)
         levels = torch.stack(random_profiles(elastic, 256, torch.Generator().manual_seed(0)))
+        cost.of(levels)
         price, _ = seconds(lambda cost=cost, levels=levels: cost.of(levels))
         rows.append({"groups": elastic.n_groups, "find_s": find, "slice_s": cut, "price_256_s": price})
     return rows
@@ -130,7 +134,7 @@ if __name__ == "__main__":
     parser.add_argument("bundle", type=Path)
     dynamic = rlprune.load(parser.parse_args().bundle)
     results = {
-        "batch": with_batch(dynamic),
+        "batch": with_batch(dynamic, DataOptions(**dynamic.about["network"]["source"]).load().test),
         "profiles": with_profiles(dynamic.elastic),
         "groups": with_groups(),
         "resnet50": large_images(),
