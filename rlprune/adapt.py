@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rlprune.distill import Teacher, distillation_loss, soft_labels
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.layers import ElasticBatchNorm
+from rlprune.rounding import rounded
 from rlprune.training import Batch, Log, Step, TrainingSettings, fit, index_batches
 
 
@@ -28,6 +30,8 @@ class AdaptSettings(TrainingSettings):
     """Random profiles per step."""
     sandwich: bool = True
     """Train the largest and the smallest profile in every step, beside the random ones."""
+    int8: bool = False
+    """Round weights and features as int8 does, while training, for a network that is to be exported with it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +124,9 @@ def adapt(
 
         return step
 
-    fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="adapt")
+    bodies = (elastic.body, *elastic.own_bodies)  # the stem stays in floating point
+    with rounded(*bodies) if settings.int8 else nullcontext():
+        fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="adapt")
 
 
 def random_profiles(elastic: ElasticCNN, n: int, generator: torch.Generator) -> list[Tensor]:

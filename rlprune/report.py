@@ -161,15 +161,17 @@ def precision_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
 
     Args:
         measured: by the name of the network `whole`, rows of {name, accuracy, ms by batch, and maybe bytes}, and
-            `profiles`, rows of {profile, and for `float32`, `bfloat16`, `int8` {accuracy, and maybe bytes}}.
+            `profiles`, rows of {profile, and {accuracy, and maybe bytes} for `float32`, `bfloat16`, `int8`, and for
+            int8 of networks trained on for a while, without its rounding (`trained_on`) and with (`trained_for_it`)}.
     """
     whole = [
         "| network | all of it in | accuracy % | kB | ms at batch 1 | ms at batch 64 |",
         "|---|---|---|---|---|---|",
     ]
     profiles = [
-        "| network | profile | float32, % | bfloat16, % | int8, % | float32, kB | int8, kB |",
-        "|---|---|---|---|---|---|---|",
+        "| network | profile | float32, % | bfloat16, % | int8, % | trained on, int8, % | trained for it, int8, % "
+        "| float32, kB | int8, kB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for network, found in measured.items():
         for row in found["whole"]:
@@ -177,7 +179,8 @@ def precision_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
             times = (f"{row['ms'][batch]:.2f}" for batch in ("1", "64"))
             whole.append(f"| {network} | {' | '.join([row['name'], _percent(row['accuracy']), size, *times])} |")
         for row in found["profiles"]:
-            accuracies = (_percent(row[name]["accuracy"]) for name in ("float32", "bfloat16", "int8"))
+            formats = ("float32", "bfloat16", "int8", "trained_on", "trained_for_it")
+            accuracies = (_percent(row[name]["accuracy"]) for name in formats)
             sizes = (f"{row[name]['bytes'] / 1e3:.0f}" for name in ("float32", "int8"))
             profiles.append(f"| {network} | {' | '.join([str(row['profile']), *accuracies, *sizes])} |")
     return "\n".join([*whole, "", *profiles])

@@ -61,9 +61,10 @@ def test_number_formats_stand_beside_each_other() -> None:
     rows.append({"name": "int8", "accuracy": 0.899, "ms": {"1": 0.5, "64": 9.0}, "bytes": 1500})
     profile = {"profile": 0, "bfloat16": {"accuracy": 0.8}}
     profile |= {"float32": {"accuracy": 0.81, "bytes": 4000}, "int8": {"accuracy": 0.79, "bytes": 1000}}
+    profile |= {"trained_on": {"accuracy": 0.795}, "trained_for_it": {"accuracy": 0.805}}
     lines = precision_table({"Net": {"whole": rows, "profiles": [profile]}}).splitlines()
     assert lines[2:4] == ["| Net | PyTorch | 90.00 |  | 2.00 | 50.50 |", "| Net | int8 | 89.90 | 2 | 0.50 | 9.00 |"]
-    assert lines[-1] == "| Net | 0 | 81.00 | 80.00 | 79.00 | 4 | 1 |"
+    assert lines[-1] == "| Net | 0 | 81.00 | 80.00 | 79.00 | 79.50 | 80.50 | 4 | 1 |"
 
 
 def test_ways_of_deciding_stand_beside_each_other() -> None:

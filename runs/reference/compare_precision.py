@@ -1,13 +1,16 @@
 """Number formats of one bundle: accuracy, size and time of float32, bfloat16 and int8.
 
-    python runs/reference/compare_precision.py runs/reference/m_cifarnet
+    python runs/reference/compare_precision.py runs/reference/m_cifarnet --epochs 2
 
 takes the bundle of that folder, and writes precision.json beside it. int8 is calibrated on 512 of the images that train
 the network; accuracies are of the test images. Times are of the whole dynamic network, policy and all passes included,
-in turns, in one process.
+in turns, in one process. For so many epochs the network is also trained on with the rounding of int8 and, so that what
+that is worth can be told from what training on is, without it; the policy stays as it is.
 """
 
 import argparse
+import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 import rlprune
+from rlprune.adapt import SpecialiseSettings, adapt
 from rlprune.conditions import conditions
 from rlprune.evaluate import codebook_logits
 from rlprune.files import write_json
@@ -27,10 +31,19 @@ from rlprune.timing import Turns, interleaved
 from rlprune.verbs.export import N_CALIBRATION
 
 BATCHES, PER_TURN, SECONDS = (1, 64), 64, 40.0
+TRAINING = SpecialiseSettings(learning_rate=0.003, n_random=1, sandwich=False, temperature=3.0, distillation=0.8)
+
+
+def trained_on(plain: Any, images: rlprune.data.ImageSet, epochs: int, int8: bool) -> Any:
+    """The same with its profiles trained on, with the rounding of int8 or without."""
+    elastic = copy.deepcopy(plain.elastic)
+    settings = dataclasses.replace(TRAINING, epochs=epochs, int8=int8)
+    adapt(elastic, images, settings, codebook=plain.codebook)
+    return rlprune.DynamicCNN(elastic, plain.policy, plain.mean, plain.std, plain.classes)
 
 
 @torch.inference_mode()
-def features_of(dynamic: rlprune.DynamicCNN, images: Tensor) -> Tensor:
+def features_of(dynamic: Any, images: Tensor) -> Tensor:
     """What bodies see of images, uint8 (N, C, H, W)."""
     return torch.cat([dynamic.slices.stem(dynamic.normalise(part)) for part in images.split(256)]).contiguous()
 
@@ -42,61 +55,87 @@ def logits_of(content: bytes, inputs: Tensor) -> Tensor:
     return torch.cat([torch.from_numpy(run.run(None, {name: part.numpy()})[0]) for part in inputs.split(256)])
 
 
-def profile_rows(plain: Any, half: Any, calibration: Tensor, test: rlprune.data.ImageSet) -> list[dict[str, Any]]:
-    """Accuracy and bytes of every profile alone, in each format."""
-    seen, in_use = features_of(plain, test.images), features_of(plain, calibration)
-    in_half, rows = codebook_logits(half, test), []
-    for index, body in enumerate(export_bodies(plain, seen[:2])):
-        formats = {"float32": body.SerializeToString(), "int8": quantised(body, in_use).SerializeToString()}
-        row: dict[str, Any] = {
-            name: {"accuracy": right(logits_of(content, seen), test), "bytes": len(content)}
-            for name, content in formats.items()
-        }
-        rows.append({"profile": index, **row, "bfloat16": {"accuracy": right(in_half[index], test)}})
-        print(rows[-1], flush=True)
-    return rows
-
-
 def right(logits: Tensor, test: rlprune.data.ImageSet) -> float:
     """Share of right answers."""
     return float((logits.argmax(1) == test.labels).double().mean())
 
 
-def main() -> None:
-    """Measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    plain, half = (rlprune.load(folder / "bundle", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
-    splits = DataOptions(**plain.about["network"]["source"]).load()
-    calibration, test = splits.network.images[:N_CALIBRATION], splits.test
-    files = {"float32": to_onnx(plain), "int8": to_onnx(plain, calibration)}
-    sessions = {name: session(content, torch.get_num_threads(), spin=False) for name, content in files.items()}
+def in_int8(dynamic: Any, calibration: Tensor, test: rlprune.data.ImageSet) -> list[dict[str, Any]]:
+    """Accuracy and bytes of every profile alone, in int8."""
+    seen, in_use = features_of(dynamic, test.images), features_of(dynamic, calibration)
+    contents = [quantised(body, in_use).SerializeToString() for body in export_bodies(dynamic, seen[:2])]
+    return [{"accuracy": right(logits_of(content, seen), test), "bytes": len(content)} for content in contents]
 
-    def onnx(name: str) -> Callable[[Tensor], Tensor]:
-        return lambda images: torch.from_numpy(sessions[name].run(["logits"], {"images": images.numpy()})[0])
 
-    whole: dict[str, Callable[[Tensor], Tensor]] = {
-        "PyTorch, float32": lambda images: plain(images).probabilities,
-        "PyTorch, bfloat16": lambda images: half(images).probabilities,
-        "onnxruntime, float32": onnx("float32"),
-        "onnxruntime, int8": onnx("int8"),
-    }
-    rows: dict[str, dict[str, Any]] = {}
-    for name, run in whole.items():
-        logits = torch.cat([run(part) for part in test.images.split(256)])
-        rows[name] = {"name": name, "accuracy": right(logits, test), "ms": {}}
-    for name, content in files.items():
-        rows[f"onnxruntime, {name}"]["bytes"] = len(content)
+def in_float32(dynamic: Any, test: rlprune.data.ImageSet) -> list[dict[str, Any]]:
+    """The same in floating point."""
+    seen = features_of(dynamic, test.images)
+    contents = [body.SerializeToString() for body in export_bodies(dynamic, seen[:2])]
+    return [{"accuracy": right(logits_of(content, seen), test), "bytes": len(content)} for content in contents]
+
+
+def in_bfloat16(half: Any, test: rlprune.data.ImageSet) -> list[dict[str, Any]]:
+    """Accuracy in half precision."""
+    return [{"accuracy": right(logits, test)} for logits in codebook_logits(half, test)]
+
+
+def timed(ways: dict[str, Callable[[Tensor], Tensor]], images: Tensor) -> dict[str, dict[str, float]]:
+    """Median milliseconds of a batch, by way and batch size."""
+    ms: dict[str, dict[str, float]] = {name: {} for name in ways}
     for batch in BATCHES:
         n_batches = -(-PER_TURN // batch)
-        times = interleaved({name: Turns(run, test.images, batch, n_batches) for name, run in whole.items()}, SECONDS)
-        for name, ms in times.items():
-            rows[name]["ms"][str(batch)] = float(np.median(ms)) / n_batches
-    profiles = profile_rows(plain, half, calibration, test)
-    found = {"whole": list(rows.values()), "profiles": profiles, "n_calibration": len(calibration), **conditions()}
-    write_json(folder / "precision.json", found)
-    print(*rows.values(), sep="\n")
+        times = interleaved({name: Turns(run, images, batch, n_batches) for name, run in ways.items()}, SECONDS)
+        for name, each in times.items():
+            ms[name][str(batch)] = float(np.median(each)) / n_batches
+    return ms
+
+
+def main() -> None:
+    """Train on, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int, default=2)
+    arguments = parser.parse_args()
+    plain, half = (rlprune.load(arguments.folder / "bundle", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    splits = DataOptions(**plain.about["network"]["source"]).load()
+    calibration, test = splits.network.images[:N_CALIBRATION], splits.test
+    on, aware = (trained_on(plain, splits.network, arguments.epochs, int8) for int8 in (False, True))
+    files = {
+        "float32": to_onnx(plain),
+        "int8": to_onnx(plain, calibration),
+        "int8, trained for it": to_onnx(aware, calibration),
+    }
+
+    def onnx(content: bytes) -> Callable[[Tensor], Tensor]:
+        runs = session(content, torch.get_num_threads(), spin=False)
+        return lambda images: torch.from_numpy(runs.run(["logits"], {"images": images.numpy()})[0])
+
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "PyTorch, float32": lambda images: plain(images).probabilities,
+        "PyTorch, bfloat16": lambda images: half(images).probabilities,
+        **{f"onnxruntime, {name}": onnx(content) for name, content in files.items()},
+    }
+    ms = timed(ways, test.images)
+    whole: list[dict[str, Any]] = []
+    for name, run in ways.items():
+        logits = torch.cat([run(part) for part in test.images.split(256)])
+        content = files.get(name.removeprefix("onnxruntime, "))
+        size = {} if content is None else {"bytes": len(content)}
+        whole.append({"name": name, "accuracy": right(logits, test), "ms": ms[name], **size})
+    formats = {
+        "float32": in_float32(plain, test),
+        "bfloat16": in_bfloat16(half, test),
+        "int8": in_int8(plain, calibration, test),
+        "trained_on": in_int8(on, calibration, test),
+        "trained_for_it": in_int8(aware, calibration, test),
+    }
+    profiles = [
+        {"profile": index, **dict(zip(formats, row, strict=True))}
+        for index, row in enumerate(zip(*formats.values(), strict=True))
+    ]
+    found = {"whole": whole, "profiles": profiles, "n_calibration": len(calibration), "epochs": arguments.epochs}
+    write_json(arguments.folder / "precision.json", found | conditions())
+    print(*whole, *profiles, sep="\n")
 
 
 if __name__ == "__main__":
