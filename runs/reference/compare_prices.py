@@ -1,0 +1,89 @@
+"""What policies save where time is the price, and where multiply-adds are: whole blocks, or widths.
+
+    python runs/reference/compare_prices.py runs/resnet20/network runs/resnet20/prices resnet20
+
+takes a network that `rlprune adapt` made elastic, and learns policies that choose a level for every group, once per
+image, paid in either (time at batch 1, on this machine), for several penalties. It writes prices.json into the folder
+that is named last, here. Accuracies and what is kept are of the test images; times are measured in turns, in one
+process, one image at a time, the policy included. A run that has some of the policies already is gone on with.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from rlprune.agents import PolicySettings, train_policy
+from rlprune.bundle import load_network
+from rlprune.conditions import conditions
+from rlprune.elastic import ElasticCNN
+from rlprune.evaluate import predict_all
+from rlprune.files import write_json
+from rlprune.folding import to_run
+from rlprune.latency import Latency
+from rlprune.options import DataOptions
+from rlprune.runtime import DynamicCNN, Prediction
+from rlprune.timing import Turns, interleaved
+
+PENALTIES, N_STEPS, N_TIMED, SECONDS = (0.5, 0.2, 0.1, 0.05), 120_000, 32, 60.0
+HERE = Path(__file__).parent
+
+
+def kept(elastic: ElasticCNN, found: Prediction) -> dict[str, float]:
+    """Which share of the blocks that could be dropped was, and the mean keep ratio of those that were not."""
+    ratios = found.keep_ratios[:, (elastic.min_level == 0).cpu()]
+    return {
+        "blocks_dropped": float((ratios == 0).double().mean()),
+        "width_of_the_others": float(ratios[ratios > 0].mean()),
+    }
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Learn, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder")
+    named = parser.parse_args()
+    saved = load_network(named.network)
+    elastic, splits = saved.network, DataOptions(**saved.about["source"]).load()
+    test, table = splits.test, named.run / "latency.json"
+    if not table.exists():
+        Latency.measure(elastic).save(table)
+    latency, rows, ways = Latency.load(table), [], {}
+    dense = to_run(elastic.slice(elastic.full))
+    for paid in ("macs", "latency"):
+        for penalty in PENALTIES:
+            settings = PolicySettings(
+                penalty=penalty, cost=paid, action="levels", max_passes=1, total_steps=N_STEPS, entropy=0.002
+            )
+            folder, name = named.run / f"{paid}-{penalty:g}", f"{paid} {penalty:g}"
+            with torch.inference_mode(False):
+                policy = train_policy(
+                    *(elastic, splits.policy, splits.validation, folder, settings),
+                    latency=latency,
+                    resume=True,
+                )
+            dynamic = DynamicCNN(elastic, policy, test.mean, test.std, test.classes)
+            found = predict_all(dynamic, test)
+            row: dict[str, Any] = {"paid": paid, "penalty": penalty, **kept(elastic, found)}
+            row |= {"accuracy": float((found.labels == test.labels).double().mean())}
+            row |= {"macs": float(found.macs.double().mean() / dynamic.prices.dense.macs)}
+            rows.append(row)
+            ways[name] = Turns(dynamic, test.images, 1, N_TIMED)
+            print(row, flush=True)
+    images = dynamic.normalise(test.images)
+    times = interleaved({"dense": Turns(dense, images, 1, N_TIMED), **ways}, SECONDS)
+    whole = median(times["dense"])
+    for row, name in zip(rows, ways, strict=True):
+        row["time"] = median(times[name]) / whole
+    results = {"rows": rows, "errors": latency.errors, "n_images": len(test), **conditions()}
+    write_json(HERE / named.folder / "prices.json", results)
+    print(*rows, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
