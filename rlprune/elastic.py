@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from rlprune import adjust, graph, sensitivity
+from rlprune import adjust, graph
 from rlprune.adjust import Setting
 from rlprune.body import BodyRun, cut
 from rlprune.convert import make_elastic
 from rlprune.data import ImageSet
 from rlprune.errors import LevelsError, ModelError
-from rlprune.groups import Group, LeftAlone, find_groups
-from rlprune.importance import Criterion, GroupLayer, criterion
+from rlprune.groups import Group, LeftAlone
+from rlprune.importance import GroupLayer
 from rlprune.layers import Choice, ElasticBatchNorm, ElasticLayer
+from rlprune.wrap import wrap
 
 KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MAX_RUNS = 64
@@ -117,48 +118,8 @@ class ElasticCNN(nn.Module):
         Raises:
             ModelError: the network cannot be traced, or nothing in it can be pruned.
         """
-        score_of = _criterion(importance, calibration)
-        model = copy.deepcopy(model).cpu().eval()
-        network = graph.trace(model)
-        stem, body = graph.split_stem(network)
-        example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
-        graph.measure(body, graph.measure(stem, example[:1]))
-        with torch.no_grad():
-            expected = model(example.clone())
-            if not isinstance(expected, Tensor) or expected.ndim != 2:
-                given = (
-                    f"tensor of shape {tuple(expected.shape)}"
-                    if isinstance(expected, Tensor)
-                    else type(expected).__name__
-                )
-                raise ModelError(f"{type(model).__name__} returns a {given}; logits of shape (B, classes) are needed")
-            if not _close(body(stem(example)), expected):
-                raise ModelError(
-                    f"the traced {type(model).__name__} gives other logits than the network itself; "
-                    "its forward may change views in place, or depend on the batch size"
-                )
-        groups, alone = find_groups(stem, body, example[:1], residual=residual)
-
-        def build(chosen: Sequence[Group]) -> ElasticCNN:
-            elastic = cls(
-                *(copy.deepcopy(stem), copy.deepcopy(body), chosen, image_shape),
-                keep_ratios=keep_ratios,
-                round_to=round_to,
-                left_alone=alone,
-            ).eval()
-            elastic.rank(score_of(elastic))
-            return elastic
-
-        elastic = build(groups)
-        if not elastic._is_exact(example, expected):
-            # Something in the network mixes channels where the dependency graph sees none: find the groups it touches.
-            exact = [group for group in groups if build([group])._is_exact(example, expected)]
-            mixed = "slicing it changes other channels, so masks and slices would differ"
-            alone += [LeftAlone(g.name, g.n_channels, mixed) for g in groups if g not in exact]
-            elastic = build(exact)
-            if not elastic._is_exact(example, expected):
-                raise ModelError("masks and slices of this network differ even though those of each group agree")
-        return elastic
+        how = {"keep_ratios": keep_ratios, "round_to": round_to}
+        return wrap(cls, model, image_shape, how, importance=importance, residual=residual, calibration=calibration)
 
     @property
     def n_groups(self) -> int:
@@ -432,36 +393,6 @@ class ElasticCNN(nn.Module):
         """Nodes that become constants under a profile, because the group they consume is dropped."""
         dropped = (self.widths[torch.arange(self.n_groups), profile.to(self.widths.device)] == 0).tolist()
         return frozenset(name for group, gone in zip(self.groups, dropped, strict=True) if gone for name in group.exits)
-
-    @torch.no_grad()
-    def _is_exact(self, images: Tensor, expected: Tensor) -> bool:
-        """Whether full keep gives the expected logits, and narrow slices the same as masks."""
-        try:
-            narrow, rng = self.uniform(0), torch.Generator().manual_seed(0)
-            mixed = torch.stack([torch.randint(int(low), self.n_levels, (), generator=rng) for low in self.min_level])
-            return _close(self(images, self.full), expected) and all(
-                _close(self.slice(profile)(images), self(images, profile.expand(len(images), -1)))
-                for profile in (narrow, narrow.clamp_min(1), mixed)
-            )
-        except RuntimeError:  # a slice that does not even fit, such as after a view with a fixed number of channels
-            return False
-
-
-def _criterion(importance: str, calibration: ImageSet | None) -> Callable[[ElasticCNN], Criterion]:
-    """How to get the criterion of that name for a network."""
-    if importance not in sensitivity.SCORES:
-        score = criterion(importance)
-        return lambda _: score
-    if calibration is None:
-        raise ModelError(
-            f"importance {importance!r} needs calibration images, and none are given; `rlprune adapt` takes those that "
-            "it trains on"
-        )
-    return lambda elastic: sensitivity.criterion(importance, elastic, calibration)
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp_min(1e-6))
 
 
 def _checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
