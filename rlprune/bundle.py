@@ -14,20 +14,13 @@ SHA-256 of each file; and `manifest.sha256`, as `sha256sum --check` reads it.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, fx, nn
@@ -35,21 +28,11 @@ from torch import Tensor, fx, nn
 from rlprune import graph
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
-from rlprune.errors import BundleError
+from rlprune.folders import dump, malformed, read_folder, write_folder
 from rlprune.gated import GatedCNN
-from rlprune.graph import MALFORMED
 from rlprune.policy import Policy
 from rlprune.runtime import DynamicCNN, check_fit
 from rlprune.structure import describe, rebuild
-
-FORMAT = 1
-_FILES: dict[str, tuple[str, ...]] = {
-    "network": ("network.json", "network.safetensors"),
-    "policy": ("policy.json", "policy.safetensors"),
-    "bundle": ("network.json", "network.safetensors", "policy.json", "policy.safetensors"),
-    "gated": ("network.json", "network.safetensors"),
-    "plain": ("network.json", "network.safetensors"),
-}
 
 
 @dataclass(frozen=True)
@@ -111,7 +94,7 @@ def save_network(
     Raises:
         ModelError: the network holds something that cannot be stored without its code.
     """
-    _write_folder(folder, "network", _network_files(network), {"data": _format_json(data), "about": dict(about or {})})
+    write_folder(folder, "network", _network_files(network), {"data": _format_json(data), "about": dict(about or {})})
 
 
 def load_network(folder: Path) -> SavedNetwork:
@@ -120,13 +103,13 @@ def load_network(folder: Path) -> SavedNetwork:
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = _read_folder(folder, ("network", "bundle"))
+    files, manifest = read_folder(folder, ("network", "bundle"))
     return SavedNetwork(_network(files), _format(manifest), manifest["about"])
 
 
 def save_policy(folder: Path, policy: Policy, about: Mapping[str, Any]) -> None:
     """Write a policy; the folder appears or is replaced as a whole."""
-    _write_folder(folder, "policy", _policy_files(policy), {"about": dict(about or {})})
+    write_folder(folder, "policy", _policy_files(policy), {"about": dict(about or {})})
 
 
 def load_policy(folder: Path) -> SavedPolicy:
@@ -135,7 +118,7 @@ def load_policy(folder: Path) -> SavedPolicy:
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = _read_folder(folder, ("policy", "bundle"))
+    files, manifest = read_folder(folder, ("policy", "bundle"))
     return SavedPolicy(_policy(files), manifest["about"])
 
 
@@ -153,8 +136,8 @@ def save_gated(
     description = {"elastic": describe(network.source[0]), "gates": gates}
     parts = {"gated": network, "elastic": network.source[0]}
     tensors = {f"{part}.{name}": tensor for part, of in parts.items() for name, tensor in of.state_dict().items()}
-    files = {"network.json": _dump(description), "network.safetensors": _pack(tensors)}
-    _write_folder(folder, "gated", files, {"data": _format_json(data), "about": dict(about or {})})
+    files = {"network.json": dump(description), "network.safetensors": _pack(tensors)}
+    write_folder(folder, "gated", files, {"data": _format_json(data), "about": dict(about or {})})
 
 
 def load_gated(folder: Path) -> SavedGated:
@@ -163,8 +146,8 @@ def load_gated(folder: Path) -> SavedGated:
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = _read_folder(folder, ("gated",))
-    with _malformed("network"):
+    files, manifest = read_folder(folder, ("gated",))
+    with malformed("network"):
         description, tensors = json.loads(files["network.json"]), load_tensors(files["network.safetensors"])
         elastic = rebuild(description["elastic"])
         elastic.load_state_dict(_under("elastic.", tensors))
@@ -189,8 +172,8 @@ def save_plain(
     """
     parts = {name: graph.to_json(cast(fx.GraphModule, part)) for name, part in network.named_children()}
     description = {"image_shape": list(image_shape), "parts": parts}
-    files = {"network.json": _dump(description), "network.safetensors": _pack(network.state_dict())}
-    _write_folder(folder, "plain", files, {"data": _format_json(data), "about": dict(about or {})})
+    files = {"network.json": dump(description), "network.safetensors": _pack(network.state_dict())}
+    write_folder(folder, "plain", files, {"data": _format_json(data), "about": dict(about or {})})
 
 
 def load_plain(folder: Path) -> SavedPlain:
@@ -199,9 +182,9 @@ def load_plain(folder: Path) -> SavedPlain:
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = _read_folder(folder, ("plain",))
+    files, manifest = read_folder(folder, ("plain",))
     network = nn.Sequential()
-    with _malformed("network"):
+    with malformed("network"):
         description = json.loads(files["network.json"])
         image_shape = tuple(int(size) for size in description["image_shape"])
         for name, part in description["parts"].items():
@@ -234,7 +217,7 @@ def save_bundle(
     """
     check_fit(network, policy, tuple(data.classes))
     files = _network_files(network) | _policy_files(policy) | dict(more or {})
-    _write_folder(Path(folder), "bundle", files, {"data": _format_json(data), "about": dict(about or {})})
+    write_folder(Path(folder), "bundle", files, {"data": _format_json(data), "about": dict(about or {})})
 
 
 def load(
@@ -260,7 +243,7 @@ def load(
         BundleError: the folder is missing, incomplete, altered, or no bundle.
         RLPruneError: `memory`, `at_once` or `dtype` is out of range.
     """
-    files, manifest = _read_folder(Path(folder), ("bundle",))
+    files, manifest = read_folder(Path(folder), ("bundle",))
     data = _format(manifest)
     dynamic = DynamicCNN(
         *(_network(files), _policy(files), data.mean, data.std, data.classes, device),
@@ -277,45 +260,24 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def kind_of(folder: Path) -> str:
-    """What a folder holds: `network`, `policy`, `bundle`, `gated` or `plain`.
-
-    Raises:
-        BundleError: the folder is missing, altered, or none that rlprune wrote.
-    """
-    return str(_read_folder(folder, tuple(_FILES))[1]["kind"])
-
-
 def _network_files(network: ElasticCNN) -> dict[str, bytes]:
-    return {"network.json": _dump(describe(network)), "network.safetensors": _pack(network.state_dict())}
+    return {"network.json": dump(describe(network)), "network.safetensors": _pack(network.state_dict())}
 
 
 def _policy_files(policy: Policy) -> dict[str, bytes]:
-    return {"policy.json": _dump(policy.to_json()), "policy.safetensors": _pack(policy.tensors())}
+    return {"policy.json": dump(policy.to_json()), "policy.safetensors": _pack(policy.tensors())}
 
 
 def _network(files: Mapping[str, bytes]) -> ElasticCNN:
-    with _malformed("network"):
+    with malformed("network"):
         network = rebuild(json.loads(files["network.json"]))
         network.load_state_dict(load_tensors(files["network.safetensors"]))
     return network
 
 
 def _policy(files: Mapping[str, bytes]) -> Policy:
-    with _malformed("policy"):
+    with malformed("policy"):
         return Policy.from_json(json.loads(files["policy.json"]), load_tensors(files["policy.safetensors"]))
-
-
-@contextmanager
-def _malformed(what: str) -> Iterator[None]:
-    """What checksums cannot tell: content that was made wrong."""
-    try:
-        yield
-    except BundleError:
-        raise
-    except (*MALFORMED, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"the stored {what} is malformed: {type(error).__name__}: {reason}") from error
 
 
 def _format_json(data: DataFormat | ImageSet) -> dict[str, Any]:
@@ -323,99 +285,9 @@ def _format_json(data: DataFormat | ImageSet) -> dict[str, Any]:
 
 
 def _format(manifest: Mapping[str, Any]) -> DataFormat:
-    with _malformed("manifest"):
+    with malformed("manifest"):
         return DataFormat(*(tuple(manifest["data"][key]) for key in ("mean", "std", "classes")))
-
-
-def _dump(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
-
-
-def _write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapping[str, Any]) -> None:
-    manifest = {
-        "format": FORMAT,
-        "kind": kind,
-        "versions": {name: version(name) for name in ("rlprune", "torch", "safetensors")},
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        **more,
-    }
-    packed = _dump(manifest)
-    everything = {**files, "manifest.json": packed, "manifest.sha256": _checksum_line(packed)}
-    check_target(folder, kind)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh, before = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"), _before(folder)
-    try:
-        fresh.mkdir()
-        for name, content in everything.items():
-            with (fresh / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        if folder.exists():
-            shutil.rmtree(before, ignore_errors=True)
-            folder.rename(before)  # a kill between these two renames leaves only this one, which readers know of
-        fresh.rename(folder)
-        shutil.rmtree(before, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def check_target(folder: Path, kind: str) -> None:
-    """Make sure that a folder may be written: it does not exist, or holds the same kind of thing.
-
-    Raises:
-        BundleError: it holds something else.
-    """
-    if not folder.exists():
-        return
-    try:
-        found = json.loads((folder / "manifest.json").read_text())["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{folder} exists and is no folder that rlprune wrote; name another one, or remove it"
-        raise BundleError(message) from error
-    if found != kind:
-        raise BundleError(f"{folder} holds a {found}, which a {kind} would replace; name another one, or remove it")
-
-
-def _before(folder: Path) -> Path:
-    """Where a folder's old content is while new content takes its place."""
-    return folder.with_name(f".{folder.name}.before")
-
-
-def _checksum_line(manifest: bytes) -> bytes:
-    return f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n".encode()
-
-
-def _read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes], dict[str, Any]]:
-    if not folder.exists() and _before(folder).exists():
-        folder = _before(folder)
-    packed = _read(folder / "manifest.json")
-    if _read(folder / "manifest.sha256") != _checksum_line(packed):
-        raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")
-    with _malformed("manifest"):
-        manifest = json.loads(packed)
-        found, kind, checksums, _ = (manifest[key] for key in ("format", "kind", "sha256", "about"))
-        if found != FORMAT:
-            raise BundleError(f"{folder} has format {found}; this version of rlprune reads {FORMAT}")
-        if kind not in kinds:
-            raise BundleError(f"{folder} holds a {kind}; a {' or '.join(kinds)} is needed")
-        files = {name: _read(folder / name) for name in _FILES[kind]}
-        for name, content in files.items():
-            if hashlib.sha256(content).hexdigest() != checksums.get(name):
-                raise BundleError(
-                    f"{folder / name} has been altered: its SHA-256 is not the manifest's; copy the folder again"
-                )
-    return files, manifest
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror}); is {path.parent} a folder that rlprune wrote?"
-        ) from error

@@ -12,11 +12,12 @@ from nets import IMAGE_SHAPE, KINDS, N_CLASSES, colours, make_data, make_elastic
 from torch import Tensor, nn
 
 from rlprune import tables
-from rlprune.bundle import kind_of, load_gated, load_network, save_gated
+from rlprune.bundle import load_gated, load_network, save_gated
 from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, ModelError, RLPruneError
 from rlprune.evaluate_gated import decide_all, evaluate_gated
+from rlprune.folders import kind_of
 from rlprune.gated import GatedCNN, GateSettings, train_gates
 from rlprune.gates import Branch, Gate, opened
 

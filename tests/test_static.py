@@ -11,11 +11,12 @@ from nets import IMAGE_SHAPE, KINDS, colours, make_elastic, make_images
 from torch import nn
 
 from rlprune import tables
-from rlprune.bundle import kind_of, load_network, load_plain, save_plain
+from rlprune.bundle import load_network, load_plain, save_plain
 from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.evaluate import evaluate_static
+from rlprune.folders import kind_of
 from rlprune.pretrain import pretrain
 from rlprune.static import How, StaticSettings, Structure, settle, share_of_zeros, static_network, static_profile
 

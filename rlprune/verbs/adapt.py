@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from rlprune import bundle
+from rlprune import bundle, folders
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.errors import ModelError
 from rlprune.options import DataOptions, ElasticOptions, NetworkOptions, TeacherOptions
@@ -34,7 +34,7 @@ class Adapt:
         name = self.network.model
         if self.network.weights is None and ":" not in name:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
-        bundle.check_target(self.out, "network")
+        folders.check_target(self.out, "network")
         splits = self.source.load()
         model, teacher = self.network.build(splits), self.teaching.build(splits)
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from rlprune import bundle, tables
+from rlprune import bundle, folders, tables
 from rlprune.bundle import DataFormat
 from rlprune.data import Splits
 from rlprune.errors import RLPruneError
@@ -44,7 +44,7 @@ class Evaluate:
         """Do it."""
         if self.bundle is None and self.model is None:
             raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
-        results, table = self._measured(None if self.bundle is None else bundle.kind_of(self.bundle))
+        results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
         Console().print(table)
         if self.json is not None:
             write_json(self.json, results)

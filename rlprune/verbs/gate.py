@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from rlprune import bundle, tables
+from rlprune import bundle, folders, tables
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import ModelError
 from rlprune.evaluate_gated import evaluate_gated
@@ -42,7 +42,7 @@ class Gate:
         name = self.network.model
         if self.network.weights is None and ":" not in name:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
-        bundle.check_target(self.out, "gated")
+        folders.check_target(self.out, "gated")
         splits = self.source.load()
         model, teacher = self.network.build(splits), self.teaching.build(splits)
         elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))

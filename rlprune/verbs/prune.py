@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from rlprune import bundle, tables
+from rlprune import bundle, folders, tables
 from rlprune.cost import Cost
 from rlprune.evaluate import evaluate_static
 from rlprune.options import DataOptions, TeacherOptions, load_fitting
@@ -33,7 +33,7 @@ class Prune:
 
     def run(self) -> None:
         """Do it."""
-        bundle.check_target(self.out, "plain")
+        folders.check_target(self.out, "plain")
         check_unfinished(self.out, resume=self.resume)
         saved = bundle.load_network(self.network)
         elastic = saved.network
