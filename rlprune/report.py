@@ -222,6 +222,27 @@ def rankings_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def prices_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """What policies save that pay in multiply-adds, and in time, in Markdown.
+
+    Args:
+        measured: by the name of the network `rows` of {paid, penalty, accuracy, macs and time (shares of the dense
+            network's), blocks_dropped, width_of_the_others (shares)}.
+    """
+    lines = [
+        "| network | paid in | penalty | accuracy % | multiply-adds % | time at batch 1 % | blocks dropped % "
+        "| width of the others % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for network, found in measured.items():
+        for row in found["rows"]:
+            paid = "multiply-adds" if row["paid"] == "macs" else "time"
+            shares = (row[name] for name in ("macs", "time", "blocks_dropped", "width_of_the_others"))
+            cells = [network, paid, f"{row['penalty']:g}", _percent(row["accuracy"]), *(_percent(x, 1) for x in shares)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def compare_table(results: Mapping[str, Any]) -> str:
     """All ways of deciding beside each other, and at equal cost, in Markdown.
 

@@ -11,6 +11,7 @@ from rlprune.report import (
     compare_table,
     gates_table,
     precision_table,
+    prices_table,
     rankings_table,
     signals_table,
     speed_table,
@@ -65,6 +66,12 @@ def test_number_formats_stand_beside_each_other() -> None:
     lines = precision_table({"Net": {"whole": rows, "profiles": [profile]}}).splitlines()
     assert lines[2:4] == ["| Net | PyTorch | 90.00 |  | 2.00 | 50.50 |", "| Net | int8 | 89.90 | 2 | 0.50 | 9.00 |"]
     assert lines[-1] == "| Net | 0 | 81.00 | 80.00 | 79.00 | 79.50 | 80.50 | 4 | 1 |"
+
+
+def test_prices_stand_beside_each_other() -> None:
+    row = {"paid": "macs", "penalty": 0.1, "accuracy": 0.9, "macs": 0.5, "time": 0.8, "blocks_dropped": 0.25}
+    lines = prices_table({"Net": {"rows": [row | {"width_of_the_others": 0.75}]}}).splitlines()
+    assert lines[2] == "| Net | multiply-adds | 0.1 | 90.00 | 50.0 | 80.0 | 25.0 | 75.0 |"
 
 
 def test_ways_of_deciding_stand_beside_each_other() -> None:

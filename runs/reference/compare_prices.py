@@ -27,7 +27,7 @@ from rlprune.options import DataOptions
 from rlprune.runtime import DynamicCNN, Prediction
 from rlprune.timing import Turns, interleaved
 
-PENALTIES, N_STEPS, N_TIMED, SECONDS = (0.5, 0.2, 0.1, 0.05), 120_000, 32, 60.0
+PENALTIES, N_STEPS, N_TIMED, SECONDS = (0.4, 0.2, 0.1, 0.05), 80_000, 32, 60.0
 HERE = Path(__file__).parent
 
 

@@ -12,6 +12,7 @@ from rlprune.report import (
     gates_table,
     markdown_table,
     precision_table,
+    prices_table,
     rankings_table,
     reference_table,
     signals_table,
@@ -34,9 +35,9 @@ if __name__ == "__main__":
     there = {name: title for name, title in TITLES.items() if (HERE / name / "results.json").exists()}
     measured = {title: read(f"{name}/results.json") for name, title in there.items()}
     text = between_markers(text, "cifar10", reference_table(measured, read("published.json")))
-    timed, compared, budgeted, precise, ranked = (
+    timed, compared, budgeted, precise, ranked, priced = (
         {title: read(f"{name}/{file}") for name, title in TITLES.items() if (HERE / name / file).exists()}
-        for file in ("bench.json", "signals.json", "budgets.json", "precision.json", "rankings.json")
+        for file in ("bench.json", "signals.json", "budgets.json", "precision.json", "rankings.json", "prices.json")
     )
     gated = {
         title: [read(f"{name}/{file}") for file in ("gates.json", "branches.json") if (HERE / name / file).exists()]
@@ -44,8 +45,8 @@ if __name__ == "__main__":
     }
     if any(gated.values()):
         text = between_markers(text, "gates", gates_table(gated))
-    if (HERE / "digits" / "compare.json").exists():
-        text = between_markers(text, "compare", compare_table(read("digits/compare.json")))
+    if (HERE / "resnet20" / "compare.json").exists():
+        text = between_markers(text, "compare", compare_table(read("resnet20/compare.json")))
     if compared:
         text = between_markers(text, "signals", signals_table(compared))
     if budgeted:
@@ -57,6 +58,8 @@ if __name__ == "__main__":
         text = between_markers(text, "precision", precision_table(precise))
     if ranked:
         text = between_markers(text, "rankings", rankings_table(ranked))
+    if priced:
+        text = between_markers(text, "prices", prices_table(priced))
     if timed:
         text = between_markers(text, "speed", speed_table(timed))
         speed_plot(HERE / "speed.png", timed)
