@@ -19,6 +19,7 @@ import rlprune
 from rlprune import cli, data, events, sources
 from rlprune.adapt import AdaptSettings
 from rlprune.agents.train import PolicySettings
+from rlprune.bundle import load_network, save_network
 from rlprune.cli import main
 from rlprune.compare import CompareSettings
 from rlprune.gated import GateSettings
@@ -295,6 +296,15 @@ def test_train_starts_from_another_run_with_its_codebook(project: Path) -> None:
     main([*NEW[:-1], "lower", "--start", "run", "--penalty", "0.1", "--n-candidates", "2"])
     books = [(project / name / "codebook.json").read_text() for name in ("run", "lower")]
     assert books[0] == books[1]
+
+
+def test_train_takes_the_codebook_of_a_network_that_is_specialised_to_one(project: Path) -> None:
+    saved = load_network(project / "network")
+    book = torch.stack([saved.network.uniform(level) for level in (1, 2, 4)])
+    saved.network.specialise(book)
+    save_network(project / "specialised", saved.network, data.load("pets").network, saved.about)
+    main([*TRAIN[:1], "--network", "specialised", *TRAIN[3:-1], "own"])
+    assert json.loads((project / "own" / "codebook.json").read_text()) == book.tolist()
 
 
 def test_train_does_not_start_from_what_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

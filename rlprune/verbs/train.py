@@ -33,7 +33,7 @@ class Train:
     """Folder for TensorBoard's events, the checkpoint, and the policy (in policy/)."""
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     n_profiles: int = 6
-    """Profiles in the codebook, at most 16."""
+    """Profiles in the codebook, at most 16; a network that is specialised to a codebook has those of that."""
     n_candidates: int = 64
     """Static profiles tried in the search for it."""
     latency_batch: int = 1
@@ -88,11 +88,13 @@ class Train:
     def _codebook(
         self, network: ElasticCNN, splits: Splits, latency: Latency | None, begun: torch.Tensor | None
     ) -> torch.Tensor:
-        """Search profiles, or take those that an interrupted run found, or those that this one begins with."""
+        """Search profiles, or take those of the network, an interrupted run, or the one that this one begins with."""
         path = self.out / "codebook.json"
         if self.resume and path.exists():
             return torch.tensor(json.loads(path.read_text()))
-        if begun is not None:
+        if network.codebook is not None:
+            codebook = network.codebook
+        elif begun is not None:
             codebook = check_codebook(network, begun)
         else:
             found = search(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
