@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.errors import RLPruneError
 from rlprune.folding import fold_norms, to_run
-from rlprune.onnx import export_piece, session, to_onnx
+from rlprune.onnx import export_piece, to_onnx
+from rlprune.onnx_cnn import session
 from rlprune.runtime import DynamicCNN
 
 Run = Callable[[Tensor], object]

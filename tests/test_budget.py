@@ -19,7 +19,8 @@ from rlprune.control import Controller
 from rlprune.cost import Cost
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.observation import Observer
-from rlprune.onnx import OnnxCNN, to_onnx
+from rlprune.onnx import to_onnx
+from rlprune.onnx_cnn import OnnxCNN
 from rlprune.policy import Policy
 
 NETWORK, DATA = make_elastic("residual"), make_data(64)

@@ -15,7 +15,8 @@ from rlprune.actions import sorted_codebook
 from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, DataError, MissingExtraError, RLPruneError
-from rlprune.onnx import OPSET, OnnxCNN, save_onnx
+from rlprune.onnx import OPSET, save_onnx
+from rlprune.onnx_cnn import OnnxCNN
 from rlprune.runtime import DynamicCNN
 
 onnx = pytest.importorskip("onnx")

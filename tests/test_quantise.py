@@ -13,7 +13,8 @@ from rlprune.actions import sorted_codebook
 from rlprune.adapt import AdaptSettings, adapt
 from rlprune.cost import Cost
 from rlprune.errors import DataError
-from rlprune.onnx import OnnxCNN, export_bodies, save_onnx, session
+from rlprune.onnx import export_bodies, save_onnx
+from rlprune.onnx_cnn import OnnxCNN, session
 from rlprune.quantise import quantised
 from rlprune.runtime import DynamicCNN
 

@@ -13,7 +13,7 @@ from rlprune import bundle, tables
 from rlprune.decode import read_images
 from rlprune.errors import RLPruneError
 from rlprune.files import write_json
-from rlprune.onnx import OnnxCNN
+from rlprune.onnx_cnn import OnnxCNN
 from rlprune.options import PriceOptions
 from rlprune.runtime import DynamicCNN
 

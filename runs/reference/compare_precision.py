@@ -24,7 +24,8 @@ from rlprune.adapt import SpecialiseSettings, adapt
 from rlprune.conditions import conditions
 from rlprune.evaluate import codebook_logits
 from rlprune.files import write_json
-from rlprune.onnx import export_bodies, session, to_onnx
+from rlprune.onnx import export_bodies, to_onnx
+from rlprune.onnx_cnn import session
 from rlprune.options import DataOptions
 from rlprune.quantise import quantised
 from rlprune.timing import Turns, interleaved
