@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,7 +24,7 @@ from rlprune.bundle import load_gated, load_network, save_gated, save_network
 from rlprune.cascade import Cascade, best_cascades, cascade_policy, within
 from rlprune.conditions import conditions
 from rlprune.cost import Cost
-from rlprune.data import Splits, normalise
+from rlprune.data import ImageSet, Splits, normalise
 from rlprune.distill import Teacher
 from rlprune.elastic import ElasticCNN
 from rlprune.envs.answers import LastAnswers
@@ -226,13 +226,27 @@ class Comparison:
             yield from self._gates(method)
 
     def _learnt(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
-        """Policies for every penalty, learnt here or before."""
+        """Policies for every penalty: begun with the next higher one's, or the next lower one's, whichever is better.
+
+        What is seldom found where compute is dear, such as a cascade, comes there from below.
+        """
+        falling = sorted(self.settings.penalties, reverse=True)
+        chains = [self._chain(method, network, falling, "policies")]
+        if len(falling) > 1:
+            chains.append(self._chain(method, network, falling[::-1], "policies-up"))
+        for penalty in falling:
+            found = [self._dynamic(method, f"penalty {penalty:g}", network, chain[penalty]) for chain in chains]
+            yield max(found, key=partial(self._reward, penalty=penalty))
+
+    def _chain(self, method: Method, network: ElasticCNN, penalties: Sequence[float], name: str) -> dict[float, Policy]:
+        """Policies for penalties, each begun with the one before, learnt here or before."""
         once, start, own = method == "rl once", None, self.policy
         max_passes, pool = (1, own.pool or 2) if once else (max(2, own.max_passes), own.pool)
-        for penalty in sorted(self.settings.penalties, reverse=True):
+        learnt = {}
+        for penalty in penalties:
             settings = replace(own, penalty=penalty, max_passes=max_passes, pool=pool)
-            folder = self.out / "policies" / f"{settings.max_passes}-{penalty:g}"
-            policy = train_policy(
+            folder = self.out / name / f"{settings.max_passes}-{penalty:g}"
+            learnt[penalty] = train_policy(
                 *(network, self.splits.policy, self.splits.validation, folder, settings),
                 codebook=self._codebook,
                 start=start,
@@ -240,7 +254,13 @@ class Comparison:
                 answers=self._answers.of(network, self._codebook),
             )
             start = folder
-            yield self._dynamic(method, f"penalty {penalty:g}", network, policy)
+        return learnt
+
+    def _reward(self, one: Candidate, penalty: float) -> float:
+        """What a candidate earns on the images that policies learn from."""
+        images = self.splits.policy
+        labels, macs = self._predicted(one, images)
+        return float((labels == images.labels).double().mean() - penalty * macs.double().mean() / self.dense.macs)
 
     def _thresholds(self, network: ElasticCNN) -> Iterator[Candidate]:
         """Cascades for budgets in even steps, chosen on the images that policies learn from."""
@@ -336,10 +356,15 @@ class Comparison:
         return normalise(images, self.splits.test.mean, self.splits.test.std)
 
     @torch.inference_mode()
+    def _predicted(self, one: Candidate, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """Labels and multiply-adds of a set, int64 (N,) each."""
+        labels, macs = map(torch.cat, zip(*map(one.predict, images.images.split(256)), strict=True))
+        return labels, macs
+
     def _measured(self, one: Candidate) -> dict[str, Any]:
         """Accuracy and cost of a point on the test images."""
         test = self.splits.test
-        labels, macs = map(torch.cat, zip(*map(one.predict, test.images.split(256)), strict=True))
+        labels, macs = self._predicted(one, test)
         n_correct = int((labels == test.labels).sum())
         return {
             "method": one.method,

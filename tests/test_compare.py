@@ -13,7 +13,7 @@ from nets import colours, make_elastic
 from rlprune import tables
 from rlprune.adapt import SpecialiseSettings
 from rlprune.agents.train import PolicySettings
-from rlprune.bundle import load_policy
+from rlprune.bundle import load_network, load_policy
 from rlprune.compare import METHODS, CompareSettings, Comparison, at_equal_macs
 from rlprune.data import Splits
 from rlprune.errors import RLPruneError
@@ -58,6 +58,18 @@ def test_every_method_is_measured(made: tuple[Path, dict[str, Any]]) -> None:
     }
     assert {len(policy.observer.mean) > 0 for policy in policies(made[0], "1-0.1")} == {True}  # or it would see nothing
     assert [row["method"] for row in results["at_equal_macs"]] == ["rl once", "rl progressive"]
+
+
+def test_policies_are_learnt_from_both_ends_and_the_better_counts(
+    made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several, learnt = comparison(made[0], penalties=(0.1, 0.05), methods=("rl once",)), []
+    monkeypatch.setattr(Comparison, "_reward", lambda _, one, penalty: learnt.append(one) or len(learnt) % 2)
+    found = list(several._learnt("rl once", load_network(made[0] / "specialised").network))
+    assert [one.label for one in found] == ["penalty 0.1", "penalty 0.05"]
+    assert len(learnt) == 4 and found == learnt[::2]  # the first of each two was said to be the better
+    begun = {folder.relative_to(made[0]).as_posix() for folder in made[0].glob("policies*/1-*")}
+    assert begun == {f"{name}/1-{penalty}" for name in ("policies", "policies-up") for penalty in (0.1, 0.05)}
 
 
 def test_it_is_shown(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ process, one image at a time, the policy included. A run that has some of the po
 """
 
 import argparse
+import math
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +28,7 @@ from rlprune.options import DataOptions
 from rlprune.runtime import DynamicCNN, Prediction
 from rlprune.timing import Turns, interleaved
 
-PENALTIES, N_STEPS, N_TIMED, SECONDS = (0.4, 0.2, 0.1, 0.05), 80_000, 32, 60.0
+PENALTIES, N_STEPS, N_TIMED, SECONDS = (1.0, 0.7, 0.4, 0.2, 0.1), 80_000, 32, 60.0
 HERE = Path(__file__).parent
 
 
@@ -67,7 +68,7 @@ def main() -> None:
                     latency=latency,
                     resume=True,
                 )
-            dynamic = DynamicCNN(elastic, policy, test.mean, test.std, test.classes)
+            dynamic = DynamicCNN(elastic, policy, test.mean, test.std, test.classes, memory=math.inf)
             found = predict_all(dynamic, test)
             row: dict[str, Any] = {"paid": paid, "penalty": penalty, **kept(elastic, found)}
             row |= {"accuracy": float((found.labels == test.labels).double().mean())}

@@ -21,7 +21,7 @@ from rlprune.report import (
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
-TITLES = {"resnet20": "ResNet-20", "m_cifarnet": "M-CifarNet", "resnet56": "ResNet-56"}
+TITLES = {"resnet20": "ResNet-20", "m_cifarnet": "M-CifarNet", "resnet56": "ResNet-56", "vgg16_bn": "VGG-16-BN"}
 
 
 def read(path: str) -> Any:
@@ -60,6 +60,8 @@ if __name__ == "__main__":
         text = between_markers(text, "rankings", rankings_table(ranked))
     if priced:
         text = between_markers(text, "prices", prices_table(priced))
+    if (HERE / "resnet56" / "bench_latency.json").exists():
+        timed["ResNet-56, paid in time"] = read("resnet56/bench_latency.json")
     if timed:
         text = between_markers(text, "speed", speed_table(timed))
         speed_plot(HERE / "speed.png", timed)
