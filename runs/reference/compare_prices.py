@@ -4,14 +4,12 @@
 
 takes a network that `rlprune adapt` made elastic, and learns policies that choose a level for every group, once per
 image, paid in either (time at batch 1, on this machine), for several penalties. It writes prices.json into the folder
-that is named last, here. Accuracies and what is kept are of the test images; times are measured in turns, in one
-process, one image at a time, the policy included. A run that has some of the policies already is gone on with.
+that is named last, here. Accuracies and what is kept are of the test images; times are what the table, measured once,
+says of the profiles that they run, at batch 1. A run that has some of the policies already is gone on with.
 """
 
 import argparse
-import math
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -19,16 +17,15 @@ import torch
 from rlprune.agents import PolicySettings, train_policy
 from rlprune.bundle import load_network
 from rlprune.conditions import conditions
+from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.evaluate import predict_all
 from rlprune.files import write_json
-from rlprune.folding import to_run
 from rlprune.latency import Latency
 from rlprune.options import DataOptions
 from rlprune.runtime import DynamicCNN, Prediction
-from rlprune.timing import Turns, interleaved
 
-PENALTIES, N_STEPS, N_TIMED, SECONDS = (1.0, 0.7, 0.4, 0.2, 0.1), 80_000, 32, 60.0
+PENALTIES, N_STEPS = (1.0, 0.7, 0.4, 0.2, 0.1), 80_000
 HERE = Path(__file__).parent
 
 
@@ -54,36 +51,30 @@ def main() -> None:
     test, table = splits.test, named.run / "latency.json"
     if not table.exists():
         Latency.measure(elastic).save(table)
-    latency, rows, ways = Latency.load(table), [], {}
-    dense = to_run(elastic.slice(elastic.full))
+    latency, cost, rows = Latency.load(table), Cost(elastic), []
     for paid in ("macs", "latency"):
         for penalty in PENALTIES:
             settings = PolicySettings(
                 penalty=penalty, cost=paid, action="levels", max_passes=1, total_steps=N_STEPS, entropy=0.002
             )
-            folder, name = named.run / f"{paid}-{penalty:g}", f"{paid} {penalty:g}"
+            folder = named.run / f"{paid}-{penalty:g}"
             with torch.inference_mode(False):
                 policy = train_policy(
                     *(elastic, splits.policy, splits.validation, folder, settings),
                     latency=latency,
                     resume=True,
                 )
-            dynamic = DynamicCNN(elastic, policy, test.mean, test.std, test.classes, memory=math.inf)
+            dynamic = DynamicCNN(elastic, policy, test.mean, test.std, test.classes)
             found = predict_all(dynamic, test)
             row: dict[str, Any] = {"paid": paid, "penalty": penalty, **kept(elastic, found)}
             row |= {"accuracy": float((found.labels == test.labels).double().mean())}
             row |= {"macs": float(found.macs.double().mean() / dynamic.prices.dense.macs)}
+            times = latency.of(cost, dynamic.codebook[found.profiles[:, 0]])
+            row |= {"time": float(times.mean() / latency.dense)}
             rows.append(row)
-            ways[name] = Turns(dynamic, test.images, 1, N_TIMED)
             print(row, flush=True)
-    images = dynamic.normalise(test.images)
-    times = interleaved({"dense": Turns(dense, images, 1, N_TIMED), **ways}, SECONDS)
-    whole = median(times["dense"])
-    for row, name in zip(rows, ways, strict=True):
-        row["time"] = median(times[name]) / whole
     results = {"rows": rows, "errors": latency.errors, "n_images": len(test), **conditions()}
     write_json(HERE / named.folder / "prices.json", results)
-    print(*rows, sep="\n")
 
 
 if __name__ == "__main__":
