@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from rlprune.distill import Teacher, distillation_loss, soft_labels
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.layers import ElasticBatchNorm
-from rlprune.rounding import rounded
+from rlprune.rounding import Rounded
 from rlprune.training import Batch, Log, Step, TrainingSettings, fit, index_batches
 
 
@@ -31,15 +32,22 @@ class AdaptSettings(TrainingSettings):
     sandwich: bool = True
     """Train the largest and the smallest profile in every step, beside the random ones."""
     int8: bool = False
-    """Round weights and features as int8 does, while training, for a network that is to be exported with it."""
+    """Round weights and features as int8 does, while training, for a network that is to be exported with it. Everything
+    is then computed in float32, since bfloat16 would round to other numbers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.int8 and self.bf16:
+            raise RLPruneError("int8=True and bf16=True round to different numbers; give one of both")
         if self.n_random < 0 or not (self.n_random or self.sandwich):
             raise RLPruneError(
                 f"n_random={self.n_random}, sandwich={self.sandwich}: a step needs a profile, so n_random must be "
                 "0 or more, and 1 or more without the sandwich"
             )
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context for forward passes."""
+        return nullcontext() if self.int8 else super().autocast()
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,13 @@ def adapt(
         if isinstance(settings, SpecialiseSettings) and settings.separate:
             elastic.separate()
 
+    def rounded(images: Tensor, profile: Tensor) -> Tensor:
+        features = elastic.stem(images)  # which stays in floating point
+        with Rounded():
+            return elastic.run_body(features, profile)
+
+    run = rounded if settings.int8 else elastic
+
     def draw(generator: torch.Generator) -> list[Tensor]:
         if codebook is None or not settings.n_random:
             return random_profiles(elastic, settings.n_random, generator)
@@ -115,7 +130,7 @@ def adapt(
             losses = []
             for profile in profiles:
                 with settings.autocast():
-                    logits = elastic(batch.images, profile)
+                    logits = run(batch.images, profile)
                 loss = distillation_loss(logits.float(), labels, soft, settings.temperature, settings.distillation)
                 (loss / len(profiles)).backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.item())
@@ -124,9 +139,7 @@ def adapt(
 
         return step
 
-    bodies = (elastic.body, *elastic.own_bodies)  # the stem stays in floating point
-    with rounded(*bodies) if settings.int8 else nullcontext():
-        fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="adapt")
+    fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="adapt")
 
 
 def random_profiles(elastic: ElasticCNN, n: int, generator: torch.Generator) -> list[Tensor]:

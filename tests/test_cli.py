@@ -298,13 +298,18 @@ def test_train_starts_from_another_run_with_its_codebook(project: Path) -> None:
     assert books[0] == books[1]
 
 
-def test_train_takes_the_codebook_of_a_network_that_is_specialised_to_one(project: Path) -> None:
+def test_train_takes_the_codebook_of_a_network_that_is_specialised_to_one(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     saved = load_network(project / "network")
     book = torch.stack([saved.network.uniform(level) for level in (1, 2, 4)])
     saved.network.specialise(book)
     save_network(project / "specialised", saved.network, data.load("pets").network, saved.about)
     main([*TRAIN[:1], "--network", "specialised", *TRAIN[3:-1], "own"])
     assert json.loads((project / "own" / "codebook.json").read_text()) == book.tolist()
+    with pytest.raises(SystemExit, match="2"):
+        main([*TRAIN[:1], "--network", "specialised", *TRAIN[3:-1], "other", "--start", "run"])
+    assert "another codebook than the network is specialised to" in " ".join(capsys.readouterr().err.split())
 
 
 def test_train_does_not_start_from_what_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

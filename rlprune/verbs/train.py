@@ -92,10 +92,14 @@ class Train:
         path = self.out / "codebook.json"
         if self.resume and path.exists():
             return torch.tensor(json.loads(path.read_text()))
+        if begun is not None:
+            begun = check_codebook(network, begun)
+        if network.codebook is not None and begun is not None and not begun.equal(network.codebook):
+            raise RLPruneError(f"the run in {self.start} has another codebook than the network is specialised to")
         if network.codebook is not None:
             codebook = network.codebook
         elif begun is not None:
-            codebook = check_codebook(network, begun)
+            codebook = begun
         else:
             found = search(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
             codebook = choose_codebook(network, found, self.n_profiles)

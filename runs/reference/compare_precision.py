@@ -1,6 +1,6 @@
 """Number formats of one bundle: accuracy, size and time of float32, bfloat16 and int8.
 
-    python runs/reference/compare_precision.py runs/reference/m_cifarnet --epochs 2
+    python runs/reference/compare_precision.py runs/reference/m_cifarnet --epochs 1
 
 takes the bundle of that folder, and writes precision.json beside it. int8 is calibrated on 512 of the images that train
 the network; accuracies are of the test images. Times are of the whole dynamic network, policy and all passes included,
@@ -95,7 +95,7 @@ def main() -> None:
     """Train on, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     plain, half = (rlprune.load(arguments.folder / "bundle", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     splits = DataOptions(**plain.about["network"]["source"]).load()

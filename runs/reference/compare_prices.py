@@ -73,7 +73,16 @@ def main() -> None:
             row |= {"time": float(times.mean() / latency.dense)}
             rows.append(row)
             print(row, flush=True)
-    results = {"rows": rows, "errors": latency.errors, "n_images": len(test), **conditions()}
+    levels = torch.tensor(latency.table)  # milliseconds, by group and level
+    saved = {"block": levels[:, -1] - levels[:, 0], "half_of_it": levels[:, -1] - levels[:, elastic.n_levels // 2]}
+    shares = {what: [float(of.min() / latency.dense), float(of.max() / latency.dense)] for what, of in saved.items()}
+    results = {
+        "rows": rows,
+        "saved_by_dropping": shares,
+        "errors": latency.errors,
+        "n_images": len(test),
+        **conditions(),
+    }
     write_json(HERE / named.folder / "prices.json", results)
 
 
