@@ -65,6 +65,10 @@ class Cost:
         )
         self.dense = self.of(elastic.full)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Cost:
+        """Itself: nothing changes a table, and the graph behind one is too deep to be copied node by node."""
+        return self
+
     def of(self, levels: Tensor) -> Compute:
         """Cost of one whole run of the network, stem included, as its slice would hold and do.
 

@@ -11,7 +11,7 @@ import torch
 from nets import IMAGE_SHAPE, KINDS, N_CLASSES, colours, make_data, make_elastic, make_images, network, relative_error
 from torch import Tensor, nn
 
-from rlprune import tables
+from rlprune import models, tables
 from rlprune.bundle import load_gated, load_network, save_gated
 from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
@@ -314,3 +314,10 @@ def test_the_original_is_left_as_it_is() -> None:
     assert isinstance(gated.stem, nn.Module) and not torch.equal(
         next(gated.stem.parameters()), next(elastic.stem.parameters())
     )
+
+
+@torch.no_grad()
+def test_deep_networks_are_prepared_too() -> None:
+    deep = ElasticCNN.from_model(models.build("resnet56"), (3, 32, 32))
+    gated, images = GatedCNN(deep, "branches").eval(), torch.randn(2, 3, 32, 32)
+    assert relative_error(gated.prepared()(images), gated(images)) < 1e-4
