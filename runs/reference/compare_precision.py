@@ -5,7 +5,8 @@
 takes the bundle of that folder, and writes precision.json beside it. int8 is calibrated on 512 of the images that train
 the network; accuracies are of the test images. Times are of the whole dynamic network, policy and all passes included,
 in turns, in one process. For so many epochs the network is also trained on with the rounding of int8 and, so that what
-that is worth can be told from what training on is, without it; the policy stays as it is.
+that is worth can be told from what training on is, without it (then in bfloat16, where the processor has it); the
+policy stays as it is.
 """
 
 import argparse
@@ -61,17 +62,13 @@ def right(logits: Tensor, test: rlprune.data.ImageSet) -> float:
     return float((logits.argmax(1) == test.labels).double().mean())
 
 
-def in_int8(dynamic: Any, calibration: Tensor, test: rlprune.data.ImageSet) -> list[dict[str, Any]]:
-    """Accuracy and bytes of every profile alone, in int8."""
-    seen, in_use = features_of(dynamic, test.images), features_of(dynamic, calibration)
-    contents = [quantised(body, in_use).SerializeToString() for body in export_bodies(dynamic, seen[:2])]
-    return [{"accuracy": right(logits_of(content, seen), test), "bytes": len(content)} for content in contents]
-
-
-def in_float32(dynamic: Any, test: rlprune.data.ImageSet) -> list[dict[str, Any]]:
-    """The same in floating point."""
-    seen = features_of(dynamic, test.images)
-    contents = [body.SerializeToString() for body in export_bodies(dynamic, seen[:2])]
+def alone(dynamic: Any, test: rlprune.data.ImageSet, calibration: Tensor | None = None) -> list[dict[str, Any]]:
+    """Accuracy and bytes of every profile alone: in float32, or in int8 if there are images to calibrate it on."""
+    seen, bodies = features_of(dynamic, test.images), export_bodies(dynamic, features_of(dynamic, test.images[:2]))
+    if calibration is not None:
+        in_use = features_of(dynamic, calibration)
+        bodies = (quantised(body, in_use) for body in bodies)
+    contents = [body.SerializeToString() for body in bodies]
     return [{"accuracy": right(logits_of(content, seen), test), "bytes": len(content)} for content in contents]
 
 
@@ -124,11 +121,11 @@ def main() -> None:
         size = {} if content is None else {"bytes": len(content)}
         whole.append({"name": name, "accuracy": right(logits, test), "ms": ms[name], **size})
     formats = {
-        "float32": in_float32(plain, test),
+        "float32": alone(plain, test),
         "bfloat16": in_bfloat16(half, test),
-        "int8": in_int8(plain, calibration, test),
-        "trained_on": in_int8(on, calibration, test),
-        "trained_for_it": in_int8(aware, calibration, test),
+        "int8": alone(plain, test, calibration),
+        "trained_on": alone(on, test, calibration),
+        "trained_for_it": alone(aware, test, calibration),
     }
     profiles = [
         {"profile": index, **dict(zip(formats, row, strict=True))}
