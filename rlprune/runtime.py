@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from rlprune.cost import Cost
 from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, DataError, LevelsError, RLPruneError
+from rlprune.memory import MOST_KEPT
 from rlprune.passes import Prices, first_profile, look
 from rlprune.policy import Policy
 from rlprune.slices import Slices
@@ -70,8 +72,8 @@ class DynamicCNN:
         device: where the network runs, such as cpu or cuda; predictions are on the CPU.
         memory: room for prepared slices, in parameters of the dense network; see `rlprune.slices.Slices`.
         compiled: let `torch.compile` make them faster; the first batches then take a while.
-        at_once: images of a batch that run together; the others wait. If None, 64 on the CPU (with images of 32 pixels
-            256 took an eighth longer each, as their features leave the caches), else all.
+        at_once: images of a batch that run together; the others wait. If None, on the CPU as many as the stem's
+            features of fit into 32 MiB, above which memory is new for every batch, but 16 or more; else all.
         dtype: what the network computes in: float32, or bfloat16 or float16, where the device is faster in it; the
             policy decides in float32.
 
@@ -118,7 +120,7 @@ class DynamicCNN:
         self.mean, self.std, self.classes = mean, std, classes
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
-        self.at_once = at_once or (64 if self.device.type == "cpu" else None)
+        self.at_once = at_once or (_at_once(elastic) if self.device.type == "cpu" else None)
         self.prices = Prices.of(Cost(elastic), self.policy)
         self.first = first_profile(self.policy, self.prices)
         self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled, dtype=dtype)
@@ -188,6 +190,11 @@ class DynamicCNN:
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
         logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
         return logits.float().cpu()
+
+
+def _at_once(elastic: ElasticCNN) -> int:
+    """Images whose features the C library finds room for in memory that was freed; see `rlprune.memory`."""
+    return max(16, MOST_KEPT // (4 * math.prod(elastic.feature_shape)))
 
 
 def check_fit(elastic: ElasticCNN, policy: Policy, classes: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from rlprune.cost import Cost
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.folding import to_run
+from rlprune.memory import keep_freed
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What slices may compute in."""
@@ -47,6 +47,7 @@ class Slices:
         compiled: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        keep_freed()
         if not memory >= 0:
             raise RLPruneError(f"memory is {memory}; a number of 0 or more, of times the dense network, is needed")
         if dtype not in DTYPES:
@@ -104,7 +105,9 @@ class Slices:
     def _prepared(self, part: str, profile: int) -> nn.Module:
         """One part of a profile's slice."""
         prepared = to_run(self._elastic.slice(self._codebook[profile])).get_submodule(part).to(self._dtype)
-        return cast(nn.Module, torch.compile(prepared, dynamic=True) if self._compiled else prepared)
+        if self._compiled:  # its forward, not the module: those of all modules count together as one that is recompiled
+            prepared.forward = torch.compile(prepared.forward, dynamic=True)
+        return prepared
 
 
 class _Shared(nn.Module):

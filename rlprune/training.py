@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from rlprune.data import ImageSet, draw_views, normalise, take_views
 from rlprune.errors import RLPruneError
 from rlprune.files import atomic_write
+from rlprune.memory import keep_freed
 
 
 class Batch(NamedTuple):
@@ -40,7 +43,7 @@ Log = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Stochastic gradient descent with momentum, a short warm-up and a cosine to zero."""
+    """Stochastic gradient descent with momentum, a short warm-up and a cosine, to zero unless weights are averaged."""
 
     epochs: int = 20
     """Passes over the training images; 0 leaves the network as it is."""
@@ -69,6 +72,10 @@ class TrainingSettings:
     """Pixels to which images are shrunk early in training, which is faster; 0 for never."""
     early_share: float = 0.6
     """Share of the epochs that count as early, if `early_size` is given."""
+    average_share: float = 0.0
+    """Share of the epochs, the last ones, over whose steps the weights are averaged; the learning rate stays what it
+    has fallen to by then. 0 takes the last weights. (Izmailov et al., "Averaging Weights Leads to Wider Optima and
+    Better Generalization", UAI 2018.)"""
     temperature: float = 2.0
     """Softens teacher and student alike, where there is a teacher."""
     distillation: float = 0.7
@@ -100,6 +107,8 @@ class TrainingSettings:
                 f"views={self.views}, early_size={self.early_size}, early_share={self.early_share}: "
                 "allowed are 0 or more, 0 or more, and [0, 1]"
             )
+        if not 0 <= self.average_share <= 1:
+            raise RLPruneError(f"average_share={self.average_share} must be in [0, 1]")
         if self.temperature <= 0 or not 0 <= self.distillation <= 1:
             raise RLPruneError(
                 f"temperature={self.temperature}, distillation={self.distillation}: allowed are above 0, and [0, 1]"
@@ -119,11 +128,20 @@ class TrainingSettings:
         """Pixels to which images are shrunk in an epoch; 0 leaves them."""
         return self.early_size if epoch < round(self.early_share * self.epochs) else 0
 
+    @property
+    def first_averaged(self) -> int:
+        """The first epoch over whose steps weights are averaged; none has this number if they are not."""
+        return self.epochs - round(self.average_share * self.epochs)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes."""
         kind = torch.device(self.device).type
         enabled = _computes_in_bf16(kind) if self.bf16 is None else self.bf16
         return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+_N_SETTLING = 200
+"""Batches by which norms measure the statistics of averaged weights."""
 
 
 def _computes_in_bf16(device: str) -> bool:
@@ -161,6 +179,7 @@ def fit(
         RLPruneError: the checkpoint belongs to other settings or another network; or the network takes no smaller
             images, which `early_size` asks for.
     """
+    keep_freed()
     network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(settings.seed)
     n_steps = len(index_batches(torch.arange(len(data)), settings.batch_size))
@@ -171,9 +190,15 @@ def fit(
         nesterov=settings.momentum > 0,
     )
     n_all = settings.epochs * n_steps or 1  # a schedule has a first step, taken or not
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: share_of_peak(n, n_all, settings.warm_up))
+    n_falling = max(settings.first_averaged * n_steps, math.ceil(settings.warm_up * n_all))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda n: share_of_peak(min(n, n_falling), n_all, settings.warm_up)
+    )
     run_batch = step(generator)
     state = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    average = AveragedModel(network) if settings.first_averaged < settings.epochs else None
+    if average is not None:
+        state["average"] = average
     first_epoch = _resume(checkpoint, state, generator, settings)
     with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
@@ -191,6 +216,8 @@ def fit(
                 nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
                 optimizer.step()
                 schedule.step()
+                if average is not None and epoch >= settings.first_averaged:
+                    average.update_parameters(network)
                 progress.update()
             network.eval()
             progress.set_postfix({key: f"{value:.3f}" for key, value in totals.items()})
@@ -198,7 +225,19 @@ def fit(
                 log((epoch + 1) * len(data), totals | {"learning_rate": float(schedule.get_last_lr()[0])})
             if checkpoint is not None:
                 _save(checkpoint, state, generator, settings, epoch + 1)
+    if average is not None:
+        network.load_state_dict(average.module.state_dict())
+        epochs = (_batches(data, settings, generator, 0) for _ in count())
+        _settle(network, islice(chain.from_iterable(epochs), _N_SETTLING), run_batch)
     network.eval()
+
+
+def _settle(network: nn.Module, batches: Iterable[Batch], run_batch: Step) -> None:
+    """Let norms measure the statistics of weights that were set, not trained; nothing else changes."""
+    network.train()
+    for batch in batches:
+        run_batch(batch)
+    network.zero_grad(set_to_none=True)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -176,9 +177,11 @@ def test_however_many_run_at_once_all_images_are_predicted_in_their_order(monkey
         for name in ("labels", "profiles", "keep_ratios", "passes", "params", "macs"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), name
         assert relative_error(found.probabilities, expected.probabilities) < 1e-5
-    ran.clear()
-    make()(DATA.images.repeat(2, 1, 1, 1))
-    assert ran == [64, 56]
+    for room, parts in ((4 * 40 * math.prod(NETWORK.feature_shape), [40, 20]), (1, [16, 16, 16, 12])):
+        monkeypatch.setattr("rlprune.runtime.MOST_KEPT", room)
+        ran.clear()
+        make()(DATA.images)
+        assert ran == parts
     with pytest.raises(RLPruneError, match="at_once is 0; 1 or more images, or None, is needed"):
         DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, at_once=0)
 

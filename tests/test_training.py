@@ -46,7 +46,7 @@ def interrupt_after(epochs: int) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["residual", "plain"])  # plain has dropout
-@pytest.mark.parametrize("more", [{}, {"views": 2, "early_size": 12, "early_share": 0.3}])
+@pytest.mark.parametrize("more", [{}, {"views": 2, "early_size": 12, "early_share": 0.3}, {"average_share": 0.7}])
 def test_an_interrupted_run_that_goes_on_equals_one_that_was_not(kind: str, more: Any, tmp_path: Path) -> None:
     settings, data = AdaptSettings(epochs=3, **QUICK, **more), make_data(40)
     whole, first, second = (make_elastic(kind) for _ in range(3))
@@ -123,6 +123,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         ),
         ({"early_size": -1}, "early_size=-1"),
         ({"early_share": 1.1}, r"early_share=1\.1"),
+        ({"average_share": 1.1}, r"average_share=1\.1 must be in \[0, 1\]"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"distillation": 1.5}, "distillation=1.5"),
     ],
@@ -151,6 +152,46 @@ def test_one_step_is_gradient_descent_and_vectors_do_not_decay() -> None:
     assert model.weight.item() == pytest.approx(2 - 0.1 * (3 + 0.5 * 2))
     assert model.bias.item() == pytest.approx(1 - 0.1 * 3)
     assert figures == [{"seen": 4, "learning_rate": 0}]
+
+
+def test_weights_are_averaged_over_the_last_steps_at_a_rate_that_stays() -> None:
+    model, seen, rates = nn.Linear(1, 1, bias=False), [], []
+    model.weight.data.fill_(0.0)
+    settings = TrainingSettings(epochs=4, batch_size=4, momentum=0, weight_decay=0, average_share=0.5, warm_up=0)
+
+    def step(_: torch.Generator) -> Any:
+        def run(_: Batch) -> dict[str, float]:
+            seen.append(model.weight.item())
+            (-model.weight).sum().backward()
+            return {}
+
+        return run
+
+    fit(model, make_data(8), settings, step, log=lambda _, figures: rates.append(figures["learning_rate"]))
+    steps = torch.tensor(seen[:8]).diff()  # two steps in each of four epochs; more settle norms
+    assert rates[1:] == pytest.approx([0.05] * 3)
+    assert steps[:4].tolist() == pytest.approx([0.1 * share_of_peak(n, 8, 0) for n in range(4)])
+    assert steps[4:].tolist() == pytest.approx([0.05] * 3)
+    assert model.weight.item() == pytest.approx((sum(seen[5:8]) + seen[7] + 0.05) / 4)
+
+
+def test_norms_measure_the_statistics_of_averaged_weights() -> None:
+    model, data = nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1)), make_data(64)
+    settings = TrainingSettings(epochs=2, batch_size=16, average_share=1.0, padding=0, flip=False, bf16=False)
+
+    def step(_: torch.Generator) -> Any:
+        def run(batch: Batch) -> dict[str, float]:
+            (model(batch.images).relu().square().mean() - model[0].weight.sum()).backward()
+            return {}
+
+        return run
+
+    fit(model, data, settings, step)
+    with torch.no_grad():
+        features = model[0](data.normalised(torch.arange(64)))
+    assert model[1].running_mean.item() == pytest.approx(features.mean().item(), abs=0.05 * features.std().item())
+    assert model[1].running_var.item() == pytest.approx(features.var().item(), rel=0.1)
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_scales_of_norms_are_drawn_to_zero_one_by_one() -> None:
