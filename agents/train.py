@@ -59,8 +59,8 @@ class PolicySettings:
     """What the policy chooses: profiles of a codebook, levels of every group, or ratios of every group."""
     max_passes: int = 2
     """How often an image may be looked at, 1 to 3; with more than 1, the policy may accept or choose again."""
-    combine: bool = False
-    """Answer with the mean of the logits of all passes over an image instead of the last pass's."""
+    combine: float = 0.0
+    """How much what earlier passes said counts beside the last, which counts 1, in the answer and in what is seen."""
     pool: int = 2
     """The stem's features are averaged over a grid of this many cells per side; 0 leaves them out, which helps where
     few images train the policy: it learns those by heart otherwise."""

@@ -37,7 +37,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     accepted: one more entry for `levels` (0 no, 1 yes) and `ratios` (above 0 is yes), one more value for `profiles`
     (the last). Before the first pass there is nothing to accept, so that part is ignored; for `profiles` it means 0.
     To choose what has just run is to accept, too: it would only say the same again. The prediction at hand is the last
-    pass's; with `combine`, it is made from the mean of the logits of all passes so far.
+    pass's; with `combine`, it is made from the logits of all passes so far.
 
     ## Observation space
     `Box`, float32 (D,):
@@ -74,7 +74,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         action: kind of the action space.
         codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
         max_passes: 1 to 3.
-        combine: answer with the mean of the logits of all passes instead of the last pass's.
+        combine: how much what was believed before a pass counts beside it, as in `rlprune.observation.Observer`.
         penalty: price of compute, λ >= 0; or the lowest and the highest of a range, above 0.
         cost: what is paid for: `params`, `macs`, or time, as a `rlprune.latency.Latency` has measured it.
         control_variate: subtract the whole network's own correctness from the reward.
@@ -96,7 +96,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         action: ActionKind = "levels",
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
         max_passes: int = 1,
-        combine: bool = False,
+        combine: float = 0.0,
         penalty: float | Sequence[float] = 0.3,
         cost: str | Latency = "macs",
         control_variate: bool = False,

@@ -92,7 +92,7 @@ class World:
         action: ActionKind = "levels",
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
         max_passes: int = 1,
-        combine: bool = False,
+        combine: float = 0.0,
         penalty: float | Sequence[float] = 0.3,
         cost: str | Latency = "macs",
         control_variate: bool = False,

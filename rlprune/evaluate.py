@@ -19,6 +19,7 @@ from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.latency import Latency
+from rlprune.observation import Observer
 from rlprune.pretrain import accuracy
 from rlprune.runtime import DynamicCNN, Prediction
 from rlprune.search import profile_accuracies, search
@@ -134,7 +135,7 @@ def evaluate(
         "uniform": _best_at(share, rivals.uniform),
         "random": _best_at(share, rivals.random),
         "best_static": _best_at(share, rivals.static),
-        "shuffled": (share, shuffled_accuracy(predicted, answers, test.labels, dynamic.policy.observer.combine)),
+        "shuffled": (share, shuffled_accuracy(predicted, answers, test.labels, dynamic.policy.observer)),
     }
     points = list(zip((cost.of(dynamic.codebook).macs / cost.dense.macs).tolist(), right.tolist(), strict=True))
     return {
@@ -239,19 +240,26 @@ def codebook_logits(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) 
     return torch.cat(parts, 1)
 
 
-def shuffled_accuracy(predicted: Prediction, answers: Tensor, labels: Tensor, combine: bool) -> float:
+def shuffled_accuracy(predicted: Prediction, answers: Tensor, labels: Tensor, observer: Observer) -> float:
     """Expected accuracy when decisions go to random images: each decision's on all images, as often as it was made.
 
     Args:
         predicted: the decisions.
         answers: of every profile on all images, float32 (K, N, classes).
         labels: of all images, int64 (N,).
-        combine: whether all passes decide together; else the last one does.
+        observer: says what is believed after several passes.
     """
-    last = predicted.profiles.gather(1, predicted.passes[:, None] - 1)
-    decisions, counts = (predicted.profiles if combine else last).unique(dim=0, return_counts=True)
-    said = torch.stack([answers[profiles[profiles >= 0]].mean(0).argmax(1) for profiles in decisions])
-    return int((said == labels).sum(1) @ counts) / (len(labels) * len(last))
+    decisions, counts = predicted.profiles.unique(dim=0, return_counts=True)
+    n_right = torch.tensor([int((_believed(answers[of[of >= 0]], observer) == labels).sum()) for of in decisions])
+    return int(n_right @ counts) / (len(labels) * len(predicted.profiles))
+
+
+def _believed(logits: Tensor, observer: Observer) -> Tensor:
+    """The classes believed after some passes, (passes, N, classes) -> int64 (N,)."""
+    believed = logits[0]
+    for n_pass, of_pass in enumerate(logits[1:], 1):
+        believed = observer.believe(believed, of_pass, torch.full((len(of_pass),), n_pass))
+    return believed.argmax(1)
 
 
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from rlprune.budget import PenaltyRange
 from rlprune.data import ImageSet
 from rlprune.elastic import ElasticCNN
+from rlprune.errors import RLPruneError
 
 CLIP = 10.0
 """Standardised features are clipped to this many standard deviations."""
@@ -42,7 +43,8 @@ class Observer:
         n_classes: classes of the network.
         max_passes: the most passes an image may have.
         pool: cells per side of the grid; 0 leaves the features out.
-        combine: what is believed is the mean of the logits of all passes so far, not the last one's.
+        combine: how much what was believed before a pass counts beside the pass, which counts 1: with 0 the last pass
+            alone decides, with 1 two passes do alike. Later passes, which have seen more, count more than earlier ones.
         penalties: between which the penalty changes from image to image; None if it is always the same, and not seen.
     """
 
@@ -51,8 +53,12 @@ class Observer:
     n_classes: int
     max_passes: int
     pool: int
-    combine: bool = False
+    combine: float = 0.0
     penalties: PenaltyRange | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.combine < math.inf:
+            raise RLPruneError(f"combine={self.combine}: a number of 0 or more is needed")
 
     @classmethod
     def fit(
@@ -62,7 +68,7 @@ class Observer:
         *,
         max_passes: int = 1,
         pool: int = 2,
-        combine: bool = False,
+        combine: float = 0.0,
         penalties: PenaltyRange | None = None,
     ) -> Observer:
         """Measure the features' mean and deviation on the images that train the policy."""
@@ -109,14 +115,16 @@ class Observer:
         return ((pooled - self.mean) / self.std).clamp(-CLIP, CLIP)
 
     def believe(self, before: Tensor, logits: Tensor, passes: Tensor) -> Tensor:
-        """What is believed after one more pass, as logits (B, classes).
+        """What is believed after one more pass, as logits (B, classes): a weighted mean, if passes combine.
 
         Args:
             before: what was believed until then, (B, classes); ignored for images that had no pass.
             logits: of the new pass, (B, classes).
             passes: made before it, int64 (B,).
         """
-        return before + (logits - before) / (passes + 1)[:, None] if self.combine else logits
+        if not self.combine:
+            return logits
+        return logits.lerp(before, (passes > 0)[:, None] * (self.combine / (self.combine + 1)))
 
     def observe(
         self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, penalty: Tensor | None = None

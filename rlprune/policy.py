@@ -160,7 +160,7 @@ class Policy(nn.Module):
             max_passes, codebook = int(description["max_passes"]), tensors["codebook"]
             mean, std = tensors.pop("observer.mean"), tensors.pop("observer.std")
             n_classes, pool = int(description["n_classes"]), int(description["pool"])
-            combine = bool(description.get("combine", False))  # not known to the first policies
+            combine = float(description.get("combine", 0))  # not known to the first policies
             penalties = description.get("penalties") and PenaltyRange.of(description["penalties"])  # likewise
             observer = Observer(mean, std, n_classes, max_passes, pool, combine, penalties)
             min_level = torch.tensor(description["min_level"])

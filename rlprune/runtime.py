@@ -28,7 +28,7 @@ class Prediction:
 
     Attributes:
         labels: int64 (B,).
-        probabilities: float32 (B, classes); of the last pass, or of the mean of all passes' logits if they combine.
+        probabilities: float32 (B, classes); of the last pass, or of all passes' logits together if they combine.
         profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
         keep_ratios: of the last pass, float32 (B, G).
         passes: int64 (B,).

@@ -247,7 +247,7 @@ def make_policy(
     max_passes: int = 1,
     seed: int = 0,
     scale: float = 1.0,
-    combine: bool = False,
+    combine: float = 0.0,
     pool: int = 1,
 ) -> Policy:
     """A policy of random weights, which decides differently from image to image and from pass to pass."""

@@ -44,7 +44,7 @@ BOOK = sorted_codebook(make_levels(NETWORK, 5, seed=3), COST)
 QUICK = {"n_candidates": 8}
 
 
-def make(max_passes: int = 1, always: int | None = None, combine: bool = False) -> DynamicCNN:
+def make(max_passes: int = 1, always: int | None = None, combine: float = 0.0) -> DynamicCNN:
     """A dynamic network; its policy picks one profile for all images if told to."""
     policy = make_policy(NETWORK, TEST, BOOK, max_passes=max_passes, seed=1, combine=combine)
     if always is not None:
@@ -165,25 +165,30 @@ def test_shuffled_is_the_mean_over_all_permutations() -> None:
     decisions = predicted.profiles[:, 0]
     every = [is_right[decisions[list(order)], torch.arange(6)] for order in itertools.permutations(range(6))]
     assert len(decisions.unique()) > 1
-    shuffled = shuffled_accuracy(predicted, codebook_logits(dynamic, few), few.labels, combine=False)
+    shuffled = shuffled_accuracy(predicted, codebook_logits(dynamic, few), few.labels, dynamic.policy.observer)
     assert shuffled == pytest.approx(float(torch.stack(every).double().mean()))
 
 
 @torch.no_grad()
 def test_shuffled_decisions_combine_their_passes_where_the_policy_does() -> None:
-    few, dynamic = TEST.subset(slice(0, 20)), make(3, combine=True)
+    few, dynamic = TEST.subset(slice(0, 20)), make(3, combine=1.0)
     predicted = dynamic(few.images)
     logits = torch.stack([dynamic.slice(profile)(few.normalised()) for profile in range(len(BOOK))])
+    shares = [torch.tensor([1.0]), torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.25, 0.5])]
     answers = torch.stack(
-        [logits[row[: int(n)]].mean(0) for row, n in zip(predicted.profiles, predicted.passes, strict=True)]
+        [
+            torch.einsum("n,nbc->bc", shares[int(n) - 1], logits[row[: int(n)]])
+            for row, n in zip(predicted.profiles, predicted.passes, strict=True)
+        ]
     )
     is_right = answers.argmax(2) == few.labels  # decisions (rows) given to images (columns)
     assert torch.equal(is_right.diagonal(), predicted.labels == few.labels)
     expected = float(is_right.double().mean())
     said = codebook_logits(dynamic, few, batch_size=7)
     assert relative_error(said, logits) < 1e-4
-    assert shuffled_accuracy(predicted, said, few.labels, combine=True) == pytest.approx(expected)
-    assert shuffled_accuracy(predicted, said, few.labels, combine=False) != pytest.approx(expected)
+    observer = dynamic.policy.observer
+    assert shuffled_accuracy(predicted, said, few.labels, observer) == pytest.approx(expected)
+    assert shuffled_accuracy(predicted, said, few.labels, replace(observer, combine=0.0)) != pytest.approx(expected)
 
 
 def test_shuffled_weighs_each_profile_by_how_often_it_decides() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import make_data, make_elastic, make_images
 
+from rlprune.errors import RLPruneError
 from rlprune.observation import CLIP, MARGIN, Observer, pool_features, pooled_features
 
 F = 8  # pooled features of the observers made by hand
@@ -83,21 +84,28 @@ def test_the_sure_and_the_surer_can_be_told_apart() -> None:
     assert observe(make(), logits)[:, F + 6].tolist() == pytest.approx([8 / 12, 16 / 20])
 
 
-def test_what_is_believed_is_the_last_pass_or_the_mean_of_all() -> None:
-    last, mean = make(max_passes=3), replace(make(max_passes=3), combine=True)
+def test_what_is_believed_is_the_last_pass_or_all_of_which_later_ones_count_more() -> None:
+    last, some = make(max_passes=3), replace(make(max_passes=3), combine=0.5)
     logits = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
     believed = torch.zeros(4, 5)
     for n in range(3):
         passes = torch.full((4,), n)
         assert torch.equal(last.believe(believed, logits[n], passes), logits[n])
-        believed = mean.believe(believed, logits[n], passes)
-        torch.testing.assert_close(believed, logits[: n + 1].mean(0))
+        believed = some.believe(believed, logits[n], passes)
+        shares = torch.tensor([[1.0], [1 / 3, 2 / 3], [1 / 9, 2 / 9, 2 / 3]][n])
+        torch.testing.assert_close(believed, torch.einsum("n,nbc->bc", shares, logits[: n + 1]))
 
 
 def test_images_with_different_numbers_of_passes_combine_each_its_own() -> None:
     before, logits = torch.tensor([[0.0, 0.0], [1.0, 4.0], [1.0, 4.0]]), torch.tensor([[7.0, 1.0]]).expand(3, 2)
-    believed = replace(make(2), combine=True).believe(before, logits, torch.tensor([0, 1, 2]))
-    assert believed.tolist() == [[7, 1], [4, 2.5], [3, 3]]
+    believed = replace(make(2), combine=0.5).believe(before, logits, torch.tensor([0, 1, 2]))
+    assert believed.tolist() == [[7, 1], [5, 2], [5, 2]]
+
+
+@pytest.mark.parametrize("wrong", [-0.1, float("nan"), float("inf")])
+def test_what_earlier_passes_count_is_checked(wrong: float) -> None:
+    with pytest.raises(RLPruneError, match=f"combine={wrong}: a number of 0 or more is needed"):
+        replace(make(2), combine=wrong)
 
 
 def test_at_most_ten_probabilities_are_shown() -> None:

@@ -31,10 +31,10 @@ OPTIONS: dict[str, dict[str, Any]] = dict(
         KINDS,
         (
             {"max_passes": 1},
-            {"max_passes": 2, "combine": True},
+            {"max_passes": 2, "combine": 0.5},
             {"max_passes": 3, "pool": 0},
             {"max_passes": 2, "action": "levels"},
-            {"max_passes": 3, "action": "ratios", "combine": True},
+            {"max_passes": 3, "action": "ratios", "combine": 0.5},
         ),
         strict=True,
     )
@@ -82,8 +82,8 @@ def test_so_it_does_for_every_kind_of_network_and_policy(kind: str, tmp_path: Pa
     check(tmp_path / "dynamic.onnx", dynamic)
 
 
-@pytest.mark.parametrize(("max_passes", "combine"), [(1, False), (2, True), (3, False)])
-def test_so_it_does_where_all_images_begin_alike(max_passes: int, combine: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("max_passes", "combine"), [(1, 0.0), (2, 0.5), (3, 0.0)])
+def test_so_it_does_where_all_images_begin_alike(max_passes: int, combine: float, tmp_path: Path) -> None:
     elastic = make_centred()
     book = sorted_codebook(make_levels(elastic, 3, seed=3), Cost(elastic))
     policy = make_policy(elastic, DATA, book, max_passes=max_passes, combine=combine, pool=0, seed=5, scale=2.0)

@@ -27,7 +27,7 @@ def observations(policy: Policy, n: int = 200) -> torch.Tensor:
 @kinds
 @pytest.mark.parametrize("max_passes", [1, 2, 3])
 def test_json_and_tensors_hold_all_of_it(action: ActionKind, max_passes: int) -> None:
-    policy = make_policy(NETWORK, DATA, BOOK, action, max_passes, combine=max_passes > 2)
+    policy = make_policy(NETWORK, DATA, BOOK, action, max_passes, combine=0.5 * (max_passes > 2))
     again = Policy.from_json(json.loads(json.dumps(policy.to_json())), policy.tensors())
     seen = observations(policy)
     assert all(torch.equal(*pair) for pair in zip(policy(seen), again(seen), strict=True))
@@ -38,9 +38,9 @@ def test_json_and_tensors_hold_all_of_it(action: ActionKind, max_passes: int) ->
 
 
 def test_policies_stored_before_passes_could_combine_do_not() -> None:
-    policy = make_policy(NETWORK, DATA, BOOK, max_passes=2, combine=True)
+    policy = make_policy(NETWORK, DATA, BOOK, max_passes=2, combine=0.5)
     description = {key: value for key, value in policy.to_json().items() if key != "combine"}
-    assert Policy.from_json(policy.to_json(), policy.tensors()).observer.combine
+    assert Policy.from_json(policy.to_json(), policy.tensors()).observer.combine == 0.5
     assert not Policy.from_json(description, policy.tensors()).observer.combine
 
 

@@ -26,7 +26,7 @@ NETWORK = make_centred()
 DATA = make_data(60)
 BOOK = sorted_codebook(make_levels(NETWORK, 6, seed=3), Cost(NETWORK))
 passes = pytest.mark.parametrize("max_passes", [1, 2, 3])
-combines = pytest.mark.parametrize("combine", [False, True])
+combines = pytest.mark.parametrize("combine", [0.0, 0.5])
 
 
 def make(
@@ -34,7 +34,7 @@ def make(
     seed: int = 0,
     network: Any = NETWORK,
     book: Tensor = BOOK,
-    combine: bool = False,
+    combine: float = 0.0,
     pool: int = 1,
 ) -> DynamicCNN:
     policy = make_policy(network, DATA, book, max_passes=max_passes, seed=seed, combine=combine, pool=pool)
@@ -72,7 +72,7 @@ def check_equal(dynamic: DynamicCNN, predicted: Prediction, expected: Sweep) -> 
 @passes
 @combines
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_the_environment_under_the_same_policy(max_passes: int, combine: bool, seed: int) -> None:
+def test_it_is_the_environment_under_the_same_policy(max_passes: int, combine: float, seed: int) -> None:
     dynamic = make(max_passes, seed, combine=combine)
     check_equal(dynamic, dynamic(DATA.images), swept(dynamic))
 
@@ -82,7 +82,7 @@ def test_it_is_the_environment_under_the_same_policy(max_passes: int, combine: b
 @pytest.mark.parametrize("n_images", [1, 60])
 @pytest.mark.parametrize("seed", range(3))
 def test_who_sees_no_features_is_not_asked_before_the_first_pass(
-    max_passes: int, combine: bool, n_images: int, seed: int
+    max_passes: int, combine: float, n_images: int, seed: int
 ) -> None:
     dynamic, asked = make(max_passes, seed, pool=0, combine=combine), []
     expected = swept(dynamic, DATA.subset(slice(0, n_images)))
@@ -142,7 +142,7 @@ def test_so_it_is_for_every_kind_of_network(kind: str) -> None:
 @pytest.mark.parametrize("action", ["levels", "ratios"])
 @passes
 @combines
-def test_a_codebook_of_all_that_is_chosen_loses_nothing(action: ActionKind, max_passes: int, combine: bool) -> None:
+def test_a_codebook_of_all_that_is_chosen_loses_nothing(action: ActionKind, max_passes: int, combine: float) -> None:
     few = DATA.subset(slice(0, 5))  # which can ask for no more than 15 profiles
     policy = make_policy(NETWORK, DATA, BOOK, action, max_passes, scale=0.5, combine=combine)
     expected = swept(DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes), few)
@@ -213,12 +213,13 @@ def test_a_prediction_describes_its_last_pass() -> None:
 
 
 @torch.no_grad()
-def test_combined_passes_predict_with_the_mean_of_their_logits() -> None:
-    dynamic = make(3, seed=1, combine=True)
+def test_combined_passes_predict_with_all_their_logits_of_which_later_ones_count_more() -> None:
+    dynamic = make(3, seed=1, combine=0.5)
     predicted = dynamic(DATA.images)
     everything = torch.stack([dynamic.slice(profile)(DATA.normalised()) for profile in range(len(BOOK))])
     ran = [profiles[profiles >= 0] for profiles in predicted.profiles]
-    means = torch.stack([everything[profiles, i].mean(0) for i, profiles in enumerate(ran)])
+    shares = [torch.tensor([1.0]), torch.tensor([1 / 3, 2 / 3]), torch.tensor([1 / 9, 2 / 9, 2 / 3])]
+    means = torch.stack([shares[len(profiles) - 1] @ everything[profiles, i] for i, profiles in enumerate(ran)])
     lasts = torch.stack([everything[profiles[-1], i] for i, profiles in enumerate(ran)])
     assert torch.equal(predicted.labels, means.argmax(1)) and not torch.equal(predicted.labels, lasts.argmax(1))
     assert relative_error(predicted.probabilities, means.softmax(1)) < 1e-5

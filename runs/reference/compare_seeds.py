@@ -53,7 +53,7 @@ def main() -> None:
             "seed": seed,
             "accuracy": float((predicted.labels == test.labels).double().mean()),
             "macs_cut": 1 - float(predicted.macs.double().mean() / dynamic.prices.dense.macs),
-            "shuffled": shuffled_accuracy(predicted, answers, test.labels, policy.observer.combine),
+            "shuffled": shuffled_accuracy(predicted, answers, test.labels, policy.observer),
             "runs_per_image": (runs / len(test)).tolist(),
         }
         rows.append(figures)

@@ -28,14 +28,14 @@ from rlprune.runtime import DynamicCNN
 VARIANTS = {
     "stem features only (one pass)": {"max_passes": 1, "pool": 2},
     "beliefs, 2 passes": {"max_passes": 2, "pool": 0},
-    "beliefs, 2 passes, logits combined": {"max_passes": 2, "pool": 0, "combine": True},
+    "beliefs, 2 passes, logits combined": {"max_passes": 2, "pool": 0, "combine": 1.0},
     "beliefs, 3 passes": {"max_passes": 3, "pool": 0},
-    "beliefs, 3 passes, logits combined": {"max_passes": 3, "pool": 0, "combine": True},
-    "beliefs and stem features, 3 passes, logits combined": {"max_passes": 3, "pool": 2, "combine": True},
+    "beliefs, 3 passes, logits combined": {"max_passes": 3, "pool": 0, "combine": 1.0},
+    "beliefs and stem features, 3 passes, logits combined": {"max_passes": 3, "pool": 2, "combine": 1.0},
     "all levels (MultiDiscrete), before specialising": {
         "max_passes": 3,
         "pool": 0,
-        "combine": True,
+        "combine": 1.0,
         "action": "levels",
     },
 }

@@ -86,8 +86,8 @@ def test_it_learns_when_to_look_twice_from_what_the_first_pass_believed(tmp_path
     assert reward(tmp_path) <= optimum + 1e-5
 
 
-@pytest.mark.parametrize("combine", [False, True])
-def test_what_it_learnt_is_what_is_deployed(tmp_path: Path, combine: bool) -> None:
+@pytest.mark.parametrize("combine", [0.0, 0.5])
+def test_what_it_learnt_is_what_is_deployed(tmp_path: Path, combine: float) -> None:
     settings, data = lamp_settings(max_passes=2, combine=combine, pool=0), make_lamp_data(16)
     policy = train_lamp(tmp_path, settings)
     assert policy.observer.combine == combine

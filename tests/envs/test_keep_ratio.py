@@ -162,13 +162,15 @@ def test_beliefs_are_those_of_the_last_pass() -> None:
     assert observation[-9:-4] == pytest.approx(probabilities.sort(descending=True).values[0].numpy(), abs=1e-5)
 
 
-def test_combined_beliefs_are_those_of_the_mean_of_all_passes() -> None:
-    env, passes = make(max_passes=3, combine=True), ([4, 4, 4], [3, 1, 2], [0, 1, 0])  # wide before narrow
+def test_combined_beliefs_are_those_of_all_passes_the_last_of_which_counts_most() -> None:
+    env, passes = make(max_passes=3, combine=0.5), ([4, 4, 4], [3, 1, 2], [0, 1, 0])  # wide before narrow
     env.reset(options={"image": 2})
     for n, levels in enumerate(passes, start=1):
         observation, *_, info = env.step(np.array([*levels, 0]))
         with torch.no_grad():
-            mean = torch.cat([NETWORK.slice(each)(DATA.normalised([2])) for each in passes[:n]]).mean(0)
+            logits = torch.cat([NETWORK.slice(each)(DATA.normalised([2])) for each in passes[:n]])
+        shares = torch.tensor([[1.0], [1 / 3, 2 / 3], [1 / 9, 2 / 9, 2 / 3]][n - 1])
+        mean = shares @ logits
         expected = mean.softmax(0).sort(descending=True).values.numpy()
         assert observation[-9:-4] == pytest.approx(expected, abs=1e-5)
         assert info["prediction"] == int(mean.argmax())
@@ -292,8 +294,8 @@ def test_an_observer_for_other_passes_is_refused() -> None:
     observer = Observer.fit(NETWORK, DATA, max_passes=2)
     with pytest.raises(RLPruneError, match="the observer has max_passes=2, the environment max_passes=1"):
         make(observer=observer)
-    with pytest.raises(RLPruneError, match="the observer has combine=False, the environment combine=True"):
-        make(observer=observer, max_passes=2, combine=True)
+    with pytest.raises(RLPruneError, match=r"the observer has combine=0\.0, the environment combine=0\.5"):
+        make(observer=observer, max_passes=2, combine=0.5)
 
 
 def test_images_are_needed() -> None:

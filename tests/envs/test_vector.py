@@ -18,7 +18,7 @@ DATA = make_data(30)
 N = 4
 actions = pytest.mark.parametrize("action", ["levels", "ratios", "profiles"])
 passes = pytest.mark.parametrize("max_passes", [1, 2, 3])
-combines = pytest.mark.parametrize("combine", [False, True])
+combines = pytest.mark.parametrize("combine", [0.0, 0.5])
 
 
 def make(n: int = N, **settings: Any) -> KeepRatioVecEnv:
@@ -37,7 +37,7 @@ def check_info(actual: dict[str, Any], expected: dict[str, Any]) -> None:
 @actions
 @passes
 @combines
-def test_a_batch_is_n_single_environments_step_for_step(action: str, max_passes: int, combine: bool) -> None:
+def test_a_batch_is_n_single_environments_step_for_step(action: str, max_passes: int, combine: float) -> None:
     settings: dict[str, Any] = {"action": action, "max_passes": max_passes, "combine": combine}
     settings |= {"control_variate": True, "policy_cost": (3, 7)}
     batch, singles = make(**settings), [KeepRatioEnv(NETWORK, DATA, **settings) for _ in range(N)]
@@ -62,7 +62,7 @@ def test_a_batch_is_n_single_environments_step_for_step(action: str, max_passes:
 @actions
 @passes
 @combines
-def test_gymnasium_s_batch_is_stable_baselines_batch(action: str, max_passes: int, combine: bool) -> None:
+def test_gymnasium_s_batch_is_stable_baselines_batch(action: str, max_passes: int, combine: float) -> None:
     settings: dict[str, Any] = {"action": action, "max_passes": max_passes, "combine": combine}
     ours, theirs = make(**settings), KeepRatioVectorEnv(N, NETWORK, DATA, **settings)
     ours.seed(5)

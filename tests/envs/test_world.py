@@ -107,7 +107,7 @@ def test_combined_passes_answer_with_the_mean_of_their_logits_in_any_order(order
     data = make_lamp_data(2)
     x = data.normalised()[:, 0, 0, 0]
     logits, mean = torch.stack([2.4 * x, -9.6 * x]), -3.6 * x
-    for combine, believed in ((False, logits[order[1]]), (True, mean)):
+    for combine, believed in ((0.0, logits[order[1]]), (1.0, mean)):
         world = World(make_lamp(), data, action="profiles", max_passes=2, combine=combine, penalty=0.0, pool=0)
         episodes = world.begin(torch.arange(2))
         for profile in order:
@@ -118,7 +118,7 @@ def test_combined_passes_answer_with_the_mean_of_their_logits_in_any_order(order
 
 
 def test_accepting_leaves_what_was_combined() -> None:
-    world = World(NETWORK, DATA, action="profiles", codebook=BOOK, max_passes=3, combine=True)
+    world = World(NETWORK, DATA, action="profiles", codebook=BOOK, max_passes=3, combine=0.5)
     episodes = world.begin(torch.arange(3))
     for profile in (4, 2):
         world.step(episodes, np.full(3, profile))
