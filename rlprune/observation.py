@@ -108,7 +108,8 @@ class Observer:
 
     def features(self, stem_features: Tensor) -> Tensor:
         """Pool and standardise the stem's features (B, F, H, W) -> (B, F * pool * pool)."""
-        return self.standardise(pool_features(stem_features, self.pool).to(self.mean.device))
+        pooled = pool_features(stem_features, self.pool).to(self.mean.device)
+        return self.standardise(pooled) if self.pool else pooled
 
     def standardise(self, pooled: Tensor) -> Tensor:
         """Standardise and clip pooled features (B, F * pool * pool)."""

@@ -80,6 +80,8 @@ def first_profile(policy: Policy, prices: Prices) -> int | None:
 def look(policy: Policy, seen: Tensor, prices: Prices, run: Run, first: int | None = None) -> Passes:
     """Let a policy decide for every image which profile to run, and whether to run another after it.
 
+    For one image alone, `rlprune.one_image` is faster.
+
     Args:
         policy: on the CPU, in eval mode.
         seen: the images' stem features, as `Observer.features` gives them, (B, F * pool * pool).
@@ -87,8 +89,6 @@ def look(policy: Policy, seen: Tensor, prices: Prices, run: Run, first: int | No
         run: the network.
         first: what `first_profile` said of the policy: it is then not asked before the first pass, though paid.
     """
-    if len(seen) == 1:
-        return _look_at_one(policy, seen, prices, run, first)
     observer, n_images = policy.observer, len(seen)
     logits = torch.zeros(n_images, observer.n_classes)
     profiles = torch.full((n_images, observer.max_passes), -1)
@@ -113,24 +113,6 @@ def look(policy: Policy, seen: Tensor, prices: Prices, run: Run, first: int | No
         if not len(waiting):
             break
     return Passes(profiles, logits)
-
-
-def _look_at_one(policy: Policy, seen: Tensor, prices: Prices, run: Run, first: int | None) -> Passes:
-    """The same for one image, without sorting images into buckets."""
-    observer, alone = policy.observer, torch.zeros(1, dtype=torch.int64)
-    logits, spent, profiles = torch.zeros(1, observer.n_classes), prices.stem.macs, [-1] * observer.max_passes
-    for n_pass in range(observer.max_passes):
-        passes = torch.full_like(alone, n_pass)
-        if n_pass == 0 and first is not None:
-            profile = first
-        else:
-            choice, accept = _ask(policy, seen, logits, passes, (spent / prices.dense.macs)[None])
-            profile = int(choice)
-            if n_pass and (accept or profile == profiles[n_pass - 1]):
-                break
-        logits = observer.believe(logits, run(alone, profile), passes)
-        spent, profiles[n_pass] = spent + prices.bodies.macs[profile], profile
-    return Passes(torch.tensor([profiles]), logits)
 
 
 def _ask(policy: Policy, seen: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:

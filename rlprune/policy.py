@@ -123,7 +123,11 @@ class Policy(nn.Module):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Decide for observations (B, D): index of a profile int64 (B,), and whether to accept instead, bool (B,)."""
-        chosen = self.actions.greedy(self.network(observations))
+        return self.decided(self.network(observations))
+
+    def decided(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network's outputs (B, n_outputs) say, likewise."""
+        chosen = self.actions.greedy(outputs)
         if self.actions.kind == "profiles":
             return self.actions.decode_profiles(chosen)
         levels, accept = self.actions.decode(chosen)

@@ -17,6 +17,7 @@ from rlprune.data import normalise
 from rlprune.elastic import ElasticCNN
 from rlprune.errors import BundleError, DataError, LevelsError, RLPruneError
 from rlprune.memory import MOST_KEPT
+from rlprune.one_image import OneImage
 from rlprune.passes import Prices, first_profile, look
 from rlprune.policy import Policy
 from rlprune.slices import Slices
@@ -116,13 +117,13 @@ class DynamicCNN:
         if at_once is not None and at_once < 1:
             raise RLPruneError(f"at_once is {at_once}; 1 or more images, or None, is needed")
         self.elastic, self.device = elastic.to(device).eval(), torch.device(device)
-        self.learnt, self.policy, self.penalty = policy.eval(), policy.at(), policy.chosen()
+        self.learnt = policy.eval()
         self.mean, self.std, self.classes = mean, std, classes
         self.about: dict[str, Any] = {}
         self.codebook = policy.codebook
         self.at_once = at_once or (_at_once(elastic) if self.device.type == "cpu" else None)
-        self.prices = Prices.of(Cost(elastic), self.policy)
-        self.first = first_profile(self.policy, self.prices)
+        self.prices = Prices.of(Cost(elastic), policy.at())
+        self._decide_at(policy.chosen())
         self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled, dtype=dtype)
         self.dtype = dtype
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
@@ -148,10 +149,13 @@ class DynamicCNN:
             RLPruneError: outside of what the policy was trained for; or that was one penalty only; or both are given.
         """
         other = copy.copy(self)
-        other.penalty = self.learnt.chosen(penalty, budget)
-        other.policy = self.learnt.at(other.penalty)
-        other.first = first_profile(other.policy, self.prices)
+        other._decide_at(self.learnt.chosen(penalty, budget))
         return other
+
+    def _decide_at(self, penalty: float | None) -> None:
+        self.penalty, self.policy = penalty, self.learnt.at(penalty)
+        self.first = first_profile(self.policy, self.prices)
+        self._one_image = OneImage(self.policy, self.prices, self.first)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
@@ -184,7 +188,11 @@ class DynamicCNN:
         def run(bucket: Tensor, profile: int) -> Tensor:
             return self._run_body(profile, features if len(bucket) == len(features) else features[bucket])
 
-        passes = look(self.policy, self.policy.observer.features(features.float()), self.prices, run, self.first)
+        seen = self.policy.observer.features(features.float())
+        if len(images) == 1:
+            passes = self._one_image.look(seen, run)
+        else:
+            passes = look(self.policy, seen, self.prices, run, self.first)
         return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
