@@ -80,7 +80,8 @@ class Actions:
         """The likeliest action: a policy's outputs (B, n_outputs) -> int64 (B, entries), or float (B, entries)."""
         if not self.n_choices:
             return outputs.clamp(-1, 1)
-        return torch.stack([part.argmax(1) for part in outputs.split(self.n_choices, dim=1)], 1)
+        parts = outputs.split(self.n_choices, dim=1) if len(self.n_choices) > 1 else [outputs]
+        return torch.cat([part.argmax(1, keepdim=True) for part in parts], 1)
 
     def check(self, actions: Tensor) -> None:
         """Make sure that actions int64 or float (B, entries) are in their space.

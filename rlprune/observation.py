@@ -139,12 +139,12 @@ class Observer:
             spent: multiply-adds of the passes so far over the dense network's, (B,).
             penalty: of each image, (B,); needed where there is a range.
         """
-        probabilities = logits.softmax(1)
-        entropy = torch.special.entr(probabilities).sum(1, keepdim=True) / math.log(max(self.n_classes, 2))
-        top = probabilities.topk(self.n_beliefs, dim=1).values
-        best = logits.topk(min(2, self.n_classes), dim=1).values
-        margin = best[:, :1] - best[:, -1:]  # of logits: probabilities of confident networks are all but 1
-        beliefs = torch.cat([top, entropy, margin / (margin + MARGIN)], 1).clamp(0, 1) * (passes > 0)[:, None]
+        log_probabilities = logits.log_softmax(1)
+        entropy = (log_probabilities.exp() * log_probabilities).sum(1, keepdim=True) / -math.log(max(self.n_classes, 2))
+        top = log_probabilities.topk(self.n_beliefs, dim=1).values
+        second = min(1, self.n_beliefs - 1)
+        margin = top[:, :1] - top[:, second : second + 1]  # that of logits: confident networks' probabilities are all 1
+        beliefs = torch.cat([top.exp(), entropy, margin / (margin + MARGIN)], 1).clamp(0, 1) * (passes > 0)[:, None]
         history = [(spent / (2 * self.max_passes)).clamp(0, 1), passes / self.max_passes]
         if self.penalties is not None:
             assert penalty is not None
