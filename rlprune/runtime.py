@@ -186,7 +186,7 @@ class DynamicCNN:
         features = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))
 
         def run(bucket: Tensor, profile: int) -> Tensor:
-            return self._run_body(profile, features if len(bucket) == len(features) else features[bucket])
+            return self._run_body(profile, features if len(bucket) == len(features) else _gathered(features, bucket))
 
         seen = self.policy.observer.features(features.float())
         if len(images) == 1:
@@ -198,6 +198,11 @@ class DynamicCNN:
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
         logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
         return logits.float().cpu()
+
+
+def _gathered(features: Tensor, bucket: Tensor) -> Tensor:
+    """Those of some images; channels come last in memory, and so whole images are copied."""
+    return features.permute(0, 2, 3, 1).index_select(0, bucket.to(features.device)).permute(0, 3, 1, 2)
 
 
 def _at_once(elastic: ElasticCNN) -> int:
