@@ -15,7 +15,11 @@ from rlprune.policy import Policy
 
 NETWORK, DATA = make_centred(), make_data(60)
 BOOK = sorted_codebook(make_levels(NETWORK, 6, seed=3), Cost(NETWORK))
-KINDS: list[ActionKind] = ["profiles", "levels", "ratios"]
+CASES: list[tuple[ActionKind, str]] = [
+    *(("profiles", activation) for activation in ("Tanh", "ReLU", "ELU", "SiLU")),
+    ("levels", "Tanh"),
+    ("ratios", "Tanh"),
+]
 
 
 def look_alone_and_together(policy: Policy) -> tuple[list[Any], Any]:
@@ -37,8 +41,7 @@ def look_alone_and_together(policy: Policy) -> tuple[list[Any], Any]:
         return alone, look(policy, seen, prices, run, first)
 
 
-@pytest.mark.parametrize("action", KINDS)
-@pytest.mark.parametrize("activation", ["Tanh", "ReLU", "ELU", "SiLU"])
+@pytest.mark.parametrize(("action", "activation"), CASES)
 @pytest.mark.parametrize("pool", [0, 1])
 @pytest.mark.parametrize(("max_passes", "combine"), [(1, 0.0), (3, 0.0), (3, 0.5)])
 def test_it_decides_as_for_many(
