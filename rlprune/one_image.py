@@ -21,7 +21,7 @@ _FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
     "Tanh": np.tanh,
     "ReLU": lambda x: np.maximum(x, 0),
     "ELU": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "SiLU": lambda x: x / (1 + np.exp(-x)),
+    "SiLU": lambda x: x * (1 + np.tanh(x / 2)) / 2,  # x / (1 + exp(-x)), without overflow
 }
 """Those of `Policy.activation`."""
 
