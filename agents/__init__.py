@@ -1,7 +1,17 @@
 """The learner: Stable-Baselines3's PPO on the environment, what TensorBoard shows of it, and its way out of there."""
 
-from rlprune.agents.extract import boil_down, extract_policy
-from rlprune.agents.train import PolicySettings, train_policy
-from rlprune.agents.tune import TuneSettings, tune
+from rlprune.agents.extract import extract_codebook, extract_policy
+from rlprune.agents.joint_tuning import TuneSettings, tune
+from rlprune.agents.settings import PolicySettings
+from rlprune.agents.train import train_policy
+from rlprune.agents.vec_env import KeepRatioVecEnv
 
-__all__ = ["PolicySettings", "TuneSettings", "boil_down", "extract_policy", "train_policy", "tune"]
+__all__ = [
+    "KeepRatioVecEnv",
+    "PolicySettings",
+    "TuneSettings",
+    "extract_codebook",
+    "extract_policy",
+    "train_policy",
+    "tune",
+]

@@ -31,10 +31,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
 from tqdm import tqdm
 
-from rlprune.envs.sweep import Sweep, sweep
+from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
-from rlprune.files import atomic_write
-from rlprune.plots import spending_strip
+from rlprune.evaluation.plots import spending_strip
+from rlprune.utils.files import atomic_write
 
 
 class ProgressCallback(BaseCallback):
@@ -151,7 +151,7 @@ class ValidationCallback(BaseCallback):
 
     def measure(self) -> None:
         """Sweep and log."""
-        result = sweep(self.world, lambda seen: self.model.predict(seen, deterministic=True)[0])
+        result = run_sweep(self.world, lambda seen: self.model.predict(seen, deterministic=True)[0])
         figures = result.summary()
         for key, value in figures.items():
             self.logger.record(f"validation/{key}", value)
@@ -160,7 +160,7 @@ class ValidationCallback(BaseCallback):
         self.keep(figures)
 
 
-class CheckpointCallback(BaseCallback):
+class ResumeCheckpointCallback(BaseCallback):
     """Saves the agent whole, so that an interrupted run can go on; a kill while saving leaves the file before.
 
     Args:

@@ -8,12 +8,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
-from rlprune.actions import MAX_PROFILES, sorted_codebook
-from rlprune.budget import ironed
-from rlprune.envs.sweep import Decide, sweep
+from rlprune.elastic.levels import MAX_PROFILES
+from rlprune.envs.sweep import Decide, run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
-from rlprune.policy import Policy
+from rlprune.policies.penalties import monotone_budgets
+from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import sorted_codebook
 
 
 def layer_sizes(agent: BaseAlgorithm) -> tuple[list[nn.Linear], str]:
@@ -51,7 +52,7 @@ def extract_policy(agent: BaseAlgorithm, world: World, codebook: Tensor | None =
     """
     layers, activation = layer_sizes(agent)
     if codebook is None:
-        codebook = world.actions.codebook if world.actions.kind == "profiles" else boil_down(agent, world)
+        codebook = world.actions.codebook if world.actions.kind == "profiles" else extract_codebook(agent, world)
     assert codebook is not None
     sizes = [layers[0].in_features, *(int(layer.out_features) for layer in layers)]  # NumPy's where a space is Multi*
     if world.observer.penalties is not None and world.actions.kind != "profiles":
@@ -76,16 +77,16 @@ def measure_budgets(agent: BaseAlgorithm, world: World, n: int = 17) -> Tensor:
     assert world.observer.penalties is not None
     penalties = world.observer.penalties.at(torch.linspace(0, 1, n, dtype=torch.float64))
     decide = _greedy(agent)
-    shares = [sweep(world, decide, float(penalty)).macs.double().mean() for penalty in penalties]
-    return ironed(torch.stack([penalties, torch.stack(shares)], 1))
+    shares = [run_sweep(world, decide, float(penalty)).macs.double().mean() for penalty in penalties]
+    return monotone_budgets(torch.stack([penalties, torch.stack(shares)], 1))
 
 
 def _greedy(agent: BaseAlgorithm) -> Decide:
     return lambda seen: agent.predict(seen, deterministic=True)[0]
 
 
-def boil_down(agent: BaseAlgorithm, world: World, n_profiles: int = MAX_PROFILES) -> Tensor:
+def extract_codebook(agent: BaseAlgorithm, world: World, n_profiles: int = MAX_PROFILES) -> Tensor:
     """The profiles that an agent chooses most often on a world's images: int64 (K, G), K <= n_profiles."""
-    levels = sweep(world, _greedy(agent)).levels.flatten(0, 1)
+    levels = run_sweep(world, _greedy(agent)).levels.flatten(0, 1)
     profiles, counts = levels[levels[:, 0] >= 0].unique(dim=0, return_counts=True)
     return sorted_codebook(profiles[torch.argsort(counts, descending=True)[:n_profiles]], world.cost)

@@ -5,13 +5,13 @@ Importing this package registers `rlprune/KeepRatio-v0` with Gymnasium, for `gym
 
 import gymnasium
 
-from rlprune.envs.answers import Answers
 from rlprune.envs.keep_ratio import KeepRatioEnv
-from rlprune.envs.sweep import Sweep, sweep
-from rlprune.envs.vector import KeepRatioVecEnv, KeepRatioVectorEnv
+from rlprune.envs.logit_cache import LogitCache
+from rlprune.envs.sweep import Sweep, run_sweep
+from rlprune.envs.vector import KeepRatioVectorEnv
 from rlprune.envs.world import World
 
-__all__ = ["ENV_ID", "Answers", "KeepRatioEnv", "KeepRatioVecEnv", "KeepRatioVectorEnv", "Sweep", "World", "sweep"]
+__all__ = ["ENV_ID", "KeepRatioEnv", "KeepRatioVectorEnv", "LogitCache", "Sweep", "World", "run_sweep"]
 
 ENV_ID = "rlprune/KeepRatio-v0"
 

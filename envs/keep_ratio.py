@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprune.actions import ActionKind
-from rlprune.data import ImageSet
-from rlprune.elastic import ElasticCNN
-from rlprune.envs.world import Episodes, Outcome, World
-from rlprune.latency import Latency
-from rlprune.observation import Observer
+from rlprune.data.image_set import ImageSet
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.envs.world import Episodes, World, first_information, information
+from rlprune.policies.actions import ActionKind
+from rlprune.policies.observations import Observer
+from rlprune.profiles.latency import Latency
 
 
 class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
@@ -74,9 +74,9 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         action: kind of the action space.
         codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
         max_passes: 1 to 3.
-        combine: how much what was believed before a pass counts beside it, as in `rlprune.observation.Observer`.
+        combine: how much what was believed before a pass counts beside it (`rlprune.policies.observations`).
         penalty: price of compute, λ >= 0; or the lowest and the highest of a range, above 0.
-        cost: what is paid for: `params`, `macs`, or time, as a `rlprune.latency.Latency` has measured it.
+        cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it.
         control_variate: subtract the whole network's own correctness from the reward.
         policy_cost: parameters and multiply-adds of one decision, paid for at every step.
         observer: what builds observations; fitted to `data` if None.
@@ -157,26 +157,3 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
             False,
             information(self.world, episode, outcome)[0],
         )
-
-
-def first_information(world: World, episodes: Episodes) -> list[dict[str, Any]]:
-    """What `info` says of every episode when it starts."""
-    labels = world.data.labels[episodes.images].tolist()
-    return [{"image": image, "label": label} for image, label in zip(episodes.images.tolist(), labels, strict=True)]
-
-
-def information(world: World, episodes: Episodes, outcome: Outcome) -> list[dict[str, Any]]:
-    """What `info` says of every episode after a step."""
-    ratios = torch.tensor(world.network.keep_ratios)[outcome.levels.clamp_min(0)]
-    ratios = torch.where(outcome.levels >= 0, ratios, torch.nan)
-    columns = {
-        "image": episodes.images.tolist(),
-        "label": world.data.labels[episodes.images].tolist(),
-        "prediction": outcome.predictions.tolist(),
-        "accuracy": outcome.correct.float().tolist(),
-        "active_params": outcome.params.tolist(),
-        "active_macs": outcome.macs.tolist(),
-        "passes": outcome.passes.tolist(),
-        "keep_ratios": list(ratios.numpy()),
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -53,7 +53,7 @@ class Sweep:
         }
 
 
-def sweep(world: World, decide: Decide, penalty: float | None = None) -> Sweep:
+def run_sweep(world: World, decide: Decide, penalty: float | None = None) -> Sweep:
     """Let `decide` act on every image of the world, all at once; nothing is random.
 
     Args:

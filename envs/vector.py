@@ -16,18 +16,16 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
 
-from rlprune.data import ImageSet
-from rlprune.elastic import ElasticCNN
-from rlprune.envs.keep_ratio import first_information, information
-from rlprune.envs.world import Episodes, Outcome, World
+from rlprune.data.image_set import ImageSet
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.envs.world import Episodes, Outcome, World, first_information, information
 from rlprune.errors import RLPruneError
 
 Observations = NDArray[np.float32]
 
 
-class _Slots:
+class Slots:
     """N running episodes of a world, each with its own generator of images; ended ones begin anew in the same step."""
 
     def __init__(self, world: World, n: int) -> None:
@@ -38,6 +36,7 @@ class _Slots:
         self.episodes = world.begin(torch.zeros(n, dtype=torch.int64))
 
     def reset(self, seeds: Sequence[int | None]) -> Observations:
+        """First observations of new episodes; a seed of None goes on with the generator as it is."""
         for i, seed in enumerate(seeds):
             if seed is not None:
                 self.generators[i] = seeding.np_random(seed)[0]
@@ -59,61 +58,6 @@ class _Slots:
         return self.world.begin(torch.tensor(images, dtype=torch.int64), torch.tensor(penalties, dtype=torch.float32))
 
 
-class KeepRatioVecEnv(VecEnv):
-    """The environment for Stable-Baselines3, N episodes at once.
-
-    Args:
-        world: images, network and rules; built from the arguments of `KeepRatioEnv`.
-        n_envs: how many episodes run at once.
-    """
-
-    def __init__(self, world: World, n_envs: int = 256) -> None:
-        self.world = world
-        self._slots = _Slots(world, n_envs)
-        self._actions: Any = None
-        self.render_mode = None
-        super().__init__(n_envs, world.observation_space, world.action_space)
-
-    def reset(self) -> Observations:
-        """Start all episodes anew; seeds given to `seed` before take effect now."""
-        observations = self._slots.reset(self._seeds)
-        self.reset_infos = first_information(self.world, self._slots.episodes)
-        self._reset_seeds()
-        self._reset_options()
-        return observations
-
-    def step_async(self, actions: NDArray[Any]) -> None:
-        """Take the actions of all environments."""
-        self._actions = actions
-
-    def step_wait(self) -> tuple[Observations, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Run them."""
-        observations, outcome, infos, last = self._slots.step(self._actions)
-        self.reset_infos = first_information(self.world, self._slots.episodes)
-        for i in outcome.done.nonzero().flatten().tolist():
-            infos[i] |= {"terminal_observation": last[i], "TimeLimit.truncated": False}
-        return observations, outcome.rewards.numpy().copy(), outcome.done.numpy().copy(), infos
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute, once for every index: all environments share it."""
-        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute that all environments share."""
-        setattr(self, attr_name, value)
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """There are no single environments whose methods could be called."""
-        raise NotImplementedError(f"all environments are one batch; there is no single one to call {method_name} on")
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """No environment is wrapped."""
-        return [False for _ in self._get_indices(indices)]
-
-
 class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
     """The environment for Gymnasium's `make_vec`, N episodes at once; ended ones reset in the same step.
 
@@ -129,7 +73,7 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
     def __init__(self, num_envs: int, network: ElasticCNN, data: ImageSet, **settings: Any) -> None:
         self.world = World(network, data, **settings)
         self.num_envs = num_envs
-        self._slots = _Slots(self.world, num_envs)
+        self._slots = Slots(self.world, num_envs)
         self.single_observation_space: gymnasium.Space[Any] = self.world.observation_space
         self.single_action_space: gymnasium.Space[Any] = self.world.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)

@@ -12,15 +12,16 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprune.actions import ActionKind, Actions, uniform_codebook
-from rlprune.budget import PenaltyRange
-from rlprune.cost import KINDS, Compute, Cost
-from rlprune.data import ImageSet
-from rlprune.elastic import ElasticCNN
-from rlprune.envs.answers import Answers, Remembered
+from rlprune.data.image_set import ImageSet
+from rlprune.elastic.module import ElasticModule
+from rlprune.envs.logit_cache import LazyTable, LogitCache
 from rlprune.errors import RLPruneError
-from rlprune.latency import Latency
-from rlprune.observation import Observer
+from rlprune.policies.actions import ActionKind, Actions
+from rlprune.policies.observations import Observer
+from rlprune.policies.penalties import PenaltyRange
+from rlprune.profiles.codebook import uniform_codebook
+from rlprune.profiles.cost import KINDS, ComputeCost, Cost
+from rlprune.profiles.latency import Latency
 
 
 @dataclass(eq=False)
@@ -86,7 +87,7 @@ class World:
 
     def __init__(
         self,
-        network: ElasticCNN,
+        network: ElasticModule,
         data: ImageSet,
         *,
         action: ActionKind = "levels",
@@ -99,7 +100,7 @@ class World:
         policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,
         pool: int = 2,
-        answers: Answers | None = None,
+        answers: LogitCache | None = None,
     ) -> None:
         if isinstance(cost, Latency):
             cost.check(network)
@@ -116,7 +117,7 @@ class World:
         self.cost = Cost(network)
         if action == "profiles" and codebook is None:
             codebook = uniform_codebook(network, self.cost)
-        self.actions = Actions.of(network, action, codebook, max_passes)
+        self.actions = Actions.from_network(network, action, codebook, max_passes)
         self.observer = observer or Observer.fit(
             network, data, max_passes=max_passes, pool=pool, combine=combine, penalties=penalties
         )
@@ -126,19 +127,19 @@ class World:
             self._profile_cost = self.cost.of(self._codebook)
             if (self._profile_cost.macs.diff() < 0).any():
                 raise RLPruneError("the codebook is not in order; sort it by multiply-adds, cheapest profile first")
-        self._policy_cost = Compute(*(torch.tensor(amount) for amount in policy_cost))
-        self._features = Remembered(len(data), len(self.observer.mean), self._compute_features, remember=True)
-        self._answers = answers or Answers(network, data, self._codebook)
+        self._policy_cost = ComputeCost(*(torch.tensor(amount) for amount in policy_cost))
+        self._features = LazyTable(len(data), len(self.observer.mean), self._compute_features, remember=True)
+        self._answers = answers or LogitCache(network, data, self._codebook)
         self._answers.check(network, data, self._codebook)
 
     @property
     def observation_space(self) -> spaces.Box[np.float32]:
-        """What the agent sees; `rlprune.observation.Observer` lists the entries."""
+        """What the agent sees; `rlprune.policies.observations.Observer` lists the entries."""
         return spaces.Box(self.observer.low.numpy(), self.observer.high.numpy(), dtype=np.float32)
 
     @property
     def action_space(self) -> spaces.Space[NDArray[np.int64]] | spaces.Space[NDArray[np.float32]] | spaces.Discrete:
-        """What the agent may do; `rlprune.actions.Actions` says what it means."""
+        """What the agent may do; `rlprune.policies.actions.Actions` says what it means."""
         choices = self.actions.n_choices
         if self.actions.kind == "profiles":
             return spaces.Discrete(choices[0])
@@ -220,7 +221,7 @@ class World:
         done = accept | (episodes.passes >= self.actions.max_passes)
         predictions = episodes.logits.argmax(1)
         correct = predictions == self.data.labels[episodes.images]
-        shares = Compute(params / self.cost.dense.params, macs / self.cost.dense.macs)
+        shares = ComputeCost(params / self.cost.dense.params, macs / self.cost.dense.macs)
         gain = correct.float()
         if self.control_variate:
             gain -= (self._answers.of_whole(episodes.images).argmax(1) == self.data.labels[episodes.images]).float()
@@ -236,18 +237,18 @@ class World:
         """Milliseconds of a decision for every episode, and of a pass for some rows, over the dense network's, (n,)."""
         times = torch.full((len(episodes.images),), latency.decision, dtype=torch.float64)
         if len(rows):
-            times[rows] += latency.of(self.cost, levels) - (episodes.passes[rows] > 1) * latency.stem
+            times[rows] += latency.predict_ms(self.cost, levels) - (episodes.passes[rows] > 1) * latency.stem
         return (times / latency.dense).float()
 
-    def _run(self, episodes: Episodes, rows: Tensor, levels: Tensor, raw: Tensor) -> Compute:
+    def _run(self, episodes: Episodes, rows: Tensor, levels: Tensor, raw: Tensor) -> ComputeCost:
         """One more pass of some episodes; what it costs, (rows,). Only the first pass pays for the stem."""
         if not len(rows):
-            return Compute(rows, rows)
+            return ComputeCost(rows, rows)
         images, again = episodes.images[rows], (episodes.passes[rows] > 0).long()
         if self._codebook is not None:
             profiles = torch.where(raw[:, 0] < len(self._codebook), raw[:, 0], 0)
             logits = self._answers.of_profiles(images, profiles)
-            whole = Compute(*(amount[profiles] for amount in self._profile_cost))
+            whole = ComputeCost(*(amount[profiles] for amount in self._profile_cost))
         else:
             logits = self._answers.under(images, levels)
             whole = self.cost.of(levels)
@@ -255,12 +256,35 @@ class World:
         episodes.macs[rows] += whole.macs - self.cost.stem.macs
         episodes.passes[rows] += 1
         episodes.levels[rows] = levels
-        return Compute(whole.params - again * self.cost.stem.params, whole.macs - again * self.cost.stem.macs)
+        return ComputeCost(whole.params - again * self.cost.stem.params, whole.macs - again * self.cost.stem.macs)
 
     @torch.no_grad()
     def _compute_features(self, images: Tensor) -> Tensor:
         stem_features = self.network.stem(self.data.normalised(images).to(self.network.widths.device))
         return self.observer.features(stem_features.cpu())
+
+
+def first_information(world: World, episodes: Episodes) -> list[dict[str, Any]]:
+    """What `info` says of every episode when it starts."""
+    labels = world.data.labels[episodes.images].tolist()
+    return [{"image": image, "label": label} for image, label in zip(episodes.images.tolist(), labels, strict=True)]
+
+
+def information(world: World, episodes: Episodes, outcome: Outcome) -> list[dict[str, Any]]:
+    """What `info` says of every episode after a step."""
+    ratios = torch.tensor(world.network.keep_ratios)[outcome.levels.clamp_min(0)]
+    ratios = torch.where(outcome.levels >= 0, ratios, torch.nan)
+    columns = {
+        "image": episodes.images.tolist(),
+        "label": world.data.labels[episodes.images].tolist(),
+        "prediction": outcome.predictions.tolist(),
+        "accuracy": outcome.correct.float().tolist(),
+        "active_params": outcome.params.tolist(),
+        "active_macs": outcome.macs.tolist(),
+        "passes": outcome.passes.tolist(),
+        "keep_ratios": list(ratios.numpy()),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _check_observer(observer: Observer, **wanted: Any) -> None:

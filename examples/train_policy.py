@@ -18,10 +18,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
 import rlprune
-from rlprune import AdaptSettings, ElasticCNN, adapt, data, evaluate, models, save_bundle, tables
-from rlprune.agents import extract_policy
-from rlprune.envs import KeepRatioVecEnv, World
-from rlprune.search import choose_codebook, search
+from rlprune import AdaptSettings, ElasticCNN, adapt, data, evaluate, models, save_bundle
+from rlprune.agents import KeepRatioVecEnv, extract_policy
+from rlprune.envs import World
+from rlprune.evaluation import tables
+from rlprune.profiles.search import choose_codebook, search_profiles
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def main(settings: Settings) -> None:
     adapt(network, splits.network, AdaptSettings(epochs=settings.epochs, flip=settings.flip))
 
     # 3. A few good profiles make up the codebook from which the policy chooses.
-    codebook = choose_codebook(network, search(network, splits.policy, settings.candidates), n_profiles=6)
+    codebook = choose_codebook(network, search_profiles(network, splits.policy, settings.candidates), n_profiles=6)
 
     # 4. The world: a cheap look first, then the policy accepts or looks again. PPO learns when.
     rules = {"action": "profiles", "codebook": codebook, "max_passes": 2, "penalty": settings.penalty}

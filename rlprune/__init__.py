@@ -4,19 +4,30 @@
 
 `ElasticCNN` makes a pretrained network adjustable, `adapt` trains its slices, `rlprune.envs` is the world in which
 `rlprune.agents` learns a policy, `save_bundle` writes both and `load` reads them back as a `DynamicCNN`.
+
+What serves is imported at once; what trains or measures when it is first asked for, so that serving needs none of it.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from rlprune import data, models
-from rlprune.adapt import AdaptSettings, adapt
-from rlprune.bundle import load, save_bundle
-from rlprune.control import Controller
-from rlprune.cost import Cost
-from rlprune.elastic import ElasticCNN
+from rlprune.deployment.controller import Controller
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.prediction import Prediction
+from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
-from rlprune.evaluate import evaluate
-from rlprune.pretrain import accuracy, pretrain
-from rlprune.runtime import DynamicCNN, Prediction
-from rlprune.training import TrainingSettings
+from rlprune.metrics import accuracy
+from rlprune.profiles.cost import Cost
+from rlprune.storage.bundle import load, save_bundle
+
+if TYPE_CHECKING:
+    from rlprune.evaluation.dynamic import evaluate
+    from rlprune.training.adaptation import AdaptSettings, adapt
+    from rlprune.training.pretraining import pretrain
+    from rlprune.training.settings import TrainingSettings
 
 __all__ = [
     "AdaptSettings",
@@ -27,6 +38,7 @@ __all__ = [
     "Prediction",
     "RLPruneError",
     "TrainingSettings",
+    "__version__",
     "accuracy",
     "adapt",
     "data",
@@ -36,3 +48,23 @@ __all__ = [
     "pretrain",
     "save_bundle",
 ]
+
+__version__ = "0.2.0"
+
+_ON_DEMAND = {
+    "AdaptSettings": "rlprune.training.adaptation",
+    "TrainingSettings": "rlprune.training.settings",
+    "adapt": "rlprune.training.adaptation",
+    "evaluate": "rlprune.evaluation.dynamic",
+    "pretrain": "rlprune.training.pretraining",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

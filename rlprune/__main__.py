@@ -1,6 +1,6 @@
 """`python -m rlprune`."""
 
-from rlprune.cli import main
+from rlprune.cli.main import main
 
 if __name__ == "__main__":
     main()

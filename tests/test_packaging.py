@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"rlprune": "rlprune", "rlprune/verbs": "rlprune/verbs", "rlprune/envs": "envs", "rlprune/agents": "agents"}
+FOLDERS = {"rlprune": "rlprune", "rlprune/envs": "envs", "rlprune/agents": "agents"}
+"""Of the wheel, and where they are in the project."""
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for folder in PACKAGES.values():
+    for folder in FOLDERS.values():
         shutil.copytree(
             ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
         )
@@ -33,14 +34,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_every_module_is_in_the_wheel_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     code = {name for name in wheel.namelist() if ".dist-info/" not in name}
     expected = {
-        f"{package}/{path.name}" for package, folder in PACKAGES.items() for path in (ROOT / folder).glob("*.py")
+        f"{package}/{path.relative_to(ROOT / folder)}"
+        for package, folder in FOLDERS.items()
+        for path in (ROOT / folder).rglob("*.py")
     }
     assert code == expected | {"rlprune/py.typed"}
 
 
 def test_the_command_is_installed(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert wheel.read(name).decode().split() == ["[console_scripts]", "rlprune", "=", "rlprune.cli:main"]
+    assert wheel.read(name).decode().split() == ["[console_scripts]", "rlprune", "=", "rlprune.cli.main:main"]
 
 
 def test_the_metadata_are_those_of_the_installed_project(wheel: zipfile.ZipFile) -> None:

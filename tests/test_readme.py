@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from result_tables import between_markers, markdown_table
 
 import rlprune
-from rlprune.report import between_markers, markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

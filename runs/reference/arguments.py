@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from rlprune.recipe import Recipe
-from rlprune.steps import Steps
+from rlprune.pipelines.recipe import Recipe
+from rlprune.pipelines.steps import Steps
 
 
 def steps_of(what: str | None) -> Steps:

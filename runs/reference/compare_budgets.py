@@ -11,16 +11,18 @@ from typing import Any
 
 import torch
 from arguments import steps_of
-from remembered import RememberedCNN
 from torch import Tensor
 
 from rlprune.agents import train_policy
-from rlprune.bundle import load_network, load_policy
-from rlprune.conditions import conditions
-from rlprune.control import Controller
-from rlprune.evaluate import codebook_logits
-from rlprune.files import write_json
-from rlprune.runtime import DynamicCNN, Prediction
+from rlprune.deployment.controller import Controller
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.prediction import Prediction
+from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.offline import OfflineCNN
+from rlprune.storage.networks import load_network
+from rlprune.storage.policies import load_policy
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
 
 STEPS = 800_000
 """Of training the one policy, four times as many as for one penalty."""
@@ -78,11 +80,11 @@ def main() -> None:
     test, labels = splits.test, splits.test.labels
     plain = DynamicCNN(elastic, learnt, test.mean, test.std, test.classes)
     answers = codebook_logits(plain, test)
-    one, rows = RememberedCNN(elastic, learnt, test, answers), []
+    one, rows = OfflineCNN(elastic, learnt, test, answers), []
     low, high = learnt.limits
     for penalty in penalties:
         policy = load_policy(steps.chosen(penalty) / "policy").policy
-        alone = measured(RememberedCNN(elastic, policy, test, answers), labels)
+        alone = measured(OfflineCNN(elastic, policy, test, answers), labels)
         budget = min(max(alone["macs_share"], low), high)
         row: dict[str, Any] = {"penalty": penalty, "alone": alone, "one": measured(one, labels, penalty=penalty)}
         rows.append(row | {"one_at_that_budget": measured(one, labels, budget=budget)})

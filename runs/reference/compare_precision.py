@@ -21,22 +21,22 @@ import torch
 from torch import Tensor
 
 import rlprune
-from rlprune.adapt import SpecialiseSettings, adapt
-from rlprune.conditions import conditions
-from rlprune.evaluate import codebook_logits
-from rlprune.files import write_json
-from rlprune.onnx import export_bodies, to_onnx
-from rlprune.onnx_cnn import session
-from rlprune.options import DataOptions
-from rlprune.quantise import quantised
-from rlprune.timing import Turns, interleaved
-from rlprune.verbs.export import N_CALIBRATION
+from rlprune.cli.export import N_CALIBRATION
+from rlprune.deployment.onnx_cnn import session
+from rlprune.deployment.onnx_export import export_bodies, to_onnx
+from rlprune.deployment.quantisation import quantised
+from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.pipelines.options import DataOptions
+from rlprune.training.adaptation import SpecialiseSettings, adapt
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
+from rlprune.utils.timing import Turns, interleaved
 
 BATCHES, PER_TURN, SECONDS = (1, 64), 64, 40.0
 TRAINING = SpecialiseSettings(learning_rate=0.003, n_random=1, sandwich=False, temperature=3.0, distillation=0.8)
 
 
-def trained_on(plain: Any, images: rlprune.data.ImageSet, epochs: int, int8: bool) -> Any:
+def trained_on(plain: Any, images: rlprune.data.image_set.ImageSet, epochs: int, int8: bool) -> Any:
     """The same with its profiles trained on, with the rounding of int8 or without."""
     elastic = copy.deepcopy(plain.elastic)
     settings = dataclasses.replace(TRAINING, epochs=epochs, int8=int8)
@@ -57,12 +57,14 @@ def logits_of(content: bytes, inputs: Tensor) -> Tensor:
     return torch.cat([torch.from_numpy(run.run(None, {name: part.numpy()})[0]) for part in inputs.split(256)])
 
 
-def right(logits: Tensor, test: rlprune.data.ImageSet) -> float:
+def right(logits: Tensor, test: rlprune.data.image_set.ImageSet) -> float:
     """Share of right answers."""
     return float((logits.argmax(1) == test.labels).double().mean())
 
 
-def alone(dynamic: Any, test: rlprune.data.ImageSet, calibration: Tensor | None = None) -> list[dict[str, Any]]:
+def alone(
+    dynamic: Any, test: rlprune.data.image_set.ImageSet, calibration: Tensor | None = None
+) -> list[dict[str, Any]]:
     """Accuracy and bytes of every profile alone: in float32, or in int8 if there are images to calibrate it on."""
     seen, bodies = features_of(dynamic, test.images), export_bodies(dynamic, features_of(dynamic, test.images[:2]))
     if calibration is not None:
@@ -72,7 +74,7 @@ def alone(dynamic: Any, test: rlprune.data.ImageSet, calibration: Tensor | None 
     return [{"accuracy": right(logits_of(content, seen), test), "bytes": len(content)} for content in contents]
 
 
-def in_bfloat16(half: Any, test: rlprune.data.ImageSet) -> list[dict[str, Any]]:
+def in_bfloat16(half: Any, test: rlprune.data.image_set.ImageSet) -> list[dict[str, Any]]:
     """Accuracy in half precision."""
     return [{"accuracy": right(logits, test)} for logits in codebook_logits(half, test)]
 
@@ -95,7 +97,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     plain, half = (rlprune.load(arguments.folder / "bundle", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
-    splits = DataOptions(**plain.about["network"]["source"]).load()
+    splits = DataOptions(**plain.metadata["network"]["source"]).load()
     calibration, test = splits.network.images[:N_CALIBRATION], splits.test
     on, aware = (trained_on(plain, splits.network, arguments.epochs, int8) for int8 in (False, True))
     files = {

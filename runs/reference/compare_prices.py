@@ -15,15 +15,16 @@ from typing import Any
 import torch
 
 from rlprune.agents import PolicySettings, train_policy
-from rlprune.bundle import load_network
-from rlprune.conditions import conditions
-from rlprune.cost import Cost
-from rlprune.elastic import ElasticCNN
-from rlprune.evaluate import predict_all
-from rlprune.files import write_json
-from rlprune.latency import Latency
-from rlprune.options import DataOptions
-from rlprune.runtime import DynamicCNN, Prediction
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.prediction import Prediction
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.evaluation.dynamic import predict_all
+from rlprune.pipelines.options import DataOptions
+from rlprune.profiles.cost import Cost
+from rlprune.profiles.latency import Latency
+from rlprune.storage.networks import load_network
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
 
 PENALTIES, N_STEPS = (1.0, 0.7, 0.4, 0.2, 0.1), 80_000
 HERE = Path(__file__).parent
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("folder")
     named = parser.parse_args()
     saved = load_network(named.network)
-    elastic, splits = saved.network, DataOptions(**saved.about["source"]).load()
+    elastic, splits = saved.network, DataOptions(**saved.metadata["source"]).load()
     test, table = splits.test, named.run / "latency.json"
     if not table.exists():
         Latency.measure(elastic).save(table)
@@ -69,7 +70,7 @@ def main() -> None:
             row: dict[str, Any] = {"paid": paid, "penalty": penalty, **kept(elastic, found)}
             row |= {"accuracy": float((found.labels == test.labels).double().mean())}
             row |= {"macs": float(found.macs.double().mean() / dynamic.prices.dense.macs)}
-            times = latency.of(cost, dynamic.codebook[found.profiles[:, 0]])
+            times = latency.predict_ms(cost, dynamic.codebook[found.profiles[:, 0]])
             row |= {"time": float(times.mean() / latency.dense)}
             rows.append(row)
             print(row, flush=True)

@@ -11,15 +11,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rlprune.conditions import conditions
-from rlprune.cost import Cost
-from rlprune.distill import remember
-from rlprune.elastic import ElasticCNN
-from rlprune.files import write_json
-from rlprune.models import find_weights
-from rlprune.options import DataOptions, build_model
-from rlprune.pretrain import accuracy, pretrain
-from rlprune.training import TrainingSettings
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.metrics import accuracy
+from rlprune.models.weights import find_weights
+from rlprune.pipelines.inputs import build_model
+from rlprune.pipelines.options import DataOptions
+from rlprune.profiles.cost import Cost
+from rlprune.training.distillation import cache_teacher_logits
+from rlprune.training.pretraining import pretrain
+from rlprune.training.settings import TrainingSettings
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
 
 CRITERIA = ("l1", "l2", "bn_scale", "gradient", "taylor", "hessian")
 KEPT = 0.5
@@ -36,7 +38,7 @@ def main() -> None:
     images, test = splits.network, splits.test
     dense = build_model(named.model, find_weights(named.weights, HERE), splits).eval()
     settings = TrainingSettings(epochs=3, learning_rate=0.02, views=3)
-    soft, rows = remember(dense, images, settings), []
+    soft, rows = cache_teacher_logits(dense, images, settings), []
     for name in CRITERIA:
         ranked = {"keep_ratios": (KEPT, 1.0), "importance": name, "calibration": images}
         elastic = ElasticCNN.from_model(dense, tuple(images.images.shape[1:]), **ranked)

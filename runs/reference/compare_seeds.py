@@ -13,15 +13,17 @@ from typing import Any
 
 import torch
 from arguments import steps_of
-from remembered import RememberedCNN
 
-from rlprune.bundle import load_network, load_policy
-from rlprune.conditions import conditions
-from rlprune.evaluate import codebook_logits, shuffled_accuracy
-from rlprune.files import write_json
-from rlprune.policy import Policy
-from rlprune.runtime import DynamicCNN
-from rlprune.steps import Steps
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.evaluation.controls import shuffled_accuracy
+from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.offline import OfflineCNN
+from rlprune.pipelines.steps import Steps
+from rlprune.policies.policy import Policy
+from rlprune.storage.networks import load_network
+from rlprune.storage.policies import load_policy
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
 
 N_SEEDS = 3
 
@@ -46,7 +48,7 @@ def main() -> None:
         policy = learnt(steps, seed)
         if answers is None:
             answers = codebook_logits(DynamicCNN(elastic, policy, test.mean, test.std, test.classes), test)
-        dynamic = RememberedCNN(elastic, policy, test, answers)
+        dynamic = OfflineCNN(elastic, policy, test, answers)
         predicted = dynamic(torch.arange(len(test))[:, None, None, None])
         runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(answers))
         figures: dict[str, Any] = {

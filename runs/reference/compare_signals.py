@@ -12,18 +12,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 from arguments import steps_of
-from remembered import RememberedCNN
 from torch import Tensor
 
 from rlprune.agents import train_policy
-from rlprune.bundle import load_network, load_policy
-from rlprune.conditions import conditions
-from rlprune.data import ImageSet
-from rlprune.elastic import ElasticCNN
-from rlprune.evaluate import codebook_logits
-from rlprune.files import write_json
-from rlprune.policy import Policy
-from rlprune.runtime import DynamicCNN
+from rlprune.data.image_set import ImageSet
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.offline import OfflineCNN
+from rlprune.policies.policy import Policy
+from rlprune.storage.networks import load_network
+from rlprune.storage.policies import load_policy
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
 
 VARIANTS = {
     "stem features only (one pass)": {"max_passes": 1, "pool": 2},
@@ -55,7 +56,7 @@ class Measure:
 
     def __call__(self, policy: Policy) -> tuple[float, float]:
         """Measure a policy on all test images."""
-        dynamic = RememberedCNN(self.elastic, policy, self.test, self._answers(policy))
+        dynamic = OfflineCNN(self.elastic, policy, self.test, self._answers(policy))
         predicted = dynamic(torch.arange(len(self.test))[:, None, None, None])
         share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
         return share, float((predicted.labels == self.test.labels).double().mean())

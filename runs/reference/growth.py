@@ -20,18 +20,18 @@ import torch
 
 import rlprune
 from rlprune import models
-from rlprune.actions import Actions, sorted_codebook, uniform_codebook
-from rlprune.adapt import random_profiles
-from rlprune.conditions import conditions
-from rlprune.cost import Cost
-from rlprune.data import ImageSet
-from rlprune.files import write_json
-from rlprune.folding import to_run
-from rlprune.observation import Observer
-from rlprune.options import DataOptions
-from rlprune.plots import growth_plot
-from rlprune.policy import Policy
-from rlprune.timing import Turns, interleaved
+from rlprune.data.image_set import ImageSet
+from rlprune.evaluation.plots import growth_plot
+from rlprune.graph.folding import optimize_for_inference
+from rlprune.pipelines.options import DataOptions
+from rlprune.policies.actions import Actions
+from rlprune.policies.observations import Observer
+from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import random_profiles, sorted_codebook, uniform_codebook
+from rlprune.profiles.cost import Cost
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
+from rlprune.utils.timing import Turns, interleaved
 
 HERE = Path(__file__).parent
 
@@ -55,7 +55,7 @@ def random_dynamic(elastic: rlprune.ElasticCNN, codebook: torch.Tensor) -> rlpru
     data = noise(64, elastic.image_shape)
     data = dataclasses.replace(data, classes=tuple(map(str, range(elastic.n_classes))))
     observer = Observer.fit(elastic, data, pool=2)
-    actions = Actions.of(elastic, "profiles", codebook, 1)
+    actions = Actions.from_network(elastic, "profiles", codebook, 1)
     policy = Policy((observer.size, 64, actions.n_outputs), "Tanh", observer, actions, codebook)
     return rlprune.DynamicCNN(elastic, policy, data.mean, data.std, data.classes)
 
@@ -63,10 +63,10 @@ def random_dynamic(elastic: rlprune.ElasticCNN, codebook: torch.Tensor) -> rlpru
 @torch.inference_mode()
 def with_batch(dynamic: rlprune.DynamicCNN, test: ImageSet) -> list[dict[str, float]]:
     """Milliseconds per image, dense and dynamic, and the most memory that the process has taken until then."""
-    dense = to_run(dynamic.elastic.slice(dynamic.elastic.full))
+    dense = optimize_for_inference(dynamic.elastic.slice(dynamic.elastic.full))
 
     def all_of(images: torch.Tensor) -> None:
-        for part in dynamic.normalise(images).split(dynamic.at_once or len(images)):
+        for part in dynamic.normalise(images).split(dynamic.max_batch or len(images)):
             dense(part)
 
     rows: list[dict[str, float]] = []
@@ -119,7 +119,9 @@ def large_images() -> dict[str, float]:
     data = noise(8, (3, 224, 224))
     data = dataclasses.replace(data, classes=tuple(map(str, range(1000))))
     step, _ = seconds(
-        lambda: rlprune.adapt(elastic, data, rlprune.AdaptSettings(epochs=1, batch_size=8, n_random=1, sandwich=False))
+        lambda: rlprune.training.adaptation(
+            elastic, data, rlprune.AdaptSettings(epochs=1, batch_size=8, n_random=1, sandwich=False)
+        )
     )
     dynamic = random_dynamic(elastic, uniform_codebook(elastic, Cost(elastic))[[0, -1]])
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +136,7 @@ if __name__ == "__main__":
     parser.add_argument("bundle", type=Path)
     dynamic = rlprune.load(parser.parse_args().bundle)
     results = {
-        "batch": with_batch(dynamic, DataOptions(**dynamic.about["network"]["source"]).load().test),
+        "batch": with_batch(dynamic, DataOptions(**dynamic.metadata["network"]["source"]).load().test),
         "profiles": with_profiles(dynamic.elastic),
         "groups": with_groups(),
         "resnet50": large_images(),

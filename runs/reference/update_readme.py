@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlprune.plots import one_policy_plot, speed_plot
-from rlprune.report import (
+from result_tables import (
     between_markers,
     budgets_table,
     compare_table,
@@ -18,6 +17,8 @@ from rlprune.report import (
     signals_table,
     speed_table,
 )
+
+from rlprune.evaluation.plots import one_policy_plot, speed_plot
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"

@@ -11,9 +11,10 @@ from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlprune.agents.callbacks import CheckpointCallback, EntropyCallback, FiguresCallback, easy_and_hard
-from rlprune.bundle import load_policy
-from rlprune.envs import KeepRatioVecEnv, Sweep, World
+from rlprune.agents import KeepRatioVecEnv
+from rlprune.agents.callbacks import EntropyCallback, FiguresCallback, ResumeCheckpointCallback, easy_and_hard
+from rlprune.envs import Sweep, World
+from rlprune.storage.policies import load_policy
 
 SETTINGS = lamp_settings(total_steps=4096, validate_every=1024, max_passes=2)
 
@@ -68,10 +69,10 @@ def test_figures_are_shares_within_their_bounds(folder: Path) -> None:
 
 
 def test_the_last_sweep_is_noted_with_the_policy(folder: Path) -> None:
-    found, about = events(folder), load_policy(folder / "policy").about
-    for key, value in about["validation"].items():
+    found, metadata = events(folder), load_policy(folder / "policy").metadata
+    for key, value in metadata["validation"].items():
         assert found.Scalars(f"validation/{key}")[-1].value == pytest.approx(value)
-    assert about["steps"] == 4096 and about["settings"]["penalty"] == SETTINGS.penalty
+    assert metadata["steps"] == 4096 and metadata["settings"]["penalty"] == SETTINGS.penalty
 
 
 def test_hyperparameters_are_shown_beside_the_last_sweep(folder: Path) -> None:
@@ -91,13 +92,13 @@ def test_the_picture_is_not_blank(folder: Path) -> None:
 
 
 def test_a_resumed_run_s_events_continue_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = CheckpointCallback.save
+    save = ResumeCheckpointCallback.save
 
-    def interrupting(self: CheckpointCallback) -> None:
+    def interrupting(self: ResumeCheckpointCallback) -> None:
         save(self)
         raise Interrupted
 
-    monkeypatch.setattr(CheckpointCallback, "save", interrupting)
+    monkeypatch.setattr(ResumeCheckpointCallback, "save", interrupting)
     with pytest.raises(Interrupted):
         train_lamp(tmp_path, SETTINGS)
     monkeypatch.undo()

@@ -12,8 +12,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor, nn
 
-from rlprune.agents.extract import boil_down, extract_policy
-from rlprune.envs import KeepRatioVecEnv, World, sweep
+from rlprune.agents import KeepRatioVecEnv
+from rlprune.agents.extract import extract_codebook, extract_policy
+from rlprune.envs import World, run_sweep
 from rlprune.errors import RLPruneError
 
 NETWORK = make_elastic("residual")
@@ -71,9 +72,9 @@ def test_what_is_extracted_is_a_copy() -> None:
 @pytest.mark.parametrize("action", ["levels", "ratios"])
 def test_boiling_down_keeps_the_profiles_used_most(action: Any) -> None:
     agent, world = make(action, 2)
-    levels = sweep(world, lambda seen: agent.predict(seen, deterministic=True)[0]).levels.flatten(0, 1)
+    levels = run_sweep(world, lambda seen: agent.predict(seen, deterministic=True)[0]).levels.flatten(0, 1)
     profiles, counts = levels[levels[:, 0] >= 0].unique(dim=0, return_counts=True)
-    kept = boil_down(agent, world, n_profiles=4)
+    kept = extract_codebook(agent, world, n_profiles=4)
     is_kept = (profiles[:, None] == kept).all(-1).any(1)
     macs = world.cost.of(kept).macs
     assert len(kept) == 4 == is_kept.sum() and len(profiles) > 4
@@ -83,8 +84,8 @@ def test_boiling_down_keeps_the_profiles_used_most(action: Any) -> None:
 
 def test_few_profiles_are_all_kept_and_a_codebook_can_be_given() -> None:
     agent, world = make("levels")
-    all_of_them = sweep(world, lambda seen: agent.predict(seen, deterministic=True)[0]).levels[:, 0].unique(dim=0)
-    assert sorted(boil_down(agent, world, n_profiles=100).tolist()) == all_of_them.tolist()
+    all_of_them = run_sweep(world, lambda seen: agent.predict(seen, deterministic=True)[0]).levels[:, 0].unique(dim=0)
+    assert sorted(extract_codebook(agent, world, n_profiles=100).tolist()) == all_of_them.tolist()
     assert torch.equal(extract_policy(agent, world, NETWORK.full[None]).codebook, NETWORK.full[None])
 
 

@@ -12,17 +12,18 @@ from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
 from stable_baselines3 import PPO
 from torch import nn
 
-from rlprune.agents.callbacks import CheckpointCallback
-from rlprune.agents.train import PolicySettings, train_policy
-from rlprune.bundle import load_policy
-from rlprune.cost import Cost, mlp_cost
-from rlprune.envs import KeepRatioVecEnv
+from rlprune.agents import KeepRatioVecEnv
+from rlprune.agents.callbacks import ResumeCheckpointCallback
+from rlprune.agents.settings import PolicySettings
+from rlprune.agents.train import train_policy
+from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
-from rlprune.policy import Policy
-from rlprune.runtime import DynamicCNN
+from rlprune.policies.policy import Policy
+from rlprune.profiles.cost import Cost, mlp_cost
+from rlprune.storage.policies import load_policy
 
 SHORT: dict[str, Any] = {"total_steps": 1024, "validate_every": 512}
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[1] / "support"
 
 
 class Interrupted(Exception):
@@ -30,13 +31,13 @@ class Interrupted(Exception):
 
 
 def interrupt_at_the_first_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    save = CheckpointCallback.save
+    save = ResumeCheckpointCallback.save
 
-    def interrupting(self: CheckpointCallback) -> None:
+    def interrupting(self: ResumeCheckpointCallback) -> None:
         save(self)
         raise Interrupted
 
-    monkeypatch.setattr(CheckpointCallback, "save", interrupting)
+    monkeypatch.setattr(ResumeCheckpointCallback, "save", interrupting)
 
 
 def shares(policy: Policy) -> tuple[float, float, float, float]:
@@ -50,7 +51,7 @@ def shares(policy: Policy) -> tuple[float, float, float, float]:
 
 def reward(folder: Path) -> float:
     """Of the last validation sweep."""
-    return float(load_policy(folder / "policy").about["validation"]["reward"])
+    return float(load_policy(folder / "policy").metadata["validation"]["reward"])
 
 
 def same(one: Policy, other: Policy) -> bool:
@@ -105,7 +106,7 @@ def test_one_policy_learns_every_penalty_of_a_range(tmp_path: Path) -> None:
     assert torch.equal(dynamic(data.images, penalty=0.1).labels, data.labels)
     assert dynamic(data.images, penalty=0.1).profiles.tolist() == [[0, -1], [0, 1]] * 8
     assert dynamic(data.images, penalty=4.0).profiles.tolist() == [[0, -1]] * 16
-    for penalty, share in dynamic.learnt.budgets.tolist()[:: len(dynamic.learnt.budgets) - 1]:
+    for penalty, share in dynamic.source_policy.budgets.tolist()[:: len(dynamic.source_policy.budgets) - 1]:
         macs = dynamic(data.images, penalty=penalty).macs.double().mean()
         assert float(macs / dynamic.prices.dense.macs) == pytest.approx(share, rel=1e-5)
 
@@ -136,7 +137,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
     assert PPO.load(tmp_path / "checkpoint.zip").num_timesteps == 2048
     policy = train_lamp(tmp_path, settings, resume=True)
     assert PPO.load(tmp_path / "checkpoint.zip").num_timesteps == settings.total_steps
-    assert load_policy(tmp_path / "policy").about["steps"] == settings.total_steps
+    assert load_policy(tmp_path / "policy").metadata["steps"] == settings.total_steps
     assert same(train_lamp(tmp_path, settings, resume=True), policy)  # over: nothing more is learnt
 
 
@@ -323,11 +324,12 @@ import torch
 torch.set_num_threads(1)
 from lamp import make_lamp, make_lamp_data
 from stable_baselines3 import PPO
-from rlprune.agents.callbacks import CheckpointCallback
-from rlprune.envs import KeepRatioVecEnv, World
+from rlprune.agents.callbacks import ResumeCheckpointCallback
+from rlprune.agents import KeepRatioVecEnv
+from rlprune.envs import World
 path = Path(sys.argv[1])
 agent = PPO("MlpPolicy", KeepRatioVecEnv(World(make_lamp(), make_lamp_data(4)), 4), device="cpu")
-callback = CheckpointCallback(path, 1)
+callback = ResumeCheckpointCallback(path, 1)
 callback.init_callback(agent)
 callback.save()
 random.seed(0)

@@ -9,18 +9,18 @@ import torch
 from nets import KINDS, colours, make_centred, make_data, make_elastic, make_levels, make_policy, network
 from torch import Tensor, nn
 
-from rlprune.actions import sorted_codebook
-from rlprune.agents.tune import TuneSettings, _at_least, tune
-from rlprune.agents.tune import decide as decide_at
-from rlprune.cost import Cost
-from rlprune.data import ImageSet
-from rlprune.distill import distillation_loss, remember
-from rlprune.elastic import ElasticCNN
+from rlprune.agents.joint_tuning import TuneSettings, _at_least, tune
+from rlprune.agents.joint_tuning import decide as decide_at
+from rlprune.data.image_set import ImageSet
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
-from rlprune.evaluate import predict_all
-from rlprune.passes import Prices
-from rlprune.policy import Policy
-from rlprune.runtime import DynamicCNN
+from rlprune.evaluation.dynamic import predict_all
+from rlprune.policies.passes import CostBreakdown
+from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import sorted_codebook
+from rlprune.profiles.cost import Cost
+from rlprune.training.distillation import cache_teacher_logits, distillation_loss
 
 NETWORK = make_centred()
 DATA = make_data(60)
@@ -34,7 +34,7 @@ def policy_of(elastic: ElasticCNN = NETWORK, data: ImageSet = DATA, book: Tensor
 
 
 def decide(elastic: ElasticCNN, policy: Policy, images: Tensor) -> Tensor:
-    return decide_at(elastic, policy, images, Prices.of(Cost(elastic), policy))
+    return decide_at(elastic, policy, images, CostBreakdown.of(Cost(elastic), policy))
 
 
 def deployed(elastic: ElasticCNN, policy: Policy, data: ImageSet = DATA) -> DynamicCNN:
@@ -150,7 +150,7 @@ def test_the_network_changes_and_the_policy_does_not() -> None:
 def test_an_interrupted_tuning_that_goes_on_equals_one_that_was_not(tmp_path: Path) -> None:
     policy, settings = policy_of(max_passes=2), TuneSettings(floor=12, views=2, **QUICK | {"epochs": 3})
     whole, first, second = (make_centred() for _ in range(3))
-    teacher = remember(network("residual", seed=5), DATA, settings)
+    teacher = cache_teacher_logits(network("residual", seed=5), DATA, settings)
     calls: list[int] = []
 
     def stop_in_the_third(n_images: int, _: dict[str, float]) -> None:

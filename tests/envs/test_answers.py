@@ -9,9 +9,10 @@ import torch
 from nets import make_data, make_elastic
 from torch import Tensor
 
-from rlprune.agents.train import PolicySettings, train_policy
-from rlprune.elastic import ElasticCNN
-from rlprune.envs import Answers, World
+from rlprune.agents.settings import PolicySettings
+from rlprune.agents.train import train_policy
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.envs import LogitCache, World
 from rlprune.errors import RLPruneError
 
 NETWORK, DATA = make_elastic("residual").eval(), make_data(12)
@@ -33,7 +34,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_they_are_the_network_s_and_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers, profiles = Answers(NETWORK, DATA, BOOK), torch.tensor([0, 1, 1, 0])
+    answers, profiles = LogitCache(NETWORK, DATA, BOOK), torch.tensor([0, 1, 1, 0])
     with torch.no_grad():
         expected = NETWORK(DATA.normalised(IMAGES), BOOK[profiles])
     runs = counted(monkeypatch)
@@ -48,19 +49,19 @@ def test_they_are_the_network_s_and_given_once(monkeypatch: pytest.MonkeyPatch) 
 def test_the_whole_network_is_asked_by_itself_where_it_is_no_profile(book: Tensor | None) -> None:
     with torch.no_grad():
         expected = NETWORK(DATA.normalised(IMAGES), NETWORK.full)
-    assert torch.allclose(Answers(NETWORK, DATA, book).of_whole(IMAGES), expected, atol=1e-5)
+    assert torch.allclose(LogitCache(NETWORK, DATA, book).of_whole(IMAGES), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("other", ["network", "data", "codebook", "no codebook"])
 def test_of_something_else_they_are_refused(other: str) -> None:
-    about = {
+    metadata = {
         "network": (make_elastic("residual").eval(), DATA, BOOK),
         "data": (NETWORK, replace(DATA), BOOK),
         "codebook": (NETWORK, DATA, BOOK[:1]),
         "no codebook": (NETWORK, DATA, None),
     }[other]
     with pytest.raises(RLPruneError, match="answers are about another network, other images or another codebook"):
-        World(NETWORK, DATA, action="profiles", codebook=BOOK, answers=Answers(*about))
+        World(NETWORK, DATA, action="profiles", codebook=BOOK, answers=LogitCache(*metadata))
 
 
 def test_trainings_that_share_them_learn_the_same_and_run_the_network_once(
@@ -68,7 +69,7 @@ def test_trainings_that_share_them_learn_the_same_and_run_the_network_once(
 ) -> None:
     settings = PolicySettings(total_steps=64, n_envs=8, n_steps=4, batch_size=8, n_epochs=1, validate_every=32)
     alone = train_policy(NETWORK, DATA, DATA, tmp_path / "alone", settings, codebook=BOOK, progress=False)
-    answers = Answers(NETWORK, DATA, BOOK)
+    answers = LogitCache(NETWORK, DATA, BOOK)
     runs = counted(monkeypatch)
     for folder in ("first", "second"):
         shared = train_policy(

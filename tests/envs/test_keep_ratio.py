@@ -15,12 +15,12 @@ from nets import make_data, make_elastic
 from stable_baselines3.common import env_checker as sb3
 
 import rlprune.envs
-from rlprune.cost import Cost
 from rlprune.envs import KeepRatioEnv
-from rlprune.envs.answers import Remembered
+from rlprune.envs.logit_cache import LazyTable
 from rlprune.envs.world import World
 from rlprune.errors import LevelsError, RLPruneError
-from rlprune.observation import Observer
+from rlprune.policies.observations import Observer
+from rlprune.profiles.cost import Cost
 
 NETWORK = make_elastic("residual")
 DATA = make_data(30)
@@ -208,7 +208,7 @@ def test_a_table_computes_each_row_once() -> None:
         asked.extend(rows.tolist())
         return rows[:, None].float()
 
-    table = Remembered(5, 1, compute, remember=True)
+    table = LazyTable(5, 1, compute, remember=True)
     assert table(torch.tensor([3, 1, 3])).flatten().tolist() == [3, 1, 3]
     assert table(torch.tensor([1, 4, 3])).flatten().tolist() == [1, 4, 3]
     assert asked == [1, 3, 4]

@@ -13,9 +13,9 @@ from gymnasium.utils.env_checker import check_env
 from nets import make_data, make_elastic
 from stable_baselines3.common import env_checker as sb3
 
+from rlprune.agents.vec_env import KeepRatioVecEnv
 from rlprune.envs import KeepRatioEnv
-from rlprune.envs.sweep import sweep
-from rlprune.envs.vector import KeepRatioVecEnv
+from rlprune.envs.sweep import run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
 
@@ -83,11 +83,11 @@ def test_sweeps_spread_penalties_over_the_range_or_take_one() -> None:
         seen.append(observations[:, -1])
         return np.full(len(observations), 5)
 
-    sweep(world, decide)
+    run_sweep(world, decide)
     places = np.sort(seen[0])
     assert np.abs(places - (np.arange(30) + 0.5) / 30).max() < 0.06
     seen.clear()
-    assert sweep(world, decide, 0.1).rewards.shape == (30,)
+    assert run_sweep(world, decide, 0.1).rewards.shape == (30,)
     assert seen[0] == pytest.approx(0.5, abs=1e-6)
 
 

@@ -10,7 +10,8 @@ from nets import make_data, make_elastic
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import VecMonitor
 
-from rlprune.envs import KeepRatioEnv, KeepRatioVecEnv, KeepRatioVectorEnv, World
+from rlprune.agents import KeepRatioVecEnv
+from rlprune.envs import KeepRatioEnv, KeepRatioVectorEnv, World
 from rlprune.errors import RLPruneError
 
 NETWORK = make_elastic("residual")

@@ -8,10 +8,11 @@ import torch
 from lamp import make_lamp, make_lamp_data
 from nets import make_data, make_elastic, make_levels
 
-from rlprune.actions import sorted_codebook
-from rlprune.cost import Cost
-from rlprune.envs import KeepRatioEnv, KeepRatioVecEnv, World
+from rlprune.agents import KeepRatioVecEnv
+from rlprune.envs import KeepRatioEnv, World
 from rlprune.errors import LevelsError, RLPruneError
+from rlprune.profiles.codebook import sorted_codebook
+from rlprune.profiles.cost import Cost
 
 NETWORK = make_elastic("residual")
 DATA = make_data(12)

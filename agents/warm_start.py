@@ -1,0 +1,51 @@
+"""Beginning with what another run has learnt."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from stable_baselines3 import PPO
+from stable_baselines3.common.save_util import load_from_zip_file
+from torch import Tensor
+
+from rlprune.errors import RLPruneError
+from rlprune.storage.policies import load_policy
+
+CHECKPOINT, NOTES = "checkpoint.zip", "settings.json"
+"""What a run leaves in its folder, beside `policy/` and TensorBoard's events."""
+_SAME = ("action", "max_passes", "pool", "combine", "hidden", "penalty_range")
+
+
+def warm_start(agent: PPO, folder: Path, settings: Mapping[str, Any], codebook: Tensor | None) -> None:
+    """Give an agent the weights of the one in a folder; nothing is unpickled.
+
+    Args:
+        agent: which is to begin.
+        folder: of the other run.
+        settings: of the run that begins, as JSON holds them.
+        codebook: likewise, int64 (K, G); None if it has none.
+
+    Raises:
+        RLPruneError: there is no finished run, or it sees or chooses other things.
+    """
+    try:
+        before = json.loads((folder / NOTES).read_text())
+        learnt = load_policy(folder / "policy").policy
+        _, parameters, _ = load_from_zip_file(folder / CHECKPOINT, load_data=False, device="cpu")
+    except (RLPruneError, OSError, ValueError) as error:
+        raise RLPruneError(f"no run can start from {folder} ({type(error).__name__}: {error})") from error
+    before.setdefault("penalty_range", [])  # not known to the first runs
+    other = [f"{key}={before.get(key)}" for key in _SAME if before.get(key) != settings[key]]
+    if other:
+        raise RLPruneError(f"the run in {folder} has {', '.join(other)}; a run that starts from it must have the same")
+    if codebook is not None and not learnt.codebook.equal(codebook.cpu()):
+        raise RLPruneError(f"the run in {folder} has another codebook; a run that starts from it must have the same")
+    try:
+        agent.policy.load_state_dict(cast(dict[str, Any], parameters["policy"]))
+    except (RuntimeError, KeyError) as error:
+        reason = textwrap.shorten(str(error), 200)
+        raise RLPruneError(f"the run in {folder} was of another kind of network ({reason})") from error

@@ -1,0 +1,153 @@
+"""Where gates are put into a network: in front of channels, or of residual branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import fx, nn
+
+from rlprune.baselines.gate_layers import LEAST_HIDDEN, ROOT, Branch, Gate, Mask
+from rlprune.elastic.axes import Axis
+from rlprune.elastic.groups import Group
+from rlprune.errors import ModelError
+from rlprune.graph.nodes import alive_nodes, attach
+
+
+def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:
+    """Give every group a gate that reads what the group's first layer reads; its consumers see what it lets pass.
+
+    Args:
+        body: an ordinary network, measured; it is changed in place, and then returns (logits, what each gate wants).
+        groups: its channel groups.
+        reduction: channels that a gate reads, over the features inside it.
+        threshold: what a gate has to pass.
+
+    Returns:
+        Indices of the groups that have gates: all of them.
+
+    Raises:
+        ModelError: the network has modules where gates would be put.
+    """
+    _check_free(body)
+    nodes = {node.target: node for node in body.graph.nodes if node.op == "call_module"}
+    gates = []
+    for index, group in enumerate(groups):
+        first = nodes[group.name]
+        gate = _insert_gate(body, index, group, first, first.args[0], group.n_channels, reduction)
+        for member in (member for member in group.members if member.axis == "in"):
+            consumer = nodes[member.layer]
+            last = isinstance(body.get_submodule(member.layer), nn.Linear)
+            size = consumer.args[0].meta["shape"][-1 if last else 1]
+            name = f"{ROOT}.masks.{index}.{consumer.name}"
+            attach(body, name, Mask(Axis(size, [(index, run) for run in member.runs]), index, threshold, last=last))
+            with body.graph.inserting_before(consumer):
+                masked = body.graph.call_module(name, (consumer.args[0], gate))
+            masked.meta = dict(consumer.args[0].meta)
+            consumer.update_arg(0, masked)
+        gates.append(gate)
+    _also_return(body, gates)
+    return list(range(len(groups)))
+
+
+def insert_branch_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:
+    """Give every branch that can be skipped a gate that reads what the branch reads.
+
+    Args:
+        body: an ordinary network, measured; it is changed in place, and then returns (logits, what each gate wants).
+        groups: its channel groups.
+        reduction: channels that a gate reads, over the features inside it.
+        threshold: what a gate has to pass.
+
+    Returns:
+        Indices of the groups whose branches have gates.
+
+    Raises:
+        ModelError: there is no such branch, or the network has modules where gates would be put.
+    """
+    _check_free(body)
+    parts = _branches(body, groups)
+    if not parts:
+        raise ModelError(
+            "this network has no branch that gates could skip: one that ends in a single sum, reads nothing but "
+            "features, and is not inside another; gates for channels need none"
+        )
+    gates = []
+    for index, part in parts.items():
+        gate = _insert_gate(body, index, groups[index], part.inside[0], part.entries[0], 1, reduction)
+        name = f"{ROOT}.branches.{index}"
+        macs = sum(node.meta["macs"] for node in part.inside)
+        attach(body, name, Branch(_cut_out(body, part), macs, threshold))
+        with body.graph.inserting_before(part.end):
+            branch = body.graph.call_module(name, (gate, *part.entries))
+        branch.meta = dict(part.end.meta)
+        part.end.replace_all_uses_with(branch)
+        for node in reversed(part.inside):
+            body.graph.erase_node(node)
+        for other in parts.values():
+            other.entries[:] = [branch if node is part.end else node for node in other.entries]
+        gates.append(gate)
+    body.delete_all_unused_submodules()
+    _also_return(body, gates)
+    return list(parts)
+
+
+class _Part(NamedTuple):
+    """Nodes of a network that nothing needs but one of them, the end, and those that they start from."""
+
+    inside: list[fx.Node]
+    entries: list[fx.Node]
+    end: fx.Node
+
+
+def _branches(body: fx.GraphModule, groups: Sequence[Group]) -> dict[int, _Part]:
+    """The branches that can be skipped image by image, by their group's index; of nested ones the first."""
+    found: dict[int, _Part] = {}
+    taken: set[fx.Node] = set()
+    for index, group in enumerate(groups):
+        if len(group.exits) != 1:
+            continue
+        (end,) = (node for node in body.graph.nodes if node.name == group.exits[0])
+        needed = alive_nodes(body.graph, group.exits) - {end.name}
+        inside = [node for node in body.graph.nodes if node.name not in needed and node.op != "placeholder"]
+        entries = list(
+            dict.fromkeys(source for node in inside for source in node.all_input_nodes if source not in inside)
+        )
+        per_image = all(node.op != "get_attr" and node.meta["shape"] is not None for node in entries)
+        if entries and per_image and not taken.intersection(inside):
+            found[index] = _Part(inside, entries, end)
+            taken.update(inside)
+    return found
+
+
+def _check_free(body: fx.GraphModule) -> None:
+    if hasattr(body, ROOT):
+        raise ModelError(f"the network has a module called {ROOT!r}, where gates would be put; rename it")
+
+
+def _insert_gate(
+    body: fx.GraphModule, index: int, group: Group, before: fx.Node, source: fx.Node, n_out: int, reduction: int
+) -> fx.Node:
+    """A gate in front of a node."""
+    last, name = isinstance(body.get_submodule(group.name), nn.Linear), f"{ROOT}.gates.{index}"
+    n_in = source.meta["shape"][-1 if last else 1]
+    attach(body, name, Gate(n_in, n_out, max(LEAST_HIDDEN, n_in // reduction), last=last))
+    with body.graph.inserting_before(before):
+        return body.graph.call_module(name, (source,))
+
+
+def _cut_out(body: fx.GraphModule, part: _Part) -> fx.GraphModule:
+    """Some nodes of a network as a network of their own."""
+    own = fx.Graph()
+    copies = {node: own.placeholder(node.name) for node in part.entries}
+    for node in part.inside:
+        copies[node] = own.node_copy(node, lambda n: copies[n])
+    own.output(copies[part.end])
+    return fx.GraphModule(body, own)
+
+
+def _also_return(body: fx.GraphModule, gates: Sequence[fx.Node]) -> None:
+    (output,) = (node for node in body.graph.nodes if node.op == "output")
+    output.args = ((output.args[0], tuple(gates)),)
+    body.graph.lint()
+    body.recompile()

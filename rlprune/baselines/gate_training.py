@@ -1,0 +1,90 @@
+"""Training a network together with its gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rlprune.baselines.gate_layers import straight_through
+from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.data.image_set import ImageSet
+from rlprune.errors import RLPruneError
+from rlprune.training.batches import Batch
+from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
+from rlprune.training.loop import Log, Step, fit
+from rlprune.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class GateSettings(TrainingSettings):
+    """How a network and its gates are trained, together."""
+
+    learning_rate: float = 0.02
+    """Peak learning rate."""
+    density: float | None = None
+    """Share of what is gated (channels, or branches) that is to stay, in (0, 1); if not given, half, or none in
+    particular where there is a sparsity."""
+    strength: float = 0.3
+    """Weight, for every gate's value, of the squared distance from that share."""
+    sparsity: float = 0.0
+    """Weight of the L1 norm of what all gates want for an image; makes them close without a target too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.density is not None and not 0 < self.density < 1) or self.strength < 0 or self.sparsity < 0:
+            raise RLPruneError(
+                f"density={self.density}, strength={self.strength}, sparsity={self.sparsity}: allowed are a share "
+                "between 0 and 1 or none, and 0 or more"
+            )
+
+    @property
+    def target(self) -> float | None:
+        """The density that is aimed at, if one is."""
+        return 0.5 if self.density is None and not self.sparsity else self.density
+
+
+def train_gates(
+    network: GatedCNN,
+    data: ImageSet,
+    settings: GateSettings | None = None,
+    *,
+    teacher: Teacher | None = None,
+    checkpoint: Path | None = None,
+    log: Log | None = None,
+) -> None:
+    """Train a network and its gates in place, through what passes; what does not learns by its gate alone.
+
+    Args:
+        network: what is trained.
+        data: its training images.
+        settings: how; the defaults if None.
+        teacher: a network, or what `cache_teacher_logits` made of one; the network without gates if None.
+        checkpoint: file written after every epoch; if it exists, training goes on from it.
+        log: called with the figures of every epoch: the loss, and the share of what is gated that stays.
+
+    Raises:
+        RLPruneError: logits remembered under other settings.
+    """
+    settings = GateSettings() if settings is None else settings
+    original = network.source[0]
+    soft_of = soft_labels(original.slice(original.full) if teacher is None else teacher, settings)
+
+    def make_step(generator: torch.Generator) -> Step:
+        def step(batch: Batch) -> dict[str, float]:
+            with settings.autocast():
+                logits, said = network.run(batch.images)
+            soft = soft_of(batch)
+            loss = distillation_loss(logits.float(), batch.labels, soft, settings.temperature, settings.distillation)
+            wanted = torch.cat(said, 1)
+            density = straight_through(wanted, network.threshold).mean()
+            if settings.target is not None:
+                loss = loss + settings.strength * wanted.shape[1] * (density - settings.target).square()
+            loss = loss + settings.sparsity * wanted.sum(1).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return {"loss": loss.item(), "density": density.item()}
+
+        return step
+
+    fit(network, data, settings, make_step, checkpoint=checkpoint, log=log, label="gates")

@@ -1,0 +1,113 @@
+"""Folders of the rivals: a network with gates of its own, or an ordinary one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors.torch import load as load_tensors
+from torch import Tensor, fx, nn
+
+from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.data.image_set import ImageSet
+from rlprune.graph import serialization
+from rlprune.storage.data_format import DataFormat, format_to_json, read_format
+from rlprune.storage.folders import dump, malformed, pack, read_folder, write_folder
+from rlprune.storage.structure import describe, rebuild
+
+
+@dataclass(frozen=True)
+class SavedGated:
+    """A gated network with its data format and notes."""
+
+    network: GatedCNN
+    data: DataFormat
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedPlain:
+    """An ordinary network, normalised images -> logits, with its data format and notes."""
+
+    network: nn.Sequential
+    image_shape: tuple[int, ...]
+    data: DataFormat
+    metadata: dict[str, Any]
+
+
+def save_gated(
+    folder: Path, network: GatedCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write a gated network, and the elastic one it is of; the folder appears or is replaced as a whole.
+
+    The arguments are those of `save_network`.
+
+    Raises:
+        ModelError: the network holds something that cannot be stored without its code.
+    """
+    gates = {"kind": network.kind, "reduction": network.reduction, "threshold": network.threshold}
+    description = {"elastic": describe(network.source[0]), "gates": gates}
+    parts = {"gated": network, "elastic": network.source[0]}
+    tensors = {f"{part}.{name}": tensor for part, of in parts.items() for name, tensor in of.state_dict().items()}
+    files = {"network.json": dump(description), "network.safetensors": pack(tensors)}
+    write_folder(folder, "gated", files, {"data": format_to_json(data), "about": dict(metadata or {})})
+
+
+def load_gated(folder: Path) -> SavedGated:
+    """Read a gated network.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or of another kind.
+    """
+    files, manifest = read_folder(folder, ("gated",))
+    with malformed("network"):
+        description, tensors = json.loads(files["network.json"]), load_tensors(files["network.safetensors"])
+        elastic = rebuild(description["elastic"])
+        elastic.load_state_dict(_under("elastic.", tensors))
+        network = GatedCNN(elastic, **description["gates"])
+        network.load_state_dict(_under("gated.", tensors))
+    return SavedGated(network.eval(), read_format(manifest), manifest["about"])
+
+
+def save_plain(
+    folder: Path,
+    network: nn.Sequential,
+    image_shape: Sequence[int],
+    data: DataFormat | ImageSet,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an ordinary network, a sequence of graphs such as `ElasticCNN.slice` gives, for images (C, H, W).
+
+    The other arguments are those of `save_network`.
+
+    Raises:
+        ModelError: the network holds something that cannot be stored without its code.
+    """
+    parts = {name: serialization.to_json(cast(fx.GraphModule, part)) for name, part in network.named_children()}
+    description = {"image_shape": list(image_shape), "parts": parts}
+    files = {"network.json": dump(description), "network.safetensors": pack(network.state_dict())}
+    write_folder(folder, "plain", files, {"data": format_to_json(data), "about": dict(metadata or {})})
+
+
+def load_plain(folder: Path) -> SavedPlain:
+    """Read an ordinary network.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or of another kind.
+    """
+    files, manifest = read_folder(folder, ("plain",))
+    network = nn.Sequential()
+    with malformed("network"):
+        description = json.loads(files["network.json"])
+        image_shape = tuple(int(size) for size in description["image_shape"])
+        for name, part in description["parts"].items():
+            network.add_module(name, serialization.from_json(part))
+        network.load_state_dict(load_tensors(files["network.safetensors"]))
+    return SavedPlain(network.eval(), image_shape, read_format(manifest), manifest["about"])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

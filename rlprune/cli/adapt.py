@@ -1,0 +1,50 @@
+"""Make a network elastic."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import tyro
+
+from rlprune.cli.options import NetworkOptions, TeacherOptions
+from rlprune.cli.resumable import resumable
+from rlprune.errors import ModelError
+from rlprune.metrics import accuracy
+from rlprune.pipelines.options import DataOptions, ElasticOptions
+from rlprune.storage import folders, networks
+from rlprune.training.adaptation import AdaptSettings, adapt
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Make a pretrained network elastic and fine-tune it, so that its slices stay accurate."""
+
+    network: tyro.conf.OmitArgPrefixes[NetworkOptions]
+    out: Path
+    """Folder to write. Events for TensorBoard go beside it, into logs/."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    resume: bool = False
+    """Go on with an interrupted run."""
+    teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
+    elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
+    settings: tyro.conf.OmitArgPrefixes[AdaptSettings] = field(default_factory=AdaptSettings)
+
+    def run(self) -> None:
+        """Do it."""
+        name = self.network.model
+        if self.network.weights is None and ":" not in name:
+            raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
+        folders.check_target(self.out, "network")
+        splits = self.source.load()
+        model, teacher = self.network.build(splits), self.teaching.build(splits)
+        print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
+        elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
+        metadata = {"model": name, "source": asdict(self.source)}
+        with resumable(self, "adapt") as kept:
+            adapt(elastic, splits.network, self.settings, teacher=teacher, **kept)
+            networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
+        for level in range(elastic.narrowest, elastic.n_levels):
+            share = accuracy(elastic.slice(elastic.uniform(level)), splits.validation)
+            print(f"validation accuracy at keep ratio {elastic.keep_ratios[level]:g}: {share:.4f}")
+        print(f"the elastic network is in {self.out}")

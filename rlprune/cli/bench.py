@@ -1,0 +1,101 @@
+"""Measure time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+from rlprune.agents.benchmark import bench_env
+from rlprune.cli.options import PriceOptions
+from rlprune.data import loading
+from rlprune.data.image_set import ImageSet
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import ModelError, RLPruneError
+from rlprune.evaluation import tables
+from rlprune.evaluation.benchmark import bench, bench_adapt
+from rlprune.evaluation.contenders import PLAIN, available
+from rlprune.models import registry
+from rlprune.pipelines.options import DataOptions
+from rlprune.storage import bundle
+from rlprune.utils.files import write_json
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time a bundle beside the dense network, the environment beside the network alone, or steps of adaptation."""
+
+    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
+    """A bundle; or the word env or adapt, for the speed of the environment or of training steps."""
+    data: str | None = None
+    """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
+    image_size: int | None = None
+    """Resize and crop images to squares of this many pixels."""
+    rows: tuple[str, ...] = PLAIN
+    """Who takes part: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
+    multiply-adds), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all."""
+    batch: tuple[int, ...] | None = None
+    """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
+    seconds: float = 5.0
+    """Time to spend on each batch size."""
+    json: Path | None = None
+    """File to write the rows to."""
+    model: str = "resnet20"
+    """For env and adapt: the network, by name or package.module:callable."""
+    price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
+
+    def run(self) -> None:
+        """Do it."""
+        if self.price.given and self.target in ("env", "adapt"):
+            raise RLPruneError(f"--budget and --penalty are for bundles; {self.target} times no policy")
+        if self.target == "env":
+            results = bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
+        elif self.target == "adapt":
+            results = bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds)
+        else:
+            dynamic = self.price.of(bundle.load(self.target))
+            pixels, rows = self._pixels(dynamic), available() if self.rows == ("all",) else self.rows
+            results = bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
+        Console().print(tables.benchmark(results))
+        if self.json is not None:
+            write_json(self.json, results)
+
+    def _network(self) -> tuple[ElasticCNN, ImageSet]:
+        """A network of random weights, and images for it."""
+        known = None
+        if self.data is not None:
+            known = loading.load(self.data, image_size=self.image_size).policy.subset(slice(0, 1024))
+        shape, n_classes = ((3, 32, 32), 10) if known is None else (known.images.shape[1:], len(known.classes))
+        network = ElasticCNN.from_model(registry.build(self.model, n_classes, shape[0]), shape)
+        images = _noise(shape, network.n_classes) if known is None else known
+        if len(images.classes) != network.n_classes:
+            raise ModelError(f"{self.model} gives {network.n_classes} logits, {self.data} has {n_classes} classes")
+        return network, images
+
+    def _pixels(self, dynamic: DynamicCNN) -> torch.Tensor:
+        """Test images of the data that were asked for, or that the bundle was made with, or noise."""
+        if self.data is not None:
+            return DataOptions(self.data, self.image_size).load().test.images
+        made_with = dynamic.metadata.get("network", {}).get("source")
+        try:
+            if made_with is not None:
+                return DataOptions(**made_with).load().test.images
+        except RLPruneError as error:
+            print(f"rlprune: the data that the bundle was made with are not here ({error})", file=sys.stderr)
+        print(
+            "rlprune: timing on noise; what is spent on real images may differ: name some with --data", file=sys.stderr
+        )
+        return _noise(dynamic.elastic.image_shape).images
+
+
+def _noise(shape: Sequence[int], n_classes: int = 10) -> ImageSet:
+    pixels = torch.randint(0, 256, (1024, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    half = tuple(0.5 for _ in range(shape[0]))
+    return ImageSet(pixels, torch.arange(1024) % n_classes, tuple(str(n) for n in range(n_classes)), half, half)

@@ -1,0 +1,54 @@
+"""Compare all ways of deciding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from rlprune.agents.settings import PolicySettings
+from rlprune.cli.options import TeacherOptions
+from rlprune.evaluation import tables
+from rlprune.evaluation.plots import compare_plot
+from rlprune.pipelines.comparison import CompareSettings, Comparison
+from rlprune.pipelines.inputs import load_fitting
+from rlprune.pipelines.options import DataOptions
+from rlprune.storage import networks
+from rlprune.training.adaptation import SpecialiseSettings
+from rlprune.utils.files import write_json
+from rlprune.utils.imports import require
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare all ways of deciding what an image runs through, under equal training, on the test split.
+
+    Once or progressively by reinforcement learning, by a threshold, by gates (towards a density, or under an L1 norm),
+    by gates of branches, or not at all: static networks, searched or uniform. What the folder has already is not made
+    again; an interrupted training is gone on with.
+    """
+
+    network: Path
+    """Folder that `rlprune adapt` wrote."""
+    out: Path
+    """Folder for everything it makes: results.json, compare.png, and what was trained."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
+    settings: tyro.conf.OmitArgPrefixes[CompareSettings] = field(default_factory=CompareSettings)
+    training: SpecialiseSettings = field(default_factory=lambda: SpecialiseSettings(n_random=1, sandwich=False))
+    policy: PolicySettings = field(default_factory=lambda: PolicySettings(pool=0, max_passes=3))
+
+    def run(self) -> None:
+        """Do it."""
+        require("matplotlib", "plots")
+        saved = networks.load_network(self.network)
+        splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
+        parts = self.settings, self.training, self.policy, self.teaching.build(splits)
+        results = Comparison(saved.network, splits, self.out, *parts, metadata=saved.metadata).run()
+        for table in tables.compared(results):
+            Console().print(table)
+        write_json(self.out / "results.json", results)
+        compare_plot(self.out / "compare.png", results)
+        print(f"everything is in {self.out}, watch it with: tensorboard --logdir {self.out}")

@@ -1,0 +1,22 @@
+"""Everything once, with digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlprune.pipelines.demo import run_demo
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The whole way in a few minutes, offline: digits in, a network pruned per image out."""
+
+    out: Path = Path("runs/demo")
+    """Folder for everything it makes; an earlier demo there is replaced."""
+    seed: int = 0
+    """Fixes everything but times."""
+
+    def run(self) -> None:
+        """Do it."""
+        run_demo(self.out, self.seed)

@@ -1,0 +1,89 @@
+"""Measure what was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from rlprune.baselines import stored
+from rlprune.cli.options import PriceOptions
+from rlprune.data.image_set import Splits
+from rlprune.errors import RLPruneError
+from rlprune.evaluation import tables
+from rlprune.evaluation.dynamic import evaluate
+from rlprune.evaluation.gated import evaluate_gated
+from rlprune.evaluation.static import evaluate_dense, evaluate_static
+from rlprune.pipelines.inputs import build_model, load_fitting
+from rlprune.pipelines.options import DataOptions
+from rlprune.storage import bundle, folders
+from rlprune.storage.data_format import DataFormat
+from rlprune.utils.files import write_json
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure what was made, a bundle or a gated network beside its controls, or an ordinary one, on the test split."""
+
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="BUNDLE")] = None
+    """Folder that `rlprune export` wrote; or `rlprune gate`, or `rlprune prune`."""
+    model: str | None = None
+    """Instead of a bundle, a network by name or package.module:callable; beside one, the network it was made from."""
+    weights: Path | None = None
+    """That network's weights."""
+    json: Path | None = None
+    """File to write the figures to."""
+    n_candidates: int = 64
+    """Static profiles that the search for the best one may try."""
+    seed: int = 0
+    """Of that search, and of the random profiles."""
+    price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
+
+    def run(self) -> None:
+        """Do it."""
+        if self.bundle is None and self.model is None:
+            raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
+        results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
+        Console().print(table)
+        if self.json is not None:
+            write_json(self.json, results)
+
+    def _measured(self, kind: str | None) -> tuple[dict[str, Any], Table]:
+        """Figures of what a folder of that kind holds, or of an ordinary network, and their table."""
+        if self.bundle is None:
+            splits = self.source.load()
+            assert self.model is not None
+            results = evaluate_dense(build_model(self.model, self.weights, splits).eval(), splits.test)
+            return results, tables.evaluation(results)
+        if kind in ("gated", "plain") and self.price.given:
+            raise RLPruneError(f"--budget and --penalty are for bundles; {self.bundle} holds a {kind} network")
+        if kind == "gated":
+            gated = stored.load_gated(self.bundle)
+            splits = load_fitting(gated.network.source[0].image_shape, gated.data, gated.metadata, self.source)
+            results = evaluate_gated(gated.network, splits.test, dense=self._beside(splits), seed=self.seed)
+            return results, tables.gates(results)
+        if kind == "plain":
+            plain = stored.load_plain(self.bundle)
+            splits = load_fitting(plain.image_shape, plain.data, plain.metadata, self.source)
+            results = evaluate_static(plain.network, splits.test, plain.metadata, self._beside(splits))
+            return results, tables.static(results)
+        dynamic = self.price.of(bundle.load(self.bundle))
+        expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
+        splits = load_fitting(dynamic.image_shape, expected, dynamic.metadata.get("network", {}), self.source)
+        results = evaluate(
+            *(dynamic, splits.test, splits.policy),
+            dense=self._beside(splits),
+            n_candidates=self.n_candidates,
+            seed=self.seed,
+        )
+        return results, tables.evaluation(results)
+
+    def _beside(self, splits: Splits) -> nn.Module | None:
+        """The network that it was made from, if that is named."""
+        return None if self.model is None else build_model(self.model, self.weights, splits).eval()

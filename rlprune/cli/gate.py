@@ -1,0 +1,59 @@
+"""Put gates into a network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from rlprune.baselines import stored
+from rlprune.baselines.gate_layers import GateKind
+from rlprune.baselines.gate_training import GateSettings, train_gates
+from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.cli.options import NetworkOptions, TeacherOptions
+from rlprune.cli.resumable import resumable
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import ModelError
+from rlprune.evaluation import tables
+from rlprune.evaluation.gated import evaluate_gated
+from rlprune.pipelines.options import DataOptions
+from rlprune.storage import folders
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Put gates into a pretrained network and train both: they decide, layer by layer, what an image needs."""
+
+    network: tyro.conf.OmitArgPrefixes[NetworkOptions]
+    out: Path
+    """Folder to write. Events for TensorBoard go beside it, into logs/."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    kind: GateKind = "channels"
+    """What gates decide about: channels (hidden from the next layer, which saves no time), or branches (skipped)."""
+    reduction: int = 4
+    """Channels that a gate reads, over the features of its hidden layer."""
+    threshold: float = 0.5
+    """What a gate has to pass, in (0, 1)."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
+    settings: tyro.conf.OmitArgPrefixes[GateSettings] = field(default_factory=GateSettings)
+
+    def run(self) -> None:
+        """Do it."""
+        name = self.network.model
+        if self.network.weights is None and ":" not in name:
+            raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
+        folders.check_target(self.out, "gated")
+        splits = self.source.load()
+        model, teacher = self.network.build(splits), self.teaching.build(splits)
+        elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
+        gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
+        metadata = {"model": name, "source": asdict(self.source), "settings": asdict(self.settings)}
+        with resumable(self, "gates") as kept:
+            train_gates(gated, splits.network, self.settings, teacher=teacher, **kept)
+            stored.save_gated(self.out, gated.cpu(), splits.network, metadata)
+        Console().print(tables.gates(evaluate_gated(gated, splits.validation)))
+        print(f"the gated network is in {self.out}; those figures are of the images for validation")

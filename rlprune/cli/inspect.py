@@ -1,0 +1,30 @@
+"""Show how a network can be pruned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import tyro
+from rich.console import Console
+
+from rlprune.evaluation import tables
+from rlprune.models import registry
+from rlprune.pipelines.options import ElasticOptions
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show the channel groups of a network: channels, parameters, multiply-adds, skippable, or why not prunable."""
+
+    model: str
+    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height and width of its images."""
+    n_classes: int = 10
+    """Classes of a network built by name."""
+    elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
+
+    def run(self) -> None:
+        """Do it."""
+        model = registry.build(self.model, self.n_classes, self.image_shape[0])
+        Console().print(*tables.groups(self.elastic.build(model, self.image_shape)))

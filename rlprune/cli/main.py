@@ -1,0 +1,58 @@
+"""The command line: `rlprune VERB`, the same as `python -m rlprune VERB`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from rlprune.cli.adapt import Adapt
+from rlprune.cli.bench import Bench
+from rlprune.cli.compare import Compare
+from rlprune.cli.demo import Demo
+from rlprune.cli.evaluate import Evaluate
+from rlprune.cli.export import Export
+from rlprune.cli.gate import Gate
+from rlprune.cli.inspect import Inspect
+from rlprune.cli.predict import Predict
+from rlprune.cli.pretrain import Pretrain
+from rlprune.cli.prune import Prune
+from rlprune.cli.run import RunRecipe
+from rlprune.cli.train import Train
+from rlprune.errors import RLPruneError
+
+Verb = (
+    Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
+    | Annotated[Adapt, tyro.conf.subcommand("adapt")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Gate, tyro.conf.subcommand("gate")]
+    | Annotated[Prune, tyro.conf.subcommand("prune")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[RunRecipe, tyro.conf.subcommand("run")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a verb; a user's mistake ends in one message and exit status 2, not in a traceback."""
+    sys.path.insert(0, "")  # package.module:callable is looked for in the current folder too
+    try:
+        verb = tyro.cli(
+            Verb,  # type: ignore[arg-type]
+            prog="rlprune",
+            description="Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning.",
+            args=arguments,
+        )
+        verb.run()
+    except (RLPruneError, OSError) as error:
+        print(f"rlprune: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("rlprune: interrupted; the same command, with --resume where a verb has it, goes on", file=sys.stderr)
+        sys.exit(130)

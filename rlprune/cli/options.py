@@ -1,0 +1,73 @@
+"""What several verbs take: prices, networks, teachers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from rlprune.data.image_set import Splits
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.errors import ModelError
+from rlprune.pipelines.inputs import build_model
+from rlprune.training.distillation import Ensemble
+
+
+@dataclass(frozen=True)
+class PriceOptions:
+    """What images may cost, where the policy was trained for a range of penalties."""
+
+    budget: float | None = None
+    """Mean share of the dense network's multiply-adds that images are to cost."""
+    penalty: float | None = None
+    """Instead, the price of running the whole network, in right answers."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is one."""
+        return self.budget is not None or self.penalty is not None
+
+    def of(self, dynamic: DynamicCNN) -> DynamicCNN:
+        """The network at that price, or as it is if there is none."""
+        return dynamic.at(budget=self.budget, penalty=self.penalty) if self.given else dynamic
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which ordinary network to start from."""
+
+    model: str
+    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    weights: Path | None = None
+    """Weights to start from, safetensors or a state dict, or the folder of an elastic network or a bundle, of which all
+    is taken; not needed if the callable loads its own."""
+
+    def build(self, splits: Splits) -> nn.Module:
+        """The network for these images."""
+        return build_model(self.model, self.weights, splits)
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Whose predictions are learnt from, beside the labels; `temperature` and `distillation` say how."""
+
+    teacher: tuple[str, ...] = ()
+    """Names such as resnet56, or package.module:callable; of several the mean of the logits counts."""
+    teacher_weights: tuple[Path, ...] = ()
+    """Weights of each, in the same order, as for --weights."""
+
+    def build(self, splits: Splits) -> nn.Module | None:
+        """The teacher for these images; None if none is named.
+
+        Raises:
+            ModelError: not as many weights as teachers; or one of them cannot be used.
+        """
+        if len(self.teacher) != len(self.teacher_weights):
+            raise ModelError(
+                f"--teacher names {len(self.teacher)} networks and --teacher-weights {len(self.teacher_weights)} "
+                "files; give one file for each"
+            )
+        pairs = zip(self.teacher, self.teacher_weights, strict=True)
+        networks = [build_model(name, weights, splits).eval() for name, weights in pairs]
+        return Ensemble(networks) if len(networks) > 1 else next(iter(networks), None)

@@ -1,0 +1,44 @@
+"""Train an ordinary network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import tyro
+
+from rlprune.cli.options import NetworkOptions, TeacherOptions
+from rlprune.cli.resumable import resumable
+from rlprune.errors import RLPruneError
+from rlprune.metrics import accuracy
+from rlprune.models import weights
+from rlprune.pipelines.options import DataOptions
+from rlprune.training.pretraining import pretrain
+from rlprune.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train an ordinary network from scratch, or further."""
+
+    network: tyro.conf.OmitArgPrefixes[NetworkOptions]
+    out: Path
+    """File to write, FILE.safetensors. Events for TensorBoard go beside it, into logs/."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    resume: bool = False
+    """Go on with an interrupted run."""
+    teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
+    settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = field(default_factory=TrainingSettings)
+
+    def run(self) -> None:
+        """Do it."""
+        if self.out.suffix != ".safetensors":
+            raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
+        splits = self.source.load()
+        torch.manual_seed(self.settings.seed)
+        model, teacher = self.network.build(splits), self.teaching.build(splits)
+        with resumable(self, "pretrain") as kept:
+            pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
+            weights.save_weights(model, self.out)
+        print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")

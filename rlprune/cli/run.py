@@ -1,0 +1,37 @@
+"""Carry out a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rlprune.pipelines.recipe import Recipe
+from rlprune.pipelines.steps import StepName, Steps
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """Carry out a recipe: dense network, elastic network, codebook, policy, joint tuning, figures, bundle.
+
+    Steps that its folder already has are not made again, and an interrupted one is gone on with.
+    """
+
+    recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]
+    """A TOML file, such as runs/reference/resnet20/recipe.toml; weights it names are looked for in $RLPRUNE_WEIGHTS."""
+    out: Path | None = None
+    """Folder for everything it makes; runs/NAME if not given, NAME being the folder of the recipe."""
+    until: StepName = "evaluate"
+    """Stop after this step."""
+    seed: int | None = None
+    """Another seed than the recipe's."""
+
+    def run(self) -> None:
+        """Do it."""
+        recipe = Recipe.read(self.recipe)
+        recipe = recipe if self.seed is None else replace(recipe, seed=self.seed)
+        out = Path("runs") / self.recipe.resolve().parent.name if self.out is None else self.out
+        Steps(recipe, out, self.recipe.parent).run(self.until)
+        print(f"done; everything is in {out}, watch it with: tensorboard --logdir {out}")

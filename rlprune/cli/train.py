@@ -1,0 +1,121 @@
+"""Train the policy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+
+from rlprune.agents.settings import PolicySettings
+from rlprune.agents.train import check_run, train_policy
+from rlprune.data.image_set import Splits
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.elastic.levels import MAX_PROFILES
+from rlprune.errors import RLPruneError
+from rlprune.evaluation import tables
+from rlprune.pipelines.inputs import load_fitting
+from rlprune.pipelines.options import DataOptions
+from rlprune.profiles.latency import Latency, measured
+from rlprune.profiles.search import choose_codebook, search_profiles
+from rlprune.storage import networks
+from rlprune.storage.policies import load_policy
+from rlprune.utils.files import write_json
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the policy that chooses keep ratios for each image."""
+
+    network: Path
+    """Folder that `rlprune adapt` wrote."""
+    out: Path
+    """Folder for TensorBoard's events, the checkpoint, and the policy (in policy/)."""
+    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    n_profiles: int = 6
+    """Profiles in the codebook, at most 16; a network that is specialised to a codebook has those of that."""
+    n_candidates: int = 64
+    """Static profiles tried in the search for it."""
+    latency_batch: int = 1
+    """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
+    already is taken."""
+    start: Path | None = None
+    """Folder of an earlier run whose agent and codebook this one begins with, such as one at a higher penalty."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    ppo: str = "{}"
+    """Further arguments of Stable-Baselines3's PPO, as JSON, such as '{"clip_range": 0.1}'."""
+    settings: tyro.conf.OmitArgPrefixes[PolicySettings] = field(default_factory=PolicySettings)
+
+    def run(self) -> None:
+        """Do it."""
+        arguments = _json_object(self.ppo, "--ppo")
+        if not 1 <= self.n_profiles <= MAX_PROFILES:
+            raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
+        check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
+        begun = None if self.start is None else load_policy(self.start / "policy").policy.codebook
+        saved = networks.load_network(self.network)
+        splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
+        latency = self._latency(saved.network) if self.settings.cost == "latency" else None
+        codebook = None
+        if self.settings.action == "profiles":
+            codebook = self._codebook(saved.network, splits, latency, begun)
+        policy = train_policy(
+            saved.network,
+            splits.policy,
+            splits.validation,
+            self.out,
+            self.settings,
+            codebook=codebook,
+            latency=latency,
+            start=self.start,
+            resume=self.resume,
+            ppo=arguments,
+        )
+        Console().print(tables.codebook(saved.network, policy.codebook))
+        figures = load_policy(self.out / "policy").metadata["validation"]
+        print(f"validation accuracy {figures['accuracy']:.4f} at {figures['active_macs']:.3f} of the dense MACs")
+        print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
+
+    def _latency(self, network: ElasticCNN) -> Latency:
+        """Measure this machine, or take what an interrupted run or the user has put there."""
+        path = self.out / "latency.json"
+        latency = measured(path, network, self.latency_batch, self.settings.seed)
+        errors = ", ".join(f"{100 * error:.1f} % by {name}" for name, error in latency.errors.items())
+        print(f"latency is in {path}; median error of predictions for profiles held out: {errors}")
+        return latency
+
+    def _codebook(
+        self, network: ElasticCNN, splits: Splits, latency: Latency | None, begun: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Search profiles, or take those of the network, an interrupted run, or the one that this one begins with."""
+        path = self.out / "codebook.json"
+        if self.resume and path.exists():
+            return torch.tensor(json.loads(path.read_text()))
+        if begun is not None:
+            begun = network.check_codebook(begun)
+        if network.codebook is not None and begun is not None and not begun.equal(network.codebook):
+            raise RLPruneError(f"the run in {self.start} has another codebook than the network is specialised to")
+        if network.codebook is not None:
+            codebook = network.codebook
+        elif begun is not None:
+            codebook = begun
+        else:
+            found = search_profiles(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
+            codebook = choose_codebook(network, found, self.n_profiles)
+        write_json(path, codebook.tolist())
+        return codebook
+
+
+def _json_object(text: str, option: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RLPruneError(f"{option} is {text!r}, which is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RLPruneError(f"{option} is {text!r}; a JSON object is needed, such as '{{\"clip_range\": 0.1}}'")
+    return value

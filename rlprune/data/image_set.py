@@ -1,0 +1,114 @@
+"""Images with their labels in memory, and the four splits that everything works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rlprune.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images, their labels, and what is needed to read them.
+
+    Attributes:
+        images: pixels in [0, 255], uint8 (N, C, H, W); may be a memory-mapped file.
+        labels: class of each image in [0, len(classes)), int64 (N,).
+        classes: class names.
+        mean: per channel, of pixel values in [0, 1].
+        std: per channel, of pixel values in [0, 1].
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Sequence[int] | Tensor | slice) -> ImageSet:
+        """Take the images of some indices, in their order; a slice shares memory, other indices copy."""
+        return ImageSet(self.images[indices], self.labels[indices], self.classes, self.mean, self.std)
+
+    def normalised(self, indices: Sequence[int] | Tensor | slice | None = None) -> Tensor:
+        """Return the images of some indices (None: all) as a network takes them, float32 (B, C, H, W)."""
+        return normalise(self.images if indices is None else self.images[indices], self.mean, self.std)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go through the set in order.
+
+        Args:
+            batch_size: images at once, at least 1; the last batch may be smaller.
+
+        Yields:
+            normalised images float32 (B, C, H, W) and labels int64 (B,).
+        """
+        for start in range(0, len(self), batch_size):
+            batch = slice(start, start + batch_size)
+            yield self.normalised(batch), self.labels[batch]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Four disjoint sets of images.
+
+    Attributes:
+        network: trains the network.
+        policy: trains the policy; the network has not seen them, because it is always right on what it memorised.
+        validation: chooses settings.
+        test: is only ever measured on.
+    """
+
+    network: ImageSet
+    policy: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+    @property
+    def training(self) -> ImageSet:
+        """All that are not for testing: for a last training, when nothing is left to be chosen."""
+        parts = (self.network, self.policy, self.validation)
+        images, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+        return replace(self.network, images=images, labels=labels)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turn pixels into what a network takes: ``(value - mean) / std`` of values in [0, 1].
+
+    Args:
+        images: (B, C, H, W), uint8 in [0, 255] or float in [0, 1].
+        mean: one per channel.
+        std: one per channel.
+
+    Returns:
+        float32 (B, C, H, W).
+
+    Raises:
+        DataError: the images are of another shape, type or range.
+    """
+    if images.ndim != 4 or images.shape[1] != len(mean):
+        raise DataError(
+            f"images are of shape {tuple(images.shape)}; give (B, {len(mean)}, H, W), for one image images[None]"
+        )
+    if images.dtype == torch.uint8:
+        values = images.float().div_(255)
+    elif images.is_floating_point():
+        values = images.float()
+        low, high = (value.item() for value in values.aminmax()) if values.numel() else (0, 1)
+        if not (low >= 0 and high <= 1):  # also true of NaN
+            raise DataError(
+                f"images have float values from {low:.4g} to {high:.4g}; give values in [0, 1], not yet normalised, "
+                "or uint8 in [0, 255]"
+            )
+    else:
+        raise DataError(
+            f"images are {images.dtype}; give uint8 in [0, 255] (images.to(torch.uint8)) or float in [0, 1]"
+        )
+    centre, scale = (values.new_tensor(statistic)[:, None, None] for statistic in (mean, std))
+    return (values - centre).div_(scale)

@@ -1,0 +1,170 @@
+"""The network as deployed: a policy picks each image's profile, and the image runs through that profile's slice."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.data.image_set import normalise
+from rlprune.deployment.prediction import Prediction, predicted
+from rlprune.deployment.slices import Slices
+from rlprune.elastic.module import ElasticModule
+from rlprune.errors import DataError, RLPruneError
+from rlprune.policies.one_image import SingleImagePolicy
+from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
+from rlprune.policies.policy import Policy, check_fit
+from rlprune.profiles.cost import Cost
+from rlprune.utils.malloc import MOST_KEPT
+
+
+class DynamicCNN:
+    """Predicts with as much of the network as each image needs.
+
+    Args:
+        elastic: the network.
+        policy: the policy, with its codebook.
+        mean: per channel, of pixel values in [0, 1].
+        std: likewise.
+        classes: their names.
+        device: where the network runs, such as cpu or cuda; predictions are on the CPU.
+        memory: room for prepared slices, in parameters of the dense network; see `rlprune.deployment.slices.Slices`.
+        compiled: let `torch.compile` make them faster; the first batches then take a while.
+        max_batch: images of a batch that run together; the others wait. If None, on the CPU as many as the stem's
+            features of fit into 32 MiB, above which memory is new for every batch, but 16 or more; else all.
+        dtype: what the network computes in: float32, or bfloat16 or float16, where the device is faster in it; the
+            policy decides in float32.
+
+    With a policy for a range of penalties, what images may cost can change from call to call; see `at`.
+
+    Several threads may call it at once.
+
+    Raises:
+        BundleError: the policy was trained for another network.
+        RLPruneError: `max_batch` is below 1, or there is no such `dtype`.
+
+    Attributes:
+        codebook: int64 (K, G).
+        about: notes from the bundle it was loaded from.
+        learnt: the policy that was given.
+        policy: what it comes to at the price of compute that counts, which is what decides.
+        penalty: that price, where the policy knows a range; else None.
+        prices: active parameters and multiply-adds of the pieces.
+        first: profile that every image runs first, if the policy sees nothing before; else None.
+        max_batch: images that run together; None if all do.
+        dtype: what the network computes in.
+        slices: the stem, and the bodies of all profiles, as many of them prepared as there is room for.
+    """
+
+    def __init__(
+        self,
+        elastic: ElasticModule,
+        policy: Policy,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        classes: tuple[str, ...],
+        device: str | torch.device = "cpu",
+        *,
+        memory: float = 2.0,
+        compiled: bool = False,
+        max_batch: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_fit(elastic, policy, classes)
+        if max_batch is not None and max_batch < 1:
+            raise RLPruneError(f"max_batch is {max_batch}; 1 or more images, or None, is needed")
+        self.elastic, self.device = elastic.to(device).eval(), torch.device(device)
+        self.source_policy = policy.eval()
+        self.mean, self.std, self.classes = mean, std, classes
+        self.metadata: dict[str, Any] = {}
+        self.codebook = policy.codebook
+        self.max_batch = max_batch or (_default_max_batch(elastic) if self.device.type == "cpu" else None)
+        self.prices = CostBreakdown.of(Cost(elastic), policy.at())
+        self._decide_at(policy.chosen())
+        self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled, dtype=dtype)
+        self.dtype = dtype
+        self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images."""
+        return self.elastic.image_shape
+
+    def slice(self, profile: int) -> nn.Sequential:
+        """The static network of one profile, norms folded: normalised images (B, C, H, W), of its type -> logits."""
+        return nn.Sequential(self.slices.stem, self.slices.prepared(profile))
+
+    def at(self, *, budget: float | None = None, penalty: float | None = None) -> DynamicCNN:
+        """The same at another price of compute; all else, the prepared slices too, is shared.
+
+        Args:
+            budget: mean share of the dense network's multiply-adds that images are to cost.
+            penalty: instead, what running the whole network costs, in right answers. If neither is given, the middle
+                of those that the policy was trained for.
+
+        Raises:
+            RLPruneError: outside of what the policy was trained for; or that was one penalty only; or both are given.
+        """
+        other = copy.copy(self)
+        other._decide_at(self.source_policy.chosen(penalty, budget))
+        return other
+
+    def _decide_at(self, penalty: float | None) -> None:
+        self.penalty, self.policy = penalty, self.source_policy.at(penalty)
+        self.first = first_profile(self.policy, self.prices)
+        self._one_image = SingleImagePolicy(self.policy, self.prices, self.first)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
+        """Classify a batch of any size.
+
+        Args:
+            images: uint8 in [0, 255] or float in [0, 1], (B, C, H, W).
+            budget: of this call, as in `at`.
+            penalty: likewise.
+
+        Raises:
+            DataError: images of another shape, type or range.
+            RLPruneError: a budget or a penalty that the policy does not know.
+        """
+        if budget is not None or penalty is not None:
+            return self.at(budget=budget, penalty=penalty)(images)
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.elastic.image_shape or not len(images):
+            wanted = ", ".join(map(str, self.elastic.image_shape))
+            raise DataError(f"images have shape {tuple(images.shape)}; (B, {wanted}) with B >= 1 is needed")
+        parts = images.split(self.max_batch or len(images))
+        return Prediction.joined([self._run(self.normalise(part)) for part in parts])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images as the network takes them, uint8 or float in [0, 1] -> float32, (B, C, H, W)."""
+        return normalise(images, self.mean, self.std)
+
+    def _run(self, images: Tensor) -> Prediction:
+        features = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))
+
+        def run(bucket: Tensor, profile: int) -> Tensor:
+            return self._run_body(profile, features if len(bucket) == len(features) else _gathered(features, bucket))
+
+        seen = self.policy.observer.features(features.float())
+        if len(images) == 1:
+            passes = self._one_image.run(seen, run)
+        else:
+            passes = run_policy(self.policy, seen, self.prices, run, self.first)
+        return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
+
+    def _run_body(self, profile: int, features: Tensor) -> Tensor:
+        logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
+        return logits.float().cpu()
+
+
+def _gathered(features: Tensor, bucket: Tensor) -> Tensor:
+    """Those of some images; channels come last in memory, and so whole images are copied."""
+    return features.permute(0, 2, 3, 1).index_select(0, bucket.to(features.device)).permute(0, 3, 1, 2)
+
+
+def _default_max_batch(elastic: ElasticModule) -> int:
+    """Images whose features the C library finds room for in memory that was freed; see `rlprune.utils.malloc`."""
+    return max(16, MOST_KEPT // (4 * math.prod(elastic.feature_shape)))

@@ -1,0 +1,26 @@
+"""A pretrained CNN of adjustable width and depth: channel groups, ranking, elastic layers, slices.
+
+May import `rlprune.models` and below.
+"""
+
+from rlprune.elastic.axes import Axis
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.elastic.groups import Group, Member, UnprunableLayer
+from rlprune.elastic.importance import Criterion
+from rlprune.elastic.layers import Choice, ElasticLayer
+from rlprune.elastic.levels import KEEP_RATIOS, KeepLevels
+from rlprune.elastic.module import ElasticModule
+
+__all__ = [
+    "KEEP_RATIOS",
+    "Axis",
+    "Choice",
+    "Criterion",
+    "ElasticCNN",
+    "ElasticLayer",
+    "ElasticModule",
+    "Group",
+    "KeepLevels",
+    "Member",
+    "UnprunableLayer",
+]

@@ -1,0 +1,129 @@
+"""The traced body of an elastic network, run under keep levels, and the slice of one profile cut out of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from rlprune.elastic.axes import Axis
+from rlprune.elastic.groups import Group, norm_behind
+from rlprune.elastic.layers import Choice, ElasticConv2d, ElasticLayer, ElasticLinear
+from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.graph import nodes
+
+
+class BodyInterpreter(fx.Interpreter):
+    """Runs the body, leaving out what dropped groups make needless.
+
+    Args:
+        body: holds elastic layers.
+        exits: nodes that are constant, because the groups they consume are dropped.
+    """
+
+    def __init__(self, body: fx.GraphModule, exits: frozenset[str]) -> None:
+        super().__init__(body)
+        self.exits, self.alive = exits, nodes.alive_nodes(body.graph, exits)
+        self.choice: Choice | None = None
+
+    def under(self, choice: Choice, features: Tensor) -> Any:
+        """The logits that features (B, F, H, W) get under a choice that drops those groups."""
+        self.choice = choice
+        logits = self.run(features)
+        self.env = {}  # or it would keep the logits, and the graph behind them, alive
+        return logits
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Nothing for needless nodes, a constant for exits."""
+        if n.op != "placeholder" and n.name not in self.alive:
+            return None
+        if n.name in self.exits:
+            assert self.choice is not None
+            return _constant(self.module, n, self.choice)
+        return super().run_node(n)
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Elastic layers are told the choice."""
+        layer = self.fetch_attr(target)
+        return layer(*args, self.choice) if isinstance(layer, ElasticLayer) else layer(*args, **kwargs)
+
+
+def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) -> fx.GraphModule:
+    """What is left of a body under one profile: ordinary layers, with copies of the weights that it keeps."""
+    alive = nodes.alive_nodes(body.graph, exits)
+    root, new_graph = nn.Module(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in body.graph.nodes:
+        if node.op != "placeholder" and node.name not in alive:
+            continue
+        if node.name in exits:
+            name = f"{node.name}_constant"
+            nodes.attach(root, name, nn.Parameter(_constant(body, node, choice).detach().clone()))
+            copies[node] = new_graph.get_attr(name)
+            continue
+        copies[node] = new_graph.node_copy(node, lambda n: copies[n])
+        if node.op == "call_module":
+            layer = body.get_submodule(node.target)
+            plain = layer.plain(choice) if isinstance(layer, ElasticLayer) else copy.deepcopy(layer)
+            nodes.attach(root, node.target, plain)
+        elif node.op == "get_attr":
+            nodes.attach(root, node.target, copy.deepcopy(_attribute(body, node.target)))
+    return fx.GraphModule(root, new_graph)
+
+
+def _constant(body: nn.Module, node: fx.Node, choice: Choice) -> Tensor:
+    """What a layer gives when the group it consumes is dropped, shaped to be added: (1, C, 1, ...)."""
+    assert isinstance(node.target, str)
+    layer = body.get_submodule(node.target)
+    assert isinstance(layer, ElasticLayer)
+    value = layer.constant(choice)
+    return value.view(1, -1, *(1,) * (len(node.meta["shape"]) - 2))
+
+
+def _attribute(root: nn.Module, name: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    value = getattr(root.get_submodule(owner), leaf)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def replace_layers(body: fx.GraphModule, groups: Sequence[Group], n_levels: int, *, drops: bool) -> None:
+    """Replace a body's convolutions, linear layers and batch norms in place by elastic ones.
+
+    Args:
+        body: what is changed.
+        groups: the channel groups that run through it.
+        n_levels: how many keep levels its norms meet.
+        drops: whether level 0 keeps no channel, so that the norms at the ends of branches become constants.
+    """
+
+    def axis(layer: str, side: str, size: int) -> Axis:
+        runs = [
+            (index, run)
+            for index, group in enumerate(groups)
+            for member in group.members
+            if member.layer == layer and member.axis == side
+            for run in member.runs
+        ]
+        return Axis(size, runs)
+
+    consumed_by: dict[str, int | None] = {}
+    for node in [node for node in body.graph.nodes if node.op == "call_module"]:
+        name, layer = str(node.target), body.get_submodule(node.target)
+        elastic: ElasticLayer
+        if type(layer) is nn.Conv2d:
+            elastic = ElasticConv2d(layer, axis(name, "in", layer.in_channels), axis(name, "out", layer.out_channels))
+        elif type(layer) is nn.Linear:
+            elastic = ElasticLinear(layer, axis(name, "in", layer.in_features), axis(name, "out", layer.out_features))
+        elif type(layer) is nn.BatchNorm2d or type(layer) is nn.BatchNorm1d:
+            consumed, out = consumed_by.get(name), axis(name, "out", layer.num_features)
+            dropped = drops and consumed is not None and node.name in groups[consumed].exits
+            elastic = ElasticBatchNorm(layer, out, out.only_group if consumed is None else consumed, n_levels, dropped)
+        else:
+            continue
+        behind = norm_behind(body, node)
+        if behind is not None:
+            consumed_by[str(behind.target)] = elastic.in_axis.only_group
+        nodes.attach(body, name, elastic)

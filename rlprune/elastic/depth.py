@@ -1,0 +1,87 @@
+"""Depth: which residual branches can be dropped, and which go first."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.elastic.module import ElasticModule
+from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.errors import LevelsError
+
+
+def droppable_groups(elastic: ElasticModule) -> list[int]:
+    """Indices of the groups that can be dropped, from the input on."""
+    return [index for index, group in enumerate(elastic.groups) if group.skippable and elastic.narrowest > 0]
+
+
+def dropped_at(elastic: ElasticModule, order: tuple[int, ...], share: float) -> Tensor:
+    """Which groups go when this share of the branches that can be dropped stays, rounded up, bool (G,).
+
+    Args:
+        elastic: the network.
+        order: the groups that can be dropped, those first that go first.
+        share: in [0, 1].
+
+    Raises:
+        LevelsError: the share is outside [0, 1], or below 1 where no branch can be dropped.
+    """
+    if not 0 <= share <= 1:
+        raise LevelsError(f"depth {share} is no share; allowed: 0 (no branch that can be dropped stays) to 1 (all do)")
+    if not order and share < 1:
+        reason = "its keep ratios do not include 0" if elastic.narrowest == 0 else "none of its groups is skippable"
+        raise LevelsError(f"depth {share} is impossible, as this network can drop no branch: {reason}; allowed: 1")
+    n_dropped = len(order) - math.ceil(share * len(order) - 1e-9)
+    dropped = torch.zeros(elastic.n_groups, dtype=torch.bool)
+    dropped[list(order[:n_dropped])] = True
+    return dropped
+
+
+@torch.no_grad()
+def order_by_scale(elastic: ElasticModule) -> tuple[int, ...]:
+    """The groups that can be dropped, those first whose branches end in the smallest batch-norm scales.
+
+    Channels are ranked so by Liu et al., "Network Slimming", ICCV 2017. Where there is no norm, filters' norms count.
+    """
+
+    def scale(group: int) -> float:
+        exits = [node for node in elastic.body.graph.nodes if node.name in elastic.groups[group].exits]
+        layers = [elastic.body.get_submodule(node.target) for node in exits]
+        return sum(_scale(layer) for layer in layers) / len(layers)
+
+    return tuple(sorted(droppable_groups(elastic), key=scale))
+
+
+@torch.no_grad()
+def order_by_change(elastic: ElasticModule, images: Tensor) -> tuple[int, ...]:
+    """The groups that can be dropped, those first without which predictions change least.
+
+    Args:
+        elastic: in eval mode.
+        images: normalised, float (B, C, H, W).
+
+    Raises:
+        LevelsError: there are no images.
+    """
+    if not len(images):
+        raise LevelsError("there are no images to rank branches by; some hundreds are enough")
+    features = elastic.stem(images)
+    whole = elastic.run_body(features, elastic.full).log_softmax(1)
+
+    def change(group: int) -> float:
+        """Mean Kullback-Leibler divergence of the predictions without a group from those of the whole network."""
+        profile = elastic.full
+        profile[group] = 0
+        without = elastic.run_body(features, profile).log_softmax(1)
+        return float((whole.exp() * (whole - without)).sum(1).mean())
+
+    return tuple(sorted(droppable_groups(elastic), key=change))
+
+
+def _scale(layer: nn.Module) -> float:
+    assert isinstance(layer.weight, Tensor)
+    if isinstance(layer, ElasticBatchNorm):
+        return float(layer.weight[-1].abs().mean())
+    return float(layer.weight.flatten(1).norm(dim=1).mean())

@@ -1,0 +1,106 @@
+"""Keep levels: which shares of its channels each group may keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from rlprune.errors import LevelsError
+
+KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The keep ratios of a network for which none are given."""
+MAX_PROFILES = 16
+"""Profiles that a codebook may have."""
+
+
+class KeepLevels:
+    """The table of levels that a network, its policies and its prices share.
+
+    A keep level is an index into the ascending keep ratios. Where the lowest ratio is 0, level 0 drops a whole group,
+    which only skippable groups may do.
+
+    Args:
+        keep_ratios: ascending, the last one 1; L of them.
+        min_level: the lowest level of each group, int64 (G,).
+
+    Raises:
+        LevelsError: the ratios are not ascending from 0 or more to exactly 1, or fewer than two.
+    """
+
+    def __init__(self, keep_ratios: Sequence[float], min_level: Tensor) -> None:
+        self.keep_ratios = checked_ratios(keep_ratios)
+        self.min_level = min_level.cpu()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KeepLevels):
+            return NotImplemented
+        return self.keep_ratios == other.keep_ratios and self.min_level.equal(other.min_level)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds a tensor
+
+    def __repr__(self) -> str:
+        return f"KeepLevels(keep_ratios={self.keep_ratios}, min_level={self.min_level.tolist()})"
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups, G."""
+        return len(self.min_level)
+
+    @property
+    def n_levels(self) -> int:
+        """How many keep levels, L."""
+        return len(self.keep_ratios)
+
+    @property
+    def narrowest(self) -> int:
+        """The lowest level that keeps channels: 1 where level 0 drops them all, else 0."""
+        return int(self.keep_ratios[0] == 0)
+
+    @property
+    def full(self) -> Tensor:
+        """The profile that keeps everything, int64 (G,)."""
+        return torch.full((self.n_groups,), self.n_levels - 1)
+
+    def uniform(self, level: int) -> Tensor:
+        """The profile of one level for all groups (for each its lowest, where that is higher), int64 (G,)."""
+        return self.min_level.clamp_min(level)
+
+    def clamp(self, levels: Tensor) -> Tensor:
+        """The nearest levels that the groups have, int64 (..., G)."""
+        return levels.clamp_max(self.n_levels - 1).maximum(self.min_level)
+
+    def ratios_of(self, levels: Tensor) -> Tensor:
+        """The keep ratios that levels stand for, float32 of the same shape."""
+        return torch.tensor(self.keep_ratios)[levels]
+
+    def level_of(self, ratio: float) -> int:
+        """The level that keeps this share of a group's channels.
+
+        Raises:
+            LevelsError: there is no such keep ratio, or nothing is to be kept.
+        """
+        allowed = [kept for kept in self.keep_ratios if kept > 0]
+        if ratio not in allowed:
+            raise LevelsError(
+                f"width {ratio} is none that this network was made for; allowed: {', '.join(map(str, allowed))} "
+                "(others with ElasticCNN.from_model(..., keep_ratios=...); branches are dropped by set_depth)"
+            )
+        return self.keep_ratios.index(ratio)
+
+
+def checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
+    """Return keep ratios as floats.
+
+    Raises:
+        LevelsError: they are not ascending from 0 or more to exactly 1, or fewer than two.
+    """
+    ratios = tuple(float(ratio) for ratio in keep_ratios)
+    ascending = all(low < high for low, high in pairwise(ratios))
+    if len(ratios) < 2 or not ascending or not ratios[0] >= 0 or ratios[-1] != 1:
+        raise LevelsError(
+            f"keep ratios are {ratios}; at least two, ascending, from 0 or more up to exactly 1, are needed"
+        )
+    return ratios

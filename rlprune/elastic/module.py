@@ -1,0 +1,335 @@
+"""A network of adjustable width: one set of weights, a choice of keep levels per image or per batch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from rlprune.elastic.body import BodyInterpreter, extract_subnet, replace_layers
+from rlprune.elastic.groups import Group, UnprunableLayer
+from rlprune.elastic.layers import Choice, ElasticLayer, GroupLayer
+from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios
+from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.errors import LevelsError, ModelError
+from rlprune.graph.nodes import measure
+
+_MAX_RUNS = 64
+"""Interpreters that are kept, one for each set of branches that is dropped."""
+
+
+class ElasticModule(nn.Module):
+    """A stem that runs whole, and a body that runs under keep levels.
+
+    Args:
+        stem: images (B, C, H, W) -> features (B, F, H', W').
+        body: features -> logits (B, classes); its layers are replaced by elastic ones, in place.
+        groups: the channel groups of the body, G of them.
+        image_shape: (C, H, W).
+        keep_ratios: ascending shares in [0, 1], the last one 1; L of them.
+        round_to: widths round up to multiples of this many channels.
+        unprunable: layers whose outputs are not pruned, with the reason.
+
+    Raises:
+        LevelsError: keep ratios or rounding that cannot be.
+        ModelError: there are no groups, or the network does not run on such images.
+
+    Attributes:
+        groups: the channel groups, G of them.
+        unprunable: layers whose outputs are not pruned, with the reason.
+        keep_levels: which levels each group may take, on the CPU.
+        widths: int64 (G, L), the channels each group keeps at each level.
+        min_level: int64 (G,), the lowest level each group may take.
+        image_shape: (C, H, W) of the images it was made for.
+        feature_shape: (F, H', W') of the stem's features.
+        n_classes: how many logits it gives.
+        codebook: int64 (K, G), the profiles that the norms are specialised to; None if they are not.
+        own_bodies: those of the codebook's profiles, K of them, once they are separated; else none.
+    """
+
+    widths: Tensor
+    min_level: Tensor
+    codebook: Tensor | None
+
+    def __init__(
+        self,
+        stem: fx.GraphModule,
+        body: fx.GraphModule,
+        groups: Sequence[Group],
+        image_shape: Sequence[int],
+        *,
+        keep_ratios: Sequence[float] = KEEP_RATIOS,
+        round_to: int = 8,
+        unprunable: Sequence[UnprunableLayer] = (),
+    ) -> None:
+        super().__init__()
+        if round_to < 1:
+            raise LevelsError(f"round_to is {round_to}; it must be 1 or more channels")
+        if not groups:
+            reasons = "; ".join(f"{item.name}: {item.reason}" for item in unprunable)
+            raise ModelError(f"nothing in this network can be pruned. {reasons}")
+        self.groups = tuple(groups)
+        self.unprunable = tuple(unprunable)
+        self.round_to = round_to
+        self.image_shape = tuple(image_shape)
+        self.keep_levels = _keep_levels(groups, keep_ratios)
+        self.register_buffer("widths", _widths(groups, self.keep_levels, round_to), persistent=False)
+        self.register_buffer("min_level", self.keep_levels.min_level.clone(), persistent=False)
+        self.register_buffer("codebook", None, persistent=False)
+        features = measure(stem, torch.zeros(1, *self.image_shape))
+        self.feature_shape = tuple(features.shape[1:])
+        self.n_classes = measure(body, features).shape[-1]
+        self.stem = stem
+        self.body = body
+        self.own_bodies = nn.ModuleList()
+        replace_layers(body, self.groups, self.n_levels, drops=self.narrowest > 0)
+        self._runs: dict[frozenset[str], BodyInterpreter] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies prepare their runs anew: those of another network's graph are of no use to them."""
+        return self.__dict__ | {"_runs": {}}
+
+    @property
+    def keep_ratios(self) -> tuple[float, ...]:
+        """Ascending; a keep level is an index into it."""
+        return self.keep_levels.keep_ratios
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups, G."""
+        return self.keep_levels.n_groups
+
+    @property
+    def n_levels(self) -> int:
+        """How many keep levels, L."""
+        return self.keep_levels.n_levels
+
+    @property
+    def full(self) -> Tensor:
+        """The profile that keeps everything, int64 (G,)."""
+        return self.keep_levels.full
+
+    @property
+    def narrowest(self) -> int:
+        """The lowest level that keeps channels: 1 where level 0 drops them all, else 0."""
+        return self.keep_levels.narrowest
+
+    def uniform(self, level: int) -> Tensor:
+        """The profile of one level for all groups (for each its lowest, where that is higher), int64 (G,)."""
+        return self.keep_levels.uniform(level)
+
+    @property
+    def profile(self) -> Tensor:
+        """What it runs under where no levels are given, int64 (G,)."""
+        return self.full
+
+    def forward(self, images: Tensor, levels: Tensor | None = None) -> Tensor:
+        """Classify images under keep levels.
+
+        Args:
+            images: normalised, float (B, C, H, W).
+            levels: int64 (B, G), every image its own (computed with masks: all the work, the right numbers); or (G,),
+                one profile for all (computed with slices: only the work that it keeps); the default one if None.
+
+        Returns:
+            Logits (B, classes).
+
+        Raises:
+            LevelsError: levels of another shape or outside what the groups have.
+        """
+        return self.run_body(self.stem(images), self.profile if levels is None else levels)
+
+    def run_body(self, features: Tensor, levels: Tensor) -> Tensor:
+        """The same, from the stem's features (B, F, H', W') on."""
+        choice = self._choice(levels, len(features))
+        if not self.own_bodies:
+            return self._run_shared(features, choice)
+        if levels.ndim == 2:
+            return self._run_separated(features, choice)
+        own = self._own_body(choice.levels)
+        return self._run_shared(features, choice) if own is None else own(features)
+
+    def _run_separated(self, features: Tensor, choice: Choice) -> Tensor:
+        """Logits of images that each have a profile of their own, where profiles have bodies of their own."""
+        rest = torch.arange(len(features), device=features.device)
+        parts: list[tuple[Tensor, Tensor]] = []
+        for profile, own in self._own_profiles():  # the first of equal profiles counts, as it does for one
+            here = (choice.levels[rest] == profile).all(1)
+            rows, rest = rest[here], rest[~here]
+            if len(rows):
+                parts.append((rows, own(features[rows])))
+        if len(rest) or not parts:
+            parts.append((rest, self._run_shared(features[rest], self._choice(choice.levels[rest], len(rest)))))
+        rows, logits = map(torch.cat, zip(*parts, strict=True))
+        return logits[rows.argsort()]
+
+    def _run_shared(self, features: Tensor, choice: Choice) -> Tensor:
+        """Logits of the body that all profiles share."""
+        exits = self._dropped_exits(choice.levels) if choice.levels.ndim == 1 else frozenset()
+        if exits not in self._runs:
+            if len(self._runs) >= _MAX_RUNS:
+                self._runs.pop(next(iter(self._runs)))
+            self._runs[exits] = BodyInterpreter(self.body, exits)
+        logits: Tensor = self._runs[exits].under(choice, features)
+        return logits
+
+    def check_levels(self, levels: Tensor) -> Tensor:
+        """Return the levels as int64 on this network's device.
+
+        Raises:
+            LevelsError: another shape than (G,) or (B, G), another dtype, or a level that a group does not have.
+        """
+        if levels.ndim not in (1, 2) or levels.shape[-1] != self.n_groups:
+            raise LevelsError(
+                f"levels have shape {tuple(levels.shape)}; this network has {self.n_groups} groups, "
+                f"so ({self.n_groups},) or (B, {self.n_groups}) is needed"
+            )
+        if levels.is_floating_point() or levels.is_complex() or levels.dtype == torch.bool:
+            raise LevelsError(f"levels have dtype {levels.dtype}; int64 indices into {self.keep_ratios} are needed")
+        levels = levels.to(self.min_level.device, torch.int64)
+        wrong = ((levels < self.min_level) | (levels >= self.n_levels)).nonzero()
+        if len(wrong):
+            group = int(wrong[0, -1])
+            raise LevelsError(
+                f"level {int(levels[tuple(wrong[0])])} of group {group} ({self.groups[group].name}) does not exist; "
+                f"allowed: {int(self.min_level[group])} to {self.n_levels - 1}"
+            )
+        return levels
+
+    def check_codebook(self, codebook: Tensor) -> Tensor:
+        """Return the codebook if it is one: int64 (K, G), 1 <= K <= 16, on the CPU.
+
+        Raises:
+            LevelsError: another shape, or levels that the network does not have.
+        """
+        if codebook.ndim != 2 or not 1 <= len(codebook) <= MAX_PROFILES:
+            raise LevelsError(
+                f"codebook has shape {tuple(codebook.shape)}; (K, G) with K from 1 to {MAX_PROFILES} is needed"
+            )
+        return self.check_levels(codebook).cpu()
+
+    def slice(self, profile: Tensor | Sequence[int] | None = None) -> nn.Sequential:
+        """The network of one profile, physically small and ordinary: no masks, no unused weights, no elastic layers.
+
+        Args:
+            profile: int64 (G,); the one that it runs under where no levels are given if None.
+
+        Returns:
+            `stem` and `body` in sequence, in eval mode, with copies of the weights: images (B, C, H, W) -> logits.
+
+        Raises:
+            LevelsError: not a profile of this network.
+        """
+        levels = self.profile if profile is None else torch.as_tensor(profile)
+        choice = self._choice(levels, None)
+        own = self._own_body(choice.levels)
+        body = extract_subnet(self.body, choice, self._dropped_exits(levels)) if own is None else copy.deepcopy(own)
+        network = nn.Sequential()
+        network.add_module("stem", copy.deepcopy(self.stem))
+        network.add_module("body", body)
+        return network.to(self.widths.device).eval()
+
+    def specialise(self, codebook: Tensor) -> None:
+        """Give every norm one set of parameters and statistics per profile of a codebook, instead of per level.
+
+        What a profile of the codebook computes does not change; any other uses the sets of the nearest from now on.
+
+        Args:
+            codebook: int64 (K, G).
+
+        Raises:
+            LevelsError: not profiles of this network, or it is specialised already.
+        """
+        if self.codebook is not None:
+            raise LevelsError("the network is specialised to a codebook already; start from the one it was before")
+        codebook = self.check_levels(codebook)
+        if codebook.ndim != 2:
+            raise LevelsError(f"a codebook has shape (K, {self.n_groups}), not {tuple(codebook.shape)}")
+        for layer in self.elastic_layers().values():
+            if isinstance(layer, ElasticBatchNorm):
+                layer.specialise(codebook)
+        self.codebook = codebook
+
+    def separate(self) -> None:
+        """Give every profile of the codebook a body of its own: its slice, whose weights no other shares from now on.
+
+        What the network computes does not change. The stem, which profiles go on sharing, stays as it is from now on,
+        whatever trains them; any other profile is still a slice of the shared body.
+
+        Raises:
+            LevelsError: the network is specialised to no codebook, or separated already.
+        """
+        if self.codebook is None or self.own_bodies:
+            state = "specialised to no codebook" if self.codebook is None else "separated already"
+            raise LevelsError(f"the network is {state}; only profiles of a codebook can be separated, and only once")
+        bodies = [self.slice(profile).get_submodule("body") for profile in self.codebook]
+        self.own_bodies.extend(bodies)
+        self.stem.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ElasticModule:
+        """Enter training mode, or leave it; the stem of a separated network stays out of it."""
+        super().train(mode)
+        if self.own_bodies:
+            self.stem.eval()
+        return self
+
+    def elastic_layers(self) -> dict[str, ElasticLayer]:
+        """All layers of the body that have a width, by name."""
+        return {name: layer for name, layer in self.body.named_modules() if isinstance(layer, ElasticLayer)}
+
+    def layers_of(self, group: int) -> list[GroupLayer]:
+        """The layers that hold a group's channels, axis by axis."""
+        found = []
+        for member in self.groups[group].members:
+            layer = self.body.get_submodule(member.layer)
+            assert isinstance(layer, ElasticLayer)
+            axis = layer.in_axis if member.axis == "in" else layer.out_axis
+            positions = ((axis.group == group) & (axis.channel >= 0)).nonzero().flatten()
+            found.append(GroupLayer(layer, member.axis, positions, axis.channel[positions]))
+        return found
+
+    def _choice(self, levels: Tensor, n_images: int | None) -> Choice:
+        levels = self.check_levels(levels)
+        if levels.ndim == 2 and n_images != len(levels):
+            allowed = "one profile (G,)" if n_images is None else f"levels for {n_images} images, or one profile (G,)"
+            raise LevelsError(f"levels are for {len(levels)} images; {allowed} is needed")
+        widths = self.widths[torch.arange(self.n_groups, device=levels.device), levels]
+        nearest = None if self.codebook is None else (levels[..., None, :] - self.codebook).abs().sum(-1).argmin(-1)
+        return Choice(levels, widths, nearest)
+
+    def _own_body(self, profile: Tensor) -> nn.Module | None:
+        """The body that a checked profile (G,) has of its own, if it has one."""
+        return next((body for own, body in self._own_profiles() if own.equal(profile)), None)
+
+    def _own_profiles(self) -> list[tuple[Tensor, nn.Module]]:
+        """All profiles (G,) that have a body of their own, with it."""
+        if self.codebook is None or not self.own_bodies:
+            return []
+        return list(zip(self.codebook, self.own_bodies, strict=True))
+
+    def _dropped_exits(self, profile: Tensor) -> frozenset[str]:
+        """Nodes that become constants under a profile, because the group they consume is dropped."""
+        dropped = (self.widths[torch.arange(self.n_groups), profile.to(self.widths.device)] == 0).tolist()
+        return frozenset(name for group, gone in zip(self.groups, dropped, strict=True) if gone for name in group.exits)
+
+
+def _keep_levels(groups: Sequence[Group], keep_ratios: Sequence[float]) -> KeepLevels:
+    """The levels of groups: only those that are skippable may drop all channels."""
+    ratios = checked_ratios(keep_ratios)
+    narrowest = int(ratios[0] == 0)
+    return KeepLevels(ratios, torch.tensor([0 if group.skippable else narrowest for group in groups]))
+
+
+def _widths(groups: Sequence[Group], levels: KeepLevels, round_to: int) -> Tensor:
+    """Channels that each group keeps at each level, int64 (G, L)."""
+
+    def width(n_channels: int, ratio: float) -> int:
+        n_steps = math.ceil(ratio * n_channels / round_to - 1e-9)
+        return min(n_channels, n_steps * round_to)
+
+    return torch.tensor([[width(group.n_channels, ratio) for ratio in levels.keep_ratios] for group in groups])

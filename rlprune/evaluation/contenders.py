@@ -1,0 +1,157 @@
+"""Who takes part in a benchmark: the dense network in several preparations, a static pruned one, the dynamic one."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.onnx_cnn import session
+from rlprune.deployment.onnx_export import export_piece, to_onnx
+from rlprune.errors import RLPruneError
+from rlprune.graph.folding import fold_norms, optimize_for_inference
+
+Run = Callable[[Tensor], object]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of a benchmark.
+
+    Attributes:
+        backend: `pytorch` or `onnxruntime`.
+        dynamic: whether it decides per image; it then takes pixels, uint8 (B, C, H, W), as deciding and normalising
+            belong to it. The others take normalised images.
+        run: a batch.
+        macs: multiply-adds per image; those of a dynamic one depend on the images.
+    """
+
+    backend: str
+    dynamic: bool
+    run: Run
+    macs: float = float("nan")
+
+
+def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dict[str, Contender]:
+    """Prepare contenders.
+
+    | name | what it is |
+    |---|---|
+    | `dense` | the whole network, as it is |
+    | `dense folded` | without norms, in channels_last, as many images at once as the dynamic one runs |
+    | `dense compiled` | that, through `torch.compile`, anew for every batch size |
+    | `dense onnxruntime` | that, as ONNX |
+    | `static` | pruned by Torch-Pruning to the dynamic one's mean multiply-adds, then as `dense folded` |
+    | `dynamic` | the policy, every pass, and the slices |
+    | `dynamic compiled` | the same with slices through `torch.compile` |
+    | `dynamic onnxruntime` | the same as one ONNX file, run without torch |
+
+    Threads of onnxruntime do not spin here: they would slow whoever runs next in the same process.
+
+    Args:
+        dynamic: the network with its policy.
+        share: of the dense network's multiply-adds, for the static one.
+        names: of those that are wanted.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript or onnxruntime is needed and not installed.
+        RLPruneError: there is no such contender.
+    """
+    wrong = [name for name in names if name not in NAMES]
+    if wrong:
+        raise RLPruneError(f"there is no row {wrong[0]!r}; allowed: {', '.join(NAMES)}")
+    dense, macs = dynamic.elastic.slice(dynamic.elastic.full), float(dynamic.prices.dense.macs)
+    example = torch.zeros(1, *dynamic.image_shape)
+
+    def in_parts(network: Run) -> Run:
+        return lambda images: [network(part) for part in images.split(dynamic.max_batch or len(images))]
+
+    makers: dict[str, Callable[[], Contender]] = {
+        "dense": lambda: Contender("pytorch", False, dense, macs),
+        "dense folded": lambda: Contender("pytorch", False, in_parts(optimize_for_inference(dense)), macs),
+        "dense compiled": lambda: Contender(
+            "pytorch", False, in_parts(torch.compile(optimize_for_inference(dense), dynamic=False)), macs
+        ),
+        "dense onnxruntime": lambda: Contender("onnxruntime", False, _onnx(fold_norms(dense), example), macs),
+        "static": lambda: _static(dense, example, share * macs, in_parts),
+        "dynamic": lambda: Contender("pytorch", True, dynamic),
+        "dynamic compiled": lambda: Contender("pytorch", True, _compiled(dynamic)),
+        "dynamic onnxruntime": lambda: Contender("onnxruntime", True, _onnx_dynamic(dynamic)),
+    }
+    return {name: makers[name]() for name in NAMES if name in names}
+
+
+NAMES = (
+    *("dense", "dense folded", "dense compiled", "dense onnxruntime", "static"),
+    *("dynamic", "dynamic compiled", "dynamic onnxruntime"),
+)
+PLAIN = ("dense", "dense folded", "dynamic")
+"""Those that need nothing but torch, and no time to prepare."""
+
+
+def available() -> tuple[str, ...]:
+    """Those that can be had here, without what is not installed."""
+    has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
+    return tuple(name for name in NAMES if has_onnx or not name.endswith("onnxruntime"))
+
+
+def _compiled(dynamic: DynamicCNN) -> DynamicCNN:
+    parts = (dynamic.elastic, dynamic.policy, dynamic.mean, dynamic.std, dynamic.classes)
+    return DynamicCNN(*parts, compiled=True, max_batch=dynamic.max_batch)
+
+
+def _onnx_dynamic(dynamic: DynamicCNN) -> Run:
+    runs = session(to_onnx(dynamic), torch.get_num_threads(), spin=False)
+    return lambda images: runs.run(None, {"images": images.numpy()})
+
+
+def _onnx(network: nn.Module, example: Tensor) -> Run:
+    content = export_piece("dense", network, (example.repeat(2, 1, 1, 1),)).SerializeToString()
+    runs = session(content, torch.get_num_threads(), spin=False)
+    name = runs.get_inputs()[0].name
+    return lambda images: runs.run(None, {name: images.numpy()})
+
+
+def _static(dense: nn.Sequential, example: Tensor, macs: float, in_parts: Callable[[Run], Run]) -> Contender:
+    """The network under the smallest pruning ratio, in steps of 1/64, with which Torch-Pruning makes it so cheap."""
+    low, high = 0, 63
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle) if _macs(_pruned(dense, example, middle / 64), example) <= macs else (middle + 1, high)
+        )
+    network = _pruned(dense, example, low / 64)
+    return Contender("pytorch", False, in_parts(optimize_for_inference(network)), _macs(network, example))
+
+
+def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequential:
+    network = copy.deepcopy(dense)
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1:]
+    try:
+        torch_pruning.pruner.BasePruner(
+            network,
+            example,
+            torch_pruning.importance.MagnitudeImportance(p=1),
+            pruning_ratio=ratio,
+            ignored_layers=last,
+            round_to=8,
+        ).step()
+        network(example)
+    except Exception as error:  # whatever it runs into in networks that it does not understand
+        reason = f"{type(error).__name__}: {error}"
+        raise RLPruneError(f"Torch-Pruning cannot prune this network ({reason}); leave out the row static") from error
+    return network.eval()
+
+
+@torch.no_grad()
+def _macs(network: nn.Module, example: Tensor) -> float:
+    with FlopCounterMode(display=False) as counter:
+        network(example)
+    return float(counter.get_total_flops()) / 2

@@ -1,0 +1,127 @@
+"""What a dynamic network has to beat at equal cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlprune.data.image_set import ImageSet
+from rlprune.deployment.prediction import Prediction
+from rlprune.elastic.module import ElasticModule
+from rlprune.policies.observations import Observer
+from rlprune.profiles.codebook import random_profiles
+from rlprune.profiles.cost import Cost
+from rlprune.profiles.search import profile_accuracies, search_profiles
+
+_N_DRAWS, _N_COSTS, _N_RANDOM = 2048, 8, 2
+"""Random profiles drawn; costs, in even ratios, at which some are measured; how many at each."""
+
+Points = list[tuple[float, float]]
+"""Share of the dense multiply-adds and accuracy of static networks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Static networks of one or several elastic ones, measured once: what every policy has to beat.
+
+    Attributes:
+        uniform: of each, its uniform profiles on the test images.
+        random: of each, the means of a few random profiles at several costs on the test images.
+        static: of each, the best profiles of a search that tries the codebook's too, on the test images.
+        n_candidates: profiles that each search tried.
+        seed: of the searches, and of random profiles.
+    """
+
+    uniform: tuple[Points, ...]
+    random: tuple[Points, ...]
+    static: tuple[Points, ...]
+    n_candidates: int
+    seed: int
+
+    @classmethod
+    def measure(
+        cls,
+        networks: Sequence[ElasticModule],
+        codebook: Tensor,
+        test: ImageSet,
+        selection_set: ImageSet,
+        n_candidates: int = 64,
+        seed: int = 0,
+    ) -> Controls:
+        """Search static profiles on `selection_set`, and measure them on `test`.
+
+        A network that was trained for a codebook alone is good at nothing else, so its controls are weak; give the one
+        that it was before too, and the better of both counts.
+        """
+        uniform, random, static = [], [], []
+        for elastic in networks:
+            cost, found = Cost(elastic), search_profiles(elastic, selection_set, n_candidates, seed, codebook)
+            levels = [elastic.uniform(level) for level in range(elastic.narrowest, elastic.n_levels)]
+            uniform.append(_points(elastic, test, torch.stack(levels), cost))
+            random.append(_random_points(elastic, test, cost, seed))
+            static.append(_points(elastic, test, found.profiles[found.frontier()], cost))
+        return cls(tuple(uniform), tuple(random), tuple(static), n_candidates, seed)
+
+
+def shuffled_accuracy(predicted: Prediction, answers: Tensor, labels: Tensor, observer: Observer) -> float:
+    """Expected accuracy when decisions go to random images: each decision's on all images, as often as it was made.
+
+    Args:
+        predicted: the decisions.
+        answers: of every profile on all images, float32 (K, N, classes).
+        labels: of all images, int64 (N,).
+        observer: says what is believed after several passes.
+    """
+    decisions, counts = predicted.profiles.unique(dim=0, return_counts=True)
+    n_right = torch.tensor([int((_believed(answers[of[of >= 0]], observer) == labels).sum()) for of in decisions])
+    return int(n_right @ counts) / (len(labels) * len(predicted.profiles))
+
+
+def _believed(logits: Tensor, observer: Observer) -> Tensor:
+    """The classes believed after some passes, (passes, N, classes) -> int64 (N,)."""
+    believed = logits[0]
+    for n_pass, of_pass in enumerate(logits[1:], 1):
+        believed = observer.believe(believed, of_pass, torch.full((len(of_pass),), n_pass))
+    return believed.argmax(1)
+
+
+def _points(elastic: ElasticModule, data: ImageSet, profiles: Tensor, cost: Cost) -> Points:
+    shares = (cost.of(profiles).macs / cost.dense.macs).tolist()
+    return list(zip(shares, profile_accuracies(elastic, data, profiles, "controls").tolist(), strict=True))
+
+
+def _at(share: float, points: Points) -> tuple[float, float]:
+    """Cost and accuracy at a cost, two neighbours mixed; outside of what the points span, those of the nearest one."""
+    shares, accuracies = zip(*sorted(points), strict=True)
+    return float(np.clip(share, shares[0], shares[-1])), float(np.interp(share, shares, accuracies))
+
+
+def best_at(share: float, of_networks: Sequence[Points]) -> tuple[float, float]:
+    """The same for several networks: the more accurate one's."""
+    return max((_at(share, points) for points in of_networks), key=lambda point: point[1])
+
+
+def hull(of_networks: Sequence[Points]) -> Points:
+    """One network's points; of several, those that nothing cheaper beats, cheapest first."""
+    if len(of_networks) == 1:
+        return of_networks[0]
+    best: Points = []
+    for point in sorted(point for points in of_networks for point in points):
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    return best
+
+
+def _random_points(elastic: ElasticModule, data: ImageSet, cost: Cost, seed: int) -> Points:
+    """Mean cost and accuracy of the random profiles nearest to each of several costs, in even ratios."""
+    profiles = torch.stack(random_profiles(elastic, _N_DRAWS, torch.Generator().manual_seed(seed))).unique(dim=0)
+    shares = (cost.of(profiles).macs / cost.dense.macs).double()
+    low, high = (float(end.log10()) for end in (shares.min(), shares.max()))
+    wanted = torch.logspace(low, high, _N_COSTS, dtype=torch.float64)
+    nearest = (shares - wanted[:, None]).abs().argsort(dim=1, stable=True)[:, :_N_RANDOM]
+    points = np.array(_points(elastic, data, profiles[nearest.flatten()], cost))
+    return [(float(share), float(right)) for share, right in points.reshape(_N_COSTS, -1, 2).mean(1)]

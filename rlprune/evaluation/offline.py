@@ -1,0 +1,43 @@
+"""A dynamic network that decides on remembered answers, so that many policies are measured in the time of one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlprune.data.image_set import ImageSet
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.prediction import Prediction, predicted
+from rlprune.elastic.module import ElasticModule
+from rlprune.policies.observations import pooled_features
+from rlprune.policies.passes import run_policy
+from rlprune.policies.policy import Policy
+
+
+class OfflineCNN(DynamicCNN):
+    """What it takes are the indices of images, (B, 1, 1, 1), instead of images.
+
+    Args:
+        elastic: the network.
+        policy: for it.
+        data: the images.
+        answers: what every profile of the policy's codebook says of them, as `evaluate.codebook_logits` gives it.
+    """
+
+    def __init__(self, elastic: ElasticModule, policy: Policy, data: ImageSet, answers: Tensor) -> None:
+        super().__init__(elastic, policy, data.mean, data.std, data.classes)
+        observer = self.policy.observer
+        self.answers, self.seen = answers, torch.zeros(len(data), 0)
+        if observer.pool:
+            self.seen = observer.standardise(torch.cat(list(pooled_features(elastic, data, observer.pool))))
+
+    def __call__(self, images: Tensor, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
+        """Decide as the network does."""
+        now = self if budget is None and penalty is None else self.at(budget=budget, penalty=penalty)
+        rows = images[:, 0, 0, 0]
+
+        def run(bucket: Tensor, profile: int) -> Tensor:
+            return self.answers[profile, rows[bucket]]
+
+        passes = run_policy(now.policy, self.seen[rows], self.prices, run, now.first)
+        return predicted(passes.logits, passes.profiles, self._ratios, self.prices)

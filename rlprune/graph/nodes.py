@@ -1,0 +1,66 @@
+"""Nodes of a traced network: what each gives and costs, and which are still needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rlprune.errors import ModelError
+
+
+class _Measure(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            result = super().run_node(n)
+        n.meta["macs"] = counter.get_total_flops() // 2
+        n.meta["shape"] = tuple(result.shape) if isinstance(result, Tensor) else None
+        return result
+
+
+@torch.no_grad()
+def measure(network: fx.GraphModule, example: Tensor) -> Tensor:
+    """Run one example (1, C, H, W) through the graph; each node's `meta` then holds its output `shape` and its `macs`.
+
+    Raises:
+        ModelError: the network does not run on images of this shape.
+    """
+    try:
+        result = _Measure(network).run(example)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"the network does not run on an input of shape {tuple(example.shape)}: {reason}") from error
+    if not isinstance(result, Tensor):
+        raise ModelError(f"the network returns a {type(result).__name__}; logits of shape (B, classes) are needed")
+    return result
+
+
+def alive_nodes(graph: fx.Graph, constants: Iterable[str] = ()) -> frozenset[str]:
+    """Names of the nodes that the output still needs when the nodes named in `constants` need no input any more."""
+    constant_names = frozenset(constants)
+    waiting = [node for node in graph.nodes if node.op == "output"]
+    alive: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        if node.name not in alive:
+            alive.add(node.name)
+            waiting.extend(() if node.name in constant_names else node.all_input_nodes)
+    return frozenset(alive)
+
+
+def attach(root: nn.Module, name: str, value: nn.Module | Tensor) -> None:
+    """Put a layer, parameter or buffer under a dotted name, making the modules on the way."""
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        if parent not in root._modules:
+            root.add_module(parent, nn.Module())
+        root = root.get_submodule(parent)
+    if isinstance(value, nn.Module):
+        setattr(root, leaf, value)
+    elif isinstance(value, nn.Parameter):
+        root.register_parameter(leaf, value)
+    else:
+        root.register_buffer(leaf, value)

@@ -1,0 +1,149 @@
+"""From a network to a `torch.fx` graph of its layers, split into stem and body."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from rlprune.errors import ModelError
+from rlprune.graph.operators import METHODS
+
+_OUT_OF_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
+_OUT_OF_PLACE |= {torch.relu_: torch.relu, torch.sigmoid_: torch.sigmoid}
+
+# Functions that training alone needs; traced in eval mode they return their first argument.
+_IDENTITIES = frozenset({"dropout", "dropout2d", "stochastic_depth", "drop_path", "drop_block_2d"})
+
+# Layers that a stem may hold after its convolution: they mix no channels and have one input.
+_STEM_LAYERS = (
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.GELU,
+    nn.LeakyReLU,
+    nn.Identity,
+    nn.MaxPool2d,
+)
+_STEM_FUNCTIONS = (F.relu, torch.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.max_pool2d)
+
+
+class _Tracer(fx.Tracer):
+    """Traces as far as it can: a submodule whose forward cannot be traced stays one opaque layer."""
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        before = len(self.graph.nodes)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            for node in reversed(list(self.graph.nodes)[before:]):
+                self.graph.erase_node(node)
+            return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """The network as a `torch.fx` graph of its layers, on a copy of the weights and without in-place operations.
+
+    In-place operations would let one pass spoil the features that the next pass starts from.
+
+    Args:
+        model: takes one float32 tensor (B, C, H, W), returns logits (B, classes).
+
+    Raises:
+        ModelError: the top-level forward cannot be traced.
+    """
+    model = copy.deepcopy(
+        model
+    ).eval()  # so that functional dropout and auxiliary heads are traced as inference has them
+    try:
+        graph = _Tracer().trace(model)
+    except Exception as error:
+        raise ModelError(
+            f"torch.fx cannot trace the forward of {type(model).__name__}: {error}\n"
+            "Control flow that depends on a tensor must move into a submodule, which then stays one opaque layer."
+        ) from error
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    for extra in placeholders[1:]:
+        if extra.users:
+            raise ModelError(
+                f"{type(model).__name__} takes {len(placeholders)} inputs; a network with one image input is needed"
+            )
+        graph.erase_node(extra)
+    network = fx.GraphModule(model, graph)
+    _simplify(network)
+    network.graph.eliminate_dead_code()
+    network.recompile()
+    return network
+
+
+def _simplify(network: fx.GraphModule) -> None:
+    """Drop identities, and make in-place operations ordinary ones, whose results later nodes read for their inputs."""
+    before: set[fx.Node] = set()
+    for node in network.graph.nodes:
+        before.add(node)
+        if _is_in_place(network, node):
+            node.all_input_nodes[0].replace_all_uses_with(node, lambda user: user not in before)
+    for layer in network.modules():
+        if getattr(layer, "inplace", False):
+            cast(Any, layer).inplace = False
+    for node in network.graph.nodes:
+        if node.kwargs.get("inplace", False):
+            node.update_kwarg("inplace", False)
+        if getattr(node.target, "__name__", "") in _IDENTITIES:
+            node.replace_all_uses_with(node.args[0])
+            network.graph.erase_node(node)
+        elif node.op == "call_function":
+            node.target = _OUT_OF_PLACE.get(node.target, node.target)
+        elif node.op == "call_method" and node.target.rstrip("_") in METHODS:
+            node.target = node.target.rstrip("_")
+
+
+def _is_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    return bool(node.kwargs.get("inplace", False)) or node.target in _OUT_OF_PLACE
+
+
+def split_stem(network: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Cut the network behind its first convolution, with the norm, activation and pooling that follow in a chain.
+
+    The stem is what every pass starts from and what the policy reads, so it runs once per image and is never pruned.
+    It is empty when the images go to more than one layer at once.
+
+    Returns:
+        The stem, images (B, C, H, W) -> features (B, F, H', W'), and the body, features -> logits.
+    """
+    modules = dict(network.named_modules())
+    chain = [next(node for node in network.graph.nodes if node.op == "placeholder")]
+    found_convolution = False
+    while len(chain[-1].users) == 1:
+        (user,) = chain[-1].users
+        layer = modules.get(user.target) if user.op == "call_module" else None
+        first_convolution = isinstance(layer, nn.Conv2d) and not found_convolution
+        passes_on = isinstance(layer, _STEM_LAYERS) or user.target in _STEM_FUNCTIONS
+        if len(user.all_input_nodes) != 1 or not (first_convolution or passes_on):
+            break
+        found_convolution |= first_convolution
+        chain.append(user)
+    if not found_convolution:
+        del chain[1:]
+    rest = [node for node in network.graph.nodes if node not in chain and node.op != "output"]
+    (output,) = (node for node in network.graph.nodes if node.op == "output")
+    return _copy_nodes(network, chain, None, chain[-1]), _copy_nodes(network, rest, chain[-1], output.args[0])
+
+
+def _copy_nodes(network: fx.GraphModule, nodes: list[fx.Node], entry: fx.Node | None, result: Any) -> fx.GraphModule:
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {} if entry is None else {entry: graph.placeholder("features")}
+    for node in nodes:
+        copies[node] = graph.node_copy(node, lambda n: copies[n])
+    graph.output(fx.node.map_arg(result, lambda n: copies[n]))
+    return fx.GraphModule(network, graph)

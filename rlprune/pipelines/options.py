@@ -1,0 +1,69 @@
+"""What recipes and verbs share: where images come from, and how a network is made elastic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from rlprune.data import loading
+from rlprune.data.image_set import ImageSet, Splits
+from rlprune.data.loading import SHARES
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.elastic.levels import KEEP_RATIOS
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where images come from."""
+
+    data: str
+    """A name (mnist5k, cifar10, cifar100, fashion_mnist), a folder of class folders, a parquet file or folder, a data
+    set of the Hugging Face hub, or package.module:callable returning a Dataset. $RLPRUNE_DATA is looked in first."""
+    image_size: int | None = None
+    """Resize and crop images to squares of this many pixels; needed if their sizes differ."""
+    image_column: str | None = None
+    """Column of the images, in parquet files and hub data sets."""
+    label_column: str | None = None
+    """Column of the labels, likewise."""
+    split_seed: int = 0
+    """Fixes which images train the network, which train the policy, and which validate."""
+    shares: tuple[float, float, float] | None = None
+    """How what is not test is divided among these three; as the network was trained, else 0.7 0.2 0.1, if not given."""
+
+    def load(self) -> Splits:
+        """The images, split."""
+        return loading.load(
+            self.data,
+            seed=self.split_seed,
+            image_size=self.image_size,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            shares=SHARES if self.shares is None else self.shares,
+        )
+
+
+@dataclass(frozen=True)
+class ElasticOptions:
+    """How a network is made elastic."""
+
+    keep_ratios: tuple[float, ...] = KEEP_RATIOS
+    """Shares of a group's channels that may be kept, ascending, ending with 1; 0 drops whole branches."""
+    round_to: int = 8
+    """Widths round up to multiples of this many channels."""
+    importance: str = "l1"
+    """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which look at training images."""
+    residual: bool = False
+    """Also prune the channels of residual streams, which many blocks share."""
+
+    def build(self, model: nn.Module, image_shape: tuple[int, ...], calibration: ImageSet | None = None) -> ElasticCNN:
+        """The elastic network; images are needed for some ways of ranking."""
+        return ElasticCNN.from_model(
+            model,
+            image_shape,
+            keep_ratios=self.keep_ratios,
+            round_to=self.round_to,
+            importance=self.importance,
+            residual=self.residual,
+            calibration=calibration,
+        )

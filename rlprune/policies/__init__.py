@@ -1,0 +1,12 @@
+"""What decides for each image: penalties, actions, observations, the policy, and the loop over passes.
+
+May import `rlprune.profiles` and below, nothing that trains.
+"""
+
+from rlprune.policies.actions import ActionKind, Actions
+from rlprune.policies.observations import Observer
+from rlprune.policies.passes import CostBreakdown, PassResult, run_policy
+from rlprune.policies.penalties import PenaltyRange
+from rlprune.policies.policy import Policy
+
+__all__ = ["ActionKind", "Actions", "CostBreakdown", "Observer", "PassResult", "PenaltyRange", "Policy", "run_policy"]

@@ -1,0 +1,166 @@
+"""What the policy sees of an image: its stem features, what its passes made it believe, and what has been spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlprune.data.image_set import ImageSet
+from rlprune.elastic.module import ElasticModule
+from rlprune.errors import RLPruneError
+from rlprune.policies.penalties import PenaltyRange
+
+CLIP = 10.0
+"""Standardised features are clipped to this many standard deviations."""
+MAX_BELIEFS = 10
+"""So many of the largest class probabilities are shown."""
+MARGIN = 4.0
+"""Margin between two logits that is shown as one half."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observer:
+    """Says what is believed of an image after its passes, and builds observations, float32 (B, D).
+
+    | entries | what | range |
+    |---|---|---|
+    | F * pool * pool | the stem's features, averaged over a grid of cells, standardised, clipped | [-10, 10] |
+    | min(classes, 10) | largest class probabilities at hand, falling; 0 before the first pass | [0, 1] |
+    | 1 | entropy of those probabilities over its maximum; 0 before the first pass | [0, 1] |
+    | 1 | margin m between the two largest logits, as m / (m + 4); 0 before the first pass | [0, 1] |
+    | 1 | multiply-adds spent on passes so far over the dense network's, over 2 * `max_passes` | [0, 1] |
+    | 1 | passes made, over `max_passes` | [0, 1] |
+    | 1 | the penalty's place in its range, if there is a range | [0, 1] |
+
+    Attributes:
+        mean: of the pooled features over the images that train the policy, float32 (F * pool * pool,).
+        std: likewise.
+        n_classes: classes of the network.
+        max_passes: the most passes an image may have.
+        pool: cells per side of the grid; 0 leaves the features out.
+        combine: how much what was believed before a pass counts beside the pass, which counts 1: with 0 the last pass
+            alone decides, with 1 two passes do alike. Later passes, which have seen more, count more than earlier ones.
+        penalties: between which the penalty changes from image to image; None if it is always the same, and not seen.
+    """
+
+    mean: Tensor
+    std: Tensor
+    n_classes: int
+    max_passes: int
+    pool: int
+    combine: float = 0.0
+    penalties: PenaltyRange | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.combine < math.inf:
+            raise RLPruneError(f"combine={self.combine}: a number of 0 or more is needed")
+
+    @classmethod
+    def fit(
+        cls,
+        elastic: ElasticModule,
+        data: ImageSet,
+        *,
+        max_passes: int = 1,
+        pool: int = 2,
+        combine: float = 0.0,
+        penalties: PenaltyRange | None = None,
+    ) -> Observer:
+        """Measure the features' mean and deviation on the images that train the policy."""
+        pooled = torch.cat(list(pooled_features(elastic, data, pool)))
+        mean = pooled.mean(0)
+        std = (pooled - mean).square().mean(0).sqrt().clamp_min(1e-4)
+        return cls(mean, std, len(data.classes), max_passes, pool, combine, penalties)
+
+    def fixed(self) -> Observer:
+        """The same for one penalty, which is not seen."""
+        return replace(self, penalties=None)
+
+    @property
+    def n_beliefs(self) -> int:
+        """How many class probabilities are shown."""
+        return min(self.n_classes, MAX_BELIEFS)
+
+    @property
+    def size(self) -> int:
+        """Length of an observation, D."""
+        return len(self.mean) + self._n_shares
+
+    @property
+    def _n_shares(self) -> int:
+        """Entries in [0, 1], which follow the features."""
+        return self.n_beliefs + 4 + (self.penalties is not None)
+
+    @property
+    def low(self) -> Tensor:
+        """Smallest value of every entry, float32 (D,)."""
+        return torch.cat([torch.full_like(self.mean, -CLIP), torch.zeros(self._n_shares)])
+
+    @property
+    def high(self) -> Tensor:
+        """Largest value of every entry, float32 (D,)."""
+        return torch.cat([torch.full_like(self.mean, CLIP), torch.ones(self._n_shares)])
+
+    def features(self, stem_features: Tensor) -> Tensor:
+        """Pool and standardise the stem's features (B, F, H, W) -> (B, F * pool * pool)."""
+        pooled = pool_features(stem_features, self.pool).to(self.mean.device)
+        return self.standardise(pooled) if self.pool else pooled
+
+    def standardise(self, pooled: Tensor) -> Tensor:
+        """Standardise and clip pooled features (B, F * pool * pool)."""
+        return ((pooled - self.mean) / self.std).clamp(-CLIP, CLIP)
+
+    def believe(self, before: Tensor, logits: Tensor, passes: Tensor) -> Tensor:
+        """What is believed after one more pass, as logits (B, classes): a weighted mean, if passes combine.
+
+        Args:
+            before: what was believed until then, (B, classes); ignored for images that had no pass.
+            logits: of the new pass, (B, classes).
+            passes: made before it, int64 (B,).
+        """
+        if not self.combine:
+            return logits
+        return logits.lerp(before, (passes > 0)[:, None] * (self.combine / (self.combine + 1)))
+
+    def observe(
+        self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, penalty: Tensor | None = None
+    ) -> Tensor:
+        """Put an observation together.
+
+        Args:
+            features: as `features` gives them, (B, F * pool * pool).
+            logits: what is believed, (B, classes); ignored for images that had no pass.
+            passes: made so far, int64 (B,).
+            spent: multiply-adds of the passes so far over the dense network's, (B,).
+            penalty: of each image, (B,); needed where there is a range.
+        """
+        log_probabilities = logits.log_softmax(1)
+        entropy = (log_probabilities.exp() * log_probabilities).sum(1, keepdim=True) / -math.log(max(self.n_classes, 2))
+        top = log_probabilities.topk(self.n_beliefs, dim=1).values
+        second = min(1, self.n_beliefs - 1)
+        margin = top[:, :1] - top[:, second : second + 1]  # that of logits: confident networks' probabilities are all 1
+        beliefs = torch.cat([top.exp(), entropy, margin / (margin + MARGIN)], 1).clamp(0, 1) * (passes > 0)[:, None]
+        history = [(spent / (2 * self.max_passes)).clamp(0, 1), passes / self.max_passes]
+        if self.penalties is not None:
+            assert penalty is not None
+            history.append(self.penalties.place(penalty))
+        return torch.cat([features, beliefs, torch.stack(history, 1).to(features.dtype)], 1)
+
+
+def pool_features(stem_features: Tensor, pool: int) -> Tensor:
+    """Average features over a grid: (B, F, H, W) -> float32 (B, F * pool * pool); nothing for pool 0."""
+    if pool == 0:
+        return stem_features[:, :0, 0, 0].float()
+    return F.adaptive_avg_pool2d(stem_features.float(), pool).flatten(1)
+
+
+@torch.no_grad()
+def pooled_features(elastic: ElasticModule, data: ImageSet, pool: int, batch_size: int = 512) -> Iterator[Tensor]:
+    """Pooled stem features of a set, batch by batch."""
+    for images, _ in data.batches(batch_size):
+        yield pool_features(elastic.stem(images.to(elastic.widths.device)), pool).cpu()

@@ -1,0 +1,90 @@
+"""How a policy looks at a single image, in NumPy: for so few numbers torch spends its time on starting operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlprune.policies.observations import MARGIN
+from rlprune.policies.passes import CostBreakdown, PassResult, Run
+from rlprune.policies.policy import Policy
+
+Vector = NDArray[np.float32]
+
+_FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
+    "Tanh": np.tanh,
+    "ReLU": lambda x: np.maximum(x, 0),
+    "ELU": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "SiLU": lambda x: x * (1 + np.tanh(x / 2)) / 2,  # x / (1 + exp(-x)), without overflow
+}
+"""Those of `Policy.activation`."""
+
+
+class SingleImagePolicy:
+    """The loop of `rlprune.policies.passes.run_policy` for one image: the same decisions.
+
+    Args:
+        policy: for one penalty, on the CPU.
+        prices: what the policy is told that passes cost.
+        first: what `rlprune.policies.passes.first_profile` said of the policy.
+    """
+
+    def __init__(self, policy: Policy, prices: CostBreakdown, first: int | None) -> None:
+        self._policy, self._observer, self._first = policy, policy.observer, first
+        self._function = _FUNCTIONS[policy.activation]
+        linear = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
+        self._layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in linear]
+        dense = float(prices.dense.macs)
+        self._stem, self._bodies = float(prices.stem.macs) / dense, (prices.bodies.macs / dense).tolist()
+
+    def run(self, seen: Tensor, run: Run) -> PassResult:
+        """Pass after pass, as for many: stem features (1, F * pool * pool), and the network."""
+        features, alone = seen.numpy()[0], torch.zeros(1, dtype=torch.int64)
+        logits, spent, max_passes = torch.zeros(1, self._observer.n_classes), self._stem, self._observer.max_passes
+        profiles = [-1] * max_passes
+        for n_pass in range(max_passes):
+            if n_pass == 0 and self._first is not None:
+                profile = self._first
+            else:
+                profile, accept = self._decide(features, logits.numpy()[0], n_pass, spent)
+                if n_pass and (accept or profile == profiles[n_pass - 1]):
+                    break
+            new = run(alone, profile)
+            logits = self._observer.believe(logits, new, torch.full_like(alone, n_pass)) if n_pass else new
+            spent, profiles[n_pass] = spent + self._bodies[profile], profile
+        return PassResult(torch.tensor([profiles]), logits)
+
+    def _decide(self, features: Vector, logits: Vector, n_pass: int, spent: float) -> tuple[int, bool]:
+        """Which profile, and whether to accept instead."""
+        outputs = self._observe(features, logits, n_pass, spent)
+        for weight, bias in self._layers[:-1]:
+            outputs = self._function(weight @ outputs + bias)
+        weight, bias = self._layers[-1]
+        outputs = weight @ outputs + bias
+        if self._policy.actions.kind == "profiles":
+            chosen, n_profiles = int(outputs.argmax()), len(self._bodies)
+            return chosen % n_profiles, chosen == n_profiles
+        profile, accept = self._policy.decided(torch.from_numpy(outputs)[None])
+        return int(profile), bool(accept)
+
+    def _observe(self, features: Vector, logits: Vector, n_pass: int, spent: float) -> Vector:
+        """What `Observer.observe` puts together."""
+        seen = self._observer
+        beliefs: list[Any] = [np.zeros(seen.n_beliefs + 2)]
+        if n_pass:
+            falling = np.sort(logits.astype(np.float64))[::-1]
+            shifted = falling - falling[0]
+            exponentials = np.exp(shifted)
+            total = exponentials.sum()
+            probabilities = exponentials / total
+            entropy = (math.log(total) - probabilities @ shifted) / math.log(max(seen.n_classes, 2))
+            margin = -shifted[min(1, len(shifted) - 1)]
+            beliefs = [probabilities[: seen.n_beliefs], (min(max(entropy, 0), 1), margin / (margin + MARGIN))]
+        history = (min(spent / (2 * seen.max_passes), 1), n_pass / seen.max_passes)
+        return np.concatenate([features, *beliefs, history], dtype=np.float32, casting="same_kind")

@@ -1,0 +1,224 @@
+"""Measured time as the price: what a profile takes on one machine, told from a table that is measured there once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.elastic.module import ElasticModule
+from rlprune.errors import RLPruneError
+from rlprune.graph.folding import optimize_for_inference
+from rlprune.profiles.codebook import random_profiles
+from rlprune.profiles.cost import Cost
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
+from rlprune.utils.malloc import keep_freed
+from rlprune.utils.timing import interleaved
+
+_HELD_OUT = 5
+"""Every fifth profile tests the predictions."""
+_RIDGE = 1e-4
+"""How strongly levels are pulled towards equal times."""
+_CHUNK = 16
+"""So many slices are timed in turns."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per batch of an elastic network's parts.
+
+    The body's time is predicted as a sum over groups, each by its level, or from the multiply-adds as a line, whichever
+    is nearer to profiles that it was not fitted to.
+
+    Attributes:
+        keep_ratios: of the network, which levels stand for.
+        batch: images at once.
+        stem: of the stem.
+        decision: of one decision of a policy as `PolicySettings` has it.
+        dense: of the whole network.
+        base: of the body, before what the table adds.
+        table: what every level of every group adds, (G, L).
+        per_mac: what every multiply-add of the body adds, if that predicts better; the table is then zero.
+        errors: median relative error on profiles held out, `groups` and `macs`.
+        measured_with: hardware, threads, number format, date.
+    """
+
+    keep_ratios: tuple[float, ...]
+    batch: int
+    stem: float
+    decision: float
+    dense: float
+    base: float
+    table: tuple[tuple[float, ...], ...]
+    per_mac: float
+    errors: dict[str, float]
+    measured_with: dict[str, Any]
+
+    def predict_ms(self, cost: Cost, levels: Tensor) -> Tensor:
+        """Milliseconds of stem and body under levels int64 (B, G), float64 (B,)."""
+        table = torch.tensor(self.table, dtype=torch.float64)
+        groups = table[torch.arange(len(table)), levels].sum(-1)
+        macs = (cost.of(levels).macs - cost.stem.macs).double()
+        return (self.stem + self.base + groups + self.per_mac * macs).clamp_min(self.stem)
+
+    @classmethod
+    def measure(
+        cls, elastic: ElasticModule, *, batch: int = 1, n_profiles: int = 0, seconds: float = 20.0, seed: int = 0
+    ) -> Latency:
+        """Time random profiles of a network on this machine, prepared as the runtime has them.
+
+        Args:
+            elastic: the network.
+            batch: images at once.
+            n_profiles: how many; twice as many as the table has entries if 0.
+            seconds: of timing, all together.
+            seed: of the profiles.
+
+        Raises:
+            RLPruneError: a batch size below 1, or too few profiles to tell anything.
+        """
+        n_profiles = n_profiles or 2 * elastic.n_groups * (elastic.n_levels - 1)
+        if batch < 1 or n_profiles < 10:
+            raise RLPruneError(f"batch={batch}, n_profiles={n_profiles}: allowed are 1 or more, and 10 or more")
+        generator = torch.Generator().manual_seed(seed)
+        profiles = torch.stack([elastic.full, *random_profiles(elastic, n_profiles - 1, generator)])
+        keep_freed()
+        stem = optimize_for_inference(elastic.slice(elastic.full)).get_submodule("stem")
+        images = torch.randn(batch, *elastic.image_shape).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            features = stem(images)
+            times = _medians({"stem": lambda: stem(images), "decision": _decision(elastic)}, seconds / 20)
+        bodies = _time_bodies(elastic, profiles, features, seconds)
+        cost = Cost(elastic)
+        fits = {"groups": _group_columns(elastic, profiles), "macs": _mac_columns(cost, profiles)}
+        errors = {name: _error_held_out(columns, bodies) for name, columns in fits.items()}
+        best = min(errors, key=errors.__getitem__)
+        weights = _fit(fits[best], bodies)
+        table = torch.zeros(elastic.n_groups, elastic.n_levels, dtype=torch.float64)
+        if best == "groups":
+            table = weights[1:].view_as(table)
+        return cls(
+            keep_ratios=elastic.keep_ratios,
+            batch=batch,
+            **times,
+            dense=times["stem"] + float(bodies[0]),
+            base=float(weights[0]),
+            table=tuple(map(tuple, table.tolist())),
+            per_mac=0.0 if best == "groups" else float(weights[1]) / float(cost.dense.macs),
+            errors=errors,
+            measured_with=conditions(),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Latency:
+        """Read what `save` wrote.
+
+        Raises:
+            RLPruneError: the file is missing, or something else.
+        """
+        try:
+            stored = json.loads(path.read_text())
+            stored |= {"keep_ratios": tuple(stored["keep_ratios"]), "table": tuple(map(tuple, stored["table"]))}
+            return cls(**stored)
+        except OSError as error:
+            raise RLPruneError(f"{path} cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise RLPruneError(f"{path} holds no latency table: {error}; measure it anew") from error
+
+    def check(self, elastic: ElasticModule) -> None:
+        """Make sure that it is of this network's groups and levels.
+
+        Raises:
+            RLPruneError: it is of another one's.
+        """
+        if (len(self.table), self.keep_ratios) != (elastic.n_groups, elastic.keep_ratios):
+            raise RLPruneError(
+                f"the latency table is of a network with {len(self.table)} groups and keep ratios {self.keep_ratios}; "
+                f"this one has {elastic.n_groups} and {elastic.keep_ratios}: measure it"
+            )
+
+
+def measured(path: Path, elastic: ElasticModule, batch: int = 1, seed: int = 0) -> Latency:
+    """The table in a file, or a new one, which is put there.
+
+    Raises:
+        RLPruneError: the file holds something else, or the table of another network.
+    """
+    if path.exists():
+        latency = Latency.load(path)
+        latency.check(elastic)
+    else:
+        latency = Latency.measure(elastic, batch=batch, seed=seed)
+        latency.save(path)
+    return latency
+
+
+def _decision(elastic: ElasticModule) -> Callable[[], object]:
+    """A policy of the usual size, asked about one image."""
+    layers = nn.Linear(elastic.n_classes + 4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)
+    policy = nn.Sequential(*layers)
+    beliefs, rest = torch.zeros(1, elastic.n_classes), torch.zeros(1, 4)
+    return lambda: policy(torch.cat([beliefs.softmax(1).sort(1).values, rest], 1)).argmax(1)
+
+
+def _medians(rows: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    return {name: median(times) for name, times in interleaved(rows, seconds).items()}
+
+
+def _time_bodies(elastic: ElasticModule, profiles: Tensor, features: Tensor, seconds: float) -> Tensor:
+    """Milliseconds of the body of every profile (n, G), float64 (n,); number 0, the whole one, takes part in every round.
+
+    What the machine does meanwhile slows all rows of a round alike, so each is taken relative to the whole network.
+    """
+    n = len(profiles)
+    relative, whole = [1.0], []
+    for part in torch.arange(1, n).split(_CHUNK):
+        rows: dict[str, Callable[[], object]] = {}
+        for k in (0, *part.tolist()):
+            body = optimize_for_inference(elastic.slice(profiles[k])).get_submodule("body")
+            rows[str(k)] = partial(body, features)
+        with torch.inference_mode():
+            times = _medians(rows, seconds * len(part) / n)
+        whole.append(times["0"])
+        relative += [times[str(k)] / times["0"] for k in part.tolist()]
+    return torch.tensor(relative, dtype=torch.float64) * median(whole)
+
+
+def _group_columns(elastic: ElasticModule, profiles: Tensor) -> Tensor:
+    """A column of ones, then one for every level of every group, float64 (M, 1 + G * L)."""
+    one_hot = torch.nn.functional.one_hot(profiles, elastic.n_levels).flatten(1)
+    return torch.cat([torch.ones(len(profiles), 1), one_hot], 1).double()
+
+
+def _mac_columns(cost: Cost, profiles: Tensor) -> Tensor:
+    """A column of ones, then the body's multiply-adds over the dense network's, float64 (M, 2)."""
+    macs = (cost.of(profiles).macs - cost.stem.macs).double() / cost.dense.macs
+    return torch.stack([torch.ones_like(macs), macs], 1)
+
+
+def _fit(columns: Tensor, times: Tensor) -> Tensor:
+    """Ridge regression that leaves the constant alone; errors count relative to the time."""
+    scaled, ones = columns / times[:, None], torch.ones_like(times)
+    pull = _RIDGE * torch.eye(columns.shape[1], dtype=torch.float64) / times.mean() ** 2
+    pull[0, 0] = 0
+    weights: Tensor = torch.linalg.solve(scaled.T @ scaled / len(times) + pull, scaled.T @ ones / len(times))
+    return weights
+
+
+def _error_held_out(columns: Tensor, times: Tensor) -> float:
+    """Median relative error of predictions for every fifth profile, fitted to the others."""
+    tests = torch.arange(len(times)) % _HELD_OUT == _HELD_OUT - 1
+    predicted = columns[tests] @ _fit(columns[~tests], times[~tests])
+    return float(((predicted - times[tests]) / times[tests]).abs().median())

@@ -1,0 +1,156 @@
+"""Folders that are either written whole or not at all, and that tell whether they were altered since."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from rlprune.errors import MALFORMED, BundleError
+
+FORMAT = 1
+FILES: dict[str, tuple[str, ...]] = {
+    "network": ("network.json", "network.safetensors"),
+    "policy": ("policy.json", "policy.safetensors"),
+    "bundle": ("network.json", "network.safetensors", "policy.json", "policy.safetensors"),
+    "gated": ("network.json", "network.safetensors"),
+    "plain": ("network.json", "network.safetensors"),
+}
+
+
+def kind_of(folder: Path) -> str:
+    """What a folder holds: `network`, `policy`, `bundle`, `gated` or `plain`.
+
+    Raises:
+        BundleError: the folder is missing, altered, or none that rlprune wrote.
+    """
+    return str(read_folder(folder, tuple(FILES))[1]["kind"])
+
+
+@contextmanager
+def malformed(what: str) -> Iterator[None]:
+    """What checksums cannot tell: content that was made wrong."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except (*MALFORMED, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"the stored {what} is malformed: {type(error).__name__}: {reason}") from error
+
+
+def dump(value: Any) -> bytes:
+    """A value as JSON, for a file."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as safetensors, for a file."""
+    return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+
+
+def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapping[str, Any]) -> None:
+    """Write files (content by name) of a kind, with a manifest that says `more` of them; what was there is replaced.
+
+    Raises:
+        BundleError: the folder holds something else.
+    """
+    manifest = {
+        "format": FORMAT,
+        "kind": kind,
+        "versions": {name: version(name) for name in ("rlprune", "torch", "safetensors")},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        **more,
+    }
+    packed = dump(manifest)
+    everything = {**files, "manifest.json": packed, "manifest.sha256": _checksum_line(packed)}
+    check_target(folder, kind)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, before = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"), _before(folder)
+    try:
+        fresh.mkdir()
+        for name, content in everything.items():
+            with (fresh / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            folder.rename(before)  # a kill between these two renames leaves only this one, which readers know of
+        fresh.rename(folder)
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_target(folder: Path, kind: str) -> None:
+    """Make sure that a folder may be written: it does not exist, or holds the same kind of thing.
+
+    Raises:
+        BundleError: it holds something else.
+    """
+    if not folder.exists():
+        return
+    try:
+        found = json.loads((folder / "manifest.json").read_text())["kind"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{folder} exists and is no folder that rlprune wrote; name another one, or remove it"
+        raise BundleError(message) from error
+    if found != kind:
+        raise BundleError(f"{folder} holds a {found}, which a {kind} would replace; name another one, or remove it")
+
+
+def _before(folder: Path) -> Path:
+    """Where a folder's old content is while new content takes its place."""
+    return folder.with_name(f".{folder.name}.before")
+
+
+def _checksum_line(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n".encode()
+
+
+def read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Read a folder of one of some kinds: its files' content by name, and its manifest.
+
+    Raises:
+        BundleError: it is missing, altered, of another kind, or none that rlprune wrote.
+    """
+    if not folder.exists() and _before(folder).exists():
+        folder = _before(folder)
+    packed = _read(folder / "manifest.json")
+    if _read(folder / "manifest.sha256") != _checksum_line(packed):
+        raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")
+    with malformed("manifest"):
+        manifest = json.loads(packed)
+        found, kind, checksums, _ = (manifest[key] for key in ("format", "kind", "sha256", "about"))
+        if found != FORMAT:
+            raise BundleError(f"{folder} has format {found}; this version of rlprune reads {FORMAT}")
+        if kind not in kinds:
+            raise BundleError(f"{folder} holds a {kind}; a {' or '.join(kinds)} is needed")
+        files = {name: _read(folder / name) for name in FILES[kind]}
+        for name, content in files.items():
+            if hashlib.sha256(content).hexdigest() != checksums.get(name):
+                raise BundleError(
+                    f"{folder / name} has been altered: its SHA-256 is not the manifest's; copy the folder again"
+                )
+    return files, manifest
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}); is {path.parent} a folder that rlprune wrote?"
+        ) from error

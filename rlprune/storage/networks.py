@@ -1,0 +1,68 @@
+"""Folders of an elastic network, and the files in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+
+from rlprune.data.image_set import ImageSet
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.storage.data_format import DataFormat, format_to_json, read_format
+from rlprune.storage.folders import dump, malformed, pack, read_folder, write_folder
+from rlprune.storage.structure import describe, rebuild
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """An elastic network with its data format and notes."""
+
+    network: ElasticCNN
+    data: DataFormat
+    metadata: dict[str, Any]
+
+
+def save_network(
+    folder: Path, network: ElasticCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write an elastic network; the folder appears or is replaced as a whole.
+
+    Args:
+        folder: to write.
+        network: the network.
+        data: an image set of its kind, or just the format: normalisation and class names.
+        metadata: notes to keep, as JSON can hold them.
+
+    Raises:
+        ModelError: the network holds something that cannot be stored without its code.
+    """
+    write_folder(
+        folder, "network", network_files(network), {"data": format_to_json(data), "about": dict(metadata or {})}
+    )
+
+
+def load_network(folder: Path) -> SavedNetwork:
+    """Read an elastic network, from its own folder or out of a bundle.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or of another kind.
+    """
+    files, manifest = read_folder(folder, ("network", "bundle"))
+    return SavedNetwork(build_network(files), read_format(manifest), manifest["about"])
+
+
+def network_files(network: ElasticCNN) -> dict[str, bytes]:
+    """The files that hold a network, by name."""
+    return {"network.json": dump(describe(network)), "network.safetensors": pack(network.state_dict())}
+
+
+def build_network(files: Mapping[str, bytes]) -> ElasticCNN:
+    """The network that files hold."""
+    with malformed("network"):
+        network = rebuild(json.loads(files["network.json"]))
+        network.load_state_dict(load_tensors(files["network.safetensors"]))
+    return network

@@ -1,0 +1,135 @@
+"""Learning from a teacher: what it says of every image, remembered once, and the loss that follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlprune.data.image_set import ImageSet
+from rlprune.errors import RLPruneError
+from rlprune.graph.folding import fold_for_teacher
+from rlprune.training.batches import Batch, remembered_views, to_batch
+from rlprune.training.settings import TrainingSettings
+from rlprune.utils.progress import progress_bar
+
+Teacher = nn.Module | Tensor
+"""A network, asked on every batch, or its logits on the views of all images, as `cache_teacher_logits` gives them."""
+
+
+class Ensemble(nn.Module):
+    """Several teachers as one: the mean of their logits.
+
+    Args:
+        networks: normalised images (B, C, H, W) -> logits (B, classes), each.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images."""
+        return torch.stack([network(images) for network in self.networks]).mean(0)
+
+
+@torch.no_grad()
+def cache_teacher_logits(
+    teacher: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    batch_size: int = 256,
+    *,
+    known: Tensor | None = None,
+) -> Tensor:
+    """Ask a teacher once about every view of every image, instead of once per step.
+
+    Args:
+        teacher: normalised images (B, C, H, W) -> logits (B, classes).
+        data: the images that train the student.
+        settings: of the student's training; `views` must be 1 or more.
+        batch_size: images at once.
+        known: what it said of the first images under the same settings, (M, views, classes): those are not asked about.
+
+    Returns:
+        Logits, float16 (N, views, classes), on the CPU.
+
+    Raises:
+        RLPruneError: the settings keep no views, or others than are known.
+    """
+    if settings.views < 1:
+        raise RLPruneError("views=0 keeps no views of an image; give their number, to remember what a teacher says")
+    shape = settings.views, len(data.classes)
+    if known is not None and (known.shape[1:] != shape or len(known) > len(data)):
+        raise RLPruneError(
+            f"known has shape {tuple(known.shape)}; what is said of the first of {len(data)} images may be known, as "
+            f"(images, {settings.views} views, {len(data.classes)} classes)"
+        )
+    ask = _asked(teacher, settings)
+    table, answers = remembered_views(len(data), settings), [] if known is None else [known]
+    n_known, max_batch = 0 if known is None else len(known), max(1, batch_size // settings.views)
+    for start in progress_bar(range(n_known, len(data), max_batch), desc="teacher", unit="batch"):
+        part = torch.arange(start, min(start + max_batch, len(data)))
+        indices = part.repeat_interleave(settings.views)
+        views = torch.arange(settings.views).repeat(len(part))
+        logits = ask(to_batch(data, indices, views, table[indices, views], settings).images)
+        answers.append(logits.half().cpu().view(len(part), settings.views, -1))
+    return torch.cat(answers)
+
+
+def soft_labels(teacher: Teacher, settings: TrainingSettings) -> Callable[[Batch], Tensor]:
+    """How to get a teacher's log-probabilities at the settings' temperature for a batch, float32 (B, classes).
+
+    Raises:
+        RLPruneError: remembered logits that were made for another number of views.
+    """
+    if isinstance(teacher, Tensor):
+        if teacher.ndim != 3 or teacher.shape[1] != settings.views:
+            raise RLPruneError(
+                f"the teacher's logits have shape {tuple(teacher.shape)}; with views={settings.views} they are "
+                f"(images, {settings.views}, classes): remember them under the settings they are used with"
+            )
+        answers = teacher
+
+        def look_up(batch: Batch) -> Tensor:
+            return answers[batch.indices, batch.views].float().to(settings.device)
+
+        logits_of = look_up
+    else:
+        ask = _asked(teacher, settings)
+
+        def logits_of(batch: Batch) -> Tensor:
+            with torch.no_grad():
+                return ask(batch.images)
+
+    return lambda batch: (logits_of(batch) / settings.temperature).log_softmax(1)
+
+
+def _asked(teacher: nn.Module, settings: TrainingSettings) -> Callable[[Tensor], Tensor]:
+    """A copy of the teacher, ready to be asked."""
+    network = fold_for_teacher(teacher).to(settings.device)
+    network = network.to(memory_format=settings.memory_format)  # type: ignore[call-overload]
+
+    def ask(images: Tensor) -> Tensor:
+        with settings.autocast():
+            logits: Tensor = network(images)
+        return logits.float()
+
+    return ask
+
+
+def distillation_loss(logits: Tensor, labels: Tensor, soft: Tensor, temperature: float, weight: float) -> Tensor:
+    """Cross-entropy with the labels, and divergence from a teacher; scalar.
+
+    Args:
+        logits: of the student, float32 (B, classes).
+        labels: int64 (B,).
+        soft: the teacher's log-probabilities at this temperature, (B, classes).
+        temperature: divides the student's logits too; gradients shrink by its square, which is made good.
+        weight: of the divergence, in [0, 1]; the cross-entropy has the rest.
+    """
+    hard = F.cross_entropy(logits, labels)
+    divergence = F.kl_div((logits / temperature).log_softmax(1), soft, reduction="batchmean", log_target=True)
+    return weight * temperature**2 * divergence + (1 - weight) * hard

@@ -1,0 +1,120 @@
+"""How networks are trained: one set of settings, checked when it is made."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rlprune.errors import RLPruneError
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Stochastic gradient descent with momentum, a short warm-up and a cosine, to zero unless weights are averaged."""
+
+    epochs: int = 20
+    """Passes over the training images; 0 leaves the network as it is."""
+    batch_size: int = 128
+    """Images per step."""
+    learning_rate: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """L2 penalty on convolution and linear weights; norms and biases have none."""
+    scale_penalty: float = 0.0
+    """L1 penalty on the scales of batch norms, which makes those of unimportant channels small: they can then be ranked
+    by `bn_scale` (Liu et al., "Network Slimming", ICCV 2017)."""
+    warm_up: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    clip_norm: float = 5.0
+    """Gradients are scaled down to this norm."""
+    padding: int = 4
+    """Pixels by which images are shifted at random in every direction; 0 for none."""
+    flip: bool = True
+    """Mirror images at random; wrong for digits."""
+    views: int = 0
+    """So many shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
+    early_size: int = 0
+    """Pixels to which images are shrunk early in training, which is faster; 0 for never."""
+    early_share: float = 0.6
+    """Share of the epochs that count as early, if `early_size` is given."""
+    average_share: float = 0.0
+    """Share of the epochs, the last ones, over whose steps the weights are averaged; the learning rate stays what it
+    has fallen to by then. 0 takes the last weights. (Izmailov et al., "Averaging Weights Leads to Wider Optima and
+    Better Generalization", UAI 2018.)"""
+    temperature: float = 2.0
+    """Softens teacher and student alike, where there is a teacher."""
+    distillation: float = 0.7
+    """Weight of the teacher's soft labels against the true ones, in [0, 1], where there is a teacher."""
+    bf16: bool | None = None
+    """Run convolutions in bfloat16 (autocast); if not said, where the hardware computes in it."""
+    channels_last: bool = True
+    """Keep tensors in channels-last memory format."""
+    device: str = "cpu"
+    """Where to train, such as cpu or cuda."""
+    seed: int = 0
+    """Fixes the order of images, augmentation and random profiles."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise RLPruneError(
+                f"epochs={self.epochs}, batch_size={self.batch_size}, learning_rate={self.learning_rate}: "
+                "allowed are 0 or more, 1 or more, and above 0"
+            )
+        if not 0 <= self.warm_up < 1:
+            raise RLPruneError(f"warm_up={self.warm_up} must be in [0, 1)")
+        if not 0 <= self.momentum < 1 or min(self.weight_decay, self.padding, self.scale_penalty) < 0:
+            raise RLPruneError(
+                f"momentum={self.momentum}, weight_decay={self.weight_decay}, padding={self.padding}, "
+                f"scale_penalty={self.scale_penalty}: allowed are [0, 1), and 0 or more for the others"
+            )
+        if self.views < 0 or self.early_size < 0 or not 0 <= self.early_share <= 1:
+            raise RLPruneError(
+                f"views={self.views}, early_size={self.early_size}, early_share={self.early_share}: "
+                "allowed are 0 or more, 0 or more, and [0, 1]"
+            )
+        if not 0 <= self.average_share <= 1:
+            raise RLPruneError(f"average_share={self.average_share} must be in [0, 1]")
+        if self.temperature <= 0 or not 0 <= self.distillation <= 1:
+            raise RLPruneError(
+                f"temperature={self.temperature}, distillation={self.distillation}: allowed are above 0, and [0, 1]"
+            )
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, ImportError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RLPruneError(f"device={self.device!r} cannot be used here ({reason}); cpu always can") from error
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of networks and images."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def size_in(self, epoch: int) -> int:
+        """Pixels to which images are shrunk in an epoch; 0 leaves them."""
+        return self.early_size if epoch < round(self.early_share * self.epochs) else 0
+
+    @property
+    def first_averaged(self) -> int:
+        """The first epoch over whose steps weights are averaged; none has this number if they are not."""
+        return self.epochs - round(self.average_share * self.epochs)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context for forward passes."""
+        kind = torch.device(self.device).type
+        enabled = _computes_in_bf16(kind) if self.bf16 is None else self.bf16
+        return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def _computes_in_bf16(device: str) -> bool:
+    """Whether bfloat16 is a number format of the hardware, not one that is emulated."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+    return False

@@ -1,0 +1,50 @@
+"""Optional packages and callables by name, imported when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from rlprune.errors import MissingExtraError, RLPruneError
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional package, or say which extra brings it.
+
+    Args:
+        module: dotted name, such as ``"pyarrow.parquet"``.
+        extra: the extra of this project that installs it, such as ``"data"``.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name.partition(".")[0]):
+            raise
+        raise MissingExtraError(
+            f"this needs the package {error.name!r}, which is not installed; "
+            f"install it with: pip install 'rlprune[{extra}]'"
+        ) from error
+
+
+def call(source: str, error: type[RLPruneError]) -> Any:
+    """Import ``package.module:callable``, call it without arguments and return what it returns.
+
+    Args:
+        source: the callable, such as ``"my_package.networks:small"``.
+        error: what to raise when that fails.
+
+    Raises:
+        RLPruneError: an ``error``, because the callable cannot be imported, is none, or raised.
+    """
+    module, _, name = source.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except Exception as reason:
+        raise error(
+            f"{source!r} failed with {type(reason).__name__}: {reason}; give package.module:callable, with the package "
+            "on Python's path and a function or class that works without arguments"
+        ) from reason

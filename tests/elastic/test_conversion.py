@@ -1,0 +1,95 @@
+"""What `ElasticCNN.from_model` refuses, and what a network with very many drop patterns keeps in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from nets import IMAGE_SHAPE, Block, make_images, network, randomise_levels, randomise_norms, relative_error
+from torch import Tensor, nn
+
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import ModelError
+
+
+def test_an_unknown_importance_is_refused() -> None:
+    with pytest.raises(ModelError, match="importance 'magic' is unknown; allowed: l1, l2, bn_scale"):
+        ElasticCNN.from_model(network("plain"), IMAGE_SHAPE, importance="magic")
+
+
+def test_a_forward_that_depends_on_the_batch_size_is_refused() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            x[:, :4].relu_()
+            return self.conv(x).mean((2, 3))
+
+    with pytest.raises(ModelError, match="the traced Odd gives other logits than the network itself"):
+        ElasticCNN.from_model(Odd(), IMAGE_SHAPE)
+
+
+class Wrapped(nn.Module):
+    """Gives what a function makes of a network's logits."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.inner, self.change = network("plain"), change
+
+    def forward(self, x: Tensor) -> Any:
+        return self.change(self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda logits: (logits, logits), "returns a tuple; logits of shape (B, classes) are needed"),
+        (lambda logits: {"logits": logits}, "dict; logits of shape (B, classes) are needed"),
+        (
+            lambda logits: logits.view(-1, 5, 1, 1),
+            "returns a tensor of shape (2, 5, 1, 1); logits of shape (B, classes)",
+        ),
+        (lambda logits: logits.mean(1), "returns a tensor of shape (2,); logits of shape (B, classes) are needed"),
+    ],
+)
+def test_what_is_no_logits_is_refused_in_one_line(change: Any, message: str) -> None:
+    with pytest.raises(ModelError) as raised:
+        ElasticCNN.from_model(Wrapped(change), IMAGE_SHAPE)
+    text = str(raised.value)
+    assert message in text and "\n" not in text
+
+
+class Seven(nn.Module):
+    """Seven branches that can be dropped, so 128 drop patterns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.Sequential(*(Block(8, 8, 1) for _ in range(7)))
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+@torch.no_grad()
+def test_what_is_remembered_of_drop_patterns_is_bounded() -> None:
+    torch.manual_seed(0)
+    elastic = randomise_levels(ElasticCNN.from_model(randomise_norms(Seven()), (3, 4, 4), keep_ratios=(0, 1)))
+    images, patterns = (
+        make_images(2)[:, :, :4, :4],
+        torch.randint(2, (400, 7), generator=torch.Generator().manual_seed(0)),
+    )
+    assert len(patterns.unique(dim=0)) > 100
+    sizes = []
+    for pattern in patterns:
+        logits = elastic(images, pattern)
+        sizes.append(len(elastic._runs))
+    assert max(sizes) == 64
+    for pattern in patterns[:20]:  # some of them forgotten meanwhile
+        logits = elastic(images, pattern)
+        assert relative_error(logits, elastic(images, pattern.expand(2, -1))) < 1e-5

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import pytest
+import torch
+from nets import make_elastic
+from rich.console import Console
+from rich.table import Table
+
+from rlprune.evaluation import tables
+from rlprune.profiles.cost import Cost
+
+NETWORK = make_elastic("residual")
+MARKUP = "[/bold] [red]x[/] [1, 2] \\[y]"
+
+
+def shown(*found: Table) -> str:
+    """As a terminal shows it, without colours."""
+    console = Console(file=io.StringIO(), width=250, color_system=None)
+    console.print(*found)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_groups_and_what_is_left_alone() -> None:
+    text = shown(*tables.groups(NETWORK))
+    cost = Cost(NETWORK)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    for index, group in enumerate(NETWORK.groups):
+        own, (row,) = cost.of_group(index), (row for row in rows if row[0] == group.name and len(row) == 7)
+        share = f"{100 * int(own.macs) / int(cost.dense.macs):.1f}"
+        assert row[1] == str(group.n_channels) and row[2] == "/".join(map(str, NETWORK.widths[index].unique().tolist()))
+        assert row[3:] == [str(int(own.params)), f"{int(own.macs) / 1e6:.2f}", share, "yes"]
+    assert all(item.reason in text for item in NETWORK.unprunable)
+
+
+def test_a_codebook_s_last_profile_is_all_of_the_network() -> None:
+    lines = shown(tables.codebook(NETWORK, torch.stack([NETWORK.uniform(0), NETWORK.full]))).splitlines()
+    assert "0 0 0" in lines[-3] and "1 1 1" in lines[-2] and lines[-2].count("100.0 %") == 2
+
+
+def evaluation(**change: Any) -> dict[str, Any]:
+    results: dict[str, Any] = {
+        "accuracy": 0.9012,
+        "accuracy_interval": (0.88, 0.92),
+        "dense_accuracy": 0.91,
+        "macs_cut": 0.515,
+        "params_cut": 0.25,
+        "n_images": 1000,
+        "distinct_profiles": 4,
+        "mean_passes": 1.25,
+        "hardware": MARKUP,
+        "threads": 1,
+        "dense": "original",
+        "controls": {"uniform": 0.801, "random": 0.602, "best_static": 0.853, "shuffled": 0.874},
+        "controls_macs_cut": {"uniform": 0.515, "random": 0.404, "best_static": 0.515, "shuffled": 0.515},
+    }
+    return results | change
+
+
+def test_an_evaluation_stands_beside_its_controls() -> None:
+    text = shown(tables.evaluation(evaluation()))
+    assert "90.12" in text and "88.0 to 92.0 %" in text and "91.00" in text
+    assert text.count("51.5") == 4
+    assert all(figure in text for figure in ("80.10", "60.20", "85.30", "87.40", "4 distinct", "1.25 passes"))
+    assert MARKUP in text and "dense (original)" in text
+
+
+def test_a_control_that_is_dearer_says_so() -> None:
+    (line,) = (line for line in shown(tables.evaluation(evaluation())).splitlines() if "random profiles" in line)
+    assert "60.20" in line and "40.4" in line and "51.5" not in line
+
+
+def test_a_benchmark_adds_the_best_times_of_each_batch_size() -> None:
+    times = {("dense", 1): 3.0, ("dense channels_last", 1): 2.0, ("dynamic", 1): 1.0}
+    times |= {("dense", 64): 6.0, ("dense channels_last", 64): 7.0, ("dynamic", 64): 5.0}
+    rows = [{"name": name, "batch": batch, "ms": ms} for (name, batch), ms in times.items()]
+    lines = shown(tables.evaluation(evaluation(), {"rows": rows, "macs_ratio": {"1": 2.0, "64": 1.2}})).splitlines()
+    assert any("ms at 1 " in line and "ms at 64 " in line for line in lines)
+    for name, expected in (("│ dense", ["2.00", "6.00"]), ("│ learnt", ["1.00", "5.00"])):
+        (line,) = (line for line in lines if line.startswith(name))
+        assert [cell.strip() for cell in line.split("│")[-3:-1]] == expected
+
+
+def test_an_ordinary_network_has_one_row() -> None:
+    assert tables.evaluation(evaluation(controls={})).row_count == 1
+
+
+def test_names_with_brackets_are_shown_as_they_are() -> None:
+    row = {"image": f"{MARKUP}.png", "class": MARKUP, "probability": 0.5}
+    text = shown(tables.predictions([row | {"passes": 2, "keep_ratio": 0.75, "macs_share": 0.123}]))
+    assert text.count(MARKUP) == 2 and "0.123" in text
+
+
+def test_layers_with_brackets_are_shown_as_they_are() -> None:
+    network = make_elastic("plain")
+    network.groups = tuple(dataclasses.replace(group, name=MARKUP) for group in network.groups)
+    network.unprunable = tuple(dataclasses.replace(item, reason=MARKUP) for item in network.unprunable)
+    text = shown(*tables.groups(network))
+    assert text.count(MARKUP) == len(network.groups) + len(network.unprunable)
+
+
+@pytest.mark.parametrize("name", ["dense", "dynamic"])
+def test_only_the_dynamic_row_of_a_benchmark_has_a_speed_up(name: str) -> None:
+    row = {"name": name, "batch": 8, "ms": 1.5, "images_per_s": 5333.3}
+    results = {"rows": [row], "speedup": {"dynamic": {"8": 1.75}}, "macs_ratio": {"8": 2.25}}
+    text = shown(tables.benchmark(results | {"hardware": MARKUP, "threads": 1, "dtype": "float32"}))
+    assert ("1.75" in text) == ("2.25" in text) == (name == "dynamic")
+    assert "5333" in text and MARKUP in text

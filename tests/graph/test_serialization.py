@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import IMAGE_SHAPE, KINDS, make_images, network
+from torch import Tensor, nn
+
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import BundleError, ModelError
+from rlprune.graph import nodes, serialization, tracing
+from rlprune.storage.structure import describe
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.again = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.conv(x))
+        y = F.relu(self.again(x), inplace=True)
+        y += x
+        y *= 2
+        y.relu_()
+        torch.relu_(y)
+        x.clamp_(0, 0.1)
+        return (x + y).mean((2, 3))
+
+
+class Gate(nn.Module):
+    """Cannot be traced: what it does depends on what it sees."""
+
+    def __init__(self, n_channels: int = 0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(n_channels, n_channels, 1) if n_channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) if x.mean() > 0 else -self.conv(x)
+
+
+def with_gate(gate: nn.Module) -> nn.Sequential:
+    before = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), gate]
+    return nn.Sequential(
+        *before, nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    )
+
+
+def description(kind: str = "plain") -> Any:
+    return json.loads(json.dumps(serialization.to_json(tracing.trace(network(kind)))))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tracing_changes_no_output(kind: str) -> None:
+    model, images = network(kind), make_images(2)
+    assert torch.equal(tracing.trace(model)(images), model(images))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_brings_back_the_same_network(kind: str) -> None:
+    traced, images = tracing.trace(network(kind)), make_images(2)
+    again = serialization.from_json(json.loads(json.dumps(serialization.to_json(traced))))
+    again.load_state_dict(traced.state_dict())
+    assert torch.equal(again(images), traced(images))
+    assert list(again.state_dict()) == list(traced.state_dict())
+    assert serialization.to_json(again) == serialization.to_json(traced)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stem_and_body_make_the_network(kind: str) -> None:
+    traced, images = tracing.trace(network(kind)), make_images(2)
+    stem, body = tracing.split_stem(traced)
+    assert torch.equal(body(stem(images)), traced(images))
+    assert len({*stem.state_dict()} & {*body.state_dict()}) == 0
+    assert sum(isinstance(layer, nn.Conv2d) for layer in stem.modules()) == 1
+
+
+def test_the_stem_is_empty_when_two_layers_read_the_image() -> None:
+    class TwoEyes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.a(x) + self.b(x)).mean((2, 3))
+
+    stem, body = tracing.split_stem(tracing.trace(TwoEyes()))
+    images = make_images(1)
+    assert torch.equal(stem(images), images)
+    assert len(list(body.children())) == 2
+
+
+def test_in_place_operations_are_gone() -> None:
+    model, images = InPlace().eval(), make_images(2)
+    traced = tracing.trace(model)
+    assert torch.equal(traced(images), model(images.clone()))
+    for node in traced.graph.nodes:
+        assert not node.kwargs.get("inplace")
+        assert not str(getattr(node.target, "__name__", node.target)).endswith("_")
+    assert not any(getattr(layer, "inplace", False) for layer in traced.modules())
+
+
+def test_the_body_leaves_the_stem_s_features_as_they_are() -> None:
+    stem, body = tracing.split_stem(tracing.trace(InPlace()))
+    features = stem(make_images(2)).detach()
+    before = features.clone()
+    assert torch.equal(body(features), body(features))
+    assert torch.equal(features, before)
+
+
+def test_the_model_itself_is_not_changed() -> None:
+    model = network("plain").train()
+    before = copy.deepcopy(model)
+    tracing.trace(model)
+    assert model.training
+    assert [str(layer) for layer in model.modules()] == [str(layer) for layer in before.modules()]
+
+
+@pytest.mark.parametrize("gate", [Gate(), Gate(16)])
+def test_what_cannot_be_traced_stays_one_layer_and_the_rest_is_pruned(gate: Gate) -> None:
+    model = with_gate(gate).eval()
+    elastic = ElasticCNN.from_model(model, IMAGE_SHAPE)
+    assert any(node.target == "3" for node in elastic.body.graph.nodes)
+    assert "4" in {group.name for group in elastic.groups}
+    images = make_images(1)
+    assert torch.allclose(elastic(images, elastic.full), model(images), atol=1e-6)
+
+
+def test_a_forward_that_cannot_be_traced_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"torch.fx cannot trace the forward of Gate(.|\n)*submodule"):
+        tracing.trace(Gate())
+
+
+def test_a_second_input_is_refused() -> None:
+    class TwoInputs(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x + y
+
+    with pytest.raises(ModelError, match="takes 2 inputs"):
+        tracing.trace(TwoInputs())
+
+
+def test_a_network_with_a_layer_of_its_own_is_not_stored() -> None:
+    elastic = ElasticCNN.from_model(with_gate(Gate()), IMAGE_SHAPE)
+    with pytest.raises(ModelError, match=r"layer '3' is a .*Gate, which cannot be stored without its code"):
+        describe(elastic)
+
+
+def test_a_network_that_calls_something_else_is_not_stored() -> None:
+    class Sorts(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sort(x)[0].cumsum(1)
+
+    with pytest.raises(ModelError, match=r"calls torch.sort, which cannot be stored"):
+        serialization.to_json(tracing.trace(Sorts()))
+
+
+def call(op: str, target: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    return {"name": "bad", "op": op, "target": target, "args": {"tuple": list(args)}, "kwargs": kwargs}
+
+
+x = {"node": "x"}
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (call("call_function", "os.system", "touch pwned"), "function 'os.system' is not allowed"),
+        (call("call_function", "torch.load", "pwned"), "function 'torch.load' is not allowed"),
+        (call("call_method", "numpy", x), "method 'numpy' is not allowed"),
+        (call("call_function", "getattr", x, "__class__"), "attribute '__class__' is not allowed"),
+        (call("call_module", "load_state_dict", x), "call_module 'load_state_dict' is not allowed"),
+        (call("get_attr", "forward.__globals__"), "get_attr 'forward.__globals__' is not allowed"),
+        (call("import", "os"), "import"),
+    ],
+)
+def test_a_stored_network_calls_nothing_but_what_is_listed(node: dict[str, Any], message: str) -> None:
+    stored = description()
+    assert stored["nodes"][0]["name"] == x["node"]
+    stored["nodes"].insert(1, node)
+    with pytest.raises(BundleError, match=message):
+        serialization.from_json(stored)
+
+
+def test_an_unknown_layer_is_refused() -> None:
+    stored = description()
+    stored["layers"]["features.0"] = {"type": "Foo"}
+    with pytest.raises(BundleError, match="layer 'Foo' is not allowed"):
+        serialization.from_json(stored)
+
+
+CODE = "__import__('pathlib').Path({!r}).touch()"
+
+
+def in_placeholder(stored: Any, code: str) -> None:
+    stored["nodes"][0]["target"] = f"x={code}"
+
+
+def in_keyword(stored: Any, code: str) -> None:
+    stored["nodes"].insert(1, call("call_function", "torch.flatten", x, **{f"end_dim={code}, start_dim": 1}))
+
+
+def in_layer_name(stored: Any, code: str) -> None:
+    name = f'a") or {code} or ("'
+    stored["layers"][name] = {"type": "ReLU"}
+    stored["nodes"].insert(1, call("call_module", name, x))
+
+
+def in_node_name(stored: Any, code: str) -> None:
+    stored["nodes"][1]["name"] = f"y = {code}; z"
+
+
+@pytest.mark.parametrize("hide", [in_placeholder, in_keyword, in_layer_name, in_node_name])
+def test_code_hidden_in_a_name_does_not_run(hide: Any, tmp_path: Path) -> None:
+    # torch.fx writes names into the Python source of a forward, which it executes.
+    stored = description()
+    hide(stored, CODE.format(str(tmp_path / "pwned")))
+    with pytest.raises(BundleError, match=r"name .* is not allowed"):
+        serialization.from_json(stored)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_layer_s_name_reaches_no_attribute_of_python() -> None:
+    stored = description()
+    stored["layers"]["__class__.forward"] = {"type": "ReLU"}
+    with pytest.raises(BundleError, match="__class__"):
+        serialization.from_json(stored)
+    assert nn.Module().__class__ is nn.Module
+
+
+def places(stored: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, value in stored.items() if isinstance(stored, dict) else enumerate(stored):
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+BROKEN = description("residual")
+PLACES = list(places(BROKEN))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    value=st.sampled_from(
+        [None, 0, -1, 1.5, True, "", "x", "class", "__class__", "a.b", "call_module", "get_attr", [], {}, {"tuple": []}]
+    ),
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_damaged_file_gives_a_network_or_says_that_it_is_damaged(seed: int, value: Any) -> None:
+    stored = copy.deepcopy(BROKEN)
+    *path, last = random.Random(seed).choice(PLACES)
+    parent = stored
+    for key in path:
+        parent = parent[key]
+    parent[last] = value
+    try:
+        assert isinstance(serialization.from_json(stored), nn.Module)
+    except BundleError as error:
+        assert "malformed" in str(error)
+
+
+def test_measuring_counts_every_multiply_add() -> None:
+    traced = tracing.trace(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 5)))
+    nodes.measure(traced, make_images(1))
+    assert [node.meta.get("macs") for node in traced.graph.nodes] == [0, 8 * 3 * 9 * 256, 0, 0, 8 * 256 * 5, 0]
+    assert [node.meta["shape"] for node in traced.graph.nodes][1:3] == [(1, 8, 16, 16)] * 2
+
+
+def test_images_of_a_wrong_shape_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"does not run on an input of shape \(1, 4, 8, 8\)"):
+        nodes.measure(tracing.trace(network("plain")), torch.zeros(1, 4, 8, 8))
+
+
+def test_alive_nodes_end_at_constants() -> None:
+    traced = tracing.trace(network("residual"))
+    names = {node.name for node in traced.graph.nodes}
+    assert nodes.alive_nodes(traced.graph) == names
+    assert names - nodes.alive_nodes(traced.graph, ["b3_bn2"]) == {"b3_conv1", "b3_bn1", "b3_relu", "b3_conv2"}

@@ -1,0 +1,292 @@
+"""Policies for a range of penalties: at one of them, at a budget, from call to call, held over a stream."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from nets import make_data, make_elastic
+from torch import Tensor
+
+from rlprune import DynamicCNN, load, save_bundle
+from rlprune.deployment.controller import Controller
+from rlprune.deployment.onnx_cnn import OnnxCNN
+from rlprune.deployment.onnx_export import to_onnx
+from rlprune.errors import BundleError, RLPruneError
+from rlprune.policies.actions import Actions
+from rlprune.policies.observations import Observer
+from rlprune.policies.penalties import PenaltyRange, check_budgets, monotone_budgets, penalty_for
+from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import sorted_codebook
+from rlprune.profiles.cost import Cost
+
+NETWORK, DATA = make_elastic("residual"), make_data(64)
+RANGE = PenaltyRange(0.01, 1.0)
+BOOK = sorted_codebook(torch.tensor([[1, 0, 0], [2, 2, 2], [4, 4, 4]]), Cost(NETWORK))
+KNOWN = torch.tensor([[0.01, 0.9], [0.1, 0.5], [1.0, 0.2]], dtype=torch.float64)
+NAN = float("nan")
+
+
+def make_ranged(budgets: Tensor = KNOWN) -> Policy:
+    """The dearer the price, the cheaper the profile, and other images later than others."""
+    observer = Observer.fit(NETWORK, DATA, max_passes=1, pool=1, penalties=RANGE)
+    actions = Actions.from_network(NETWORK, "profiles", BOOK, 1)
+    policy = Policy((observer.size, actions.n_outputs), "Tanh", observer, actions, BOOK, budgets)
+    (layer,) = policy.network
+    assert isinstance(layer, torch.nn.Linear)
+    layer.weight.data.zero_()
+    wants = torch.arange(3.0)
+    layer.weight.data[:, 0] = wants
+    layer.weight.data[:, -1] = -6 * wants
+    layer.bias.data = 3 * wants - 0.5 * wants.square()
+    return policy.eval()
+
+
+def measured(dynamic: DynamicCNN, penalty: float, images: Tensor = DATA.images) -> float:
+    predicted = dynamic(images, penalty=penalty)
+    return float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
+
+
+def make_dynamic() -> DynamicCNN:
+    """With a policy that knows what its penalties cost."""
+    rough = DynamicCNN(NETWORK, make_ranged(), DATA.mean, DATA.std, DATA.classes)
+    penalties = RANGE.at(torch.linspace(0, 1, 33, dtype=torch.float64))
+    shares = torch.tensor([measured(rough, float(penalty)) for penalty in penalties], dtype=torch.float64)
+    budgets = monotone_budgets(torch.stack([penalties, shares], 1))
+    return DynamicCNN(NETWORK, make_ranged(budgets), DATA.mean, DATA.std, DATA.classes)
+
+
+DYNAMIC = make_dynamic()
+
+
+@given(st.floats(0, 1))
+def test_places_and_penalties_are_each_other_s_inverse(place: float) -> None:
+    penalty = RANGE.at(torch.tensor(place, dtype=torch.float64))
+    assert 0.01 <= float(penalty) <= 1.0 + 1e-12
+    assert float(RANGE.place(penalty)) == pytest.approx(place, abs=1e-9)
+
+
+@pytest.mark.parametrize(("budget", "penalty"), [(0.9, 0.01), (0.5, 0.1), (0.2, 1.0), (0.7, 10**-1.5)])
+def test_budgets_between_those_measured_are_interpolated(budget: float, penalty: float) -> None:
+    assert penalty_for(budget, KNOWN) == pytest.approx(penalty)
+    assert torch.equal(monotone_budgets(KNOWN.flip(0)), KNOWN)
+
+
+def test_noise_in_what_was_measured_is_ironed_out() -> None:
+    known = monotone_budgets(torch.tensor([[0.01, 0.6], [0.1, 0.7], [1.0, 0.2]], dtype=torch.float64))
+    assert known.tolist() == [[0.01, 0.7], [0.1, 0.7], [1.0, 0.2]]
+    penalties = [penalty_for(budget, known) for budget in (0.2, 0.3, 0.6, 0.65, 0.7)]
+    assert penalties == sorted(penalties, reverse=True)
+
+
+@pytest.mark.parametrize("ends", [(0.01, 0.1), (0.03, 0.3), (0.03, 0.6), (0.001, 0.1), (0.07, 0.9)])
+def test_the_least_and_the_most_can_be_asked_for_whatever_the_ends(ends: tuple[float, float]) -> None:
+    penalties = PenaltyRange.of(ends)
+    places = torch.linspace(0, 1, 17, dtype=torch.float64)
+    known = torch.stack([penalties.at(places), 0.9 - 0.6 * places], 1)
+    check_budgets(known, penalties)
+    observer = Observer(torch.zeros(0), torch.zeros(0), 5, 2, 0, penalties=penalties)
+    actions = Actions.from_network(NETWORK, "profiles", BOOK, 2)
+    policy = Policy((observer.size, actions.n_outputs), "Tanh", observer, actions, BOOK, known)
+    for budget, penalty in zip(policy.limits, reversed(ends), strict=True):
+        assert policy.chosen(budget=budget) == pytest.approx(penalty)
+        assert policy.at(budget=budget).observer.penalties is None
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        [[0.1, 0.5]],
+        [[0.1, 0.5, 1.0], [0.2, 0.4, 1.0]],
+        [[0.2, 0.5], [0.1, 0.4]],
+        [[0.1, 0.4], [0.2, 0.5]],
+        [[0.1, NAN], [0.2, 0.4]],
+        [[0.001, 0.5], [0.2, 0.4]],
+        [[0.1, 0.5], [2.0, 0.4]],
+    ],
+)
+def test_budgets_that_are_none_are_refused(known: list[list[float]]) -> None:
+    with pytest.raises(RLPruneError, match="budgets are ascending penalties of the policy's range, two or more, and"):
+        make_ranged(torch.tensor(known, dtype=torch.float64))
+
+
+def test_choosing_a_price_draws_no_random_number() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    DYNAMIC(DATA.images, budget=0.4)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("penalty", [0.01, 0.07, 1.0])
+def test_a_policy_at_a_penalty_decides_as_if_it_saw_it(penalty: float) -> None:
+    policy, n = make_ranged(), 40
+    features, rng = len(policy.observer.mean), torch.Generator().manual_seed(0)
+    parts = torch.randn(n, features, generator=rng), torch.zeros(n, 5), torch.zeros(n, dtype=torch.int64)
+    at, spent = policy.at(penalty), torch.zeros(n)
+    assert at.observer.penalties is None
+    seen = policy.observer.observe(*parts, spent, torch.full((n,), penalty))
+    assert torch.allclose(policy.network(seen), at.network(at.observer.observe(*parts, spent)), atol=1e-5)
+    assert at.at() is at
+
+
+def test_a_lower_price_buys_more_from_call_to_call() -> None:
+    images = DATA.images
+    costs = [DYNAMIC(images, penalty=penalty).macs.sum() for penalty in (0.01, 0.05, 0.1, 0.4, 1.0)]
+    assert costs == sorted(costs, reverse=True) and costs[0] > costs[-1]
+    assert torch.equal(DYNAMIC(images).macs, DYNAMIC(images, penalty=0.1).macs)
+    assert torch.equal(DYNAMIC(images).macs, DYNAMIC.at().at(penalty=0.1)(images).macs)
+
+
+@pytest.mark.parametrize("budget", [0.3, 0.5, 0.7])
+def test_images_like_those_that_were_measured_cost_what_they_may(budget: float) -> None:
+    share = float(DYNAMIC(DATA.images, budget=budget).macs.double().mean() / DYNAMIC.prices.dense.macs)
+    assert share == pytest.approx(budget, rel=0.1)
+
+
+def test_it_comes_back_from_a_bundle_and_an_onnx_file_has_one_price(tmp_path: Any) -> None:
+    save_bundle(tmp_path / "bundle", NETWORK, DYNAMIC.source_policy, DATA)
+    again = load(tmp_path / "bundle")
+    assert json.loads(json.dumps(again.source_policy.to_json())) == json.loads(
+        json.dumps(DYNAMIC.source_policy.to_json())
+    )
+    expected = DYNAMIC(DATA.images, budget=0.4)
+    assert torch.equal(again(DATA.images, budget=0.4).profiles, expected.profiles)
+    (tmp_path / "dynamic.onnx").write_bytes(to_onnx(DYNAMIC.at(budget=0.4)))
+    assert torch.equal(OnnxCNN(tmp_path / "dynamic.onnx")(DATA.images).profiles, expected.profiles)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": 0.01}, r"budget is 0\.01; with this policy images can cost 0\.\d+ to 0\.\d+ of the dense"),
+        ({"budget": 2.0}, r"budget is 2\.0"),
+        ({"penalty": 5.0}, r"penalty is 5\.0; the policy was trained for 0\.01 to 1"),
+        ({"penalty": 0.1, "budget": 0.4}, r"penalty=0\.1, budget=0\.4: give one of both"),
+    ],
+)
+def test_prices_that_the_policy_does_not_know(options: dict[str, float], message: str) -> None:
+    with pytest.raises(RLPruneError, match=message):
+        DYNAMIC(DATA.images, **options)
+
+
+def test_a_policy_of_one_penalty_takes_no_other() -> None:
+    fixed = DynamicCNN(NETWORK, DYNAMIC.policy, DATA.mean, DATA.std, DATA.classes)
+    with pytest.raises(RLPruneError, match=r"budget=0\.4 cannot be chosen: it was trained for a single penalty; one f"):
+        fixed(DATA.images, budget=0.4)
+    with pytest.raises(RLPruneError, match="this policy knows no budgets: it was trained for a single penalty"):
+        Controller(fixed, macs=0.4)
+    with pytest.raises(BundleError, match="a policy for a range of penalties needs to know what they cost"):
+        Policy(DYNAMIC.source_policy.sizes, "Tanh", DYNAMIC.source_policy.observer, DYNAMIC.source_policy.actions, BOOK)
+
+
+def drifting(n: int) -> Tensor:
+    """A stream of n images whose share of dear ones doubles half-way."""
+    dearness = DYNAMIC(DATA.images, penalty=0.1).macs
+    cheap, dear = DATA.images[dearness == dearness.min()], DATA.images[dearness > dearness.min()]
+    rng = torch.Generator().manual_seed(0)
+    parts = []
+    for share in (0.3, 0.6):
+        is_dear = torch.rand(n // 2, generator=rng) < share
+        draws = [part[torch.randint(len(part), (n // 2,), generator=rng)] for part in (cheap, dear)]
+        parts.append(torch.where(is_dear[:, None, None, None], draws[1], draws[0]))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize(("batch", "n", "horizon"), [(1, 2000, 60), (16, 6000, 200), (100, 6000, 200)])
+def test_a_controller_holds_its_target_over_a_stream_that_becomes_harder(batch: int, n: int, horizon: int) -> None:
+    stream, target = drifting(n), 0.45
+    controller, costs = Controller(DYNAMIC, macs=target, horizon=horizon), []
+    for images in stream.split(batch):
+        costs.append(controller(images).macs.double() / DYNAMIC.prices.dense.macs)
+    held, all_costs = controller.held, torch.cat(costs)
+    assert held.n_images == len(stream) and held.target == target and not held.at_limit
+    assert held.mean == pytest.approx(float(all_costs.mean()), rel=1e-9)
+    assert held.mean == pytest.approx(target, rel=0.03)
+    uncontrolled = DYNAMIC(stream, budget=target).macs.double() / DYNAMIC.prices.dense.macs
+    assert float(uncontrolled[len(stream) // 2 :].mean()) > 1.06 * target
+
+
+def test_a_controller_of_time_spends_less_on_a_slower_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, per_share = [0.0], [4.0]
+    monkeypatch.setattr("rlprune.deployment.controller.time.perf_counter", lambda: clock[0])
+    controller, run = Controller(DYNAMIC, milliseconds=2.0, horizon=100), DynamicCNN.__call__
+
+    def slow(self: DynamicCNN, images: Tensor, **more: Any) -> Any:
+        prediction = run(self, images, **more)
+        clock[0] += per_share[0] / 1000 * float(prediction.macs.double().sum() / self.prices.dense.macs)
+        return prediction
+
+    monkeypatch.setattr(DynamicCNN, "__call__", slow)
+    budgets = []
+    for milliseconds in (4.0, 6.0):
+        per_share[0] = milliseconds
+        for _ in range(60):
+            controller(DATA.images)
+        budgets.append(controller.held.budget)
+    assert controller.held.mean == pytest.approx(2.0, rel=0.03)
+    assert budgets[0] == pytest.approx(0.5, rel=0.15) and budgets[1] < budgets[0]
+
+
+@pytest.mark.parametrize("batch", [1600, 5000])
+def test_it_does_not_swing_where_calls_are_longer_than_the_horizon(batch: int) -> None:
+    stream, budgets = drifting(40_000)[:20_000], []
+    controller = Controller(DYNAMIC, macs=0.45, horizon=500)
+    for images in stream.split(batch):
+        controller(images)
+        budgets.append(controller.held.budget)
+    assert max(budgets) - min(budgets) < 0.1
+    assert controller.held.mean == pytest.approx(0.45, rel=0.03)
+
+
+def test_what_was_spent_too_much_where_nothing_could_be_moved_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, pace, run = [0.0], [20.0], DynamicCNN.__call__
+    monkeypatch.setattr("rlprune.deployment.controller.time.perf_counter", lambda: clock[0])
+
+    def slow(self: DynamicCNN, images: Tensor, **more: Any) -> Any:
+        prediction = run(self, images, **more)
+        clock[0] += pace[0] / 1000 * float(prediction.macs.double().sum() / self.prices.dense.macs)
+        return prediction
+
+    monkeypatch.setattr(DynamicCNN, "__call__", slow)
+    controller = Controller(DYNAMIC, milliseconds=2.0, horizon=100)
+    pace[0] = 5000.0  # the first call, which prepares things
+    controller(DATA.images)
+    assert controller.held.n_images == 0
+    pace[0] = 20.0
+    for _ in range(20):
+        controller(DATA.images)
+    assert controller.held.at_limit and controller.held.mean > 2.5
+    pace[0] = 4.0
+    for _ in range(200):
+        controller(DATA.images)
+    assert not controller.held.at_limit
+    assert controller.held.mean == pytest.approx(2.0, rel=0.03)
+
+
+def test_a_target_out_of_reach_is_told() -> None:
+    controller = Controller(DYNAMIC, milliseconds=1e-6)
+    for _ in range(20):
+        controller(DATA.images)
+    assert controller.held.at_limit and controller.held.budget == DYNAMIC.source_policy.limits[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "macs is None and milliseconds None: give one of both"),
+        ({"macs": 0.4, "milliseconds": 1.0}, r"macs is 0\.4 and milliseconds 1\.0: give one of both"),
+        ({"macs": 0.01}, r"macs is 0\.01; with this policy images cost 0\.\d+ to "),
+        ({"macs": 0.0}, r"macs=0\.0, .*: allowed are numbers above 0"),
+        ({"milliseconds": -1.0}, r"milliseconds=-1\.0, .*: allowed are numbers above 0"),
+        ({"macs": 0.4, "horizon": 0}, "horizon=0, every=32: allowed"),
+        ({"macs": 0.4, "every": 0}, "every=0: allowed"),
+    ],
+)
+def test_controllers_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RLPruneError, match=message):
+        Controller(DYNAMIC, **options)
