@@ -33,7 +33,7 @@ $(VENV)/demo: pyproject.toml constraints.txt
 
 $(VENV)/test: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) '.[data,demo,dev,onnx,plots]'
+	$(INSTALL) '.[dev]'
 	$(PIP) install --quiet --no-deps --constraint constraints.txt torchvision
 	touch $@ $(VENV)/demo
 

@@ -84,7 +84,7 @@ def find_groups(
     Raises:
         ModelError: Torch-Pruning fails on the network.
     """
-    dependencies = require("torch_pruning", "train")
+    dependencies = require("torch_pruning")
     network = nn.Sequential(stem, body)
     try:
         with torch.enable_grad():

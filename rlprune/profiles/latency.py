@@ -178,7 +178,7 @@ def _medians(rows: dict[str, Callable[[], object]], seconds: float) -> dict[str,
 
 
 def _time_bodies(elastic: ElasticModule, profiles: Tensor, features: Tensor, seconds: float) -> Tensor:
-    """Milliseconds of the body of every profile (n, G), float64 (n,); number 0, the whole one, takes part in every round.
+    """Milliseconds of the body of every profile (n, G), float64 (n,); number 0, the whole one, is in every round.
 
     What the machine does meanwhile slows all rows of a round alike, so each is taken relative to the whole network.
     """

@@ -9,12 +9,13 @@ from typing import Any
 from rlprune.errors import MissingExtraError, RLPruneError
 
 
-def require(module: str, extra: str) -> ModuleType:
+def require(module: str, extra: str | None = None) -> ModuleType:
     """Import an optional package, or say which extra brings it.
 
     Args:
         module: dotted name, such as ``"pyarrow.parquet"``.
-        extra: the extra of this project that installs it, such as ``"data"``.
+        extra: the extra of this project that installs it, such as ``"data"``; None for what it depends on anyway, which
+            is missing only where it was installed with ``--no-deps``, to serve.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -26,7 +27,7 @@ def require(module: str, extra: str) -> ModuleType:
             raise
         raise MissingExtraError(
             f"this needs the package {error.name!r}, which is not installed; "
-            f"install it with: pip install 'rlprune[{extra}]'"
+            f"install it with: pip install {'rlprune' if extra is None else repr(f'rlprune[{extra}]')}"
         ) from error
 
 
