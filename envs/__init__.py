@@ -3,7 +3,14 @@
 Importing this package registers `rlprune/KeepRatio-v0` with Gymnasium, for `gymnasium.make` and `gymnasium.make_vec`.
 """
 
-import gymnasium
+from rlprune.errors import MissingExtraError
+
+try:
+    import gymnasium
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        "this needs the package 'gymnasium', which is not installed; install it with: pip install rlprune"
+    ) from error
 
 from rlprune.envs.keep_ratio import KeepRatioEnv
 from rlprune.envs.logit_cache import LogitCache

@@ -10,7 +10,6 @@ What serves is imported at once; what trains or measures when it is first asked 
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from rlprune import data, models
@@ -22,6 +21,7 @@ from rlprune.errors import RLPruneError
 from rlprune.metrics import accuracy
 from rlprune.profiles.cost import Cost
 from rlprune.storage.bundle import load, save_bundle
+from rlprune.utils.imports import require
 
 if TYPE_CHECKING:
     from rlprune.evaluation.dynamic import evaluate
@@ -63,7 +63,7 @@ _ON_DEMAND = {
 def __getattr__(name: str) -> Any:
     if name not in _ON_DEMAND:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+    return getattr(require(_ON_DEMAND[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -43,7 +43,7 @@ def test_every_module_is_in_the_wheel_and_nothing_else(wheel: zipfile.ZipFile) -
 
 def test_the_command_is_installed(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert wheel.read(name).decode().split() == ["[console_scripts]", "rlprune", "=", "rlprune.cli.main:main"]
+    assert wheel.read(name).decode().split() == ["[console_scripts]", "rlprune", "=", "rlprune.__main__:main"]
 
 
 def test_the_metadata_are_those_of_the_installed_project(wheel: zipfile.ZipFile) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+import rlprune
 from rlprune.cli.adapt import Adapt
 from rlprune.cli.bench import Bench
 from rlprune.cli.compare import Compare
@@ -41,6 +42,9 @@ Verb = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb; a user's mistake ends in one message and exit status 2, not in a traceback."""
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"rlprune {rlprune.__version__}")
+        return
     sys.path.insert(0, "")  # package.module:callable is looked for in the current folder too
     try:
         verb = tyro.cli(

@@ -20,6 +20,7 @@ from torch import Tensor
 from rlprune.errors import MALFORMED, BundleError
 
 FORMAT = 1
+"""Of the folders that are written. Every version reads its own format and all earlier ones."""
 FILES: dict[str, tuple[str, ...]] = {
     "network": ("network.json", "network.safetensors"),
     "policy": ("policy.json", "policy.safetensors"),
@@ -134,8 +135,7 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes],
     with malformed("manifest"):
         manifest = json.loads(packed)
         found, kind, checksums, _ = (manifest[key] for key in ("format", "kind", "sha256", "about"))
-        if found != FORMAT:
-            raise BundleError(f"{folder} has format {found}; this version of rlprune reads {FORMAT}")
+        _check_format(folder, found, manifest)
         if kind not in kinds:
             raise BundleError(f"{folder} holds a {kind}; a {' or '.join(kinds)} is needed")
         files = {name: _read(folder / name) for name in FILES[kind]}
@@ -145,6 +145,18 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes],
                     f"{folder / name} has been altered: its SHA-256 is not the manifest's; copy the folder again"
                 )
     return files, manifest
+
+
+def _check_format(folder: Path, found: Any, manifest: Mapping[str, Any]) -> None:
+    """Read every format there was until now, and say which version reads a later one."""
+    if type(found) is not int or found < 1:
+        raise BundleError(f"{folder} has no known format, but {found!r}; formats are numbers from 1 to {FORMAT}")
+    if found > FORMAT:
+        maker = manifest.get("versions", {}).get("rlprune", "a later version")
+        raise BundleError(
+            f"{folder} has format {found}, written by rlprune {maker}; this is rlprune {version('rlprune')}, which "
+            f"reads format {FORMAT} and earlier: install rlprune {maker} or later"
+        )
 
 
 def _read(path: Path) -> bytes:

@@ -10,10 +10,10 @@ from rlprune.errors import MissingExtraError, RLPruneError
 
 
 def require(module: str, extra: str | None = None) -> ModuleType:
-    """Import an optional package, or say which extra brings it.
+    """Import a module that needs optional packages, or say which extra brings them.
 
     Args:
-        module: dotted name, such as ``"pyarrow.parquet"``.
+        module: dotted name, such as ``"pyarrow.parquet"``, or a module of this project that imports such a package.
         extra: the extra of this project that installs it, such as ``"data"``; None for what it depends on anyway, which
             is missing only where it was installed with ``--no-deps``, to serve.
 
@@ -23,7 +23,7 @@ def require(module: str, extra: str | None = None) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name.partition(".")[0]):
+        if error.name is None or error.name.partition(".")[0] == "rlprune":
             raise
         raise MissingExtraError(
             f"this needs the package {error.name!r}, which is not installed; "
