@@ -5,22 +5,27 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types unit wheel reference clean
+.PHONY: demo test lint types walls unit docs wheel reference clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
 
-test: lint types unit
+test: lint types walls unit docs
 
 lint: $(VENV)/test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# mypy does not follow package-dir, so it checks a copy as users install it.
-types: $(VENV)/test
-	rm -rf build/lib build/installed
-	$(PIP) install --quiet --no-deps --target build/installed .
+# Neither mypy nor import-linter follows package-dir, so they check a copy as users install it.
+types: build/installed
 	cd build/installed && $(CURDIR)/$(VENV)/bin/mypy --package rlprune --config-file $(CURDIR)/pyproject.toml
+
+walls: build/installed
+	cd build/installed && $(CURDIR)/$(VENV)/bin/lint-imports $(CURDIR)/pyproject.toml
+
+build/installed: $(VENV)/test $(shell find rlprune envs agents -name '*.py')
+	rm -rf build/lib build/installed
+	$(PIP) install --quiet --no-deps --target build/installed . && touch $@
 
 # One thread for each of two test processes: two threads in each would fight over two cores.
 unit: $(VENV)/test

@@ -185,3 +185,29 @@ def test_the_settings_of_a_resumed_run_must_be_the_same(old: Path) -> None:
     network = load_network(old / "run" / "adapted").network
     with pytest.raises(rlprune.RLPruneError, match="penalty"):
         train_policy(network, DATA, DATA, old / "train", replace(POLICY, penalty=0.7), resume=True, progress=False)
+
+
+REFERENCE = Path(__file__).parents[1] / "runs" / "reference"
+SAID: dict[str, Any] = json.loads((FIXTURES / "reference_v0_1_0.json").read_text())
+"""What version 0.1.0 said of the committed bundles, on images of noise, and of the policies, on observations of noise."""
+
+
+def committed_folders() -> list[str]:
+    return [path.parent.relative_to(REFERENCE).as_posix() for path in sorted(REFERENCE.rglob("manifest.json"))]
+
+
+@pytest.mark.parametrize("name", committed_folders())
+def test_what_is_committed_says_what_it_said(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    if kind_of(REFERENCE / name) == "policy":
+        policy = load_policy(REFERENCE / name).policy
+        profiles, accept = policy(torch.rand(64, policy.observer.size, generator=generator))
+        assert {"profiles": profiles.tolist(), "accept": accept.tolist()} == SAID[name]
+        return
+    model = rlprune.load(REFERENCE / name)
+    images = torch.randint(0, 256, (16, *model.image_shape), dtype=torch.uint8, generator=generator)
+    images[8:] = images[8:] // 4 + torch.linspace(0, 190, 8).to(torch.uint8)[:, None, None, None]
+    predicted = model(images)
+    for key in ("labels", "profiles", "macs", "params"):
+        assert getattr(predicted, key).tolist() == SAID[name][key]
+    assert predicted.probabilities.amax(1).tolist() == pytest.approx(SAID[name]["probability"], abs=2e-5)
