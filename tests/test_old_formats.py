@@ -189,7 +189,7 @@ def test_the_settings_of_a_resumed_run_must_be_the_same(old: Path) -> None:
 
 REFERENCE = Path(__file__).parents[1] / "runs" / "reference"
 SAID: dict[str, Any] = json.loads((FIXTURES / "reference_v0_1_0.json").read_text())
-"""What version 0.1.0 said of the committed bundles, on images of noise, and of the policies, on observations of noise."""
+"""What version 0.1.0 said of the committed bundles on images of noise, and of the policies on such observations."""
 
 
 def committed_folders() -> list[str]:
