@@ -11,8 +11,9 @@ from torch import nn
 from rlprune.data.image_set import ImageSet
 from rlprune.training.batches import Batch
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
-from rlprune.training.loop import Log, Step, fit
+from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.progress import Log
 
 
 def pretrain(
