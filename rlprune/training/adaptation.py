@@ -46,7 +46,7 @@ class AdaptSettings(TrainingSettings):
 
     def _conflicts(self) -> Iterator[str]:
         if self.int8 and self.bf16:
-            yield "int8=True and bf16=True round to different numbers; give one of both"
+            yield "int8=True and bf16=True round to different numbers; give only one"
         if not self.n_random and not self.sandwich:
             yield "n_random=0, sandwich=False: a step needs a profile; give an n_random of 1 or more, or the sandwich"
 

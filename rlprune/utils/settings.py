@@ -12,7 +12,7 @@ import json
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
@@ -99,7 +99,7 @@ def settings_dataclass(cls: type[T]) -> type[T]:
             raise SettingsError("\n".join(_lines(made, error.errors(), given))) from None
 
     made.__init__ = __init__  # type: ignore[method-assign, assignment]
-    return made
+    return cast(type[T], made)
 
 
 def _check_conflicts(self: Any) -> None:
@@ -210,17 +210,18 @@ def _shown(value: Any) -> str:
 
 def describe(hint: Hint) -> str:
     """What values a field may have, in words that follow "give"."""
-    if get_origin(hint) is Annotated:
+    origin: Any = get_origin(hint)
+    if origin is Annotated:
         base, *notes = get_args(hint)
         words = next((note.words for note in notes if isinstance(note, Must)), None)
         return words or describe(base) + _bounds(notes)
     if _is_union(hint):
         return ", or ".join("None" if part is type(None) else describe(part) for part in get_args(hint))
-    if get_origin(hint) is Literal:
+    if origin is Literal:
         return f"one of {', '.join(map(repr, get_args(hint)))}"
-    if get_origin(hint) in (tuple, list):
+    if origin in (tuple, list):
         entry, *rest = get_args(hint)
-        size = f" of {len(rest) + 1} entries" if get_origin(hint) is tuple and rest[-1:] != [...] else ""
+        size = f" of {len(rest) + 1} entries" if origin is tuple and rest[-1:] != [...] else ""
         return f"a list{size}, each entry {describe(entry)}"
     if dataclasses.is_dataclass(hint):
         return f"a table of settings ({', '.join(_fields(hint))})"  # type: ignore[arg-type]
@@ -230,11 +231,12 @@ def describe(hint: Hint) -> str:
 def _bounds(notes: Sequence[Any]) -> str:
     """Of a number: those of pydantic's `Field`."""
     limits = {name: value for note in notes for part in getattr(note, "metadata", ()) for name, value in _limits(part)}
-    low = f"{limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}" if "gt" in limits else None
-    high = f"{limits['le']:g}" if "le" in limits else f"below {limits['lt']:g}" if "lt" in limits else None
-    if low is None or high is None:
-        return "" if low is None else f" {low}" if "gt" in limits else f" of {low} or more"
-    return f" from {low} to {high}"
+    low = f" of {limits['ge']:g} or more" if "ge" in limits else f" above {limits['gt']:g}" if "gt" in limits else ""
+    if "ge" in limits and "le" in limits:
+        return f" from {limits['ge']:g} to {limits['le']:g}"
+    if "le" in limits:
+        return f"{low}, up to {limits['le']:g}"
+    return f"{low}, below {limits['lt']:g}" if "lt" in limits else low
 
 
 def _limits(part: Any) -> Iterator[tuple[str, float]]:
@@ -242,14 +244,16 @@ def _limits(part: Any) -> Iterator[tuple[str, float]]:
 
 
 def _is_union(hint: Hint) -> bool:
-    return get_origin(hint) in (Union, types.UnionType)
+    origin: Any = get_origin(hint)
+    return origin in (Union, types.UnionType)
 
 
 def _table(hint: Hint) -> type | None:
     """The settings that a field holds: itself, or nothing, or a list of them; None if it holds values."""
     if dataclasses.is_dataclass(hint):
         return hint if isinstance(hint, type) else None
-    if get_origin(hint) is Annotated or get_origin(hint) is list or _is_union(hint):
+    origin: Any = get_origin(hint)
+    if origin in (Annotated, list) or _is_union(hint):
         return next(filter(None, map(_table, get_args(hint))), None)
     return None
 
