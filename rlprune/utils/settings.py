@@ -168,6 +168,7 @@ class _Place:
                 self._enter(table, names[token] if token < len(names) else f"argument {token + 1}")
             elif isinstance(self.value, list | tuple):  # a list of tables; else a single one stands for it
                 self.name += f"[{token}]"
+                self.hint = table
                 self.value = self.value[token]
         return self
 

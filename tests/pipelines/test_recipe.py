@@ -153,6 +153,7 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
         ("reference.weights", '"x"', r"reference\.model is missing: give text"),
         ("reference", '"x"', r"reference='x': give a table of settings \(model, weights\), or None"),
         ("final_teachers.model", '"x"', r"final_teachers\.weights is missing: give text"),
+        ("final_teachers", "[1]", r"final_teachers\[0\]=1: give a table of settings \(model, weights\)"),
         ("final_teachers", '[{model = "x"}]', r"final_teachers\[0\]\.weights is missing: give text"),
         (
             "final_teachers",
