@@ -82,7 +82,8 @@ def tune(
 
     def make_step(generator: torch.Generator) -> Step:
         def step(batch: Batch) -> dict[str, float]:
-            n_images, soft = len(batch.images), soft_of(batch)
+            n_images = len(batch.images)
+            soft = soft_of(batch)
             with settings.autocast():
                 decisions = decide(elastic.eval(), policy, batch.images, prices)
             elastic.train().stem.eval()  # else its statistics would follow whichever images came last

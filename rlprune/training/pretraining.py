@@ -41,7 +41,8 @@ def pretrain(
         def step(batch: Batch) -> dict[str, float]:
             with settings.autocast():
                 logits = model(batch.images)
-            logits, labels = logits.float(), batch.labels
+            logits = logits.float()
+            labels = batch.labels
             if soft_of is None:
                 loss = F.cross_entropy(logits, labels)
             else:
