@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
-from rlprune.errors import RLPruneError
 from rlprune.policies.passes import CostBreakdown, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.training.batches import Batch
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
-from rlprune.training.loop import Log, Step, fit
+from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.progress import Log
+from rlprune.utils.settings import NonNegativeInt, PositiveFloat, PositiveInt, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class TuneSettings(TrainingSettings):
     """How network and policy are tuned to each other."""
 
-    epochs: int = 10
+    epochs: NonNegativeInt = 10
     """Passes over the training images in each round."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Images per step; the policy divides them among the profiles."""
-    learning_rate: float = 0.02
+    learning_rate: PositiveFloat = 0.02
     """Peak learning rate."""
-    rounds: int = 1
+    rounds: NonNegativeInt = 1
     """So often, at most, the network is trained under the policy, and the policy learnt again; 0: a policy alone."""
-    floor: int = 32
+    floor: Annotated[int, Field(ge=2)] = 32
     """Every profile is trained on at least so many images of a batch: random ones fill up those that chose it."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rounds < 0 or not 2 <= self.floor <= self.batch_size:
-            raise RLPruneError(
-                f"rounds={self.rounds}, floor={self.floor}: allowed are 0 or more, "
-                f"and 2 to batch_size={self.batch_size}"
-            )
+    def _conflicts(self) -> Iterator[str]:
+        if self.floor > self.batch_size:
+            yield f"floor={self.floor}, batch_size={self.batch_size}: give a floor of 2 to batch_size"
 
 
 def tune(
@@ -83,7 +82,8 @@ def tune(
 
     def make_step(generator: torch.Generator) -> Step:
         def step(batch: Batch) -> dict[str, float]:
-            n_images, soft = len(batch.images), soft_of(batch)
+            n_images = len(batch.images)
+            soft = soft_of(batch)
             with settings.autocast():
                 decisions = decide(elastic.eval(), policy, batch.images, prices)
             elastic.train().stem.eval()  # else its statistics would follow whichever images came last

@@ -2,73 +2,87 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Annotated
 
-from rlprune.errors import RLPruneError
+from pydantic import Field
+
 from rlprune.policies.actions import ActionKind
-from rlprune.policies.penalties import PenaltyRange
 from rlprune.profiles.cost import KINDS
+from rlprune.utils.settings import (
+    Must,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    as_tuple,
+    settings_dataclass,
+)
+
+_COSTS = (*KINDS, "latency")
 
 
-@dataclass(frozen=True)
+def _is_range(ends: tuple[float, ...]) -> bool:
+    """Whether there is none, or one as `PenaltyRange` has them."""
+    return not ends or (len(ends) == 2 and 0 < ends[0] < ends[1])
+
+
+Ends = Annotated[tuple[float, ...], as_tuple, Must(_is_range, "two numbers above 0, ascending, or none")]
+CostKind = Annotated[str, Must(_COSTS.__contains__, f"one of {', '.join(_COSTS)}")]
+
+
+@settings_dataclass
 class PolicySettings:
     """What the policy is trained for, and how."""
 
-    penalty: float = 0.3
+    penalty: NonNegativeFloat = 0.3
     """Price of compute (lambda): what running the whole network once costs, in units of a right answer."""
-    penalty_range: tuple[float, ...] = ()
+    penalty_range: Ends = ()
     """Instead of one, the lowest and the highest penalty, above 0: one is drawn for every image and shown to the
     policy, which then serves them all, and any budget between (`model(images, budget=0.4)`)."""
-    cost: str = "macs"
+    cost: CostKind = "macs"
     """What is paid for: macs, params, or latency, which is measured on the machine that trains."""
     action: ActionKind = "profiles"
     """What the policy chooses: profiles of a codebook, levels of every group, or ratios of every group."""
-    max_passes: int = 2
+    max_passes: Annotated[int, Field(ge=1, le=3)] = 2
     """How often an image may be looked at, 1 to 3; with more than 1, the policy may accept or choose again."""
-    combine: float = 0.0
+    combine: NonNegativeFloat = 0.0
     """How much what earlier passes said counts beside the last, which counts 1, in the answer and in what is seen."""
-    pool: int = 2
+    pool: NonNegativeInt = 2
     """The stem's features are averaged over a grid of this many cells per side; 0 leaves them out, which helps where
     few images train the policy: it learns those by heart otherwise."""
     control_variate: bool = True
     """Subtract the whole network's own correctness from the reward: less noise, same optimum."""
-    total_steps: int = 200_000
+    total_steps: PositiveInt = 200_000
     """Environment steps, a decision each."""
-    n_envs: int = 256
+    n_envs: PositiveInt = 256
     """Images decided on at once."""
-    n_steps: int = 8
+    n_steps: PositiveInt = 8
     """Steps of each environment per rollout."""
-    batch_size: int = 512
+    batch_size: Annotated[int, Field(ge=2)] = 512
     """Decisions per gradient step."""
-    n_epochs: int = 4
+    n_epochs: PositiveInt = 4
     """Passes over each rollout."""
-    learning_rate: float = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Of Adam; falls linearly to zero."""
-    entropy: float = 0.05
+    entropy: NonNegativeFloat = 0.05
     """Bonus for undecided policies, which keeps exploration alive; falls linearly to zero."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: Annotated[tuple[PositiveInt, ...], as_tuple] = (64, 64)
     """Widths of the policy's hidden layers."""
-    validate_every: int = 20_000
+    validate_every: PositiveInt = 20_000
     """Environment steps between validation sweeps, and between checkpoints."""
     seed: int = 0
     """Fixes initial weights, exploration and the order of images."""
 
-    def __post_init__(self) -> None:
+    def _conflicts(self) -> Iterator[str]:
         rollout = self.n_envs * self.n_steps
-        if min(self.total_steps, self.n_envs, self.n_steps, self.n_epochs, self.validate_every) < 1:
-            raise RLPruneError("total_steps, n_envs, n_steps, n_epochs and validate_every must be 1 or more")
-        if self.batch_size < 2 or rollout % self.batch_size:
-            raise RLPruneError(
-                f"batch_size={self.batch_size} must be at least 2 and divide n_envs * n_steps = {rollout}"
+        if rollout % self.batch_size:
+            yield (
+                f"batch_size={self.batch_size}, n_envs={self.n_envs}, n_steps={self.n_steps}: give a batch_size that "
+                f"divides n_envs * n_steps, which is {rollout}"
             )
-        if self.cost not in (*KINDS, "latency"):
-            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {', '.join(KINDS)}, latency")
-        if not self.penalty >= 0 or not 1 <= self.max_passes <= 3 or self.learning_rate <= 0 or self.pool < 0:
-            raise RLPruneError(
-                f"penalty={self.penalty}, max_passes={self.max_passes}, learning_rate={self.learning_rate}, "
-                f"pool={self.pool}: allowed are 0 or more, 1 to 3, above 0, and 0 or more"
-            )
-        if self.penalty_range and PenaltyRange.of(self.penalty_range) and self.action != "profiles":
-            raise RLPruneError(
-                f"penalty_range={self.penalty_range} and action={self.action!r}: a range needs action='profiles'"
+        if self.penalty_range and self.action != "profiles":
+            yield (
+                f"penalty_range={self.penalty_range}, action={self.action!r}: a range needs action='profiles'; give "
+                "that, or a single penalty"
             )

@@ -23,6 +23,10 @@ class LevelsError(RLPruneError, ValueError):
     """Keep levels that the network does not have."""
 
 
+class SettingsError(RLPruneError, ValueError):
+    """Settings that cannot be; the message has a line for each of them."""
+
+
 class BundleError(RLPruneError, ValueError):
     """A saved network, policy or bundle is incomplete, altered or of another kind."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,34 +9,27 @@ import torch
 from rlprune.baselines.gate_layers import straight_through
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.data.image_set import ImageSet
-from rlprune.errors import RLPruneError
 from rlprune.training.batches import Batch
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
-from rlprune.training.loop import Log, Step, fit
+from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.progress import Log
+from rlprune.utils.settings import InnerShare, NonNegativeFloat, PositiveFloat, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class GateSettings(TrainingSettings):
     """How a network and its gates are trained, together."""
 
-    learning_rate: float = 0.02
+    learning_rate: PositiveFloat = 0.02
     """Peak learning rate."""
-    density: float | None = None
+    density: InnerShare | None = None
     """Share of what is gated (channels, or branches) that is to stay, in (0, 1); if not given, half, or none in
     particular where there is a sparsity."""
-    strength: float = 0.3
+    strength: NonNegativeFloat = 0.3
     """Weight, for every gate's value, of the squared distance from that share."""
-    sparsity: float = 0.0
+    sparsity: NonNegativeFloat = 0.0
     """Weight of the L1 norm of what all gates want for an image; makes them close without a target too."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.density is not None and not 0 < self.density < 1) or self.strength < 0 or self.sparsity < 0:
-            raise RLPruneError(
-                f"density={self.density}, strength={self.strength}, sparsity={self.sparsity}: allowed are a share "
-                "between 0 and 1 or none, and 0 or more"
-            )
 
     @property
     def target(self) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,30 +15,23 @@ from rlprune.errors import RLPruneError
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import best_within, search_profiles
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.settings import PositiveInt, PositiveShare, settings_dataclass
 
 Structure = Literal["uniform", "global", "searched"]
 PruningMethod = Literal["uniform", "global", "searched", "unstructured"]
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class StaticSettings(TrainingSettings):
     """How a network is pruned, and trained on then."""
 
-    budget: float = 0.5
+    budget: PositiveShare = 0.5
     """Share of the dense multiply-adds that it may cost; of the weights that stay, if they are set to zero."""
     how: PruningMethod = "searched"
     """What stays: the same share of every group (uniform), the most important channels anywhere (global), the best of a
     search (searched); or, unstructured, everything with small weights at zero, which saves no time."""
-    n_candidates: int = 64
+    n_candidates: PositiveInt = 64
     """Static profiles that the search may try."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.budget <= 1:
-            what = "weights" if self.how == "unstructured" else "multiply-adds"
-            raise RLPruneError(
-                f"budget {self.budget:g} is no share of the {what}; allowed are numbers above 0, up to 1"
-            )
 
 
 def static_profile(

@@ -16,12 +16,13 @@ from rlprune.cli.evaluate import Evaluate
 from rlprune.cli.export import Export
 from rlprune.cli.gate import Gate
 from rlprune.cli.inspect import Inspect
+from rlprune.cli.parsing import parse
 from rlprune.cli.predict import Predict
 from rlprune.cli.pretrain import Pretrain
 from rlprune.cli.prune import Prune
 from rlprune.cli.run import RunRecipe
 from rlprune.cli.train import Train
-from rlprune.errors import RLPruneError
+from rlprune.errors import RLPruneError, SettingsError
 
 Verb = (
     Annotated[Inspect, tyro.conf.subcommand("inspect")]
@@ -39,21 +40,26 @@ Verb = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )
 
+_DESCRIPTION = "Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning."
+
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a verb; a user's mistake ends in one message and exit status 2, not in a traceback."""
-    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+    """Run a verb; a user's mistake ends in a message and exit status 2, not in a traceback.
+
+    Args:
+        arguments: what follows the name of the program; what was typed if None.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
         print(f"rlprune {rlprune.__version__}")
         return
     sys.path.insert(0, "")  # package.module:callable is looked for in the current folder too
     try:
-        verb = tyro.cli(
-            Verb,  # type: ignore[arg-type]
-            prog="rlprune",
-            description="Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning.",
-            args=arguments,
-        )
-        verb.run()
+        parse(Verb, arguments, _DESCRIPTION).run()
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            print(f"rlprune: error: {line}", file=sys.stderr)
+        sys.exit(2)
     except (RLPruneError, OSError) as error:
         print(f"rlprune: error: {error}", file=sys.stderr)
         sys.exit(2)

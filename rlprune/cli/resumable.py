@@ -1,15 +1,15 @@
-"""What a verb that trains keeps on the way."""
+"""The checkpoint and the log of a verb that trains."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from rlprune.errors import RLPruneError
+from rlprune.storage.provenance import check_unchanged, plain
 from rlprune.utils.files import write_json
 from rlprune.utils.tensorboard import scalar_log
 
@@ -28,7 +28,7 @@ class Verb(Protocol):
 
     @property
     def resume(self) -> bool:
-        """Whether an interrupted run is to be gone on with."""
+        """Whether to continue an interrupted run."""
 
 
 @contextmanager
@@ -36,19 +36,15 @@ def resumable(verb: Verb, name: str) -> Iterator[dict[str, Any]]:
     """Where a training's checkpoint and events go, as its arguments; the checkpoint goes away once `out` is written.
 
     Raises:
-        RLPruneError: what is finished would be trained again, what was interrupted be overwritten, or be gone on with
-            under other options.
+        RLPruneError: what is finished would be trained again, or what was interrupted would be overwritten, or
+            continued under other options.
     """
     checkpoint = check_unfinished(verb.out, resume=verb.resume)
     note = checkpoint.with_suffix(".json")
     said = _options(verb)
     if checkpoint.exists() and note.exists():
-        before = json.loads(note.read_text())
-        if changed := [key for key, value in said.items() if before.get(key) != value]:
-            raise RLPruneError(
-                f"{checkpoint} was written under other options: {', '.join(changed)}, which {note} has; go back to "
-                "those, or remove the checkpoint to start anew"
-            )
+        cure = f"go back to those, which {note} has, or remove the checkpoint to start anew"
+        check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), said, cure)
     write_json(note, said)
     try:
         yield {"checkpoint": checkpoint, "log": scalar_log(verb.out.parent / "logs", name)}
@@ -59,23 +55,23 @@ def resumable(verb: Verb, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _options(verb: Verb) -> dict[str, Any]:
-    """By name, as JSON holds them."""
+    """By name, as JSON holds them; those of groups of options stand beside the verb's own."""
     found: dict[str, Any] = {}
-    for name, value in asdict(verb).items():
+    for name, value in plain(verb).items():
         if name not in _MAY_CHANGE:
             found |= value if isinstance(value, dict) else {name: value}
-    return dict(json.loads(json.dumps(found, default=str)))
+    return found
 
 
 def check_unfinished(out: Path, *, resume: bool) -> Path:
-    """Where the checkpoint is of a training that is to be begun, or gone on with.
+    """Where the checkpoint of a training is that is to begin, or to continue.
 
     Raises:
-        RLPruneError: what is finished would be trained again, or what was interrupted be overwritten.
+        RLPruneError: what is finished would be trained again, or what was interrupted would be overwritten.
     """
     checkpoint = out.with_name(f"{out.name}.checkpoint.pt")
     if checkpoint.exists() and not resume:
-        raise RLPruneError(f"{checkpoint} is from an interrupted run: add --resume to go on with it, or remove it")
+        raise RLPruneError(f"{checkpoint} is from an interrupted run: add --resume to continue it, or remove it")
     if out.exists() and not checkpoint.exists():
-        raise RLPruneError(f"{out} is there and finished; name another --out, or remove it to train anew")
+        raise RLPruneError(f"{out} exists and is finished; name another --out, or remove it to train anew")
     return checkpoint

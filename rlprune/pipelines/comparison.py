@@ -8,13 +8,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from rlprune.agents.settings import PolicySettings
@@ -42,6 +43,7 @@ from rlprune.training.distillation import Teacher
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions
+from rlprune.utils.settings import InnerShare, Must, NonNegativeFloat, PositiveInt, as_tuple, settings_dataclass
 from rlprune.utils.tensorboard import scalar_log
 from rlprune.utils.timing import Turns, interleaved
 
@@ -50,41 +52,27 @@ _PER_TURN, _AT_ONCE = 32, 64
 _SHARED = {field.name for field in fields(TrainingSettings)}
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class CompareSettings:
     """What is compared, and at which points."""
 
-    methods: tuple[Method, ...] = METHODS
+    methods: Annotated[tuple[Method, ...], as_tuple, Must(len, f"one or more of {', '.join(METHODS)}")] = METHODS
     """Ways of deciding."""
-    penalties: tuple[float, ...] = (0.3, 0.1, 0.03)
+    penalties: Annotated[tuple[NonNegativeFloat, ...], as_tuple] = (0.3, 0.1, 0.03)
     """Prices of compute at which policies are learnt, from the highest down and from the lowest up, each begun with the
     one before; of the two the one counts that earns more on the images that it learnt from."""
-    densities: tuple[float, ...] = (0.3, 0.5, 0.7)
+    densities: Annotated[tuple[InnerShare, ...], as_tuple] = (0.3, 0.5, 0.7)
     """Shares that gates, of channels and of branches, are trained towards."""
-    sparsities: tuple[float, ...] = (0.003, 0.01, 0.03)
+    sparsities: Annotated[tuple[NonNegativeFloat, ...], as_tuple] = (0.003, 0.01, 0.03)
     """Weights of the L1 norm that gates are trained under instead."""
-    n_profiles: int = 4
+    n_profiles: Annotated[int, Field(ge=1, le=MAX_PROFILES)] = 4
     """Of the codebook that policies, thresholds and static networks share."""
-    n_candidates: int = 64
+    n_candidates: PositiveInt = 64
     """Static profiles tried in the search for it."""
-    n_points: int = 6
+    n_points: PositiveInt = 6
     """Budgets at which a threshold is chosen."""
-    seconds: float = 20.0
+    seconds: NonNegativeFloat = 20.0
     """Time to spend on timing, for each batch size."""
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.methods if name not in METHODS]
-        if unknown or not self.methods:
-            raise RLPruneError(f"methods={self.methods}: allowed are {', '.join(METHODS)}")
-        if self.n_points < 1 or not 1 <= self.n_profiles <= MAX_PROFILES:
-            raise RLPruneError(
-                f"n_points={self.n_points}, n_profiles={self.n_profiles}: allowed are 1 or more, 1 to {MAX_PROFILES}"
-            )
-        if min((0.0, *self.penalties, *self.sparsities)) < 0 or not all(0 < share < 1 for share in self.densities):
-            raise RLPruneError(
-                f"penalties={self.penalties}, densities={self.densities}, sparsities={self.sparsities}: allowed are 0 "
-                "or more, shares between 0 and 1, and 0 or more"
-            )
 
 
 class Comparison:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 from torch import nn
 
@@ -11,24 +11,48 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import SHARES
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import KEEP_RATIOS
+from rlprune.utils.settings import (
+    Must,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    as_tuple,
+    ascending,
+    settings_dataclass,
+)
+
+Parts = Annotated[
+    tuple[PositiveFloat, PositiveFloat, PositiveFloat],
+    as_tuple,
+    Must(lambda parts: abs(sum(parts) - 1) <= 1e-6, "three numbers above 0 that add up to 1"),
+]
+KeepRatios = Annotated[
+    tuple[NonNegativeFloat, ...],
+    as_tuple,
+    Must(
+        lambda ratios: len(ratios) > 1 and ascending(ratios) and ratios[-1] == 1,
+        "two or more numbers of 0 or more, ascending, the last one 1",
+    ),
+]
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class DataOptions:
     """Where images come from."""
 
     data: str
     """A name (mnist5k, cifar10, cifar100, fashion_mnist), a folder of class folders, a parquet file or folder, a data
     set of the Hugging Face hub, or package.module:callable returning a Dataset. $RLPRUNE_DATA is looked in first."""
-    image_size: int | None = None
+    image_size: PositiveInt | None = None
     """Resize and crop images to squares of this many pixels; needed if their sizes differ."""
     image_column: str | None = None
     """Column of the images, in parquet files and hub data sets."""
     label_column: str | None = None
     """Column of the labels, likewise."""
-    split_seed: int = 0
+    split_seed: NonNegativeInt = 0
     """Fixes which images train the network, which train the policy, and which validate."""
-    shares: tuple[float, float, float] | None = None
+    shares: Parts | None = None
     """How what is not test is divided among these three; as the network was trained, else 0.7 0.2 0.1, if not given."""
 
     def load(self) -> Splits:
@@ -43,13 +67,13 @@ class DataOptions:
         )
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ElasticOptions:
     """How a network is made elastic."""
 
-    keep_ratios: tuple[float, ...] = KEEP_RATIOS
+    keep_ratios: KeepRatios = KEEP_RATIOS
     """Shares of a group's channels that may be kept, ascending, ending with 1; 0 drops whole branches."""
-    round_to: int = 8
+    round_to: PositiveInt = 8
     """Widths round up to multiples of this many channels."""
     importance: str = "l1"
     """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which look at training images."""

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import dacite
+from pydantic import BeforeValidator
 
 from rlprune.agents.joint_tuning import TuneSettings
 from rlprune.agents.settings import PolicySettings
-from rlprune.errors import RLPruneError
+from rlprune.elastic.levels import MAX_PROFILES
+from rlprune.errors import SettingsError
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.settings import (
+    Must,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    as_tuple,
+    ascending,
+    read_settings,
+    settings_dataclass,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +34,22 @@ else:
     import tomli as tomllib
 
 
-@dataclass(frozen=True)
+Budgets = Annotated[
+    tuple[PositiveFloat, ...],
+    as_tuple,
+    Must(
+        lambda budgets: 1 <= len(budgets) <= MAX_PROFILES and ascending(budgets),
+        f"1 to {MAX_PROFILES} ascending shares above 0",
+    ),
+]
+
+
+def _as_list(tables: Any) -> Any:
+    """A list of tables, for which a single one may stand."""
+    return [tables] if isinstance(tables, dict) else tables
+
+
+@settings_dataclass
 class TrainedNetwork:
     """A network that somebody trained."""
 
@@ -33,29 +60,21 @@ class TrainedNetwork:
     of which all is taken."""
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class SearchSettings:
     """How the codebook is found."""
 
-    budgets: tuple[float, ...] = (0.25, 0.5, 1.0)
+    budgets: Budgets = (0.25, 0.5, 1.0)
     """Shares of the dense multiply-adds; for each the best profile found that costs no more, ascending, at most 16."""
-    n_candidates: int = 128
+    n_candidates: PositiveInt = 128
     """Static profiles to try."""
-    n_images: int = 2000
+    n_images: PositiveInt = 2000
     """Images of the policy's split to judge them by."""
     codebook: str | None = None
     """A file beside the recipe that has the profiles already, as JSON; budgets count for nothing then."""
 
-    def __post_init__(self) -> None:
-        ascending = all(low < high for low, high in zip(self.budgets, self.budgets[1:], strict=False))
-        if not self.budgets or len(self.budgets) > 16 or not ascending or not 0 < self.budgets[0] or self.n_images < 1:
-            raise RLPruneError(
-                f"budgets={self.budgets}, n_images={self.n_images}: allowed are 1 to 16 ascending shares above 0, "
-                "and 1 or more"
-            )
 
-
-@dataclass(frozen=True)
+@settings_dataclass
 class Recipe:
     """Settings of all steps; what a step's settings say of the seed gives way to the recipe's."""
 
@@ -67,7 +86,7 @@ class Recipe:
     """Its weights, a file in $RLPRUNE_WEIGHTS or beside the recipe; trained from scratch if not given."""
     teacher: TrainedNetwork | None = None
     """Whose predictions training follows; without one, those of the network as it was before it became elastic."""
-    final_teachers: list[TrainedNetwork] = field(default_factory=list)
+    final_teachers: Annotated[list[TrainedNetwork], BeforeValidator(_as_list)] = field(default_factory=list)
     """Whose predictions are followed once the codebook is found, if not the teacher's; larger ones pay there. Of
     several the mean of the logits counts."""
     reference: TrainedNetwork | None = None
@@ -86,7 +105,7 @@ class Recipe:
     """Of every policy; its penalty is the one that network and policy are tuned at."""
     tune: TuneSettings = field(default_factory=TuneSettings)
     """Of the network, jointly with that policy."""
-    penalties: tuple[float, ...] = ()
+    penalties: Annotated[tuple[NonNegativeFloat, ...], as_tuple] = ()
     """Prices of compute at which further policies are learnt for the tuned network. Policies are learnt from the
     highest price down, each begun with the one before; in every round of tuning, too, down to the policy's own. In the
     end they are learnt from the lowest up as well, and the better of both stays."""
@@ -99,31 +118,43 @@ class Recipe:
     seed: int = 0
     """Fixes everything but times."""
 
-    def __post_init__(self) -> None:
-        names = [f"{penalty:g}" for penalty in (self.policy.penalty, *self.penalties)]  # as folders are called
-        if not all(penalty >= 0 for penalty in self.penalties) or len(set(names)) < len(names):
-            raise RLPruneError(
-                f"penalties={self.penalties}: allowed are numbers of 0 or more, each once, and other than the policy's "
-                f"own, which is {self.policy.penalty:g}"
+    def _conflicts(self) -> Iterator[str]:
+        yield from self._penalty_conflicts()
+        yield from self._share_conflicts()
+        yield from self._refit_conflicts()
+
+    def _penalty_conflicts(self) -> Iterator[str]:
+        folders = [f"{penalty:g}" for penalty in (self.policy.penalty, *self.penalties)]  # as they are called
+        if len(set(folders)) < len(folders):
+            yield (
+                f"penalties={self.penalties}: give each once, and none that equals policy.penalty, which is "
+                f"{self.policy.penalty:g}"
             )
         if self.policy.penalty_range:
-            raise RLPruneError(
+            yield (
                 f"policy.penalty_range={self.policy.penalty_range}: a recipe learns a policy for each of its "
-                "penalties; train one for a range with rlprune train"
+                "penalties; leave it out, or train a policy for a range with rlprune train"
             )
-        searched = self.search.codebook is None
+
+    def _share_conflicts(self) -> Iterator[str]:
+        if self.search.codebook is not None:
+            return  # only its file says how many profiles there are
         for name, training in (("specialise", self.specialise), ("refit", self.refit)):
-            if training is not None and searched and len(training.shares) > len(self.search.budgets):
-                raise RLPruneError(
+            if training is not None and len(training.shares) > len(self.search.budgets):
+                yield (
                     f"{name}.shares={training.shares}: give one for each profile that is found, of which there are "
                     f"{len(self.search.budgets)} at the most, as many as search.budgets, or none"
                 )
-        if self.refit_weights is not None and self.refit is None:
-            raise RLPruneError(f"refit_weights={self.refit_weights!r}: nothing begins with them; add a [refit]")
-        separate = self.specialise.separate or (self.refit is not None and self.refit.separate)
+
+    def _refit_conflicts(self) -> Iterator[str]:
+        if self.refit is None:
+            if self.refit_weights is not None:
+                yield f"refit_weights={self.refit_weights!r}: nothing begins with them; add a [refit]"
+            return
+        separate = self.specialise.separate or self.refit.separate
         fixed_stem = separate and self.refit_weights is None
-        if self.refit is not None and self.policy.pool and not fixed_stem:
-            raise RLPruneError(
+        if self.policy.pool and not fixed_stem:
+            yield (
                 f"policy.pool={self.policy.pool}: its policies read features of the stem, which a refit changes; "
                 "leave the features out with pool = 0, or give profiles weights of their own (refit.separate) and no "
                 "refit_weights"
@@ -134,46 +165,17 @@ class Recipe:
         """Read a recipe.
 
         Raises:
-            RLPruneError: the file is no TOML, or says something that a recipe cannot.
+            SettingsError: the file is no TOML, or says something that a recipe cannot; a line for every such thing.
         """
-        config = dacite.Config(strict=True, type_hooks=_HOOKS)
         try:
-            return dacite.from_dict(cls, tomllib.loads(path.read_text("utf-8")), config)
+            return read_settings(cls, tomllib.loads(path.read_text("utf-8")))
         except tomllib.TOMLDecodeError as error:
-            raise RLPruneError(f"{path} is no TOML: {error}") from error
-        except (dacite.DaciteError, RLPruneError, ValueError) as error:
-            raise RLPruneError(f"{path}: {error}") from error
+            raise SettingsError(f"{path} is no TOML: {error}") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{path} is no text: {error}") from error
+        except SettingsError as error:
+            raise SettingsError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
 
     def to_json(self) -> dict[str, Any]:
         """All settings, as JSON holds them."""
         return asdict(self)
-
-
-def _number(value: Any) -> float:
-    """A float, for which an int may stand."""
-    if type(value) not in (int, float):
-        raise dacite.WrongTypeError(float, value)
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    """An int; true and false are none, whatever Python says."""
-    if type(value) is not int:
-        raise dacite.WrongTypeError(int, value)
-    return int(value)
-
-
-def _list(value: Any) -> tuple[Any, ...]:
-    """A list, which settings hold as a tuple."""
-    if type(value) is not list:
-        raise dacite.WrongTypeError(list, value)
-    return tuple(value)
-
-
-def _tables(value: Any) -> Any:
-    """A list of tables, for which a single one may stand."""
-    return [value] if isinstance(value, dict) else value
-
-
-_LISTS: tuple[Any, ...] = (tuple[float, ...], tuple[int, ...], tuple[float, float, float])
-_HOOKS: dict[Any, Any] = {float: _number, int: _whole, list[TrainedNetwork]: _tables, **dict.fromkeys(_LISTS, _list)}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -19,17 +18,25 @@ from rlprune.profiles.codebook import random_profiles
 from rlprune.training.batches import Batch, index_batches
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
 from rlprune.training.fake_quantisation import Rounded
-from rlprune.training.loop import Log, Step, fit
+from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.progress import Log
+from rlprune.utils.settings import Must, NonNegativeFloat, NonNegativeInt, PositiveFloat, as_tuple, settings_dataclass
+
+DrawShares = Annotated[
+    tuple[NonNegativeFloat, ...],
+    as_tuple,
+    Must(lambda shares: not shares or sum(shares) > 0, "numbers of 0 or more, not all of them 0, or none"),
+]
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class AdaptSettings(TrainingSettings):
     """How an elastic network is fine-tuned."""
 
-    learning_rate: float = 0.05
+    learning_rate: PositiveFloat = 0.05
     """Peak learning rate."""
-    n_random: int = 2
+    n_random: NonNegativeInt = 2
     """Random profiles per step."""
     sandwich: bool = True
     """Train the largest and the smallest profile in every step, beside the random ones."""
@@ -37,34 +44,25 @@ class AdaptSettings(TrainingSettings):
     """Round weights and features as int8 does, while training, for a network that is to be exported with it. Everything
     is then computed in float32, since bfloat16 would round to other numbers."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _conflicts(self) -> Iterator[str]:
         if self.int8 and self.bf16:
-            raise RLPruneError("int8=True and bf16=True round to different numbers; give one of both")
-        if self.n_random < 0 or not (self.n_random or self.sandwich):
-            raise RLPruneError(
-                f"n_random={self.n_random}, sandwich={self.sandwich}: a step needs a profile, so n_random must be "
-                "0 or more, and 1 or more without the sandwich"
-            )
+            yield "int8=True and bf16=True round to different numbers; give only one"
+        if not self.n_random and not self.sandwich:
+            yield "n_random=0, sandwich=False: a step needs a profile; give an n_random of 1 or more, or the sandwich"
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes."""
         return nullcontext() if self.int8 else super().autocast()
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class SpecialiseSettings(AdaptSettings):
     """How an elastic network is fine-tuned to the profiles of a codebook."""
 
-    shares: tuple[float, ...] = ()
+    shares: DrawShares = ()
     """How often each profile is drawn, cheapest first, of any sum; equally if none are given."""
     separate: bool = False
     """Give each profile weights of its own first, not norms alone; the stem, which they still share, is then fixed."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.shares and not (min(self.shares) >= 0 and 0 < sum(self.shares) < math.inf):
-            raise RLPruneError(f"shares={self.shares}: allowed are numbers of 0 or more, not all of them 0")
 
 
 def adapt(
@@ -101,47 +99,90 @@ def adapt(
     """
     settings = AdaptSettings() if settings is None else settings
     soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
-    smallest = elastic.uniform(elastic.narrowest) if codebook is None else elastic.check_codebook(codebook)[0]
-    sandwich = [elastic.full, smallest] if settings.sandwich else []
-    n_profiles = 0 if codebook is None else len(codebook)
-    shares = settings.shares if isinstance(settings, SpecialiseSettings) else ()
-    if shares and len(shares) != n_profiles:
-        raise RLPruneError(f"shares={shares}: the codebook has {n_profiles} profiles; give one for each, or none")
-    weights = torch.tensor(shares or (1,) * n_profiles, dtype=torch.float32)
+    sampler = _ProfileSampler(elastic, settings, codebook)
     if not elastic.own_bodies:  # whose norms know but one profile each
         calibrate(elastic, data, settings)
         if isinstance(settings, SpecialiseSettings) and settings.separate:
             elastic.separate()
-
-    def rounded(images: Tensor, profile: Tensor) -> Tensor:
-        features = elastic.stem(images)  # which stays in floating point
-        with Rounded():
-            return elastic.run_body(features, profile)
-
-    run = rounded if settings.int8 else elastic
-
-    def draw(generator: torch.Generator) -> list[Tensor]:
-        if codebook is None or not settings.n_random:
-            return random_profiles(elastic, settings.n_random, generator)
-        return [codebook[i] for i in torch.multinomial(weights, settings.n_random, True, generator=generator)]
+    run = _rounded(elastic) if settings.int8 else elastic
 
     def make_step(generator: torch.Generator) -> Step:
         def step(batch: Batch) -> dict[str, float]:
-            soft, labels = soft_of(batch), batch.labels
-            profiles = [*sandwich, *draw(generator)]
+            soft = soft_of(batch)
+            profiles = sampler.draw(generator)
             losses = []
             for profile in profiles:
                 with settings.autocast():
                     logits = run(batch.images, profile)
-                loss = distillation_loss(logits.float(), labels, soft, settings.temperature, settings.distillation)
+                loss = distillation_loss(
+                    logits.float(), batch.labels, soft, settings.temperature, settings.distillation
+                )
                 (loss / len(profiles)).backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.item())
-            names = ("largest", "smallest") if sandwich else ()
-            return {"loss": sum(losses) / len(losses)} | dict(zip(names, losses, strict=False))
+            return {"loss": sum(losses) / len(losses)} | dict(zip(sampler.names, losses, strict=False))
 
         return step
 
     fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="adapt")
+
+
+class _ProfileSampler:
+    """Which profiles a step trains: the largest and the smallest, and random ones.
+
+    Args:
+        elastic: the network.
+        settings: how many; those of `SpecialiseSettings` say how often each of a codebook.
+        codebook: int64 (K, G); what random ones are drawn from; any profiles if None.
+
+    Raises:
+        LevelsError: the codebook is not of this network.
+        RLPruneError: other shares than one per profile.
+
+    Attributes:
+        names: of the first profiles of every step; those after them have none.
+    """
+
+    def __init__(self, elastic: ElasticModule, settings: AdaptSettings, codebook: Tensor | None) -> None:
+        self.elastic = elastic
+        self.codebook = codebook
+        self.n_random = settings.n_random
+        smallest = elastic.uniform(elastic.narrowest) if codebook is None else elastic.check_codebook(codebook)[0]
+        self.sandwich = [elastic.full, smallest] if settings.sandwich else []
+        self.names = ("largest", "smallest") if settings.sandwich else ()
+        self.weights = _draw_weights(settings, 0 if codebook is None else len(codebook))
+
+    def draw(self, generator: torch.Generator) -> list[Tensor]:
+        """The profiles of a step, each int64 (G,)."""
+        return [*self.sandwich, *self._random(generator)]
+
+    def _random(self, generator: torch.Generator) -> list[Tensor]:
+        if self.codebook is None or not self.n_random:
+            return random_profiles(self.elastic, self.n_random, generator)
+        drawn = torch.multinomial(self.weights, self.n_random, replacement=True, generator=generator)
+        return [self.codebook[index] for index in drawn]
+
+
+def _draw_weights(settings: AdaptSettings, n_profiles: int) -> Tensor:
+    """How often each profile of a codebook is drawn, float32 (n_profiles,), of any sum.
+
+    Raises:
+        RLPruneError: other shares than one per profile.
+    """
+    shares = settings.shares if isinstance(settings, SpecialiseSettings) else ()
+    if shares and len(shares) != n_profiles:
+        raise RLPruneError(f"shares={shares}: the codebook has {n_profiles} profiles; give one for each, or none")
+    return torch.tensor(shares or (1,) * n_profiles, dtype=torch.float32)
+
+
+def _rounded(elastic: ElasticModule) -> Callable[[Tensor, Tensor], Tensor]:
+    """The network, whose body computes with rounded numbers; the stem stays in floating point."""
+
+    def run(images: Tensor, profile: Tensor) -> Tensor:
+        features = elastic.stem(images)
+        with Rounded():
+            return elastic.run_body(features, profile)
+
+    return run
 
 
 @torch.no_grad()

@@ -61,15 +61,17 @@ def cache_teacher_logits(
     """
     if settings.views < 1:
         raise RLPruneError("views=0 keeps no views of an image; give their number, to remember what a teacher says")
-    shape = settings.views, len(data.classes)
+    shape = (settings.views, len(data.classes))
     if known is not None and (known.shape[1:] != shape or len(known) > len(data)):
         raise RLPruneError(
             f"known has shape {tuple(known.shape)}; what is said of the first of {len(data)} images may be known, as "
             f"(images, {settings.views} views, {len(data.classes)} classes)"
         )
     ask = _asked(teacher, settings)
-    table, answers = remembered_views(len(data), settings), [] if known is None else [known]
-    n_known, max_batch = 0 if known is None else len(known), max(1, batch_size // settings.views)
+    table = remembered_views(len(data), settings)
+    answers = [] if known is None else [known]
+    n_known = 0 if known is None else len(known)
+    max_batch = max(1, batch_size // settings.views)
     for start in progress_bar(range(n_known, len(data), max_batch), desc="teacher", unit="batch"):
         part = torch.arange(start, min(start + max_batch, len(data)))
         indices = part.repeat_interleave(settings.views)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,18 +17,17 @@ from tqdm import tqdm
 
 from rlprune.data.image_set import ImageSet
 from rlprune.errors import RLPruneError
+from rlprune.storage.provenance import check_unchanged, plain
 from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write
 from rlprune.utils.malloc import keep_freed
+from rlprune.utils.progress import Log
 
 Step = Callable[[Batch], dict[str, float]]
 """Forward and backward of one batch -> figures to report."""
-Log = Callable[[int, dict[str, float]], None]
-"""Receives the number of images seen and figures: the means over an epoch."""
 
-
-_N_SETTLING = 200
+_N_MEASURED = 200
 """Batches by which norms measure the statistics of averaged weights."""
 
 
@@ -59,58 +58,137 @@ def fit(
     """
     keep_freed()
     network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
-    generator = torch.Generator().manual_seed(settings.seed)
     n_steps = len(index_batches(torch.arange(len(data)), settings.batch_size))
-    optimizer = torch.optim.SGD(
-        _with_decay(network, settings.weight_decay),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-    )
-    n_all = settings.epochs * n_steps or 1  # a schedule has a first step, taken or not
-    n_falling = max(settings.first_averaged * n_steps, math.ceil(settings.warm_up * n_all))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda n: share_of_peak(min(n, n_falling), n_all, settings.warm_up)
-    )
-    run_batch = step(generator)
-    state = {"network": network, "optimizer": optimizer, "schedule": schedule}
-    average = AveragedModel(network) if settings.first_averaged < settings.epochs else None
-    if average is not None:
-        state["average"] = average
-    first_epoch = _resume(checkpoint, state, generator, settings)
+    run = _Run(network, settings, n_steps)
+    run_batch = step(run.generator)
+    first_epoch = 0 if checkpoint is None or not checkpoint.exists() else run.resume(checkpoint)
     with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
-            network.train()
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global one
-            totals: dict[str, float] = {}
-            for batch in epoch_batches(data, settings, generator, settings.size_in(epoch)):
-                optimizer.zero_grad(set_to_none=True)
-                with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
-                    figures = run_batch(batch)
-                for key, value in figures.items():
-                    totals[key] = totals.get(key, 0.0) + value / n_steps
-                if settings.scale_penalty:
-                    _penalise_scales(network, settings.scale_penalty)
-                nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
-                optimizer.step()
-                schedule.step()
-                if average is not None and epoch >= settings.first_averaged:
-                    average.update_parameters(network)
-                progress.update()
-            network.eval()
-            progress.set_postfix({key: f"{value:.3f}" for key, value in totals.items()})
+            means = _train_epoch(run, data, run_batch, epoch, progress)
+            progress.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
             if log is not None:
-                log((epoch + 1) * len(data), totals | {"learning_rate": float(schedule.get_last_lr()[0])})
+                log((epoch + 1) * len(data), means | {"learning_rate": run.learning_rate})
             if checkpoint is not None:
-                _save(checkpoint, state, generator, settings, epoch + 1)
-    if average is not None:
-        network.load_state_dict(average.module.state_dict())
-        epochs = (epoch_batches(data, settings, generator, 0) for _ in count())
-        _settle(network, islice(chain.from_iterable(epochs), _N_SETTLING), run_batch)
+                run.save(checkpoint, epoch + 1)
+    if run.average is not None:
+        network.load_state_dict(run.average.module.state_dict())
+        epochs = (epoch_batches(data, settings, run.generator, 0) for _ in count())
+        _measure_norms(network, islice(chain.from_iterable(epochs), _N_MEASURED), run_batch)
     network.eval()
 
 
-def _settle(network: nn.Module, batches: Iterable[Batch], run_batch: Step) -> None:
+class _Run:
+    """What a training changes, and what its checkpoint holds.
+
+    Args:
+        network: what is trained, where it is trained.
+        settings: how.
+        n_steps: steps in an epoch.
+    """
+
+    def __init__(self, network: nn.Module, settings: TrainingSettings, n_steps: int) -> None:
+        self.network = network
+        self.settings = settings
+        self.n_steps = n_steps
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.optimizer = torch.optim.SGD(
+            _with_decay(network, settings.weight_decay),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=settings.momentum > 0,
+        )
+        self.schedule = self._schedule()
+        self.average = AveragedModel(network) if settings.first_averaged < settings.epochs else None
+
+    def _schedule(self) -> torch.optim.lr_scheduler.LambdaLR:
+        warm_up = self.settings.warm_up
+        n_all = self.settings.epochs * self.n_steps or 1  # a schedule has a first step, taken or not
+        n_falling = max(self.settings.first_averaged * self.n_steps, math.ceil(warm_up * n_all))
+        return torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda n: share_of_peak(min(n, n_falling), n_all, warm_up)
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def update(self, epoch: int) -> None:
+        """Take a step along the gradients that the network has."""
+        if self.settings.scale_penalty:
+            _penalise_scales(self.network, self.settings.scale_penalty)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None and epoch >= self.settings.first_averaged:
+            self.average.update_parameters(self.network)
+
+    def save(self, checkpoint: Path, epoch: int) -> None:
+        """Write a checkpoint after so many epochs."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {"generator": self.generator.get_state(), "settings": asdict(self.settings), "epoch": epoch}
+        with atomic_write(checkpoint) as path:
+            torch.save(state, path)
+
+    def resume(self, checkpoint: Path) -> int:
+        """Load a checkpoint; return how many epochs it has behind it.
+
+        Raises:
+            RLPruneError: it is damaged, or belongs to other settings or another network.
+        """
+        try:
+            saved = torch.load(checkpoint, weights_only=True, map_location=self.settings.device)
+            saved["settings"], saved["epoch"], saved["generator"]
+        except Exception as error:
+            raise RLPruneError(f"{checkpoint} is damaged or no checkpoint; remove it to start anew") from error
+        _check_settings(checkpoint, saved["settings"], self.settings)
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(saved[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RLPruneError(f"checkpoint {checkpoint} belongs to another network: {error}") from error
+        self.generator.set_state(saved["generator"].cpu())
+        return int(saved["epoch"])
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own, as checkpoints call it."""
+        parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
+        return parts if self.average is None else parts | {"average": self.average}
+
+
+def _check_settings(checkpoint: Path, before: dict[str, Any], settings: TrainingSettings) -> None:
+    """Make sure that a checkpoint was written under these settings.
+
+    Raises:
+        RLPruneError: it was not.
+    """
+    now = plain(settings)
+    defaults = {field.name: field.default for field in fields(settings)}  # older checkpoints had fewer settings
+    then = plain(defaults | before)
+    gone = dict.fromkeys(then.keys() - now.keys())
+    cure = "go back to those, or remove the file to start anew"
+    check_unchanged(f"checkpoint {checkpoint}", then, now | gone, cure)
+
+
+def _train_epoch(run: _Run, data: ImageSet, run_batch: Step, epoch: int, progress: tqdm[NoReturn]) -> dict[str, float]:
+    """Train on every image once; return the means of the steps' figures."""
+    settings = run.settings
+    run.network.train()
+    torch.manual_seed(int(torch.randint(2**31, (), generator=run.generator)))  # dropout draws from the global one
+    means: dict[str, float] = {}
+    for batch in epoch_batches(data, settings, run.generator, settings.size_in(epoch)):
+        run.optimizer.zero_grad(set_to_none=True)
+        with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
+            figures = run_batch(batch)
+        for key, value in figures.items():
+            means[key] = means.get(key, 0.0) + value / run.n_steps
+        run.update(epoch)
+        progress.update()
+    run.network.eval()
+    return means
+
+
+def _measure_norms(network: nn.Module, batches: Iterable[Batch], run_batch: Step) -> None:
     """Let norms measure the statistics of weights that were set, not trained; nothing else changes."""
     network.train()
     for batch in batches:
@@ -163,41 +241,3 @@ def _with_decay(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     decays = [p for p in trainable if p.ndim > 1 and id(p) not in without]
     stays = [p for p in trainable if p.ndim <= 1 or id(p) in without]
     return [{"params": decays, "weight_decay": weight_decay}, {"params": stays, "weight_decay": 0.0}]
-
-
-def _save(
-    checkpoint: Path, state: dict[str, Any], generator: torch.Generator, settings: TrainingSettings, epoch: int
-) -> None:
-    with atomic_write(checkpoint) as path:
-        torch.save(
-            {name: part.state_dict() for name, part in state.items()}
-            | {"generator": generator.get_state(), "settings": asdict(settings), "epoch": epoch},
-            path,
-        )
-
-
-def _resume(
-    checkpoint: Path | None, state: dict[str, Any], generator: torch.Generator, settings: TrainingSettings
-) -> int:
-    """Load the checkpoint, if there is one; return the epochs it has behind it."""
-    if checkpoint is None or not checkpoint.exists():
-        return 0
-    try:
-        saved = torch.load(checkpoint, weights_only=True, map_location=settings.device)
-        saved["settings"], saved["epoch"], saved["generator"]
-    except Exception as error:
-        raise RLPruneError(f"{checkpoint} is damaged or no checkpoint; remove it to start anew") from error
-    before = {field.name: field.default for field in fields(settings)} | saved["settings"]  # older ones had fewer
-    if before != asdict(settings):
-        changed = [k for k, v in asdict(settings).items() if before.get(k) != v]
-        raise RLPruneError(
-            f"checkpoint {checkpoint} was written under other settings ({', '.join(changed)} differ); "
-            "go back to those, or remove the file to start anew"
-        )
-    try:
-        for name, part in state.items():
-            part.load_state_dict(saved[name])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise RLPruneError(f"checkpoint {checkpoint} belongs to another network: {error}") from error
-    generator.set_state(saved["generator"].cpu())
-    return int(saved["epoch"])

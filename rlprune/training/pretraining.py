@@ -11,8 +11,9 @@ from torch import nn
 from rlprune.data.image_set import ImageSet
 from rlprune.training.batches import Batch
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
-from rlprune.training.loop import Log, Step, fit
+from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.progress import Log
 
 
 def pretrain(
@@ -40,7 +41,8 @@ def pretrain(
         def step(batch: Batch) -> dict[str, float]:
             with settings.autocast():
                 logits = model(batch.images)
-            logits, labels = logits.float(), batch.labels
+            logits = logits.float()
+            labels = batch.labels
             if soft_of is None:
                 loss = F.cross_entropy(logits, labels)
             else:

@@ -3,91 +3,83 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator
 
-from rlprune.errors import RLPruneError
+from rlprune.utils.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    ShareBelowOne,
+    settings_dataclass,
+)
 
 
-@dataclass(frozen=True)
+def _usable(device: str) -> str:
+    """Return a device that tensors can be on.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"it cannot be used here ({reason}); cpu always can") from error
+    return device
+
+
+@settings_dataclass
 class TrainingSettings:
     """Stochastic gradient descent with momentum, a short warm-up and a cosine, to zero unless weights are averaged."""
 
-    epochs: int = 20
+    epochs: NonNegativeInt = 20
     """Passes over the training images; 0 leaves the network as it is."""
-    batch_size: int = 128
+    batch_size: PositiveInt = 128
     """Images per step."""
-    learning_rate: float = 0.1
+    learning_rate: PositiveFloat = 0.1
     """Peak learning rate."""
-    momentum: float = 0.9
+    momentum: ShareBelowOne = 0.9
     """Nesterov momentum."""
-    weight_decay: float = 5e-4
+    weight_decay: NonNegativeFloat = 5e-4
     """L2 penalty on convolution and linear weights; norms and biases have none."""
-    scale_penalty: float = 0.0
+    scale_penalty: NonNegativeFloat = 0.0
     """L1 penalty on the scales of batch norms, which makes those of unimportant channels small: they can then be ranked
     by `bn_scale` (Liu et al., "Network Slimming", ICCV 2017)."""
-    warm_up: float = 0.1
+    warm_up: ShareBelowOne = 0.1
     """Share of the steps in which the learning rate rises."""
-    clip_norm: float = 5.0
+    clip_norm: PositiveFloat = 5.0
     """Gradients are scaled down to this norm."""
-    padding: int = 4
+    padding: NonNegativeInt = 4
     """Pixels by which images are shifted at random in every direction; 0 for none."""
     flip: bool = True
     """Mirror images at random; wrong for digits."""
-    views: int = 0
+    views: NonNegativeInt = 0
     """So many shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
-    early_size: int = 0
+    early_size: NonNegativeInt = 0
     """Pixels to which images are shrunk early in training, which is faster; 0 for never."""
-    early_share: float = 0.6
+    early_share: Share = 0.6
     """Share of the epochs that count as early, if `early_size` is given."""
-    average_share: float = 0.0
+    average_share: Share = 0.0
     """Share of the epochs, the last ones, over whose steps the weights are averaged; the learning rate stays what it
     has fallen to by then. 0 takes the last weights. (Izmailov et al., "Averaging Weights Leads to Wider Optima and
     Better Generalization", UAI 2018.)"""
-    temperature: float = 2.0
+    temperature: PositiveFloat = 2.0
     """Softens teacher and student alike, where there is a teacher."""
-    distillation: float = 0.7
+    distillation: Share = 0.7
     """Weight of the teacher's soft labels against the true ones, in [0, 1], where there is a teacher."""
     bf16: bool | None = None
     """Run convolutions in bfloat16 (autocast); if not said, where the hardware computes in it."""
     channels_last: bool = True
     """Keep tensors in channels-last memory format."""
-    device: str = "cpu"
+    device: Annotated[str, AfterValidator(_usable)] = "cpu"
     """Where to train, such as cpu or cuda."""
     seed: int = 0
     """Fixes the order of images, augmentation and random profiles."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise RLPruneError(
-                f"epochs={self.epochs}, batch_size={self.batch_size}, learning_rate={self.learning_rate}: "
-                "allowed are 0 or more, 1 or more, and above 0"
-            )
-        if not 0 <= self.warm_up < 1:
-            raise RLPruneError(f"warm_up={self.warm_up} must be in [0, 1)")
-        if not 0 <= self.momentum < 1 or min(self.weight_decay, self.padding, self.scale_penalty) < 0:
-            raise RLPruneError(
-                f"momentum={self.momentum}, weight_decay={self.weight_decay}, padding={self.padding}, "
-                f"scale_penalty={self.scale_penalty}: allowed are [0, 1), and 0 or more for the others"
-            )
-        if self.views < 0 or self.early_size < 0 or not 0 <= self.early_share <= 1:
-            raise RLPruneError(
-                f"views={self.views}, early_size={self.early_size}, early_share={self.early_share}: "
-                "allowed are 0 or more, 0 or more, and [0, 1]"
-            )
-        if not 0 <= self.average_share <= 1:
-            raise RLPruneError(f"average_share={self.average_share} must be in [0, 1]")
-        if self.temperature <= 0 or not 0 <= self.distillation <= 1:
-            raise RLPruneError(
-                f"temperature={self.temperature}, distillation={self.distillation}: allowed are above 0, and [0, 1]"
-            )
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError, ImportError) as error:
-            reason = str(error).partition("\n")[0]
-            raise RLPruneError(f"device={self.device!r} cannot be used here ({reason}); cpu always can") from error
 
     @property
     def memory_format(self) -> torch.memory_format:

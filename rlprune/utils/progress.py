@@ -1,11 +1,14 @@
-"""Progress bars, where what shows them is installed: serving needs none."""
+"""How far something is: logs, and progress bars, where what shows them is installed; serving needs none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+
+Log = Callable[[int, dict[str, float]], None]
+"""Receives the number of images seen and figures: the means over an epoch."""
 
 
 def progress_bar(items: Iterable[_T], *, desc: str, unit: str) -> Iterable[_T]:

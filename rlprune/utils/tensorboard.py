@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from rlprune.training.loop import Log
+from rlprune.utils.progress import Log
 
 
 def scalar_log(folder: Path, tag: str) -> Log:

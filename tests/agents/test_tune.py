@@ -198,9 +198,9 @@ def test_a_policy_of_another_network_is_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rounds": -1}, "rounds=-1, floor=32: allowed are 0 or more, and 2 to batch_size=256"),
-        ({"floor": 1}, "floor=1: allowed are"),
-        ({"floor": 65, "batch_size": 64}, "floor=65: allowed are 0 or more, and 2 to batch_size=64"),
+        ({"rounds": -1}, "rounds=-1: give a whole number of 0 or more"),
+        ({"floor": 1}, "floor=1: give a whole number of 2 or more"),
+        ({"floor": 65, "batch_size": 64}, "floor=65, batch_size=64: give a floor of 2 to batch_size"),
         ({"epochs": -1}, "epochs=-1"),
     ],
 )

@@ -261,7 +261,10 @@ def test_an_interrupted_verb_goes_on(
         main(twice)
     with pytest.raises(SystemExit, match="2"):
         main([*twice, "--resume", "--split-seed", "1"])
-    assert "was written under other options: split_seed, which again.safetensors.chec" in capsys.readouterr().err
+    assert (
+        "was made under other settings (split_seed: 0, now 1); go back to those, which again.safetensors.chec"
+        in capsys.readouterr().err
+    )
     main([*twice, "--resume"])
     assert not list(project.glob("again.safetensors.*"))
     once = [*PRETRAIN[:-1], "once.safetensors", "--epochs", "2"]
@@ -372,12 +375,12 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         (("inspect", "--model", "resnet21"), "there is no network called 'resnet21'; choose one of resnet20"),
         (
             ("inspect", *MODEL, "--keep-ratios", "0.5", "0.2", "1"),
-            r"keep ratios are \(0\.5, 0\.2, 1\.0\); at least two",
+            r"--keep-ratios=\(0\.5, 0\.2, 1\.0\): give two or more numbers of 0",
         ),
         (("inspect", *MODEL, "--importance", "l3"), "importance 'l3' is unknown; allowed: l1, l2, bn_scale"),
         (
             (*PRETRAIN, "--momentum", "1"),
-            r"momentum=1\.0, weight_decay=0\.0005, padding=1, scale_penalty=0\.0: allowed",
+            r"--momentum=1\.0: give a number of 0 or more, below 1",
         ),
         (
             (*PRETRAIN, "--teacher", "tinynet.nets:small"),
@@ -396,12 +399,12 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*PRETRAIN, "--out", "x.pt"), "--out is x.pt; weights are written as safetensors"),
         ((*ADAPT, "--out", "bundle"), "bundle holds a bundle, which a network would replace"),
         ((*TRAIN, "--out", "new", "--n-profiles", "17"), "--n-profiles is 17; 1 to 16 are allowed"),
-        ((*TRAIN, "--out", "new", "--cost", "time"), "cost kind 'time' is unknown; allowed: params, macs"),
+        ((*TRAIN, "--out", "new", "--cost", "time"), "--cost='time': give one of params, macs, latency"),
         (
             (*TRAIN, "--out", "new", "--network", "run/policy"),
             "run/policy holds a policy; a network or bundle is needed",
         ),
-        ((*NEW, "--penalty-range", "1", "0.1"), r"penalties from 1\.0 to 0\.1: two numbers above 0, ascending, are"),
+        ((*NEW, "--penalty-range", "1", "0.1"), r"--penalty-range=\(1\.0, 0\.1\): give two numbers above 0, ascending"),
         (
             ("evaluate", "bundle", *DATA, "--budget", "0.4"),
             r"budget=0\.4 cannot be chosen: it was trained for a single",
@@ -415,16 +418,16 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*EXPORT, "--int8"), "--int8 needs images to calibrate on: name what the network was adapted to with --data"),
         ((*EXPORT, "--int8", "--data", "mnist5k"), r"takes images of shape \(3, 8, 8\) in 2 classes, mnist5k has"),
         (("gate", "--model", "resnet20", *DATA, "--out", "x"), "--weights is missing: resnet20 alone has random"),
-        ((*GATE, "--density", "2"), r"density=2\.0, strength=0\.3, sparsity=0\.0: allowed are a share between 0 and 1"),
+        ((*GATE, "--density", "2"), r"--density=2\.0: give a number above 0, below 1, or None"),
         ((*GATE, "--kind", "branches"), "this network has no branch that gates could skip"),
         ((*GATE, "--out", "bundle"), "bundle holds a bundle, which a gated would replace"),
         (("bench", "env", *MODEL, *DATA, "--penalty", "1"), "--budget and --penalty are for bundles; env times no pol"),
         ((*PRUNE, "--budget", "0.01"), r"budget 0\.01 is below the cheapest profile found, which costs"),
         (
             (*PRUNE, "--budget", "2", "--how", "global"),
-            "budget 2 is no share of the multiply-adds; allowed",
+            r"--budget=2\.0: give a number above 0, up to 1",
         ),
-        ((*PRUNE, "--budget", "0", "--how", "unstructured"), "budget 0 is no share of the weights; allowed are"),
+        ((*PRUNE, "--budget", "0", "--how", "unstructured"), r"--budget=0\.0: give a number above 0, up to 1"),
         ((*EXPORT, *DATA), "--data is for --int8, whose calibration images it names"),
         (("evaluate", *DATA), "nothing to evaluate: name a bundle, or a network with --model and --weights"),
         (("evaluate", "pets", *DATA), r"pets/manifest\.json cannot be read \(No such file"),
@@ -436,8 +439,8 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*NEW, "--image-size", "9"), r"\(3, 8, 8\) in 2 classes, pets has \(3, 9, 9\) in 2;"),
         (("evaluate", "bundle", *DATA, "--split-seed", "3"), "split of seed 0; with --split-seed 3 some of its train"),
         ((*NEW, "--split-seed", "3"), "split of seed 0; with --split-seed 3 some of its training images"),
-        ((*PRETRAIN, "--split-seed", "-1"), "the seed of the split is -1; give 0 or more"),
-        ((*NEW, "--pool", "-1"), r"pool=-1: allowed are 0 or more, 1 to 3, above 0, and 0 or more"),
+        ((*PRETRAIN, "--split-seed", "-1"), "--split-seed=-1: give a whole number of 0 or more"),
+        ((*NEW, "--pool", "-1"), "--pool=-1: give a whole number of 0 or more"),
         (
             (*PRETRAIN, "--model", "tinynet.nets:three_classes"),
             r"the network gives \(1, 3\) for one image; logits of shape \(1, 2\) are needed",
@@ -466,6 +469,25 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1 and re.search(f"^rlprune: error: .*{message}", lines[0]), lines
     assert content(project) == before
+
+
+def test_every_wrong_option_has_a_line_that_names_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare = ("compare", "--network", "network", "--out", "x", *DATA)
+    for arguments, expected in (
+        (
+            (*PRETRAIN, "--epochs", "-1", "--warm-up=2"),
+            ["--epochs=-1: give a whole number of 0 or more", "--warm-up=2.0: give a number of 0 or more, below 1"],
+        ),
+        ((*PRETRAIN, "--learning-rate", "nan"), ["--learning-rate=nan: give a number above 0, and finite"]),
+        ((*compare, "--training.epochs", "-1"), ["--training.epochs=-1: give a whole number of 0 or more"]),
+        (
+            (*ADAPT, "--int8", "--bf16", "True"),
+            ["--int8=True and --bf16=True round to different numbers; give only one"],
+        ),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*arguments])
+        assert capsys.readouterr().err.splitlines() == [f"rlprune: error: {line}" for line in expected]
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,11 @@ def test_the_command_line_knows_all_steps_and_no_others() -> None:
     [
         (None, "No such file or directory: 'bad/recipe.toml'"),
         ("model =", "bad/recipe.toml is no TOML: Invalid value"),
-        (RECIPE + "round = 1", 'bad/recipe.toml: can not match "round" to any data class field'),
-        (RECIPE.replace("floor = 4", 'floor = "4"'), 'bad/recipe.toml: wrong value type for field "tune.floor"'),
+        (RECIPE + "round = 1", "bad/recipe.toml: tune.round=1: there is no such setting; did you mean rounds?"),
+        (
+            RECIPE.replace("floor = 4", 'floor = "4"'),
+            "bad/recipe.toml: tune.floor='4': give a whole number of 2 or more",
+        ),
         (RECIPE.replace("taught.saf", "none.saf"), "there is no weights file none.safetensors in bad; let RLPRUNE_WEI"),
         (
             RECIPE.replace('weights = "', 'weights = "../').replace("five", "six"),

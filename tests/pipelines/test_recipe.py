@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from rlprune.errors import RLPruneError
+from rlprune.errors import RLPruneError, SettingsError
 from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.recipe import Recipe, SearchSettings, TrainedNetwork
 from rlprune.training.adaptation import SpecialiseSettings
@@ -121,60 +121,79 @@ def paths(kind: Any, prefix: str = "") -> list[str]:
 
 @pytest.mark.parametrize("path", [path for path in paths(Recipe) if path.partition(".")[0] not in OTHERS])
 def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, path: str) -> None:
-    with pytest.raises(RLPruneError, match=rf'recipe\.toml: wrong value type for field "{path}" - should be'):
+    with pytest.raises(SettingsError, match=rf"recipe\.toml: {path}={{'odd': 1}}: give "):
         read(tmp_path, recipe_with(path, "{odd = 1}"))
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("mode", "1", 'can not match "mode" to any data class field'),
-        ("data.name", "1", 'can not match "name" to any data class field'),
-        ("tune.round", "1", 'can not match "round" to any data class field'),
-        ("seed", "0.5", 'field "seed" - should be "int" instead of value "0.5" of type "float"'),
-        ("seed", "true", 'field "seed" - should be "int" instead of value "True" of type "bool"'),
-        ("penalties", "0.1", 'field "penalties" - should be "list" instead of value "0.1" of type "float"'),
-        ("penalties", '"0.1"', 'field "penalties" - should be "list" instead of value "0.1" of type "str"'),
-        ("penalties", '["0.1"]', 'field "penalties" - should be "float" instead of value "0.1" of type "str"'),
-        ("dense.learning_rate", '"0.1"', 'field "dense.learning_rate" - should be "float" instead of value "0.1"'),
-        ("dense.learning_rate", "true", 'field "dense.learning_rate" - should be "float" instead of value "True"'),
-        ("adapt.epochs", "1.5", 'field "adapt.epochs" - should be "int" instead of value "1.5"'),
-        ("adapt.sandwich", "1", 'field "adapt.sandwich" - should be "bool" instead of value "1"'),
-        ("search.budgets", "1", 'field "search.budgets" - should be "list" instead of value "1"'),
-        ("policy.hidden", "[1.5]", 'field "policy.hidden" - should be "int" instead of value "1.5"'),
-        ("policy.action", '"all"', 'field "policy.action"'),
-        ("teacher.model", '"x"', 'missing value for field "teacher.weights"'),
-        ("reference.weights", '"x"', 'missing value for field "reference.model"'),
-        ("reference", '"x"', 'wrong value type for field "reference"'),
-        ("final_teachers.model", '"x"', 'missing value for field "final_teachers.weights"'),
-        ("final_teachers", '"x"', 'wrong value type for field "final_teachers"'),
-        ("refit.epochs", '"two"', 'field "refit'),
-        ("data.shares", "[0.5, 0.5]", 'field "data.shares"'),
-        ("data.shares", "[0.2, 0.3, 0.3, 0.2]", 'field "data.shares"'),
-        ("adapt.epochs", "-1", r"epochs=-1, batch_size=128, learning_rate=0\.05: allowed are 0 or more, 1 or more"),
-        ("tune.floor", "1", "rounds=1, floor=1: allowed are 0 or more, and 2 to batch_size=256"),
-        ("policy.max_passes", "4", "max_passes=4"),
-        ("search.budgets", "[1, 0.5]", r"budgets=\(1\.0, 0\.5\), n_images=2000: allowed are 1 to 16 ascending shar"),
-        ("search.budgets", "[]", r"budgets=\(\), n_images"),
-        ("search.budgets", "[0, 1]", r"budgets=\(0\.0, 1\.0\)"),
-        ("search.n_images", "0", "n_images=0"),
+        ("mode", "1", r"mode=1: there is no such setting; did you mean model\?"),
+        (
+            "data.name",
+            "1",
+            "data.name=1: there is no such setting; allowed are data, image_size, image_column, label_c",
+        ),
+        ("tune.round", "1", r"tune\.round=1: there is no such setting; did you mean rounds\?"),
+        ("seed", "0.5", "seed=0.5: give a whole number$"),
+        ("seed", "true", "seed=True: give a whole number$"),
+        ("penalties", "0.1", "penalties=0.1: give a list, each entry a number of 0 or more"),
+        ("penalties", '"0.1"', "penalties='0.1': give a list, each entry a number of 0 or more"),
+        ("penalties", '["0.1"]', r"penalties=\['0\.1'\]: give a list, each entry a number of 0 or more"),
+        ("dense.learning_rate", '"0.1"', r"dense\.learning_rate='0\.1': give a number above 0$"),
+        ("dense.learning_rate", "true", r"dense\.learning_rate=True: give a number above 0$"),
+        ("dense.learning_rate", "nan", r"dense\.learning_rate=nan: give a number above 0, and finite"),
+        ("dense.learning_rate", "inf", r"dense\.learning_rate=inf: give a number above 0, and finite"),
+        ("adapt.epochs", "1.5", r"adapt\.epochs=1\.5: give a whole number of 0 or more"),
+        ("adapt.sandwich", "1", r"adapt\.sandwich=1: give true or false"),
+        ("search.budgets", "1", r"search\.budgets=1: give 1 to 16 ascending shares above 0"),
+        ("policy.hidden", "[1.5]", r"policy\.hidden=\[1\.5\]: give a list, each entry a whole number of 1 or more"),
+        ("policy.action", '"all"', r"policy\.action='all': give one of 'profiles', 'levels', 'ratios'"),
+        ("teacher.model", '"x"', r"teacher\.weights is missing: give text"),
+        ("reference.weights", '"x"', r"reference\.model is missing: give text"),
+        ("reference", '"x"', r"reference='x': give a table of settings \(model, weights\), or None"),
+        ("final_teachers.model", '"x"', r"final_teachers\.weights is missing: give text"),
+        ("final_teachers", "[1]", r"final_teachers\[0\]=1: give a table of settings \(model, weights\)"),
+        ("final_teachers", '[{model = "x"}]', r"final_teachers\[0\]\.weights is missing: give text"),
+        (
+            "final_teachers",
+            '"x"',
+            r"final_teachers='x': give a list, each entry a table of settings \(model, weights\)",
+        ),
+        ("refit.epochs", '"two"', r"refit\.epochs='two': give a whole number of 0 or more"),
+        (
+            "data.shares",
+            "[0.5, 0.5]",
+            r"data\.shares=\[0\.5, 0\.5\]: give three numbers above 0 that add up to 1, or None",
+        ),
+        ("data.shares", "[0.2, 0.3, 0.3, 0.2]", r"data\.shares=\[.*\]: give three numbers"),
+        ("adapt.epochs", "-1", r"adapt\.epochs=-1: give a whole number of 0 or more"),
+        (
+            "adapt.bf16",
+            "true\nint8 = true",
+            "adapt: int8=True and bf16=True round to different numbers; give only one",
+        ),
+        ("tune.floor", "1", r"tune\.floor=1: give a whole number of 2 or more"),
+        ("tune.floor", "257", "tune: floor=257, batch_size=256: give a floor of 2 to batch_size"),
+        ("policy.max_passes", "4", r"policy\.max_passes=4: give a whole number from 1 to 3"),
+        ("search.budgets", "[1, 0.5]", r"search\.budgets=\[1, 0\.5\]: give 1 to 16 ascending shares above 0"),
+        ("search.budgets", "[]", r"search\.budgets=\[\]: give 1 to 16"),
+        ("search.budgets", "[0, 1]", r"search\.budgets=\[0, 1\]: give 1 to 16"),
+        ("search.n_images", "0", r"search\.n_images=0: give a whole number of 1 or more"),
+        ("seed", "2020-01-01", "put such a value in quotes, to make it text"),
         (
             "specialise.shares",
             "[1, 1, 1, 1]",
             r"specialise\.shares=\(1\.0, .*: give one for each profile that is .* 3 at",
         ),
         ("refit.shares", "[1, 1, 1, 1]", r"refit\.shares=\(1\.0, .*: give one for each profile that is found"),
-        (
-            "specialise.shares",
-            "[1, -1]",
-            r"shares=\(1\.0, -1\.0\): allowed are numbers of 0 or more, not all of them 0",
-        ),
-        ("specialise.shares", "[0, 0]", r"shares=\(0\.0, 0\.0\): allowed"),
-        ("specialise.shares", "[nan]", r"shares=\(nan,\): allowed"),
-        ("penalties", "[-1]", r"penalties=\(-1\.0,\): allowed are numbers of 0 or more, each once, and other than"),
-        ("penalties", "[nan]", r"penalties=\(nan,\)"),
-        ("penalties", "[1, 1]", r"penalties=\(1\.0, 1\.0\)"),
-        ("penalties", "[0.3]", r"penalties=\(0\.3,\): .* the policy's own, which is 0\.3"),
+        ("specialise.shares", "[1, -1]", r"specialise\.shares=\[1, -1\]: give numbers of 0 or more, not all of them 0"),
+        ("specialise.shares", "[0, 0]", r"specialise\.shares=\[0, 0\]: give numbers of 0 or more, not all"),
+        ("specialise.shares", "[nan]", r"specialise\.shares=\[nan\]: give numbers of 0 or more, .*, and finite"),
+        ("penalties", "[-1]", r"penalties=\[-1\]: give a list, each entry a number of 0 or more"),
+        ("penalties", "[nan]", r"penalties=\[nan\]: give a list, each entry a number of 0 or more, and finite"),
+        ("penalties", "[1, 1]", r"penalties=\(1\.0, 1\.0\): give each once, and none that"),
+        ("penalties", "[0.3]", r"penalties=\(0\.3,\): .* equals policy\.penalty, which is 0\.3"),
         ("penalties", "[0.30000001]", r"penalties=\(0\.30000001,\)"),  # its folder would be that of 0.3
         ("refit.epochs", "2", r"policy\.pool=2: its policies read features of the stem, which a refit changes"),
         ("refit_weights", '"public.pt"', r"refit_weights='public\.pt': nothing begins with them; add a \[refit\]"),
@@ -188,7 +207,7 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
     ],
 )
 def test_mistakes_name_file_and_field(tmp_path: Path, path: str, value: str, message: str) -> None:
-    with pytest.raises(RLPruneError, match=rf"recipe\.toml:? .*{message}"):
+    with pytest.raises(SettingsError, match=rf"recipe\.toml:? .*{message}"):
         read(tmp_path, recipe_with(path, value))
 
 
@@ -203,13 +222,13 @@ def test_a_refit_that_leaves_the_stem_alone_may_follow_policies_that_see_its_fea
     ("text", "field"), [('model = "x"', "data"), ("[data]\ndata = 'x'", "model"), ("model = 'x'\n[data]", "data.data")]
 )
 def test_what_must_be_said_is_named(tmp_path: Path, text: str, field: str) -> None:
-    with pytest.raises(RLPruneError, match=rf'recipe\.toml: missing value for field "{field}"'):
+    with pytest.raises(SettingsError, match=rf"recipe\.toml: {field} is missing: give "):
         read(tmp_path, text)
 
 
 def test_a_file_that_is_no_text_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(RLPruneError, match=r"recipe\.toml: 'utf-8' codec"):
+    with pytest.raises(RLPruneError, match=r"recipe\.toml is no text: 'utf-8' codec"):
         Recipe.read(tmp_path / "recipe.toml")
     (tmp_path / "recipe.toml").write_bytes('model = "möbel"\n[data]\ndata = "x"'.encode())
     assert Recipe.read(tmp_path / "recipe.toml").model == "möbel"
@@ -223,5 +242,28 @@ def test_the_recipes_of_this_project_can_be_read(path: Path) -> None:
 
 def test_as_many_budgets_as_a_codebook_has_room_for() -> None:
     assert len(SearchSettings(tuple(n / 16 for n in range(1, 17))).budgets) == 16
-    with pytest.raises(RLPruneError, match="allowed are 1 to 16 ascending shares"):
+    with pytest.raises(RLPruneError, match="give 1 to 16 ascending shares"):
         SearchSettings(tuple(n / 17 for n in range(1, 18)))
+
+
+def test_every_mistake_has_a_line_of_its_own(tmp_path: Path) -> None:
+    text = recipe_with("tune.floor", '"4"') + "\nround = 2\n[policy]\npenalty = -1\nmax_passes = true"
+    with pytest.raises(SettingsError) as error:
+        read(tmp_path, text)
+    lines = [line.partition("recipe.toml: ")[2] for line in str(error.value).splitlines()]
+    assert lines == [
+        "policy.penalty=-1: give a number of 0 or more",
+        "policy.max_passes=True: give a whole number from 1 to 3",
+        "tune.floor='4': give a whole number of 2 or more",
+        "tune.round=2: there is no such setting; did you mean rounds?",
+    ]
+
+
+def test_conflicts_between_settings_have_lines_of_their_own_too(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as error:
+        read(tmp_path, recipe_with("refit_weights", '"a.pt"\npenalties = [0.3]'))
+    first, second = str(error.value).splitlines()
+    assert first.endswith(
+        "recipe.toml: penalties=(0.3,): give each once, and none that equals policy.penalty, which is 0.3"
+    )
+    assert second.endswith("recipe.toml: refit_weights='a.pt': nothing begins with them; add a [refit]")

@@ -1,0 +1,76 @@
+"""From the words of a command line to a verb, with messages that name the options that were typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+
+from rlprune.errors import RLPruneError, SettingsError
+
+
+class _WrongOptionsError(RLPruneError):
+    """Settings that cannot be; no ValueError, for which tyro has a message of its own."""
+
+
+def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
+    """Build the verb that a command line asks for; exits with a message or the help where it asks for none.
+
+    Args:
+        verbs: a union of dataclasses, each a subcommand.
+        arguments: what was typed after the name of the program.
+        description: what the help begins with.
+
+    Raises:
+        SettingsError: options have values that cannot be; the message has a line for each.
+    """
+    try:
+        return tyro.cli(verbs, prog="rlprune", description=description, args=arguments, registry=_registry())
+    except _WrongOptionsError as error:
+        typed = {_setting(word): word.partition("=")[0] for word in arguments if word.startswith("--")}
+        lines = [_with_options(line, typed) for line in str(error).splitlines()]
+        raise SettingsError("\n".join(lines)) from error
+
+
+def _setting(word: str) -> str:
+    """The setting that an option is for: max_passes for --policy.max-passes."""
+    return word.lstrip("-").partition("=")[0].rpartition(".")[2].replace("-", "_")
+
+
+def _with_options(line: str, typed: dict[str, str]) -> str:
+    """Put the options that were typed in place of the settings that a message names."""
+    return re.sub(r"\b\w+(?==)", lambda match: typed.get(match.group(), match.group()), line)
+
+
+def _registry() -> ConstructorRegistry:
+    """Tyro's ways of making dataclasses, and one more, for settings."""
+    registry = ConstructorRegistry()
+    asking = False
+
+    @registry.struct_rule
+    def settings_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal asking
+        if asking or not hasattr(info.type, "__pydantic_validator__"):
+            return None
+        asking = True  # for tyro's own rule now
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            asking = False
+        assert isinstance(spec, StructConstructorSpec)
+        make = spec.instantiate
+
+        def instantiate(**given: Any) -> Any:
+            try:
+                return make(**given)
+            except SettingsError as error:
+                raise _WrongOptionsError(str(error)) from error
+
+        instantiate.__doc__ = make.__doc__  # which the help shows
+        return replace(spec, instantiate=instantiate)
+
+    return registry
