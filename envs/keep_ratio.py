@@ -33,11 +33,11 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     | `ratios` | `Box(-1, 1)` | for each group a keep ratio, from the lowest (-1) to all (1); the nearest level counts |
     | `profiles` | `Discrete` | one profile of the codebook, which holds a level for every group |
 
-    With `max_passes` > 1 the agent may look twice. An action then also says whether the prediction at hand is
+    With `max_passes` > 1 the agent may run the network again. An action then also says whether the prediction at hand is
     accepted: one more entry for `levels` (0 no, 1 yes) and `ratios` (above 0 is yes), one more value for `profiles`
     (the last). Before the first pass there is nothing to accept, so that part is ignored; for `profiles` it means 0.
-    To choose what has just run is to accept, too: it would only say the same again. The prediction at hand is the last
-    pass's; with `combine`, it is made from the logits of all passes so far.
+    To choose the profile that has just run is to accept, too: it would only give the same logits again. The prediction
+    at hand is the last pass's; with `combine`, it is made from the logits of all passes so far.
 
     ## Observation space
     `Box`, float32 (D,):
@@ -53,7 +53,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     ## Rewards
     Every step costs `penalty * active / total`: what it ran, every pass and the policy included, over the dense
-    network's parameters or multiply-adds. The penalty is fixed, or drawn for every episode out of a range, evenly by
+    network's parameters or multiply-adds. The penalty is fixed, or drawn for every episode from a range, evenly by
     logarithm: one policy then learns them all. The last step adds 1 if the prediction is right; with `control_variate`,
     minus 1 if the whole network is right on that image. That does not depend on the action: less noise, same optimum.
 
