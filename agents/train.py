@@ -39,8 +39,8 @@ from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import uniform_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
-from rlprune.storage.provenance import check_unchanged, fingerprint, plain
 from rlprune.storage.policies import load_policy, save_policy
+from rlprune.storage.provenance import check_unchanged, fingerprint, plain
 from rlprune.utils.files import write_json
 
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]

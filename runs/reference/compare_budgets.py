@@ -94,7 +94,7 @@ def main() -> None:
     print(*streams, sep="\n", flush=True)
     frontier = [measured(one, labels, budget=min(low + n / 40 * (high - low), high)) for n in range(41)]
     found = {"rows": rows, "frontier": frontier, "streams": streams, "seed": recipe.seed, **conditions()}
-    write_json(steps.beside / "budgets.json", found)
+    write_json(steps.recipe_dir / "budgets.json", found)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def learnt(steps: Steps, seed: int) -> Policy:
     out.mkdir(parents=True, exist_ok=True)
     shutil.copy(steps.out / "codebook.json", out)
     shutil.copytree(steps.out / "tuned", out / "tuned", dirs_exist_ok=True)
-    own = Steps(replace(steps.recipe, seed=seed), out, steps.beside)
+    own = Steps(replace(steps.recipe, seed=seed), out, steps.recipe_dir)
     own.policies()
     return load_policy(own.chosen(steps.recipe.policy.penalty) / "policy").policy
 
@@ -62,7 +62,7 @@ def main() -> None:
         print(figures, flush=True)
     std, mean = torch.std_mean(torch.tensor([row["accuracy"] for row in rows], dtype=torch.float64))
     found = {"rows": rows, "accuracy_mean": float(mean), "accuracy_std": float(std), **conditions()}
-    write_json(steps.beside / "seeds.json", found)
+    write_json(steps.recipe_dir / "seeds.json", found)
 
 
 if __name__ == "__main__":

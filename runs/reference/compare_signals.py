@@ -109,7 +109,7 @@ def main() -> None:
         row["accuracy"] = float(np.interp(at, shares, accuracies)) if shares[0] <= at <= shares[-1] else None
     own_row = {"name": "the recipe's own policy", "points": [(at, accuracy)], "accuracy": accuracy}
     found = {"at_macs_share": at, "rows": [own_row, *rows], "seed": recipe.seed, **conditions()}
-    write_json(steps.beside / "signals.json", found)
+    write_json(steps.recipe_dir / "signals.json", found)
 
 
 if __name__ == "__main__":
