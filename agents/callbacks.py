@@ -120,8 +120,8 @@ class FiguresCallback(BaseCallback):
 class ValidationCallback(BaseCallback):
     """Sweeps the validation split at intervals.
 
-    The sweeps choose nothing: policies differ by less than a validation split of some hundred images can tell, so to keep
-    the best of many would be to keep a lucky one. The learning rate falls to zero, and the last policy is the result.
+    The sweeps choose nothing: policies differ by less than a validation split of some hundred images can tell, so the
+    best of many would be a lucky one. The learning rate falls to zero, and the last policy is the result.
 
     Args:
         world: the validation images under the same rules.

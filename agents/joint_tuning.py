@@ -57,10 +57,10 @@ def tune(
 ) -> None:
     """Train a network in place under a policy's decisions; the policy stays as it is.
 
-    Each image runs through the profiles that the policy chooses for it, pass after pass, each choice based on the logits
-    so far. Images with the same profile run through its slice together, so a step costs what the policy's decisions
-    cost. Every pass learns from the labels and from the teacher, weighted by the images that it ran on. (BlockDrop, Wu
-    et al., CVPR 2018, found that most of what a learnt policy is worth comes from such tuning.)
+    Each image runs through the profiles that the policy chooses for it, pass after pass, by the logits so far. Images
+    with the same profile run through its slice together, so a step costs what the policy's decisions cost. Every pass
+    learns from the labels and from the teacher, weighted by the images that it ran on. (BlockDrop, Wu et al., CVPR
+    2018, found that most of what a learnt policy is worth comes from such tuning.)
 
     Args:
         elastic: the network that is trained.

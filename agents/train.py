@@ -75,17 +75,16 @@ def train_policy(
             is found where compute is dear survives where it is cheap, but is seldom found there.
         resume: continue from the folder's checkpoint, if it has one.
         logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
-        ppo: further arguments of Stable-Baselines3's PPO. They override the settings, but for the widths, which `hidden`
-            says.
+        ppo: further arguments of Stable-Baselines3's PPO, which override the settings; the widths are always `hidden`.
         progress: show a progress bar.
 
     Returns:
         The policy at the end of training.
 
     Raises:
-        RLPruneError: the folder has a checkpoint and `resume` is False, or the checkpoint was made under other settings,
+        RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
-            start from, or the policy of that sees or chooses other things.
+            start from, or the policy of that run sees or chooses other things.
     """
     settings = PolicySettings() if settings is None else settings
     check_run(folder, settings, resume=resume, ppo=ppo)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.envs.world import Episodes, World, first_information, information
+from rlprune.envs.episodes import Episodes
+from rlprune.envs.world import World, first_information, information
 from rlprune.policies.actions import ActionKind
 from rlprune.policies.observations import Observer
 from rlprune.profiles.latency import Latency
@@ -33,7 +34,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     | `ratios` | `Box(-1, 1)` | for each group a keep ratio, from the lowest (-1) to all (1); the nearest level counts |
     | `profiles` | `Discrete` | one profile of the codebook, which holds a level for every group |
 
-    With `max_passes` > 1 the agent may run the network again. An action then also says whether the prediction at hand is
+    With `max_passes` > 1 the agent may run the network again. An action then also says if the prediction at hand is
     accepted: one more entry for `levels` (0 no, 1 yes) and `ratios` (above 0 is yes), one more value for `profiles`
     (the last). Before the first pass there is nothing to accept, so that part is ignored; for `profiles` it means 0.
     To choose the profile that has just run is to accept, too: it would only give the same logits again. The prediction

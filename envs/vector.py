@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.envs.world import Episodes, Outcome, World, first_information, information
+from rlprune.envs.episodes import Episodes, Outcome
+from rlprune.envs.world import World, first_information, information
 from rlprune.errors import RLPruneError
 
 Observations = NDArray[np.float32]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,70 +15,84 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
+from rlprune.envs.episodes import Episodes, Outcome
 from rlprune.envs.logit_cache import LazyTable, LogitCache
-from rlprune.envs.rules import Rules
 from rlprune.errors import RLPruneError
-from rlprune.policies.actions import Actions
+from rlprune.policies.actions import ActionKind, Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.profiles.codebook import uniform_codebook
-from rlprune.profiles.cost import ComputeCost, Cost
+from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
 
 
-@dataclass(eq=False)
-class Episodes:
-    """The state of n episodes; every tensor has n rows.
-
-    Attributes:
-        images: index of each episode's image, int64.
-        passes: made so far, int64.
-        logits: what is believed after the passes so far, float32 (n, classes).
-        macs: multiply-adds of the passes so far, int64.
-        levels: of the last pass, int64 (n, G); -1 before the first.
-        penalties: price of compute, float32.
-    """
-
-    images: Tensor
-    passes: Tensor
-    logits: Tensor
-    macs: Tensor
-    levels: Tensor
-    penalties: Tensor
-
-    def take(self, rows: Tensor) -> Episodes:
-        """A copy of some rows."""
-        return Episodes(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def replace(self, rows: Tensor, fresh: Episodes) -> None:
-        """Put fresh episodes into some rows."""
-        for field in fields(self):
-            getattr(self, field.name)[rows] = getattr(fresh, field.name)
-
-
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a step did to n episodes; every tensor has n rows.
+class Rules:
+    """What a world is played by; `rlprune.envs.keep_ratio.KeepRatioEnv` documents the fields.
 
     Attributes:
-        rewards: float32.
-        done: whether the episode is over, bool.
-        correct: whether the prediction that stands now is right, bool.
-        predictions: its class, int64.
-        params: active parameters of this step over the dense network's.
-        macs: multiply-adds likewise.
-        levels: the levels chosen, int64 (n, G); -1 where the last prediction was accepted.
-        passes: made so far.
+        action: kind of the action space.
+        max_passes: 1 to 3.
+        combine: weight of earlier passes' logits beside the last one's.
+        penalty: price of compute, 0 or more; or the lowest and the highest of a range, above 0.
+        cost: what is paid for: `params`, `macs`, or time.
+        control_variate: whether the whole network's own correctness is subtracted from the reward.
+        policy_cost: parameters and multiply-adds of one decision.
+        pool: cells per side of the grid that stem features are averaged over.
+
+    Raises:
+        RLPruneError: there is no such cost or no such penalty.
     """
 
-    rewards: Tensor
-    done: Tensor
-    correct: Tensor
-    predictions: Tensor
-    params: Tensor
-    macs: Tensor
-    levels: Tensor
-    passes: Tensor
+    action: ActionKind = "levels"
+    max_passes: int = 1
+    combine: float = 0.0
+    penalty: float | Sequence[float] = 0.3
+    cost: str | Latency = "macs"
+    control_variate: bool = False
+    policy_cost: tuple[int, int] = (0, 0)
+    pool: int = 2
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cost, Latency) and self.cost not in KINDS:
+            allowed = ", ".join(KINDS)
+            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {allowed}, or a measured Latency")
+        if not isinstance(self.price, PenaltyRange) and not self.price >= 0:
+            raise RLPruneError(
+                f"penalty is {self.penalty}; a number of 0 or more, or a range (lowest, highest), is needed"
+            )
+
+    @cached_property
+    def price(self) -> float | PenaltyRange:
+        """The penalty of all episodes, or the range that those of single episodes come from."""
+        if isinstance(self.penalty, int | float):
+            return float(self.penalty)
+        return PenaltyRange.of(tuple(self.penalty))
+
+    @property
+    def penalties(self) -> PenaltyRange | None:
+        """The range of penalties, if there is one."""
+        return self.price if isinstance(self.price, PenaltyRange) else None
+
+    def check_observer(self, observer: Observer) -> None:
+        """Make sure that an observer was built for these rules.
+
+        Raises:
+            RLPruneError: it was built for others.
+        """
+        needed = {"max_passes": self.max_passes, "combine": self.combine, "penalties": self.penalties}
+        for name, value in needed.items():
+            if getattr(observer, name) != value:
+                raise RLPruneError(f"the observer has {name}={getattr(observer, name)}, the environment {name}={value}")
+
+    def check_latency(self, network: ElasticModule) -> None:
+        """Make sure that time, if it is what is paid for, was measured on this network.
+
+        Raises:
+            RLPruneError: it was measured on another one.
+        """
+        if isinstance(self.cost, Latency):
+            self.cost.check(network)
 
 
 class World:

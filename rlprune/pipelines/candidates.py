@@ -181,7 +181,7 @@ def at_equal_macs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _at(share: float, method: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The accuracy of a method at a cost, between its neighbouring points; those that a cheaper one beats are left out."""
+    """The accuracy of a method at a cost, between its neighbouring points; one that a cheaper one beats is left out."""
     best: list[tuple[float, float]] = []
     for point in sorted((row["macs_share"], row["accuracy"]) for row in rows if row["method"] == method):
         if not best or point[1] > best[-1][1]:

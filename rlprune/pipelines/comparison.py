@@ -80,9 +80,9 @@ class Comparison:
     """Trains or loads each way of deciding, in a folder, and measures all of them.
 
     Policies, thresholds and static networks share one codebook and the network that is specialised to it. Gates begin
-    with the network as it was before, and are trained for as many epochs as that specialising takes. The uniform and the
-    dense network are those that were given: adapting trained them, nothing here does. A threshold may run an image as
-    often as a progressive policy. What the folder has already is not made again, and an interrupted training is resumed.
+    with the network as it was before, and are trained for as many epochs as that specialising takes. The uniform and
+    the dense network are those that were given: adapting trained them, nothing here does. A threshold may run an image
+    as often as a progressive policy. What the folder has already is not made again; an interrupted training is resumed.
 
     Args:
         elastic: the adapted network.
@@ -139,28 +139,22 @@ class Comparison:
             RLPruneError: the folder holds what was made of other things or under other settings; or the network has
                 nothing for any of the methods.
         """
+        made_with = {
+            "n_profiles": self.settings.n_profiles,
+            "n_candidates": self.settings.n_candidates,
+            "training": self.training,
+            "policy": self.policy,
+            "made_of": self._made_of(),
+        }
         note = noted(
             self.out / "settings.json",
-            self._made_with(),
+            plain(made_with),
             what=f"what {self.out} holds",
             cure="made_of is network, images and teacher; go back to those, or name another folder",
             made=self.out / "specialised",
         )
         with note:
             return self._compare()
-
-    def _made_with(self) -> dict[str, Any]:
-        """What everything in the folder is made with and from."""
-        made_with: dict[str, Any] = plain(
-            {
-                "n_profiles": self.settings.n_profiles,
-                "n_candidates": self.settings.n_candidates,
-                "training": self.training,
-                "policy": self.policy,
-                "made_of": self._made_of(),
-            }
-        )
-        return made_with
 
     def _made_of(self) -> str:
         """Tells networks, images and teachers apart."""

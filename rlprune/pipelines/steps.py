@@ -8,7 +8,7 @@ import shutil
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,18 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LatestLogitCache
-from rlprune.errors import LevelsError, RLPruneError
+from rlprune.errors import RLPruneError
 from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import codebook_logits, evaluate, mean_reward
 from rlprune.evaluation.plots import budgets_plot
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
-from rlprune.pipelines.inputs import build_model
+from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.pipelines.recipe import Recipe
-from rlprune.pipelines.teachers import Teachers, views_of
+from rlprune.pipelines.step_settings import StepName, settings_of, weights_of
+from rlprune.pipelines.teachers import Teachers
 from rlprune.policies.policy import Policy
-from rlprune.profiles.codebook import sorted_codebook
-from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import best_within, search_profiles
 from rlprune.storage.bundle import save_bundle
@@ -45,7 +44,6 @@ from rlprune.utils.files import write_json
 from rlprune.utils.imports import require
 from rlprune.utils.tensorboard import scalar_log
 
-StepName = Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "evaluate"]
 _Settings = TypeVar("_Settings", bound=TrainingSettings)
 
 
@@ -92,13 +90,14 @@ class Steps:
         if last == "evaluate":
             require("matplotlib", "plots")
         if not (self.out / "steps").exists():
-            self._find_weights()  # what is missing is better missed now than in hours
-        settings = self._settings()
+            for name in weights_of(self.recipe):  # better missed now than in hours
+                find_weights(name, self.recipe_dir)
+        settings = settings_of(self.recipe)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             print(f"{name} ...", flush=True)
             note = noted(
                 self.out / "steps" / f"{name}.json",
-                plain({"seed": self.recipe.seed, **settings[name]}),
+                plain(settings[name]),
                 what=f"the step {name!r} in {self.out}",
                 cure="go back to those, or name another folder",
                 values_only=True,
@@ -106,39 +105,8 @@ class Steps:
             with note:
                 getattr(self, name)()
 
-    def _find_weights(self) -> None:
-        """Make sure that all weights which the recipe names are there."""
-        recipe = self.recipe
-        for trained in (recipe.teacher, *recipe.final_teachers, recipe.reference):
-            if trained is not None:
-                self._find(trained.weights)
-        if recipe.refit_weights is not None:
-            self._find(recipe.refit_weights)
-
-    def _settings(self) -> dict[StepName, dict[str, Any]]:
-        """What each step depends on beside the seed and the steps before; the order of the values is that of notes."""
-        recipe = self.recipe
-        higher = sorted(penalty for penalty in recipe.penalties if penalty > recipe.policy.penalty)
-        return {
-            "teacher": {
-                "data": recipe.data,
-                "teacher": recipe.teacher,
-                "final_teachers": recipe.final_teachers or None,
-                **views_of(recipe.specialise),
-                "refit": list(views_of(recipe.refit).values()) if recipe.refit else None,
-            },
-            "dense": {"model": recipe.model, "weights": recipe.weights, "dense": recipe.dense},
-            "adapt": {"elastic": recipe.elastic, "adapt": recipe.adapt},
-            "search": {"search": recipe.search},
-            "specialise": {"specialise": recipe.specialise},
-            "tune": {"policy": recipe.policy, "tune": recipe.tune, "penalties": higher},
-            "policies": {"penalties": recipe.penalties},
-            "refit": {"refit": recipe.refit, "refit_weights": recipe.refit_weights},
-            "evaluate": {"reference": recipe.reference},
-        }
-
     def teacher(self) -> None:
-        """Ask the final teachers once about all views, if the recipe keeps views; and about those of a refit."""
+        """Cache the final teachers' logits on all views, if the recipe keeps views; and on those of a refit."""
         self.teachers.cache_logits()
 
     def dense(self) -> None:
@@ -148,7 +116,7 @@ class Steps:
             return
         settings = self._seeded(self.recipe.dense)
         torch.manual_seed(self.recipe.seed)
-        weights = None if self.recipe.weights is None else self._find(self.recipe.weights)
+        weights = None if self.recipe.weights is None else find_weights(self.recipe.weights, self.recipe_dir)
         model = build_model(self.recipe.model, weights, self.splits)
         if weights is None:
             teacher = self.teachers.first(settings) if self.recipe.teacher else None
@@ -173,7 +141,7 @@ class Steps:
         settings = self.recipe.search
         elastic = self._load("adapted")
         if settings.codebook is not None:
-            write_json(path, self._profiles(elastic, self.recipe_dir / settings.codebook).tolist())
+            write_json(path, load_profiles(elastic, self.recipe_dir / settings.codebook).tolist())
             return
         latency = self._latency(elastic)
         found = search_profiles(elastic, self._selection_set, settings.n_candidates, self.recipe.seed, latency=latency)
@@ -245,7 +213,7 @@ class Steps:
         if self.recipe.refit_weights is None:
             elastic = self._load("tuned")
         else:
-            weights = self._find(self.recipe.refit_weights)
+            weights = find_weights(self.recipe.refit_weights, self.recipe_dir)
             elastic = self._elastic(build_model(self.recipe.model, weights, self.splits))
             elastic.specialise(self.codebook)
         teacher = self.teachers.for_refit()
@@ -261,7 +229,7 @@ class Steps:
         networks = (elastic, self._load("adapted"))
         test = self.splits.test
         rivals = Controls.measure(networks, self.codebook, test, self._selection_set, seed=self.recipe.seed)
-        dense_accuracy = accuracy(self._reference(), test)
+        dense_accuracy = accuracy(self.teachers.reference(), test)
         answers = None
         results = []
         for penalty in self._penalties:
@@ -318,12 +286,6 @@ class Steps:
         """The images that static profiles are judged by."""
         return self.splits.policy.subset(slice(0, self.recipe.search.n_images))
 
-    def _reference(self) -> nn.Module:
-        """The dense network that the results are compared with."""
-        if self.recipe.reference is None:
-            return self.teachers.dense()
-        return self.teachers.load(self.recipe.reference)
-
     def _seeded(self, settings: _Settings) -> _Settings:
         """A step's settings, with the recipe's seed."""
         return replace(settings, seed=self.recipe.seed)
@@ -332,17 +294,6 @@ class Steps:
         """An ordinary network made elastic, its channels ranked."""
         images = self.splits.network
         return self.recipe.elastic.build(dense, tuple(images.images.shape[1:]), images)
-
-    def _profiles(self, elastic: ElasticCNN, path: Path) -> Tensor:
-        """Those of a file, cheapest first."""
-        try:
-            profiles = elastic.check_codebook(torch.tensor(json.loads(path.read_text())))
-            return sorted_codebook(profiles, Cost(elastic))
-        except (OSError, ValueError, TypeError, RuntimeError, LevelsError) as error:
-            raise RLPruneError(
-                f"search.codebook={path.name!r}: {path} has no profiles of this network, one list of levels for each, "
-                f"of {elastic.n_groups} levels: {error}"
-            ) from error
 
     def _learn_own(self, elastic: ElasticCNN, chain: PenaltyChain) -> tuple[Policy, float]:
         """The policy of the recipe's own penalty, after those of all higher ones; and its reward."""
@@ -386,9 +337,6 @@ class Steps:
 
     def _load(self, name: str) -> ElasticCNN:
         return load_network(self.out / name).network
-
-    def _find(self, name: str) -> Path:
-        return find_weights(name, self.recipe_dir)
 
 
 def _headline(figures: dict[str, Any]) -> dict[str, Any]:

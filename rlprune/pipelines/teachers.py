@@ -11,6 +11,7 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.models.weights import find_weights
 from rlprune.pipelines.inputs import build_model
 from rlprune.pipelines.recipe import Recipe, TrainedNetwork
+from rlprune.pipelines.step_settings import views_of
 from rlprune.training.distillation import Ensemble, Teacher, cache_teacher_logits
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write
@@ -75,6 +76,11 @@ class Teachers:
         """The recipe's own ordinary network."""
         return build_model(self.recipe.model, self.out / "dense.safetensors", self.splits).eval()
 
+    def reference(self) -> nn.Module:
+        """The dense network that results are compared with: the one that the recipe names, or else its own."""
+        named = self.recipe.reference
+        return self.dense() if named is None else self.load(named)
+
     def load(self, network: TrainedNetwork) -> nn.Module:
         """A network that somebody trained.
 
@@ -103,8 +109,3 @@ class Teachers:
         logits = cache_teacher_logits(self._network(self.names_final), images, settings, known=known_logits)
         with atomic_write(path) as temporary:
             save_file({"logits": logits}, temporary)
-
-
-def views_of(settings: TrainingSettings) -> dict[str, int]:
-    """What cached logits depend on: the views of an image, and the way that they are drawn, which is the second so far."""
-    return {"views": settings.views, "padding": settings.padding, "flip": int(settings.flip), "drawn": 2}
