@@ -213,7 +213,7 @@ def _make_worlds(
             control_variate=settings.control_variate,
             policy_cost=policy_cost,
         )
-        for images, logit_cache in zip(sets, logit_caches or [None] * len(sets), strict=True)
+        for images, logit_cache in zip(sets, logit_caches or (None, None), strict=True)
     ]
 
 

@@ -25,9 +25,9 @@ from rlprune.utils.imports import require
 class Compare:
     """Compare all ways of deciding what an image runs through, under equal training, on the test split.
 
-    By reinforcement learning (once or progressively), by a threshold, by gates (towards a density, or under an L1 norm),
-    by gates of branches, or not at all: static networks, searched or uniform. What the folder has already is not made
-    again, and an interrupted training is resumed.
+    By reinforcement learning (once or progressively), a threshold, gates (towards a density or under an L1 norm), gates
+    of branches, or not at all: static networks, searched or uniform. What the folder has already is not made again, and
+    an interrupted training is resumed.
     """
 
     network: Path

@@ -55,12 +55,9 @@ class Export:
 
     def _check_options(self) -> None:
         if self.price.given and not (self.onnx or self.int8):
-            raise RLPruneError(
-                "--budget and --penalty are for ONNX files, which decide at one price; add --onnx or --int8, or leave "
-                "them out: a bundle takes any price, from call to call"
-            )
+            raise RLPruneError("--budget and --penalty are for files of ONNX; a bundle takes any, from call to call")
         if self.data is not None and not self.int8:
-            raise RLPruneError("--data names the images that --int8 is calibrated on; add --int8, or leave it out")
+            raise RLPruneError("--data is for --int8, whose calibration images it names")
         if self.int8 and self.data is None:
             raise RLPruneError("--int8 needs images to calibrate on: name what the network was adapted to with --data")
 

@@ -256,7 +256,7 @@ class Comparison:
         except ModelError:
             return False
 
-    def _gated(self, kind: str, folder: Path, target: Mapping[str, float]) -> GatedCNN:
+    def _gated(self, kind: str, folder: Path, target: dict[str, Any]) -> GatedCNN:
         """Gates of a kind, trained towards a target."""
         if not folder.exists():
             shared = {key: getattr(self.training, key) for key in _SHARED}

@@ -52,13 +52,13 @@ class Steps:
 
     | step | makes |
     |---|---|
-    | `teacher` | `teacher.safetensors`, `teacher-refit.safetensors`: what the final teachers say of kept views |
+    | `teacher` | `teacher.safetensors`, `teacher-refit.safetensors`: the final teachers' logits on kept views |
     | `dense` | `dense.safetensors`: the ordinary network |
     | `adapt` | `adapted/`: the elastic network, ranked, then trained under random profiles |
     | `search` | `codebook.json`: the best profiles found for the budgets |
     | `specialise` | `specialised/`: the network trained on under those profiles alone |
     | `tune` | `tuned/`: the network trained on under a policy's decisions, the policy learnt anew, while that pays |
-    | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, begun where the last ended; |
+    | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, from the highest down; |
     | | `policies-up/PENALTY/`: the same from the lowest penalty up; `policies-up/rewards.json`: which is better |
     | `refit` | `refitted/`: the network, or other weights for it, trained on, on every image that is not for testing |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |

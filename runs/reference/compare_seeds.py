@@ -42,20 +42,22 @@ def learnt(steps: Steps, seed: int) -> Policy:
 def main() -> None:
     """Learn, measure, write."""
     steps = steps_of(__doc__)
-    elastic, test, rows = load_network(steps.out / "refitted").network, steps.splits.test, []
-    answers = None
+    elastic = load_network(steps.out / "refitted").network
+    test = steps.splits.test
+    rows = []
+    logits = None
     for seed in range(steps.recipe.seed, steps.recipe.seed + N_SEEDS):
         policy = learnt(steps, seed)
-        if answers is None:
-            answers = codebook_logits(DynamicCNN(elastic, policy, test.mean, test.std, test.classes), test)
-        dynamic = OfflineCNN(elastic, policy, test, answers)
+        if logits is None:
+            logits = codebook_logits(DynamicCNN(elastic, policy, test.mean, test.std, test.classes), test)
+        dynamic = OfflineCNN(elastic, policy, test, logits)
         predicted = dynamic(torch.arange(len(test))[:, None, None, None])
-        runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(answers))
+        runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(logits))
         figures: dict[str, Any] = {
             "seed": seed,
             "accuracy": float((predicted.labels == test.labels).double().mean()),
             "macs_cut": 1 - float(predicted.macs.double().mean() / dynamic.prices.dense.macs),
-            "shuffled": shuffled_accuracy(predicted, answers, test.labels, policy.observer),
+            "shuffled": shuffled_accuracy(predicted, logits, test.labels, policy.observer),
             "runs_per_image": (runs / len(test)).tolist(),
         }
         rows.append(figures)

@@ -47,35 +47,37 @@ FACTORS = (5.0, 1.0, 0.5, 0.2, 0.1)
 class Measure:
     """Mean multiply-adds over the dense network's, all included, and accuracy, of any policy for a network.
 
-    What the profiles of a codebook say is asked once.
+    The logits of a codebook's profiles are computed once.
     """
 
     def __init__(self, elastic: ElasticCNN, test: ImageSet) -> None:
-        self.elastic, self.test = elastic, test
+        self.elastic = elastic
+        self.test = test
         self._known: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, policy: Policy) -> tuple[float, float]:
         """Measure a policy on all test images."""
-        dynamic = OfflineCNN(self.elastic, policy, self.test, self._answers(policy))
+        dynamic = OfflineCNN(self.elastic, policy, self.test, self._logits(policy))
         predicted = dynamic(torch.arange(len(self.test))[:, None, None, None])
         share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
         return share, float((predicted.labels == self.test.labels).double().mean())
 
-    def _answers(self, policy: Policy) -> Tensor:
-        for codebook, answers in self._known:
+    def _logits(self, policy: Policy) -> Tensor:
+        for codebook, logits in self._known:
             if codebook.equal(policy.codebook):
-                return answers
+                return logits
         test = self.test
-        answers = codebook_logits(DynamicCNN(self.elastic, policy, test.mean, test.std, test.classes), test)
-        self._known.append((policy.codebook, answers))
-        return answers
+        logits = codebook_logits(DynamicCNN(self.elastic, policy, test.mean, test.std, test.classes), test)
+        self._known.append((policy.codebook, logits))
+        return logits
 
 
 def main() -> None:
     """Learn, measure, write."""
     steps = steps_of(__doc__)
     recipe = steps.recipe
-    splits, rows = steps.splits, []
+    splits = steps.splits
+    rows = []
     networks = {name: steps.out / name for name in ("tuned", "adapted")}
     measures = {
         name: Measure(load_network(folder).network, splits.test) for name, folder in networks.items() if folder.exists()
@@ -88,14 +90,19 @@ def main() -> None:
         measure = measures.get("adapted" if levels else "tuned")
         if measure is None:
             continue
-        points, start = [], None
+        points = []
+        start = None
         for factor in FACTORS:
             penalty = factor * recipe.policy.penalty
             settings = replace(recipe.policy, seed=recipe.seed, penalty=penalty, **choices)
             folder = steps.out / "signals" / f"{name} {factor}".replace(" ", "_")
             codebook = None if levels else steps.codebook
             policy = train_policy(
-                *(measure.elastic, splits.policy, splits.validation, folder, settings),
+                measure.elastic,
+                splits.policy,
+                splits.validation,
+                folder,
+                settings,
                 codebook=codebook,
                 start=start,
                 resume=True,

@@ -100,7 +100,7 @@ def test_another_network_s_is_not_mixed_in(made: tuple[Path, dict[str, Any]]) ->
     other.elastic = make_elastic("residual", seed=1)
     with pytest.raises(
         RLPruneError,
-        match=r"made under other settings \(made_of: '\w{64}', now '\w{64}'\); made_of is network, images and",
+        match=r"under other settings \(made_of: '\w{64}', now '\w{64}'\); made_of is network, images and",
     ):
         other.run()
 
