@@ -12,7 +12,7 @@
 | `validation/reward` | mean reward of one deterministic sweep over the validation split |
 | `validation/accuracy`, `.../active_params`, `.../active_macs`, `.../passes`, `.../distinct_profiles` | of that sweep |
 | `validation/easy_and_hard` | picture: images the policy spends least and most on, with what it spends |
-| `hparams` | all settings, beside the last validation sweep |
+| `hparams` | all settings, with the figures of the last validation sweep |
 
 `rlprune pretrain` and `rlprune adapt` write, once an epoch and over images seen: `pretrain/loss`, `pretrain/accuracy`,
 `adapt/loss` (mean over profiles), `adapt/largest` and `adapt/smallest` (of these profiles), and `.../learning_rate`.

@@ -60,7 +60,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     ## Starting state
     An image drawn uniformly with the environment's generator; `reset(options={"image": 7})` takes number 7. Where
-    there is a range of penalties, `options={"penalty": 0.1}` takes that one, alone or beside an image.
+    there is a range of penalties, `options={"penalty": 0.1}` takes that one, with or without an image.
 
     ## Episode end
     `terminated` when a prediction is accepted or `max_passes` passes are made; `truncated` never. Discount with 1.
@@ -75,7 +75,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         action: kind of the action space.
         codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
         max_passes: 1 to 3.
-        combine: how much what was believed before a pass counts beside it (`rlprune.policies.observations`).
+        combine: weight of the logits before a pass, where the pass's own is 1 (`rlprune.policies.observations`).
         penalty: price of compute, λ >= 0; or the lowest and the highest of a range, above 0.
         cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it.
         control_variate: subtract the whole network's own correctness from the reward.

@@ -33,7 +33,7 @@ class Rules:
     Attributes:
         action: kind of the action space.
         max_passes: 1 to 3.
-        combine: weight of earlier passes' logits beside the last one's.
+        combine: weight of earlier passes' logits, where the last one's is 1.
         penalty: price of compute, 0 or more; or the lowest and the highest of a range, above 0.
         cost: what is paid for: `params`, `macs`, or time.
         control_variate: whether the whole network's own correctness is subtracted from the reward.

@@ -183,7 +183,8 @@ class Steps:
             rewards.append(reward)
             if rewards[-1] < rewards[-2]:
                 break
-            best, best_chain = tuned, chain
+            best = tuned
+            best_chain = chain
         write_json(folder / "rewards.json", rewards)
         shutil.copytree(best_chain.down, self._chain.down, dirs_exist_ok=True)
         self._save("tuned", best)

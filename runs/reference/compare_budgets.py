@@ -1,8 +1,8 @@
-"""One policy for all budgets, beside policies trained for one penalty each; and how well a controller holds a budget.
+"""One policy for all budgets, next to policies trained for one penalty each; and how well a controller holds a budget.
 
     python runs/reference/compare_budgets.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the run of that recipe up to its policies, and writes budgets.json beside the recipe. All policies decide for the
+needs the run of that recipe up to its policies, and writes budgets.json next to the recipe. All policies decide for the
 tuned network; all figures are of the test images.
 """
 

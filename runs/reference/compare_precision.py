@@ -2,7 +2,7 @@
 
     python runs/reference/compare_precision.py runs/reference/m_cifarnet --epochs 1
 
-takes the bundle of that folder, and writes precision.json beside it. int8 is calibrated on 512 of the images that train
+takes the bundle of that folder, and writes precision.json there. int8 is calibrated on 512 of the images that train
 the network; accuracies are of the test images. Times are of the whole dynamic network, policy and all passes included,
 in turns, in one process. For so many epochs the network is also trained on with the rounding of int8 and, so that what
 that is worth can be told from what training on is, without it (then in bfloat16, where the processor has it); the

@@ -5,7 +5,7 @@
 takes a network that `rlprune adapt` made elastic, and learns policies that choose a level for every group, once per
 image, paid in either (time at batch 1, on this machine), for several penalties. It writes prices.json into the folder
 that is named last, here. Accuracies and what is kept are of the test images; times are what the table, measured once,
-says of the profiles that they run, at batch 1. A run that has some of the policies already is gone on with.
+says of the profiles that they run, at batch 1. A run that has some of the policies already is resumed.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python runs/reference/compare_seeds.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the run of that recipe up to its refit, and writes seeds.json beside the recipe. Policies are learnt as the recipe
-does, from the highest penalty down and from the lowest up; that of its own penalty is measured on the test images, with
-the refitted network.
+needs the run of that recipe up to its refit, and writes seeds.json next to the recipe. Policies are learnt as the
+recipe does, from the highest penalty down and from the lowest up; that of its own penalty is measured on the test
+images, with the refitted network.
 """
 
 import shutil

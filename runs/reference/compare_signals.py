@@ -2,7 +2,7 @@
 
     python runs/reference/compare_signals.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the run of that recipe up to its policies, and writes signals.json beside the recipe. All variants decide for the
+needs the run of that recipe up to its policies, and writes signals.json next to the recipe. All variants decide for the
 tuned network (the one over all levels for the adapted one, if that is there); each is learnt at several penalties, so
 that its accuracy can be read off at the mean multiply-adds of the recipe's own policy.
 """

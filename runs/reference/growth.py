@@ -2,7 +2,7 @@
 
     python runs/reference/growth.py runs/reference/m_cifarnet/bundle
 
-measures on this machine and writes growth.json and growth.png beside this script. Batches are of the bundle's test
+measures on this machine and writes growth.json and growth.png next to this script. Batches are of the bundle's test
 images, as noise is not what a policy is used to; the rest, which does not depend on images, takes noise.
 """
 
