@@ -1,4 +1,7 @@
-"""The learner: Stable-Baselines3's PPO on the environment, what TensorBoard shows of it, and its way out of there."""
+"""Learning a policy: Stable-Baselines3's PPO on the environment, its figures in TensorBoard, the policy it leaves.
+
+May import everything but the pipelines and the command line; only this package knows Stable-Baselines3.
+"""
 
 from rlprune.agents.extract import extract_codebook, extract_policy
 from rlprune.agents.joint_tuning import TuneSettings, tune

@@ -1,4 +1,4 @@
-"""What happens beside training: figures for TensorBoard, validation sweeps, checkpoints.
+"""What happens during training: figures for TensorBoard, validation sweeps, checkpoints.
 
 | key | meaning |
 |---|---|
@@ -12,7 +12,7 @@
 | `validation/reward` | mean reward of one deterministic sweep over the validation split |
 | `validation/accuracy`, `.../active_params`, `.../active_macs`, `.../passes`, `.../distinct_profiles` | of that sweep |
 | `validation/easy_and_hard` | picture: images the policy spends least and most on, with what it spends |
-| `hparams` | all settings, beside the last validation sweep |
+| `hparams` | all settings, with the figures of the last validation sweep |
 
 `rlprune pretrain` and `rlprune adapt` write, once an epoch and over images seen: `pretrain/loss`, `pretrain/accuracy`,
 `adapt/loss` (mean over profiles), `adapt/largest` and `adapt/smallest` (of these profiles), and `.../learning_rate`.
@@ -38,7 +38,7 @@ from rlprune.utils.files import atomic_write
 
 
 class ProgressCallback(BaseCallback):
-    """A progress bar over environment steps that also counts those of an earlier, interrupted run."""
+    """A progress bar over environment steps, those of an earlier, interrupted run included."""
 
     def __init__(self, total_steps: int) -> None:
         super().__init__()
@@ -56,20 +56,22 @@ class ProgressCallback(BaseCallback):
         self.bar.update(min(self.num_timesteps, self.total_steps) - self.bar.n)
 
     def close(self) -> None:
-        """End the bar's line, also where training ended early; what is printed next has its own."""
+        """End the bar's line, also where training ended early, so that the next output starts a new one."""
         if self.bar is not None:
             self.bar.close()
 
 
 class EntropyCallback(BaseCallback):
-    """Lets the bonus for undecided policies fall linearly to zero over all steps of training.
+    """Lets the entropy bonus fall linearly to zero over all steps of training.
 
-    It has to be large at first: a dear profile for all is better than a cheap one whose second looks are still random.
+    It has to be large at first: as long as second passes are chosen at random, an expensive profile for all images pays
+    more than a cheap one with second passes.
     """
 
     def __init__(self, entropy: float, total_steps: int) -> None:
         super().__init__()
-        self.entropy, self.total_steps = entropy, total_steps
+        self.entropy = entropy
+        self.total_steps = total_steps
 
     def _on_step(self) -> bool:
         return True
@@ -87,10 +89,13 @@ class FiguresCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self.infos: list[dict[str, Any]] = []
-        self.n_done, self.n_correct, self.n_passes = 0, 0.0, 0
+        self.n_done = 0
+        self.n_correct = 0.0
+        self.n_passes = 0
 
     def _on_step(self) -> bool:
-        infos, dones = self.locals["infos"], self.locals["dones"]
+        infos = self.locals["infos"]
+        dones = self.locals["dones"]
         self.infos += infos
         for info in (info for info, done in zip(infos, dones, strict=True) if done):
             self.n_done += 1
@@ -115,21 +120,24 @@ class FiguresCallback(BaseCallback):
 class ValidationCallback(BaseCallback):
     """Sweeps the validation split at intervals.
 
-    The sweeps choose nothing: policies differ by less than a validation split of some hundred images can tell, so
-    keeping the best of many would keep a lucky one. The learning rate falls to zero, and the last policy is the result.
+    The sweeps choose nothing: policies differ by less than a validation split of some hundred images can tell, so the
+    best of many would be a lucky one. The learning rate falls to zero, and the last policy is the result.
 
     Args:
         world: the validation images under the same rules.
         every: environment steps between sweeps.
         settings: shown as hyperparameters.
-        keep: called with the figures of each sweep.
+        save: called with the figures of each sweep.
     """
 
     def __init__(
-        self, world: World, every: int, settings: dict[str, Any], keep: Callable[[dict[str, float]], None]
+        self, world: World, every: int, settings: dict[str, Any], save: Callable[[dict[str, float]], None]
     ) -> None:
         super().__init__()
-        self.world, self.every, self.settings, self.keep = world, every, settings, keep
+        self.world = world
+        self.every = every
+        self.settings = settings
+        self.save = save
 
     def _on_training_start(self) -> None:
         self.next = self.num_timesteps + self.every
@@ -157,20 +165,21 @@ class ValidationCallback(BaseCallback):
             self.logger.record(f"validation/{key}", value)
         picture = Image(easy_and_hard(self.world, result), "HWC")
         self.logger.record("validation/easy_and_hard", picture, exclude=("stdout", "log", "json", "csv"))
-        self.keep(figures)
+        self.save(figures)
 
 
 class ResumeCheckpointCallback(BaseCallback):
-    """Saves the agent whole, so that an interrupted run can go on; a kill while saving leaves the file before.
+    """Saves the whole agent, so that an interrupted run can be resumed; a kill while saving leaves the earlier file.
 
     Args:
-        path: Stable-Baselines3's zip. It unpickles on loading, so it is for one's own runs only.
-        every: environment steps between two.
+        path: Stable-Baselines3's zip file. Loading it unpickles, so load only those of your own runs.
+        every: environment steps between two checkpoints.
     """
 
     def __init__(self, path: Path, every: int) -> None:
         super().__init__()
-        self.path, self.every = path, every
+        self.path = path
+        self.every = every
 
     def _on_training_start(self) -> None:
         self.next = self.num_timesteps + self.every
@@ -179,7 +188,7 @@ class ResumeCheckpointCallback(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        if self.num_timesteps >= self.next:  # here, because the last rollout has been learnt from by now
+        if self.num_timesteps >= self.next:  # here, because by now the agent has learnt from the last rollout
             self.next += self.every
             self.save()
 

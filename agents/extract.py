@@ -44,11 +44,11 @@ def extract_policy(agent: BaseAlgorithm, world: World, codebook: Tensor | None =
     Args:
         agent: PPO or A2C with 'MlpPolicy', trained on an environment of this world.
         world: what it was trained on.
-        codebook: int64 (K, G), the profiles to deploy; the world's own if None, or for a policy over levels or ratios
-            the ones it uses most on the world's images.
+        codebook: int64 (K, G), the profiles to deploy. If None, the world's own; for a policy over levels or ratios,
+            those that it uses most on the world's images.
 
     Raises:
-        RLPruneError: the agent is of another kind.
+        RLPruneError: the agent is of another kind, or has learnt a range of penalties over levels or ratios.
     """
     layers, activation = layer_sizes(agent)
     if codebook is None:
@@ -72,7 +72,8 @@ def measure_budgets(agent: BaseAlgorithm, world: World, n: int = 17) -> Tensor:
     """Some of the penalties that an agent learnt, and what images cost at each on average.
 
     Returns:
-        float64 (n, 2), ascending penalties; the second are shares of the dense multiply-adds, of the world's images.
+        float64 (n, 2): ascending penalties, and the share of the dense network's multiply-adds that each comes to on
+            the world's images.
     """
     assert world.observer.penalties is not None
     penalties = world.observer.penalties.at(torch.linspace(0, 1, n, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Joint tuning: the network is trained under the very profiles that a policy chooses, image by image, pass by pass."""
+"""Joint tuning: the network is trained under the profiles that a policy chooses, image by image, pass by pass."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ def tune(
 ) -> None:
     """Train a network in place under a policy's decisions; the policy stays as it is.
 
-    Each image runs through what the policy chooses for it, pass after pass, on what the passes before believed. Images
-    that chose one profile run through its slice together, so a step costs what deciding per image costs. Every pass
-    learns from the labels and from the teacher, weighted by the images it ran on. (BlockDrop, Wu et al., CVPR 2018,
-    found such tuning to be most of what a learnt policy is worth.)
+    Each image runs through the profiles that the policy chooses for it, pass after pass, by the logits so far. Images
+    with the same profile run through its slice together, so a step costs what the policy's decisions cost. Every pass
+    learns from the labels and from the teacher, weighted by the images that it ran on. (BlockDrop, Wu et al., CVPR
+    2018, found that most of what a learnt policy is worth comes from such tuning.)
 
     Args:
-        elastic: what is trained.
-        policy: whose decisions count; of this network. One for a range of penalties decides at its middle.
+        elastic: the network that is trained.
+        policy: whose decisions count; a policy of this network. One for a range of penalties decides at its middle.
         data: training images of the network, not those of the policy.
-        settings: how; the defaults if None. `rounds` is up to the caller.
-        teacher: a network or what `cache_teacher_logits` made of one; the widest profile as it is now if None.
-        checkpoint: file written after every epoch; if it exists, training goes on from it.
+        settings: how it is trained; the defaults if None. `rounds` is up to the caller.
+        teacher: a network, or its logits from `cache_teacher_logits`; the widest profile as it is now if None.
+        checkpoint: file written after every epoch; if it exists, training continues from it.
         log: called with the figures of every epoch: the loss, and the share of the images that ran each profile.
 
     Raises:
         BundleError: the policy is of another network.
-        RLPruneError: logits remembered under other settings.
+        RLPruneError: the teacher's logits were cached under other settings.
     """
     settings = TuneSettings() if settings is None else settings
     check_fit(elastic, policy, tuple(data.classes))

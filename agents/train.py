@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
@@ -41,6 +40,7 @@ from rlprune.profiles.codebook import uniform_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.storage.policies import load_policy, save_policy
+from rlprune.storage.provenance import check_unchanged, fingerprint, plain
 from rlprune.utils.files import write_json
 
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
@@ -57,7 +57,7 @@ def train_policy(
     latency: Latency | None = None,
     start: Path | None = None,
     resume: bool = False,
-    answers: Sequence[LogitCache] | None = None,
+    logit_caches: Sequence[LogitCache] | None = None,
     ppo: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> Policy:
@@ -68,97 +68,55 @@ def train_policy(
         data: images that did not train it.
         validation: further images, on which progress is measured.
         folder: gets TensorBoard's event files, the checkpoint, and the policy in `policy/`.
-        settings: what for and how; the defaults if None.
+        settings: what it is trained for, and how; the defaults if None.
         codebook: int64 (K, G) profiles, cheapest first; uniform ones if None. For `profiles` only.
-        latency: the network's, where that is what is paid for.
+        latency: the network's, as measured, where time is what is paid for.
         start: folder of a training to take the agent's weights from, such as that of a higher penalty: a cascade that
             is found where compute is dear survives where it is cheap, but is seldom found there.
-        resume: go on from the folder's checkpoint instead of starting anew.
-        answers: the network's under these profiles, on both sets of images, so that several trainings share them.
-        ppo: further arguments of Stable-Baselines3's PPO; they go before the settings, but the widths are `hidden`'s.
+        resume: continue from the folder's checkpoint, if it has one.
+        logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
+        ppo: further arguments of Stable-Baselines3's PPO, which override the settings; the widths are always `hidden`.
         progress: show a progress bar.
 
     Returns:
         The policy at the end of training.
 
     Raises:
-        RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or settings that
-            cannot be; or there is no run to start from, or it sees or chooses other things.
+        RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
+            or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
+            start from, or the policy of that run sees or chooses other things.
     """
     settings = PolicySettings() if settings is None else settings
     check_run(folder, settings, resume=resume, ppo=ppo)
-    if settings.cost == "latency" and latency is None:
-        raise RLPruneError("the cost is latency, but none is given; Latency.measure(elastic) makes a table")
-    paid = latency if settings.cost == "latency" and latency is not None else settings.cost
-    checkpoint, notes, described = folder / CHECKPOINT, folder / NOTES, _described(settings, ppo)
     if codebook is None and settings.action == "profiles":
         codebook = uniform_codebook(elastic, Cost(elastic))
-    penalties = PenaltyRange.of(settings.penalty_range) if settings.penalty_range else None
-    observer = Observer.fit(
-        elastic,
-        data,
-        max_passes=settings.max_passes,
-        pool=settings.pool,
-        combine=settings.combine,
-        penalties=penalties,
-    )
-    actions = Actions.from_network(elastic, settings.action, codebook, settings.max_passes)
-    worlds = [
-        World(
-            elastic,
-            images,
-            action=settings.action,
-            codebook=codebook,
-            max_passes=settings.max_passes,
-            combine=settings.combine,
-            penalty=settings.penalty_range or settings.penalty,
-            cost=paid,
-            control_variate=settings.control_variate,
-            policy_cost=_decision_cost((observer.fixed().size, *settings.hidden, actions.n_outputs)),
-            observer=observer,
-            answers=kept,
-        )
-        for images, kept in zip((data, validation), answers or (None, None), strict=True)
-    ]
+    paid = _paid(settings, latency)
+    worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches)
     env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-    made_of = _fingerprint(elastic, data, codebook, start)
-    resumed = resume and checkpoint.exists()
-    if resumed and json.loads(notes.read_text()).get("made_of") != made_of:
-        raise RLPruneError(
-            f"{checkpoint} was trained on another network, other images or another codebook, or from another start"
-        )
+    described = _described(settings, ppo)
+    made_of = _made_of(elastic, data, codebook, start)
+    resumed = resume and (folder / CHECKPOINT).exists()
     if resumed:
-        agent = _load(checkpoint, env)
-        agent.set_random_seed(settings.seed + agent.num_timesteps)  # or it would draw the first images once more
+        agent = _resume_agent(folder, env, settings, made_of)
     else:
-        agent = _agent(env, settings, ppo or {})
+        agent = _make_agent(env, settings, ppo or {})
         if start is not None:
             warm_start(agent, start, described, codebook)
-        write_json(notes, described | {"made_of": made_of})
+        write_json(folder / NOTES, described | {"made_of": made_of})
 
-    def keep(figures: dict[str, float]) -> None:
+    def save(figures: dict[str, float]) -> None:
         metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
         save_policy(folder / "policy", extract_policy(agent, worlds[0]), metadata)
 
-    bar = ProgressCallback(settings.total_steps)
-    callbacks = [
-        FiguresCallback(worlds[0]),
-        ValidationCallback(worlds[1], settings.validate_every, described, keep),
-        ResumeCheckpointCallback(checkpoint, settings.validate_every),
-        *([] if "ent_coef" in (ppo or {}) else [EntropyCallback(settings.entropy, settings.total_steps)]),
-        *([bar] if progress else []),
-    ]
     remaining = settings.total_steps - agent.num_timesteps
     if remaining > 0:
+        callbacks = _make_callbacks(worlds, folder, settings, described, save)
+        if "ent_coef" not in (ppo or {}):
+            callbacks.append(EntropyCallback(settings.entropy, settings.total_steps))
+        if progress:
+            callbacks.append(ProgressCallback(settings.total_steps))
         agent.set_logger(configure(str(folder), ["tensorboard"]))
-        try:
-            agent.learn(remaining, CallbackList(callbacks), reset_num_timesteps=not resumed)
-        except TypeError as error:
-            if ppo:
-                raise RLPruneError(f"Stable-Baselines3's PPO cannot train with {ppo}: {error}") from error
-            raise
-        finally:
-            bar.close()
+        _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
     return load_policy(folder / "policy").policy
 
 
@@ -171,42 +129,92 @@ def check_run(
         RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or PPO has no such
             arguments.
     """
-    layers = (ppo or {}).get("policy_kwargs", {})
-    if "net_arch" in layers:
+    if "net_arch" in (ppo or {}).get("policy_kwargs", {}):
         raise RLPruneError(
             "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
         )
     unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
     if unknown:
         raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
-    checkpoint, notes, described = folder / CHECKPOINT, folder / NOTES, _described(settings, ppo)
+    checkpoint = folder / CHECKPOINT
     if not checkpoint.exists():
         return
     if not resume:
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
-    before = {"penalty_range": []} | json.loads(notes.read_text()) if notes.exists() else {}  # once there was no range
-    changed = [key for key in described if before.get(key) != described[key]]
-    if changed:
-        raise RLPruneError(f"{checkpoint} was trained under other settings ({', '.join(changed)}); go back to those")
+    before = {"penalty_range": []} | _read_notes(folder)  # the first runs knew no range
+    check_unchanged(str(checkpoint), before, _described(settings, ppo), "go back to those, or name another folder")
 
 
-def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> Any:
-    return json.loads(json.dumps(asdict(settings) | {"ppo": repr(ppo or {})}))
+def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str, Any]:
+    """The settings of a run as its notes hold them."""
+    described: dict[str, Any] = plain(asdict(settings) | {"ppo": repr(ppo or {})})
+    return described
 
 
-def _fingerprint(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start: Path | None) -> str:
-    """Tells weights, images, codebooks and beginnings apart."""
-    digest = hashlib.sha256()
+def _read_notes(folder: Path) -> dict[str, Any]:
+    """What a run was begun with; nothing if it says nothing."""
+    notes = folder / NOTES
+    found: dict[str, Any] = json.loads(notes.read_text()) if notes.exists() else {}
+    return found
+
+
+def _made_of(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start: Path | None) -> str:
+    """Tells weights, images, codebooks and the runs that agents start from apart."""
+    parts: list[Tensor | bytes] = []
     if start is not None and (start / CHECKPOINT).exists():
-        digest.update((start / CHECKPOINT).read_bytes())
-    for tensor in (
-        *elastic.state_dict().values(),
-        data.labels,
-        data.images[:256],
-        *(() if codebook is None else (codebook,)),
-    ):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        parts.append((start / CHECKPOINT).read_bytes())
+    parts += [*elastic.state_dict().values(), data.labels, data.images[:256]]
+    if codebook is not None:
+        parts.append(codebook)
+    return fingerprint(*parts)
+
+
+def _paid(settings: PolicySettings, latency: Latency | None) -> str | Latency:
+    """What is paid for: a kind of cost, or measured time."""
+    if settings.cost != "latency":
+        return settings.cost
+    if latency is None:
+        raise RLPruneError("the cost is latency, but none is given; Latency.measure(elastic) makes a table")
+    return latency
+
+
+def _make_worlds(
+    elastic: ElasticCNN,
+    sets: Sequence[ImageSet],
+    settings: PolicySettings,
+    codebook: Tensor | None,
+    paid: str | Latency,
+    logit_caches: Sequence[LogitCache] | None,
+) -> list[World]:
+    """A world for each set of images, all under the same rules; observations are standardised on the first set."""
+    penalties = PenaltyRange.of(settings.penalty_range) if settings.penalty_range else None
+    observer = Observer.fit(
+        elastic,
+        sets[0],
+        max_passes=settings.max_passes,
+        pool=settings.pool,
+        combine=settings.combine,
+        penalties=penalties,
+    )
+    actions = Actions.from_network(elastic, settings.action, codebook, settings.max_passes)
+    policy_cost = _decision_cost((observer.fixed().size, *settings.hidden, actions.n_outputs))
+    return [
+        World(
+            elastic,
+            images,
+            codebook=codebook,
+            observer=observer,
+            logit_cache=logit_cache,
+            action=settings.action,
+            max_passes=settings.max_passes,
+            combine=settings.combine,
+            penalty=settings.penalty_range or settings.penalty,
+            cost=paid,
+            control_variate=settings.control_variate,
+            policy_cost=policy_cost,
+        )
+        for images, logit_cache in zip(sets, logit_caches or (None, None), strict=True)
+    ]
 
 
 def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
@@ -215,7 +223,7 @@ def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
     return weights + sum(sizes[1:]), weights
 
 
-def _agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) -> PPO:
+def _make_agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) -> PPO:
     arguments: dict[str, Any] = {
         "learning_rate": lambda left: settings.learning_rate * max(left, 0.0),
         "n_steps": settings.n_steps,
@@ -227,22 +235,59 @@ def _agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) -> PP
         "seed": settings.seed,
         "device": "cpu",
     }
-    layers = dict(ppo.get("policy_kwargs", {}))
-    if "net_arch" in layers:
-        raise RLPruneError(
-            "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
-        )
-    arguments |= ppo | {"policy_kwargs": {"net_arch": list(settings.hidden)} | layers}
+    arguments |= ppo
+    arguments["policy_kwargs"] = {"net_arch": list(settings.hidden)} | ppo.get("policy_kwargs", {})
     try:
         return PPO("MlpPolicy", env, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise RLPruneError(f"Stable-Baselines3's PPO does not take {ppo or settings}: {error}") from error
 
 
-def _load(checkpoint: Path, env: VecMonitor) -> PPO:
+def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_of: str) -> PPO:
+    """The agent of a checkpoint, if it was trained on the same things; its further draws are new ones."""
+    checkpoint = folder / CHECKPOINT
+    if _read_notes(folder).get("made_of") != made_of:
+        raise RLPruneError(
+            f"{checkpoint} was trained on another network, other images or another codebook, or from another start; "
+            "go back to those, or name another folder"
+        )
     try:
-        return PPO.load(checkpoint, env=env, device="cpu")
-    except Exception as error:  # whatever unpickling a damaged file comes to
+        agent = PPO.load(checkpoint, env=env, device="cpu")
+    except Exception as error:  # unpickling a damaged file may raise anything
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
+    agent.set_random_seed(settings.seed + agent.num_timesteps)  # or it would draw the first images once more
+    return agent
+
+
+def _make_callbacks(
+    worlds: Sequence[World],
+    folder: Path,
+    settings: PolicySettings,
+    described: dict[str, Any],
+    save: Callable[[dict[str, float]], None],
+) -> list[BaseCallback]:
+    """What logs, validates and saves during training; the first world is trained in, the second validates."""
+    train_world, validation_world = worlds
+    return [
+        FiguresCallback(train_world),
+        ValidationCallback(validation_world, settings.validate_every, described, save),
+        ResumeCheckpointCallback(folder / CHECKPOINT, settings.validate_every),
+    ]
+
+
+def _learn(
+    agent: PPO, n_steps: int, callbacks: list[BaseCallback], *, resumed: bool, ppo: dict[str, Any] | None
+) -> None:
+    """Train for some further steps."""
+    try:
+        agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed)
+    except TypeError as error:
+        if ppo:
+            raise RLPruneError(f"Stable-Baselines3's PPO cannot train with {ppo}: {error}") from error
+        raise
+    finally:
+        for callback in callbacks:
+            if isinstance(callback, ProgressCallback):
+                callback.close()

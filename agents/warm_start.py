@@ -1,4 +1,4 @@
-"""Beginning with what another run has learnt."""
+"""Starting from the agent of another run."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from torch import Tensor
 from rlprune.errors import RLPruneError
 from rlprune.storage.policies import load_policy
 
-CHECKPOINT, NOTES = "checkpoint.zip", "settings.json"
-"""What a run leaves in its folder, beside `policy/` and TensorBoard's events."""
+CHECKPOINT = "checkpoint.zip"
+"""The agent of a run, in the run's folder, next to `policy/` and TensorBoard's events."""
+NOTES = "settings.json"
+"""What the run was begun with, in the same folder."""
 _SAME = ("action", "max_passes", "pool", "combine", "hidden", "penalty_range")
 
 
 def warm_start(agent: PPO, folder: Path, settings: Mapping[str, Any], codebook: Tensor | None) -> None:
-    """Give an agent the weights of the one in a folder; nothing is unpickled.
+    """Give an agent the weights of another run's agent; nothing is unpickled.
 
     Args:
-        agent: which is to begin.
+        agent: the agent that starts.
         folder: of the other run.
-        settings: of the run that begins, as JSON holds them.
-        codebook: likewise, int64 (K, G); None if it has none.
+        settings: of the run that starts, as JSON holds them.
+        codebook: of the run that starts, int64 (K, G); None if it has none.
 
     Raises:
-        RLPruneError: there is no finished run, or it sees or chooses other things.
+        RLPruneError: the folder holds no finished run, or the policy of that run sees or chooses other things.
     """
     try:
         before = json.loads((folder / NOTES).read_text())
@@ -38,7 +40,7 @@ def warm_start(agent: PPO, folder: Path, settings: Mapping[str, Any], codebook: 
         _, parameters, _ = load_from_zip_file(folder / CHECKPOINT, load_data=False, device="cpu")
     except (RLPruneError, OSError, ValueError) as error:
         raise RLPruneError(f"no run can start from {folder} ({type(error).__name__}: {error})") from error
-    before.setdefault("penalty_range", [])  # not known to the first runs
+    before.setdefault("penalty_range", [])  # the first runs knew no range
     other = [f"{key}={before.get(key)}" for key in _SAME if before.get(key) != settings[key]]
     if other:
         raise RLPruneError(f"the run in {folder} has {', '.join(other)}; a run that starts from it must have the same")

@@ -16,9 +16,9 @@ from rlprune.envs.keep_ratio import KeepRatioEnv
 from rlprune.envs.logit_cache import LogitCache
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.vector import KeepRatioVectorEnv
-from rlprune.envs.world import World
+from rlprune.envs.world import Rules, World
 
-__all__ = ["ENV_ID", "KeepRatioEnv", "KeepRatioVectorEnv", "LogitCache", "Sweep", "World", "run_sweep"]
+__all__ = ["ENV_ID", "KeepRatioEnv", "KeepRatioVectorEnv", "LogitCache", "Rules", "Sweep", "World", "run_sweep"]
 
 ENV_ID = "rlprune/KeepRatio-v0"
 

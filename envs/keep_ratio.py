@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.envs.world import Episodes, World, first_information, information
+from rlprune.envs.episodes import Episodes
+from rlprune.envs.world import World, first_information, information
 from rlprune.policies.actions import ActionKind
 from rlprune.policies.observations import Observer
 from rlprune.profiles.latency import Latency
@@ -33,11 +34,11 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     | `ratios` | `Box(-1, 1)` | for each group a keep ratio, from the lowest (-1) to all (1); the nearest level counts |
     | `profiles` | `Discrete` | one profile of the codebook, which holds a level for every group |
 
-    With `max_passes` > 1 the agent may look twice. An action then also says whether the prediction at hand is
+    With `max_passes` > 1 the agent may run the network again. An action then also says if the prediction at hand is
     accepted: one more entry for `levels` (0 no, 1 yes) and `ratios` (above 0 is yes), one more value for `profiles`
     (the last). Before the first pass there is nothing to accept, so that part is ignored; for `profiles` it means 0.
-    To choose what has just run is to accept, too: it would only say the same again. The prediction at hand is the last
-    pass's; with `combine`, it is made from the logits of all passes so far.
+    To choose the profile that has just run is to accept, too: it would only give the same logits again. The prediction
+    at hand is the last pass's; with `combine`, it is made from the logits of all passes so far.
 
     ## Observation space
     `Box`, float32 (D,):
@@ -53,13 +54,13 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     ## Rewards
     Every step costs `penalty * active / total`: what it ran, every pass and the policy included, over the dense
-    network's parameters or multiply-adds. The penalty is fixed, or drawn for every episode out of a range, evenly by
+    network's parameters or multiply-adds. The penalty is fixed, or drawn for every episode from a range, evenly by
     logarithm: one policy then learns them all. The last step adds 1 if the prediction is right; with `control_variate`,
     minus 1 if the whole network is right on that image. That does not depend on the action: less noise, same optimum.
 
     ## Starting state
     An image drawn uniformly with the environment's generator; `reset(options={"image": 7})` takes number 7. Where
-    there is a range of penalties, `options={"penalty": 0.1}` takes that one, alone or beside an image.
+    there is a range of penalties, `options={"penalty": 0.1}` takes that one, with or without an image.
 
     ## Episode end
     `terminated` when a prediction is accepted or `max_passes` passes are made; `truncated` never. Discount with 1.
@@ -74,7 +75,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         action: kind of the action space.
         codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
         max_passes: 1 to 3.
-        combine: how much what was believed before a pass counts beside it (`rlprune.policies.observations`).
+        combine: weight of the logits before a pass, where the pass's own is 1 (`rlprune.policies.observations`).
         penalty: price of compute, λ >= 0; or the lowest and the highest of a range, above 0.
         cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it.
         control_variate: subtract the whole network's own correctness from the reward.

@@ -1,4 +1,4 @@
-"""What a network says of images, computed when it is first asked for, and kept."""
+"""The logits of a network on images, computed when they are first asked for, and kept."""
 
 from __future__ import annotations
 
@@ -49,32 +49,37 @@ class LazyTable:
 class LogitCache:
     """The logits of an elastic network on images: of the profiles of a codebook, of all of it, or under any levels.
 
-    All but the last are remembered. Worlds of the same network and images may share them: policies for several prices
-    then take the network's time once.
+    All but the last are remembered. Worlds of the same network and images may share a cache: for policies at several
+    penalties the network then runs once.
 
     Args:
-        network: whose weights do not change any more; put into eval mode.
+        network: the network, whose weights no longer change; put into eval mode.
         data: the images.
-        codebook: int64 (K, G); None if no profiles are asked about.
+        codebook: int64 (K, G); None if there are no profiles to ask about.
     """
 
     def __init__(self, network: ElasticModule, data: ImageSet, codebook: Tensor | None = None) -> None:
-        self.network, self.data, self.codebook = network.eval(), data, codebook
-        self.n_profiles, n_classes = 0 if codebook is None else len(codebook), len(data.classes)
+        self.network = network.eval()
+        self.data = data
+        self.codebook = codebook
+        self.n_profiles = 0 if codebook is None else len(codebook)
+        n_classes = len(data.classes)
         whole = [] if codebook is None else (codebook == network.full.cpu()).all(1).nonzero().flatten().tolist()
         self._index_of_whole = next(iter(whole), None)
         self._of_profiles = LazyTable(len(data) * self.n_profiles, n_classes, self._compute, remember=True)
         self._of_whole = LazyTable(len(data), n_classes, self._compute_whole, remember=True)
 
     def check(self, network: ElasticModule, data: ImageSet, codebook: Tensor | None) -> None:
-        """Make sure that they are about these.
+        """Make sure that the cache is for this very network, these very images and this codebook.
 
         Raises:
-            RLPruneError: they are not.
+            RLPruneError: it is for others.
         """
         same = codebook is None if self.codebook is None else codebook is not None and self.codebook.equal(codebook)
         if self.network is not network or self.data is not data or not same:
-            raise RLPruneError("the answers are about another network, other images or another codebook")
+            raise RLPruneError(
+                "the logit cache is for another network, other images or another codebook; make a new one"
+            )
 
     def of_profiles(self, images: Tensor, profiles: Tensor) -> Tensor:
         """Logits float32 (B, classes) of images, by index, int64 (B,), under profiles of the codebook, int64 (B,)."""
@@ -98,7 +103,8 @@ class LogitCache:
     def _compute(self, rows: Tensor) -> Tensor:
         """Profile by profile, which takes only the work that each keeps."""
         assert self.codebook is not None
-        images, profiles = rows // self.n_profiles, rows % self.n_profiles
+        images = rows // self.n_profiles
+        profiles = rows % self.n_profiles
         logits = torch.zeros(len(rows), len(self.data.classes))
         for profile in profiles.unique().tolist():
             here = profiles == profile
@@ -110,17 +116,18 @@ class LogitCache:
 
 
 class LatestLogitCache:
-    """Answers about some sets of images, kept for the network that was asked about last.
+    """Logit caches for some sets of images, kept for the network that was asked about last.
 
     Args:
         sets: the images.
     """
 
     def __init__(self, *sets: ImageSet) -> None:
-        self._sets, self._kept = sets, tuple[LogitCache, ...]()
+        self._sets = sets
+        self._caches: tuple[LogitCache, ...] = ()
 
     def of(self, network: ElasticModule, codebook: Tensor | None) -> tuple[LogitCache, ...]:
-        """Those of a network, one for each set; its weights do not change any more."""
-        if not self._kept or self._kept[0].network is not network:
-            self._kept = tuple(LogitCache(network, images, codebook) for images in self._sets)
-        return self._kept
+        """The caches of a network whose weights no longer change, one for each set."""
+        if not self._caches or self._caches[0].network is not network:
+            self._caches = tuple(LogitCache(network, images, codebook) for images in self._sets)
+        return self._caches

@@ -61,7 +61,8 @@ def run_sweep(world: World, decide: Decide, penalty: float | None = None) -> Swe
         decide: what acts.
         penalty: of all episodes; if None, as `World.begin` has it.
     """
-    n_images, max_passes = len(world.data), world.actions.max_passes
+    n_images = len(world.data)
+    max_passes = world.actions.max_passes
     penalties = None if penalty is None else torch.full((n_images,), penalty)
     episodes = world.begin(torch.arange(n_images), penalties)
     rewards, params, macs = torch.zeros(3, n_images)

@@ -1,4 +1,4 @@
-"""Many images at once: the same environment for Stable-Baselines3 (`VecEnv`) and for Gymnasium (`VectorEnv`).
+"""Many images at once: what all batched environments share, and Gymnasium's `VectorEnv`.
 
 The network runs on all images of a step together. Environment i draws its images as the single environment with seed
 `seed + i` does, so N of these equal N of those, step for step.
@@ -19,24 +19,26 @@ from numpy.typing import NDArray
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.envs.world import Episodes, Outcome, World, first_information, information
+from rlprune.envs.episodes import Episodes, Outcome
+from rlprune.envs.world import World, first_information, information
 from rlprune.errors import RLPruneError
 
 Observations = NDArray[np.float32]
 
 
 class Slots:
-    """N running episodes of a world, each with its own generator of images; ended ones begin anew in the same step."""
+    """N running episodes of a world, each with its own generator of images; one that ends restarts in the same step."""
 
     def __init__(self, world: World, n: int) -> None:
         if n < 1:
             raise RLPruneError(f"{n} environments were asked for; at least 1 is needed")
-        self.world, self.n = world, n
+        self.world = world
+        self.n = n
         self.generators = [seeding.np_random(None)[0] for _ in range(n)]
         self.episodes = world.begin(torch.zeros(n, dtype=torch.int64))
 
     def reset(self, seeds: Sequence[int | None]) -> Observations:
-        """First observations of new episodes; a seed of None goes on with the generator as it is."""
+        """First observations of new episodes; a seed of None keeps a generator as it is."""
         for i, seed in enumerate(seeds):
             if seed is not None:
                 self.generators[i] = seeding.np_random(seed)[0]
@@ -44,7 +46,7 @@ class Slots:
         return self.world.observe(self.episodes)
 
     def step(self, actions: Any) -> tuple[Observations, Outcome, list[dict[str, Any]], Observations]:
-        """Observations after resets, outcome, infos, and the last observations of the episodes before resets."""
+        """Observations after restarts, outcome, infos, and the last observations of the episodes before restarts."""
         outcome = self.world.step(self.episodes, actions)
         infos = information(self.world, self.episodes, outcome)
         last = self.world.observe(self.episodes)
@@ -59,7 +61,7 @@ class Slots:
 
 
 class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
-    """The environment for Gymnasium's `make_vec`, N episodes at once; ended ones reset in the same step.
+    """The environment for Gymnasium's `make_vec`, N episodes at once; one that ends restarts in the same step.
 
     Args:
         num_envs: how many episodes run at once.

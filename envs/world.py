@@ -1,9 +1,10 @@
-"""The rules of the world, for any number of episodes at once; the environments are thin shells around it."""
+"""The world, for any number of episodes at once; the environments are thin shells around it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
+from rlprune.envs.episodes import Episodes, Outcome
 from rlprune.envs.logit_cache import LazyTable, LogitCache
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import ActionKind, Actions
@@ -24,65 +26,92 @@ from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
 
 
-@dataclass(eq=False)
-class Episodes:
-    """The state of n episodes; every tensor has n rows.
-
-    Attributes:
-        images: index of each episode's image.
-        passes: made so far.
-        logits: what is believed after the passes so far, (n, classes).
-        macs: multiply-adds of the passes so far.
-        levels: of the last pass, (n, G); -1 before the first.
-        penalties: price of compute, float32.
-    """
-
-    images: Tensor
-    passes: Tensor
-    logits: Tensor
-    macs: Tensor
-    levels: Tensor
-    penalties: Tensor
-
-    def take(self, rows: Tensor) -> Episodes:
-        """A copy of some rows."""
-        return Episodes(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def replace(self, rows: Tensor, fresh: Episodes) -> None:
-        """Put fresh episodes into some rows."""
-        for field in fields(self):
-            getattr(self, field.name)[rows] = getattr(fresh, field.name)
-
-
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a step did to n episodes; every tensor has n rows.
+class Rules:
+    """What a world is played by; `rlprune.envs.keep_ratio.KeepRatioEnv` documents the fields.
 
     Attributes:
-        rewards: float32.
-        done: whether the episode is over.
-        correct: whether the prediction that stands now is right.
-        predictions: its class, int64.
-        params: active parameters of this step over the dense network's.
-        macs: multiply-adds likewise.
-        levels: the levels chosen, int64 (n, G); -1 where the last prediction was accepted.
-        passes: made so far.
+        action: kind of the action space.
+        max_passes: 1 to 3.
+        combine: weight of earlier passes' logits, where the last one's is 1.
+        penalty: price of compute, 0 or more; or the lowest and the highest of a range, above 0.
+        cost: what is paid for: `params`, `macs`, or time.
+        control_variate: whether the whole network's own correctness is subtracted from the reward.
+        policy_cost: parameters and multiply-adds of one decision.
+        pool: cells per side of the grid that stem features are averaged over.
+
+    Raises:
+        RLPruneError: there is no such cost or no such penalty.
     """
 
-    rewards: Tensor
-    done: Tensor
-    correct: Tensor
-    predictions: Tensor
-    params: Tensor
-    macs: Tensor
-    levels: Tensor
-    passes: Tensor
+    action: ActionKind = "levels"
+    max_passes: int = 1
+    combine: float = 0.0
+    penalty: float | Sequence[float] = 0.3
+    cost: str | Latency = "macs"
+    control_variate: bool = False
+    policy_cost: tuple[int, int] = (0, 0)
+    pool: int = 2
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cost, Latency) and self.cost not in KINDS:
+            allowed = ", ".join(KINDS)
+            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {allowed}, or a measured Latency")
+        if not isinstance(self.price, PenaltyRange) and not self.price >= 0:
+            raise RLPruneError(
+                f"penalty is {self.penalty}; a number of 0 or more, or a range (lowest, highest), is needed"
+            )
+
+    @cached_property
+    def price(self) -> float | PenaltyRange:
+        """The penalty of all episodes, or the range that those of single episodes come from."""
+        if isinstance(self.penalty, int | float):
+            return float(self.penalty)
+        return PenaltyRange.of(tuple(self.penalty))
+
+    @property
+    def penalties(self) -> PenaltyRange | None:
+        """The range of penalties, if there is one."""
+        return self.price if isinstance(self.price, PenaltyRange) else None
+
+    def check_observer(self, observer: Observer) -> None:
+        """Make sure that an observer was built for these rules.
+
+        Raises:
+            RLPruneError: it was built for others.
+        """
+        needed = {"max_passes": self.max_passes, "combine": self.combine, "penalties": self.penalties}
+        for name, value in needed.items():
+            if getattr(observer, name) != value:
+                raise RLPruneError(f"the observer has {name}={getattr(observer, name)}, the environment {name}={value}")
+
+    def check_latency(self, network: ElasticModule) -> None:
+        """Make sure that time, if it is what is paid for, was measured on this network.
+
+        Raises:
+            RLPruneError: it was measured on another one.
+        """
+        if isinstance(self.cost, Latency):
+            self.cost.check(network)
 
 
 class World:
     """Images, a network that can be pruned for each of them, and what that is worth.
 
-    The arguments are those of `KeepRatioEnv`, which documents them.
+    Attributes:
+        penalty: the price of compute in all episodes, or the range that the prices of single episodes come from.
+
+    Args:
+        network: the elastic network; put into eval mode.
+        data: images that did not train it.
+        codebook: int64 (K, G) profiles, cheapest first; for `action="profiles"`. Uniform ones if None.
+        observer: what builds observations; fitted to `data` if None.
+        logit_cache: of this network, these images and this codebook, to share it with other worlds; a new one if None.
+        rules: fields of `Rules`, by keyword: the other arguments of `KeepRatioEnv`, which documents all of them.
+
+    Raises:
+        RLPruneError: there are no images, the codebook is not in order, or the rules, the observer or the cache do not
+            fit the rest.
     """
 
     def __init__(
@@ -90,47 +119,52 @@ class World:
         network: ElasticModule,
         data: ImageSet,
         *,
-        action: ActionKind = "levels",
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
-        max_passes: int = 1,
-        combine: float = 0.0,
-        penalty: float | Sequence[float] = 0.3,
-        cost: str | Latency = "macs",
-        control_variate: bool = False,
-        policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,
-        pool: int = 2,
-        answers: LogitCache | None = None,
+        logit_cache: LogitCache | None = None,
+        **rules: Any,
     ) -> None:
-        if isinstance(cost, Latency):
-            cost.check(network)
-        elif cost not in KINDS:
-            raise RLPruneError(f"cost kind {cost!r} is unknown; allowed: {', '.join(KINDS)}, or a measured Latency")
-        self.penalty = float(penalty) if isinstance(penalty, int | float) else PenaltyRange.of(tuple(penalty))
-        if not isinstance(self.penalty, PenaltyRange) and not self.penalty >= 0:
-            raise RLPruneError(f"penalty is {penalty}; a number of 0 or more, or a range (lowest, highest), is needed")
-        penalties = self.penalty if isinstance(self.penalty, PenaltyRange) else None
+        self.rules = Rules(**rules)
+        self.rules.check_latency(network)
         if not len(data):
             raise RLPruneError("the image set is empty; an environment needs at least one image")
-        self.network, self.data = network.eval(), data
-        self.paid, self.control_variate = cost, control_variate
+        self.network = network.eval()
+        self.data = data
+        self.penalty = self.rules.price
         self.cost = Cost(network)
-        if action == "profiles" and codebook is None:
-            codebook = uniform_codebook(network, self.cost)
-        self.actions = Actions.from_network(network, action, codebook, max_passes)
-        self.observer = observer or Observer.fit(
-            network, data, max_passes=max_passes, pool=pool, combine=combine, penalties=penalties
-        )
-        _check_observer(self.observer, max_passes=max_passes, combine=combine, penalties=penalties)
+        self.actions = self._make_actions(codebook)
+        self.observer = observer or self._fit_observer()
+        self.rules.check_observer(self.observer)
         self._codebook = self.actions.codebook if self.actions.kind == "profiles" else None
         if self._codebook is not None:
-            self._profile_cost = self.cost.of(self._codebook)
-            if (self._profile_cost.macs.diff() < 0).any():
-                raise RLPruneError("the codebook is not in order; sort it by multiply-adds, cheapest profile first")
-        self._policy_cost = ComputeCost(*(torch.tensor(amount) for amount in policy_cost))
+            self._profile_cost = self._priced(self._codebook)
+        self._policy_cost = ComputeCost(*(torch.tensor(amount) for amount in self.rules.policy_cost))
         self._features = LazyTable(len(data), len(self.observer.mean), self._compute_features, remember=True)
-        self._answers = answers or LogitCache(network, data, self._codebook)
-        self._answers.check(network, data, self._codebook)
+        self._logit_cache = logit_cache or LogitCache(network, data, self._codebook)
+        self._logit_cache.check(network, data, self._codebook)
+
+    def _make_actions(self, codebook: Tensor | Sequence[Sequence[int]] | None) -> Actions:
+        if self.rules.action == "profiles" and codebook is None:
+            codebook = uniform_codebook(self.network, self.cost)
+        return Actions.from_network(self.network, self.rules.action, codebook, self.rules.max_passes)
+
+    def _fit_observer(self) -> Observer:
+        rules = self.rules
+        return Observer.fit(
+            self.network,
+            self.data,
+            max_passes=rules.max_passes,
+            pool=rules.pool,
+            combine=rules.combine,
+            penalties=rules.penalties,
+        )
+
+    def _priced(self, codebook: Tensor) -> ComputeCost:
+        """What the profiles of a codebook cost, (K,) each, if they are in order."""
+        cost = self.cost.of(codebook)
+        if (cost.macs.diff() < 0).any():
+            raise RLPruneError("the codebook is not in order; sort it by multiply-adds, cheapest profile first")
+        return cost
 
     @property
     def observation_space(self) -> spaces.Box[np.float32]:
@@ -160,15 +194,18 @@ class World:
         Raises:
             RLPruneError: no such image; or no such penalty.
         """
-        image, penalty, n_images = chosen.pop("image"), chosen.pop("penalty"), len(self.data)
+        image = chosen.pop("image")
+        penalty = chosen.pop("penalty")
+        n_images = len(self.data)
         if chosen or not isinstance(image, int | np.integer) or not 0 <= image < n_images:
             raise RLPruneError(
                 f"options={chosen or {'image': image}}: allowed are 'image', an index from 0 to {n_images - 1}, "
                 "and 'penalty'"
             )
-        ends = (self.penalty.low, self.penalty.high) if isinstance(self.penalty, PenaltyRange) else (self.penalty,) * 2
-        if not isinstance(penalty, int | float) or not ends[0] <= penalty <= ends[1]:
-            raise RLPruneError(f"options={{'penalty': {penalty}}}: allowed is {self.penalty}")
+        allowed = self.penalty
+        low, high = (allowed.low, allowed.high) if isinstance(allowed, PenaltyRange) else (allowed, allowed)
+        if not isinstance(penalty, int | float) or not low <= penalty <= high:
+            raise RLPruneError(f"options={{'penalty': {penalty}}}: allowed is {allowed}")
         return int(image), float(penalty)
 
     def begin(self, images: Tensor, penalties: Tensor | None = None) -> Episodes:
@@ -176,8 +213,8 @@ class World:
 
         Args:
             images: indices, int64 (n,).
-            penalties: of the episodes, float32 (n,); if None, the fixed one, or those spread over the range in which
-                each image always has the same.
+            penalties: of the episodes, float32 (n,). If None, the fixed one; where there is a range, penalties spread
+                over it, of which each image always gets the same.
         """
         n = len(images)
         if penalties is None and isinstance(self.penalty, PenaltyRange):
@@ -212,26 +249,33 @@ class World:
         raw = torch.as_tensor(actions).reshape(len(episodes.images), -1)
         self.actions.check(raw)
         levels, accept = self.actions.decode(raw)
-        again = (levels == episodes.levels).all(1)  # what has just run would only say the same once more
-        accept = (accept | again) & (episodes.passes > 0)
-        runs = (~accept).nonzero().flatten()
-        compute = self._run(episodes, runs, levels[runs], raw[runs])
-        params = self._policy_cost.params.repeat(len(raw)).index_add(0, runs, compute.params)
-        macs = self._policy_cost.macs.repeat(len(raw)).index_add(0, runs, compute.macs)
+        repeated = (levels == episodes.levels).all(1)  # the same profile would only give the same logits again
+        accept = (accept | repeated) & (episodes.passes > 0)
+        running = (~accept).nonzero().flatten()
+        compute = self._run(episodes, running, levels[running], raw[running])
+        spent = ComputeCost(
+            self._policy_cost.params.repeat(len(raw)).index_add(0, running, compute.params),
+            self._policy_cost.macs.repeat(len(raw)).index_add(0, running, compute.macs),
+        )
+        shares = ComputeCost(spent.params / self.cost.dense.params, spent.macs / self.cost.dense.macs)
         done = accept | (episodes.passes >= self.actions.max_passes)
         predictions = episodes.logits.argmax(1)
         correct = predictions == self.data.labels[episodes.images]
-        shares = ComputeCost(params / self.cost.dense.params, macs / self.cost.dense.macs)
-        gain = correct.float()
-        if self.control_variate:
-            gain -= (self._answers.of_whole(episodes.images).argmax(1) == self.data.labels[episodes.images]).float()
-        if isinstance(self.paid, Latency):
-            price = self._time(self.paid, episodes, runs, levels[runs])
+        if isinstance(self.rules.cost, Latency):
+            price = self._time(self.rules.cost, episodes, running, levels[running])
         else:
-            price = shares.of_kind(self.paid)
-        rewards = gain * done - episodes.penalties * price
+            price = shares.of_kind(self.rules.cost)
+        rewards = self._gain(episodes, correct) * done - episodes.penalties * price
         levels = torch.where(accept[:, None], -1, levels)
         return Outcome(rewards, done, correct, predictions, *shares, levels, episodes.passes.clone())
+
+    def _gain(self, episodes: Episodes, correct: Tensor) -> Tensor:
+        """What a prediction is worth if it is the last, float32 (n,)."""
+        gain = correct.float()
+        if self.rules.control_variate:
+            whole = self._logit_cache.of_whole(episodes.images).argmax(1)
+            gain -= (whole == self.data.labels[episodes.images]).float()
+        return gain
 
     def _time(self, latency: Latency, episodes: Episodes, rows: Tensor, levels: Tensor) -> Tensor:
         """Milliseconds of a decision for every episode, and of a pass for some rows, over the dense network's, (n,)."""
@@ -244,19 +288,21 @@ class World:
         """One more pass of some episodes; what it costs, (rows,). Only the first pass pays for the stem."""
         if not len(rows):
             return ComputeCost(rows, rows)
-        images, again = episodes.images[rows], (episodes.passes[rows] > 0).long()
+        images = episodes.images[rows]
+        is_later = (episodes.passes[rows] > 0).long()
         if self._codebook is not None:
             profiles = torch.where(raw[:, 0] < len(self._codebook), raw[:, 0], 0)
-            logits = self._answers.of_profiles(images, profiles)
+            logits = self._logit_cache.of_profiles(images, profiles)
             whole = ComputeCost(*(amount[profiles] for amount in self._profile_cost))
         else:
-            logits = self._answers.under(images, levels)
+            logits = self._logit_cache.under(images, levels)
             whole = self.cost.of(levels)
         episodes.logits[rows] = self.observer.believe(episodes.logits[rows], logits, episodes.passes[rows])
         episodes.macs[rows] += whole.macs - self.cost.stem.macs
         episodes.passes[rows] += 1
         episodes.levels[rows] = levels
-        return ComputeCost(whole.params - again * self.cost.stem.params, whole.macs - again * self.cost.stem.macs)
+        stem = self.cost.stem
+        return ComputeCost(whole.params - is_later * stem.params, whole.macs - is_later * stem.macs)
 
     @torch.no_grad()
     def _compute_features(self, images: Tensor) -> Tensor:
@@ -285,10 +331,3 @@ def information(world: World, episodes: Episodes, outcome: Outcome) -> list[dict
         "keep_ratios": list(ratios.numpy()),
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _check_observer(observer: Observer, **wanted: Any) -> None:
-    """Make sure that an observer is for the same rules as the environment."""
-    for name, value in wanted.items():
-        if getattr(observer, name) != value:
-            raise RLPruneError(f"the observer has {name}={getattr(observer, name)}, the environment {name}={value}")

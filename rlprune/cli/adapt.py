@@ -22,10 +22,10 @@ class Adapt:
 
     network: tyro.conf.OmitArgPrefixes[NetworkOptions]
     out: Path
-    """Folder to write. Events for TensorBoard go beside it, into logs/."""
+    """Folder to write. TensorBoard's events go into logs/ next to it."""
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     resume: bool = False
-    """Go on with an interrupted run."""
+    """Continue an interrupted run."""
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
     settings: tyro.conf.OmitArgPrefixes[AdaptSettings] = field(default_factory=AdaptSettings)
@@ -37,12 +37,13 @@ class Adapt:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         folders.check_target(self.out, "network")
         splits = self.source.load()
-        model, teacher = self.network.build(splits), self.teaching.build(splits)
+        model = self.network.build(splits)
+        teacher = self.teaching.build(splits)
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
         elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
         metadata = {"model": name, "source": asdict(self.source)}
-        with resumable(self, "adapt") as kept:
-            adapt(elastic, splits.network, self.settings, teacher=teacher, **kept)
+        with resumable(self, "adapt") as checkpointing:
+            adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)
             networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
         for level in range(elastic.narrowest, elastic.n_levels):
             share = accuracy(elastic.slice(elastic.uniform(level)), splits.validation)

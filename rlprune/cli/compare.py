@@ -25,9 +25,9 @@ from rlprune.utils.imports import require
 class Compare:
     """Compare all ways of deciding what an image runs through, under equal training, on the test split.
 
-    Once or progressively by reinforcement learning, by a threshold, by gates (towards a density, or under an L1 norm),
-    by gates of branches, or not at all: static networks, searched or uniform. What the folder has already is not made
-    again; an interrupted training is gone on with.
+    By reinforcement learning (once or progressively), a threshold, gates (towards a density or under an L1 norm), gates
+    of branches, or not at all: static networks, searched or uniform. What the folder has already is not made again, and
+    an interrupted training is resumed.
     """
 
     network: Path
@@ -45,8 +45,17 @@ class Compare:
         require("matplotlib", "plots")
         saved = networks.load_network(self.network)
         splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
-        parts = self.settings, self.training, self.policy, self.teaching.build(splits)
-        results = Comparison(saved.network, splits, self.out, *parts, metadata=saved.metadata).run()
+        comparison = Comparison(
+            saved.network,
+            splits,
+            self.out,
+            self.settings,
+            self.training,
+            self.policy,
+            teacher=self.teaching.build(splits),
+            metadata=saved.metadata,
+        )
+        results = comparison.run()
         for table in tables.compared(results):
             Console().print(table)
         write_json(self.out / "results.json", results)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tyro
+from torch import Tensor
 
 from rlprune.cli.options import PriceOptions
 from rlprune.deployment.dynamic_cnn import DynamicCNN
@@ -14,7 +16,7 @@ from rlprune.errors import RLPruneError
 from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle, networks
-from rlprune.storage.policies import load_policy
+from rlprune.storage.policies import SavedPolicy, load_policy
 
 N_CALIBRATION = 512
 """Images that int8 is calibrated on, at most."""
@@ -42,39 +44,59 @@ class Export:
 
     def run(self) -> None:
         """Do it."""
+        self._check_options()
+        folder = self.policy / "policy"
+        policy = load_policy(folder if folder.is_dir() else self.policy)
+        network = networks.load_network(self.network)
+        metadata = _metadata_of(network, policy)
+        files = self._onnx_files(network, policy) if self.onnx or self.int8 else {}
+        bundle.save_bundle(self.out, network.network, policy.policy, network.data, metadata, files)
+        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
+
+    def _check_options(self) -> None:
         if self.price.given and not (self.onnx or self.int8):
             raise RLPruneError("--budget and --penalty are for files of ONNX; a bundle takes any, from call to call")
         if self.data is not None and not self.int8:
             raise RLPruneError("--data is for --int8, whose calibration images it names")
         if self.int8 and self.data is None:
             raise RLPruneError("--int8 needs images to calibrate on: name what the network was adapted to with --data")
-        inner = self.policy / "policy"
-        policy, network = (
-            load_policy(inner if inner.is_dir() else self.policy),
-            networks.load_network(self.network),
-        )
-        notes = policy.metadata.get("policy", policy.metadata)  # a bundle keeps those of its policy beside others
-        settings = notes.get("settings", {})
-        metadata = {
-            "network": network.metadata.get("network", network.metadata),
-            "policy": notes,
-            "penalty": settings.get("penalty_range") or settings.get("penalty"),
-            "metrics": notes.get("validation"),
-        }
-        more = {}
-        if self.onnx or self.int8:
-            image_format = network.data
-            dynamic = DynamicCNN(
-                network.network, policy.policy, image_format.mean, image_format.std, image_format.classes
-            )
-            priced = self.price.of(dynamic)
-            if self.onnx:
-                more["dynamic.onnx"] = to_onnx(priced)
-            if self.data is not None and self.int8:
-                before = metadata["network"].get("source", {})
-                same = before.get("data") == self.data
-                options = DataOptions(**before | {"shares": None}) if same else DataOptions(self.data)
-                splits = load_fitting(network.network.image_shape, image_format, metadata["network"], options)
-                more["dynamic.int8.onnx"] = to_onnx(priced, splits.network.images[:N_CALIBRATION])
-        bundle.save_bundle(self.out, network.network, policy.policy, network.data, metadata, more)
-        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
+
+    def _onnx_files(self, network: networks.SavedNetwork, policy: SavedPolicy) -> dict[str, bytes]:
+        """The files to put into the bundle, by name."""
+        images = network.data
+        dynamic = DynamicCNN(network.network, policy.policy, images.mean, images.std, images.classes)
+        priced = self.price.of(dynamic)
+        files = {}
+        if self.onnx:
+            files["dynamic.onnx"] = to_onnx(priced)
+        if self.int8:
+            files["dynamic.int8.onnx"] = to_onnx(priced, self._calibration_images(network))
+        return files
+
+    def _calibration_images(self, network: networks.SavedNetwork) -> Tensor:
+        """Some of the images that train the network, uint8 (N, C, H, W), split as it was trained."""
+        assert self.data is not None
+        made_of = _network_notes(network)
+        source = made_of.get("source", {})
+        same_data = source.get("data") == self.data
+        options = DataOptions(**source | {"shares": None}) if same_data else DataOptions(self.data)
+        splits = load_fitting(network.network.image_shape, network.data, made_of, options)
+        return splits.network.images[:N_CALIBRATION]
+
+
+def _network_notes(network: networks.SavedNetwork) -> dict[str, Any]:
+    """The notes on a network; a bundle keeps them next to others."""
+    notes: dict[str, Any] = network.metadata.get("network", network.metadata)
+    return notes
+
+
+def _metadata_of(network: networks.SavedNetwork, policy: SavedPolicy) -> dict[str, Any]:
+    """The notes of the new bundle."""
+    notes = policy.metadata.get("policy", policy.metadata)  # a bundle keeps those of its policy next to others
+    settings = notes.get("settings", {})
+    return {
+        "network": _network_notes(network),
+        "policy": notes,
+        "penalty": settings.get("penalty_range") or settings.get("penalty"),
+        "metrics": notes.get("validation"),
+    }

@@ -9,14 +9,15 @@ from typing import Annotated
 import tyro
 
 from rlprune.pipelines.recipe import Recipe
-from rlprune.pipelines.steps import StepName, Steps
+from rlprune.pipelines.step_settings import StepName
+from rlprune.pipelines.steps import Steps
 
 
 @dataclass(frozen=True)
 class RunRecipe:
     """Carry out a recipe: dense network, elastic network, codebook, policy, joint tuning, figures, bundle.
 
-    Steps that its folder already has are not made again, and an interrupted one is gone on with.
+    Steps that its folder already has are not done again, and an interrupted one is resumed.
     """
 
     recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]

@@ -44,9 +44,9 @@ class Train:
     """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
     already is taken."""
     start: Path | None = None
-    """Folder of an earlier run whose agent and codebook this one begins with, such as one at a higher penalty."""
+    """Folder of an earlier run whose agent and codebook this run starts with, such as one at a higher penalty."""
     resume: bool = False
-    """Go on with an interrupted run."""
+    """Continue an interrupted run."""
     ppo: str = "{}"
     """Further arguments of Stable-Baselines3's PPO, as JSON, such as '{"clip_range": 0.1}'."""
     settings: tyro.conf.OmitArgPrefixes[PolicySettings] = field(default_factory=PolicySettings)
@@ -57,13 +57,13 @@ class Train:
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
-        begun = None if self.start is None else load_policy(self.start / "policy").policy.codebook
+        start_codebook = None if self.start is None else load_policy(self.start / "policy").policy.codebook
         saved = networks.load_network(self.network)
         splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
         latency = self._latency(saved.network) if self.settings.cost == "latency" else None
         codebook = None
         if self.settings.action == "profiles":
-            codebook = self._codebook(saved.network, splits, latency, begun)
+            codebook = self._codebook(saved.network, splits, latency, start_codebook)
         policy = train_policy(
             saved.network,
             splits.policy,
@@ -82,7 +82,7 @@ class Train:
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
 
     def _latency(self, network: ElasticCNN) -> Latency:
-        """Measure this machine, or take what an interrupted run or the user has put there."""
+        """Measure this machine, or take the table that is in the folder already."""
         path = self.out / "latency.json"
         latency = measured(path, network, self.latency_batch, self.settings.seed)
         errors = ", ".join(f"{100 * error:.1f} % by {name}" for name, error in latency.errors.items())
@@ -90,20 +90,30 @@ class Train:
         return latency
 
     def _codebook(
-        self, network: ElasticCNN, splits: Splits, latency: Latency | None, begun: torch.Tensor | None
+        self, network: ElasticCNN, splits: Splits, latency: Latency | None, start: torch.Tensor | None
     ) -> torch.Tensor:
-        """Search profiles, or take those of the network, an interrupted run, or the one that this one begins with."""
+        """The profiles of an interrupted run, of the network, or of the run to start from; if none has any, a search's.
+
+        Args:
+            network: the network.
+            splits: its images.
+            latency: what the search goes by, if time is paid for.
+            start: codebook of the run to start from, int64 (K, G).
+        """
         path = self.out / "codebook.json"
         if self.resume and path.exists():
             return torch.tensor(json.loads(path.read_text()))
-        if begun is not None:
-            begun = network.check_codebook(begun)
-        if network.codebook is not None and begun is not None and not begun.equal(network.codebook):
-            raise RLPruneError(f"the run in {self.start} has another codebook than the network is specialised to")
+        if start is not None:
+            start = network.check_codebook(start)
         if network.codebook is not None:
+            if start is not None and not start.equal(network.codebook):
+                raise RLPruneError(
+                    f"the run in {self.start} has another codebook than the network is specialised to; start from one "
+                    "of this network, or leave --start out"
+                )
             codebook = network.codebook
-        elif begun is not None:
-            codebook = begun
+        elif start is not None:
+            codebook = start
         else:
             found = search_profiles(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
             codebook = choose_codebook(network, found, self.n_profiles)

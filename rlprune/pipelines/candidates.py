@@ -1,17 +1,35 @@
-"""Points of each way of deciding, and how they compare at equal cost."""
+"""Points of each way of deciding: made, measured, timed, and compared at equal cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, within
+from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.data.image_set import ImageSet, normalise
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.graph.folding import optimize_for_inference
+from rlprune.metrics import wilson_interval
+from rlprune.policies.policy import Policy
+from rlprune.profiles.cost import Cost
+from rlprune.utils.timing import Turns, interleaved
 
 Method = Literal["rl once", "rl progressive", "threshold", "gates", "sparsity", "branches", "static", "uniform"]
 METHODS: tuple[Method, ...] = get_args(Method)
 LEARNT = ("rl once", "rl progressive")
+_PER_TURN = 32
+"""Images that are timed together, at least."""
+_MAX_BATCH = 64
+"""Images that run together, at most, as in a `DynamicCNN`."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +40,9 @@ class Candidate:
         method: whose.
         label: at which price, density or profile.
         predict: pixels uint8 (B, C, H, W) -> labels int64 (B,), multiply-adds int64 (B,).
-        run: the same as fast as it goes, for timing.
-        decision: what deciding costs each time, over the dense multiply-adds.
-        saves_time: whether what is cut is not computed.
+        run: the same as fast as it can be computed, for timing.
+        decision: what deciding costs each time, over the dense network's multiply-adds.
+        saves_time: whether what is pruned is not computed.
     """
 
     method: Method
@@ -33,6 +51,116 @@ class Candidate:
     run: Callable[[Tensor], object]
     decision: float = 0.0
     saves_time: bool = True
+
+
+class Candidates:
+    """Makes the points of all methods, and measures them.
+
+    Args:
+        elastic: the adapted network; at full width it is the dense one that costs are compared with.
+        test: images that points are measured on, normalised as networks take them.
+    """
+
+    def __init__(self, elastic: ElasticCNN, test: ImageSet) -> None:
+        self.test = test
+        self.dense = Cost(elastic).dense
+
+    def static(self, method: Method, label: str, network: ElasticCNN, profile: Tensor) -> Candidate:
+        """A network sliced under one profile, int64 (G,), for all images."""
+        subnet = optimize_for_inference(network.slice(profile))
+        macs = Cost(network).of(profile).macs
+
+        def run(images: Tensor) -> Tensor:
+            return self._in_parts(subnet, images)
+
+        return Candidate(method, label, lambda images: (run(images).argmax(1), macs.expand(len(images))), run)
+
+    def dynamic(self, method: Method, label: str, network: ElasticCNN, policy: Policy) -> Candidate:
+        """A network under a policy's decisions."""
+        dynamic = self._dynamic_cnn(network, policy)
+
+        def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+            predicted = dynamic(images)
+            return predicted.labels, predicted.macs
+
+        decision = float(dynamic.prices.decision.macs / self.dense.macs)
+        return Candidate(method, label, predict, dynamic, decision)
+
+    def gated(self, method: Method, label: str, network: GatedCNN) -> Candidate:
+        """A network with gates of its own."""
+        prepared = network.prepared()
+
+        def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+            decided = network.decide(self._normalised(images))
+            return decided.logits.argmax(1), decided.compute.macs
+
+        return Candidate(
+            method,
+            label,
+            predict,
+            run=lambda images: self._in_parts(prepared, images),
+            decision=float(network.gates_cost.macs / self.dense.macs),
+            saves_time=method == "branches",
+        )
+
+    def thresholds(
+        self, network: ElasticCNN, codebook: Tensor, selection_set: ImageSet, n_points: int
+    ) -> Iterator[Candidate]:
+        """Cascades for budgets in even steps, chosen on other images than those that points are measured on."""
+        cheapest = self._dynamic_cnn(network, cascade_policy(network, codebook, Cascade((0,), 0.0)))
+        logits = codebook_logits(cheapest, selection_set)
+        best = best_cascades(network, codebook, logits, selection_set.labels)
+        budgets = np.linspace(best[0].price, best[-1].price, n_points)
+        for cascade in dict.fromkeys(within(best, float(budget)) for budget in budgets):
+            steps = " > ".join(map(str, cascade.steps))
+            label = f"profile {steps}" + (f" below {cascade.margin:.2f}" if len(cascade.steps) > 1 else "")
+            yield self.dynamic("threshold", label, network, cascade_policy(network, codebook, cascade))
+
+    def reward(self, candidate: Candidate, images: ImageSet, penalty: float) -> float:
+        """Accuracy minus the price of the multiply-adds, on a set of images."""
+        labels, macs = self._predict_all(candidate, images)
+        return float((labels == images.labels).double().mean() - penalty * macs.double().mean() / self.dense.macs)
+
+    def measure(self, candidate: Candidate) -> dict[str, Any]:
+        """Accuracy and cost on the test images, as a row of the results; `ms` is still empty."""
+        labels, macs = self._predict_all(candidate, self.test)
+        n_correct = int((labels == self.test.labels).sum())
+        return {
+            "method": candidate.method,
+            "label": candidate.label,
+            "accuracy": n_correct / len(self.test),
+            "accuracy_interval": wilson_interval(n_correct, len(self.test)),
+            "macs_share": float(macs.double().mean() / self.dense.macs),
+            "decision_share": candidate.decision,
+            "saves_time": candidate.saves_time,
+            "ms": {},
+        }
+
+    @torch.inference_mode()
+    def time(self, candidates: Sequence[Candidate], batch: int, seconds: float) -> list[float]:
+        """Median milliseconds of a batch for each candidate, in turns on the same images, in so many seconds."""
+        n_batches = -(-_PER_TURN // batch)
+        turns = {str(i): Turns(each.run, self.test.images, batch, n_batches) for i, each in enumerate(candidates)}
+        return [float(np.median(ms)) / n_batches for ms in interleaved(turns, seconds).values()]
+
+    @torch.inference_mode()
+    def _predict_all(self, candidate: Candidate, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """Labels and multiply-adds of a set, int64 (N,) each."""
+        labels, macs = zip(*map(candidate.predict, images.images.split(256)), strict=True)
+        return torch.cat(labels), torch.cat(macs)
+
+    def _dynamic_cnn(self, network: ElasticCNN, policy: Policy) -> DynamicCNN:
+        test = self.test
+        return DynamicCNN(network, policy, test.mean, test.std, test.classes, memory=math.inf)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """Pixels uint8 (B, C, H, W) as networks take them."""
+        return normalise(images, self.test.mean, self.test.std)
+
+    def _in_parts(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Logits of pixels uint8 (B, C, H, W), in batches of a bounded size."""
+        parts = self._normalised(images).contiguous(memory_format=torch.channels_last).split(_MAX_BATCH)
+        return torch.cat([network(part) for part in parts])
 
 
 def at_equal_macs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -53,7 +181,7 @@ def at_equal_macs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _at(share: float, method: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The accuracy of a method at a cost: mixed of its points, that nothing cheaper of it beats, on either side."""
+    """The accuracy of a method at a cost, between its neighbouring points; one that a cheaper one beats is left out."""
     best: list[tuple[float, float]] = []
     for point in sorted((row["macs_share"], row["accuracy"]) for row in rows if row["method"] == method):
         if not best or point[1] > best[-1][1]:

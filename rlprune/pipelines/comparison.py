@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
-from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, within
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.baselines.stored import load_gated, save_gated
-from rlprune.data.image_set import ImageSet, Splits, normalise
-from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.data.image_set import Splits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.envs.logit_cache import LatestLogitCache
 from rlprune.errors import ModelError, RLPruneError
-from rlprune.evaluation.dynamic import codebook_logits
-from rlprune.graph.folding import optimize_for_inference
-from rlprune.metrics import wilson_interval
-from rlprune.pipelines.candidates import LEARNT, METHODS, Candidate, Method, at_equal_macs
+from rlprune.pipelines.candidates import LEARNT, METHODS, Candidate, Candidates, Method, at_equal_macs
+from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.policies.policy import Policy
-from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage.networks import load_network, save_network
+from rlprune.storage.provenance import fingerprint, noted, plain
 from rlprune.training.adaptation import SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher
 from rlprune.training.settings import TrainingSettings
@@ -45,10 +37,7 @@ from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions
 from rlprune.utils.settings import InnerShare, Must, NonNegativeFloat, PositiveInt, as_tuple, settings_dataclass
 from rlprune.utils.tensorboard import scalar_log
-from rlprune.utils.timing import Turns, interleaved
 
-_PER_TURN, _AT_ONCE = 32, 64
-"""Images that are timed together at least, and that run together at most, as a `DynamicCNN` has them."""
 _SHARED = {field.name for field in fields(TrainingSettings)}
 
 
@@ -78,21 +67,21 @@ class CompareSettings:
 class Comparison:
     """Trains or loads each way of deciding, in a folder, and measures all of them.
 
-    Policies, thresholds and static networks share one codebook and the network that is specialised to it; gates begin
+    Policies, thresholds and static networks share one codebook and the network that is specialised to it. Gates begin
     with the network as it was before, and are trained for as many epochs as that specialising takes. The uniform and
-    the dense network are those that were given: adapting trained them, nothing here does. A threshold may look as often
-    as a progressive policy. What the folder has already is not made again, and an interrupted training is gone on with.
+    the dense network are those that were given: adapting trained them, nothing here does. A threshold may run an image
+    as often as a progressive policy. What the folder has already is not made again; an interrupted training is resumed.
 
     Args:
         elastic: the adapted network.
         splits: its images.
         out: the folder.
         settings: what is compared.
-        training: of the specialised network; gates take their epochs, batches, views and teacher's part from it.
+        training: of the specialised network; gates take epochs, batches, views and distillation from it.
         policy: of all policies, but for penalty and passes. What decides once sees features of the stem in any case
-            (`pool`), or it would see nothing.
+            (`pool`), because it would see nothing otherwise.
         teacher: whose predictions all trainings follow; the whole network's if None.
-        about: notes on the network, which what is made of it keeps.
+        metadata: notes on the network, stored with everything that is made of it.
 
     Raises:
         RLPruneError: policies that are paid in anything but multiply-adds, or for a range of penalties.
@@ -114,11 +103,16 @@ class Comparison:
                 f"policy.cost={policy.cost!r}, policy.penalty_range={policy.penalty_range}: policies are compared "
                 "at equal multiply-adds, for single penalties; allowed are macs, and no range"
             )
+        self.elastic = elastic
+        self.splits = splits
+        self.out = out
+        self.settings = settings
+        self.training = training
+        self.policy = policy
+        self.teacher = teacher
         self.metadata = dict(metadata or {})
-        self.elastic, self.splits, self.out = elastic, splits, out
-        self.settings, self.training, self.policy, self.teacher = settings, training, policy, teacher
-        self.dense = Cost(elastic).dense
-        self._answers = LatestLogitCache(splits.policy, splits.validation)
+        self.candidates = Candidates(elastic, splits.test)
+        self._logit_caches = LatestLogitCache(splits.policy, splits.validation)
 
     def run(self) -> dict[str, Any]:
         """Make and measure everything.
@@ -128,137 +122,120 @@ class Comparison:
             size)}; `dense` {accuracy, ms}; `at_equal_macs`: for every learnt point its `macs_share` and `accuracy`,
             what each method reaches there (`accuracies`, neighbouring points mixed; None where a method has none), and
             by which it is `beaten` by more than its 95 % interval; and what the figures were measured with.
-        """
-        with self._noted():
-            return self._compared()
 
-    def _compared(self) -> dict[str, Any]:
+        Raises:
+            RLPruneError: the folder holds what was made of other things or under other settings; or the network has
+                nothing for any of the methods.
+        """
+        made_with = {
+            "n_profiles": self.settings.n_profiles,
+            "n_candidates": self.settings.n_candidates,
+            "training": self.training,
+            "policy": self.policy,
+            "made_of": self._made_of(),
+        }
+        note = noted(
+            self.out / "settings.json",
+            plain(made_with),
+            what=f"what {self.out} holds",
+            cure="made_of is network, images and teacher; go back to those, or name another folder",
+            made=self.out / "specialised",
+        )
+        with note:
+            return self._compare()
+
+    def _made_of(self) -> str:
+        """Tells networks, images and teachers apart."""
+        images = self.splits.network
+        parts = [*self.elastic.state_dict().values(), images.labels, images.images[:256]]
+        if isinstance(self.teacher, nn.Module):
+            parts += self.teacher.state_dict().values()
+        elif self.teacher is not None:
+            parts.append(self.teacher)
+        return fingerprint(*parts)
+
+    def _compare(self) -> dict[str, Any]:
         network = self._specialised()
         candidates = [one for method in self.settings.methods for one in self._of(method, network)]
         if not candidates:
             raise RLPruneError(f"methods={self.settings.methods}: this network has nothing for any of them")
-        whole = self._static("uniform", "dense", self.elastic, self.elastic.full)
-        rows, dense = [self._measured(one) for one in candidates], self._measured(whole)
+        whole = self.candidates.static("uniform", "dense", self.elastic, self.elastic.full)
+        rows = [self.candidates.measure(one) for one in candidates]
+        dense = self.candidates.measure(whole)
         for batch in (1, min(64, len(self.splits.test))):
-            for row, ms in zip([dense, *rows], self._timed([whole, *candidates], batch), strict=True):
+            times = self.candidates.time([whole, *candidates], batch, self.settings.seconds)
+            for row, ms in zip([dense, *rows], times, strict=True):
                 row["ms"][str(batch)] = ms
         found = {"rows": rows, "dense": dense, "at_equal_macs": at_equal_macs(rows)}
         return found | {"n_images": len(self.splits.test), **conditions()}
 
-    @contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Write down what everything is made with and from; what was made otherwise is not mixed with it."""
-        path, settings = self.out / "settings.json", self.settings
-        new = not path.exists()
-        made_with: dict[str, Any] = {"n_profiles": settings.n_profiles, "n_candidates": settings.n_candidates}
-        made_with |= {"training": asdict(self.training), "policy": asdict(self.policy), "made_of": self._fingerprint()}
-        described = json.loads(json.dumps(made_with))
-        if new:
-            write_json(path, described)
-        elif (before := json.loads(path.read_text())) != described:
-            changed = [key for key, value in described.items() if before.get(key) != value]
-            raise RLPruneError(
-                f"{self.out} holds what was made under other settings ({', '.join(changed)}; made_of is network, "
-                f"images and teacher), which {path} has: go back to those, or name another folder"
-            )
-        try:
-            yield
-        except RLPruneError:
-            if new and not (self.out / "specialised").exists():
-                path.unlink()  # such settings cannot be: there is nothing to go back to
-            raise
-
-    def _fingerprint(self) -> str:
-        """Tells networks, images and teachers apart."""
-        teacher = self.teacher.state_dict().values() if isinstance(self.teacher, nn.Module) else [self.teacher]
-        images = self.splits.network
-        digest = hashlib.sha256()
-        for tensor in (*self.elastic.state_dict().values(), images.labels, images.images[:256], *teacher):
-            if isinstance(tensor, Tensor):
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
     def _of(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
         """The points of a method."""
-        codebook = self._codebook
         if method == "uniform":
             for level in range(self.elastic.narrowest, self.elastic.n_levels):
                 label = f"keep {self.elastic.keep_ratios[level]:g}"
-                yield self._static(method, label, self.elastic, self.elastic.uniform(level))
+                yield self.candidates.static(method, label, self.elastic, self.elastic.uniform(level))
         elif method == "static":
-            for index, profile in enumerate(codebook):
-                yield self._static(method, f"profile {index}", network, profile)
+            for index, profile in enumerate(self._codebook):
+                yield self.candidates.static(method, f"profile {index}", network, profile)
         elif method == "threshold":
-            yield from self._thresholds(network)
+            n_points = self.settings.n_points
+            yield from self.candidates.thresholds(network, self._codebook, self.splits.policy, n_points)
         elif method in LEARNT:
             yield from self._learnt(method, network)
         else:
             yield from self._gates(method)
 
     def _learnt(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
-        """Policies for every penalty: begun with the next higher one's, or the next lower one's, whichever is better.
-
-        What is seldom found where compute is dear, such as a cascade, comes there from below.
-        """
-        falling = sorted(self.settings.penalties, reverse=True)
-        chains = [self._chain(method, network, falling, "policies")]
-        if len(falling) > 1:
-            chains.append(self._chain(method, network, falling[::-1], "policies-up"))
-        for penalty in falling:
-            found = [self._dynamic(method, f"penalty {penalty:g}", network, chain[penalty]) for chain in chains]
+        """For every penalty the better of two policies, learnt from the highest down and from the lowest up."""
+        settings = self._policy_settings(method)
+        chain = PenaltyChain(self.out / "policies", prefix=f"{settings.max_passes}-")
+        learn = partial(self._learn, network, settings)
+        penalties = sorted(self.settings.penalties, reverse=True)
+        ways = [chain.learn_down(learn, penalties)]
+        if len(penalties) > 1:
+            ways.append(chain.learn_up(learn, penalties))
+        for penalty in penalties:
+            label = f"penalty {penalty:g}"
+            found = [self.candidates.dynamic(method, label, network, learnt[penalty]) for learnt in ways]
             yield max(found, key=partial(self._reward, penalty=penalty))
 
-    def _chain(self, method: Method, network: ElasticCNN, penalties: Sequence[float], name: str) -> dict[float, Policy]:
-        """Policies for penalties, each begun with the one before, learnt here or before."""
-        once, start, own = method == "rl once", None, self.policy
-        max_passes, pool = (1, own.pool or 2) if once else (max(2, own.max_passes), own.pool)
-        learnt = {}
-        for penalty in penalties:
-            settings = replace(own, penalty=penalty, max_passes=max_passes, pool=pool)
-            folder = self.out / name / f"{settings.max_passes}-{penalty:g}"
-            learnt[penalty] = train_policy(
-                *(network, self.splits.policy, self.splits.validation, folder, settings),
-                codebook=self._codebook,
-                start=start,
-                resume=True,
-                answers=self._answers.of(network, self._codebook),
-            )
-            start = folder
-        return learnt
+    def _policy_settings(self, method: Method) -> PolicySettings:
+        """How the policies of a method are trained, but for the penalty."""
+        if method == "rl once":
+            return replace(self.policy, max_passes=1, pool=self.policy.pool or 2)
+        return replace(self.policy, max_passes=max(2, self.policy.max_passes))
+
+    def _learn(
+        self, network: ElasticCNN, settings: PolicySettings, penalty: float, folder: Path, start: Path | None
+    ) -> Policy:
+        """One policy, learnt here or before."""
+        return train_policy(
+            network,
+            self.splits.policy,
+            self.splits.validation,
+            folder,
+            replace(settings, penalty=penalty),
+            codebook=self._codebook,
+            start=start,
+            resume=True,
+            logit_caches=self._logit_caches.of(network, self._codebook),
+        )
 
     def _reward(self, one: Candidate, penalty: float) -> float:
         """What a candidate earns on the images that policies learn from."""
-        images = self.splits.policy
-        labels, macs = self._predicted(one, images)
-        return float((labels == images.labels).double().mean() - penalty * macs.double().mean() / self.dense.macs)
-
-    def _thresholds(self, network: ElasticCNN) -> Iterator[Candidate]:
-        """Cascades for budgets in even steps, chosen on the images that policies learn from."""
-        images, codebook = self.splits.policy, self._codebook
-        narrow = self._dynamic_cnn(network, cascade_policy(network, codebook, Cascade((0,), 0.0)))
-        best = best_cascades(network, codebook, codebook_logits(narrow, images), images.labels)
-        budgets = np.linspace(best[0].price, best[-1].price, self.settings.n_points)
-        for cascade in dict.fromkeys(within(best, float(budget)) for budget in budgets):
-            steps = " > ".join(map(str, cascade.steps))
-            label = f"profile {steps}" + (f" below {cascade.margin:.2f}" if len(cascade.steps) > 1 else "")
-            yield self._dynamic("threshold", label, network, cascade_policy(network, codebook, cascade))
+        return self.candidates.reward(one, self.splits.policy, penalty)
 
     def _gates(self, method: Method) -> Iterator[Candidate]:
         """Gated networks, trained here or before; none for branches where there are none."""
-        settings = self.settings
         if method == "branches" and not self._has_branches:
             return
-        for value in settings.sparsities if method == "sparsity" else settings.densities:
-            what = {"sparsity" if method == "sparsity" else "density": value}
-            network = self._gated("branches" if method == "branches" else "channels", f"{method} {value:g}", what)
-            yield Candidate(
-                method,
-                f"{'sparsity' if method == 'sparsity' else 'density'} {value:g}",
-                _Gated(network, self),
-                _Gated(network.prepared(), self).run,
-                float(network.gates_cost.macs / self.dense.macs),
-                method == "branches",
-            )
+        target = "sparsity" if method == "sparsity" else "density"
+        values = self.settings.sparsities if method == "sparsity" else self.settings.densities
+        kind = "branches" if method == "branches" else "channels"
+        for value in values:
+            network = self._gated(kind, self.out / f"{method}-{value:g}", {target: value})
+            yield self.candidates.gated(method, f"{target} {value:g}", network)
 
     @cached_property
     def _has_branches(self) -> bool:
@@ -267,19 +244,22 @@ class Comparison:
         except ModelError:
             return False
 
-    def _gated(self, kind: str, name: str, what: Mapping[str, Any]) -> GatedCNN:
-        folder = self.out / name.replace(" ", "-")
+    def _gated(self, kind: str, folder: Path, target: dict[str, Any]) -> GatedCNN:
+        """Gates of a kind, trained towards a target."""
         if not folder.exists():
             shared = {key: getattr(self.training, key) for key in _SHARED}
-            training, network = GateSettings(**shared, **what), GatedCNN(self.elastic, kind)
-            train_gates(network, self.splits.network, training, teacher=self.teacher, **self._kept(folder.name))
+            settings = GateSettings(**shared, **target)
+            network = GatedCNN(self.elastic, kind)
+            checkpointing = self._checkpointing(folder.name)
+            train_gates(network, self.splits.network, settings, teacher=self.teacher, **checkpointing)
             save_gated(folder, network.cpu(), self.splits.network, self.metadata)
         return load_gated(folder).network
 
     @cached_property
     def _codebook(self) -> Tensor:
         """The profiles that a search finds, or the network is specialised to, int64 (K, G), cheapest first."""
-        path, settings = self.out / "codebook.json", self.settings
+        path = self.out / "codebook.json"
+        settings = self.settings
         if self.elastic.codebook is not None:
             return self.elastic.codebook
         if not path.exists():
@@ -289,88 +269,17 @@ class Comparison:
 
     def _specialised(self) -> ElasticCNN:
         """The network, trained on under the codebook's profiles."""
-        folder, codebook = self.out / "specialised", self._codebook
+        folder = self.out / "specialised"
+        codebook = self._codebook
         if not folder.exists():
-            network, kept = copy.deepcopy(self.elastic), self._kept("specialise")
+            network = copy.deepcopy(self.elastic)
             if network.codebook is None:
                 network.specialise(codebook)
-            adapt(network, self.splits.network, self.training, teacher=self.teacher, codebook=codebook, **kept)
+            checkpointing = self._checkpointing("specialise")
+            adapt(network, self.splits.network, self.training, teacher=self.teacher, codebook=codebook, **checkpointing)
             save_network(folder, network.cpu(), self.splits.network, self.metadata)
         return load_network(folder).network
 
-    def _dynamic_cnn(self, network: ElasticCNN, policy: Policy) -> DynamicCNN:
-        images = self.splits.test
-        return DynamicCNN(network, policy, images.mean, images.std, images.classes, memory=math.inf)
-
-    def _dynamic(self, method: Method, label: str, network: ElasticCNN, policy: Policy) -> Candidate:
-        dynamic = self._dynamic_cnn(network, policy)
-
-        def predict(images: Tensor) -> tuple[Tensor, Tensor]:
-            predicted = dynamic(images)
-            return predicted.labels, predicted.macs
-
-        decision = float(dynamic.prices.decision.macs / self.dense.macs)
-        return Candidate(method, label, predict, dynamic, decision)
-
-    def _static(self, method: Method, label: str, network: ElasticCNN, profile: Tensor) -> Candidate:
-        small, macs = optimize_for_inference(network.slice(profile)), Cost(network).of(profile).macs
-
-        def run(images: Tensor) -> Tensor:
-            parts = self.normalised(images).contiguous(memory_format=torch.channels_last).split(_AT_ONCE)
-            return torch.cat([small(part) for part in parts])
-
-        return Candidate(method, label, lambda images: (run(images).argmax(1), macs.expand(len(images))), run)
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """Pixels uint8 (B, C, H, W) as networks take them."""
-        return normalise(images, self.splits.test.mean, self.splits.test.std)
-
-    @torch.inference_mode()
-    def _predicted(self, one: Candidate, images: ImageSet) -> tuple[Tensor, Tensor]:
-        """Labels and multiply-adds of a set, int64 (N,) each."""
-        labels, macs = map(torch.cat, zip(*map(one.predict, images.images.split(256)), strict=True))
-        return labels, macs
-
-    def _measured(self, one: Candidate) -> dict[str, Any]:
-        """Accuracy and cost of a point on the test images."""
-        test = self.splits.test
-        labels, macs = self._predicted(one, test)
-        n_correct = int((labels == test.labels).sum())
-        return {
-            "method": one.method,
-            "label": one.label,
-            "accuracy": n_correct / len(test),
-            "accuracy_interval": wilson_interval(n_correct, len(test)),
-            "macs_share": float(macs.double().mean() / self.dense.macs),
-            "decision_share": one.decision,
-            "saves_time": one.saves_time,
-            "ms": {},
-        }
-
-    @torch.inference_mode()
-    def _timed(self, candidates: Sequence[Candidate], batch: int) -> list[float]:
-        """Median milliseconds of a batch for each, in turns on the same images."""
-        images, n_batches = self.splits.test.images, -(-_PER_TURN // batch)
-        turns = {str(i): Turns(one.run, images, batch, n_batches) for i, one in enumerate(candidates)}
-        return [float(np.median(ms)) / n_batches for ms in interleaved(turns, self.settings.seconds).values()]
-
-    def _kept(self, name: str) -> dict[str, Any]:
+    def _checkpointing(self, name: str) -> dict[str, Any]:
         """Where a training's checkpoint and events go."""
         return {"checkpoint": self.out / f"{name}.checkpoint.pt", "log": scalar_log(self.out / "logs", name)}
-
-
-class _Gated:
-    """A gated network on pixels."""
-
-    def __init__(self, network: GatedCNN, comparison: Comparison) -> None:
-        self.network, self.normalised = network, comparison.normalised
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels and multiply-adds."""
-        decided = self.network.decide(self.normalised(images))
-        return decided.logits.argmax(1), decided.compute.macs
-
-    def run(self, images: Tensor) -> Tensor:
-        """Logits alone."""
-        parts = self.normalised(images).contiguous(memory_format=torch.channels_last).split(_AT_ONCE)
-        return torch.cat([self.network(part) for part in parts])

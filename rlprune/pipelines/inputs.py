@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import SHARES
-from rlprune.errors import ModelError, RLPruneError
+from rlprune.elastic.module import ElasticModule
+from rlprune.errors import LevelsError, ModelError, RLPruneError
 from rlprune.models import registry
 from rlprune.models.weights import load_weights
 from rlprune.pipelines.options import DataOptions
+from rlprune.profiles.codebook import sorted_codebook
+from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
 from rlprune.storage.networks import load_network
 
@@ -51,6 +56,22 @@ def _whole(name: str, folder: Path, images: ImageSet) -> nn.Module:
             f"{expected[0]} in {len(images.classes)} classes"
         )
     return saved.network.slice(saved.network.full)
+
+
+def load_profiles(elastic: ElasticModule, path: Path) -> Tensor:
+    """Read the codebook that a recipe names, int64 (K, G), cheapest profile first.
+
+    Raises:
+        RLPruneError: the file is not there, or holds no profiles of this network.
+    """
+    try:
+        profiles = elastic.check_codebook(torch.tensor(json.loads(path.read_text())))
+        return sorted_codebook(profiles, Cost(elastic))
+    except (OSError, ValueError, TypeError, RuntimeError, LevelsError) as error:
+        raise RLPruneError(
+            f"search.codebook={path.name!r}: {path} has no profiles of this network, one list of levels for each, "
+            f"of {elastic.n_groups} levels: {error}"
+        ) from error
 
 
 def load_fitting(

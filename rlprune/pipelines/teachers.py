@@ -1,4 +1,4 @@
-"""Whom the trainings of a recipe learn from."""
+"""The teachers that the trainings of a recipe learn from."""
 
 from __future__ import annotations
 
@@ -11,64 +11,75 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.models.weights import find_weights
 from rlprune.pipelines.inputs import build_model
 from rlprune.pipelines.recipe import Recipe, TrainedNetwork
+from rlprune.pipelines.step_settings import views_of
 from rlprune.training.distillation import Ensemble, Teacher, cache_teacher_logits
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write
 
 
 class Teachers:
-    """The networks that a recipe names, and what they said of kept views, in a folder.
+    """The networks that a recipe names, and their cached logits, in a folder.
 
     Args:
         recipe: names them.
-        out: folder of `teacher.safetensors`, `teacher-refit.safetensors`, and of `dense.safetensors`, the network that
-            teaches where none is named.
-        beside: folder in which files that the recipe names are.
+        out: folder of `teacher.safetensors` and `teacher-refit.safetensors`, the cached logits, and of
+            `dense.safetensors`, the network that teaches where the recipe names none.
+        recipe_dir: folder in which the files are that the recipe names.
         splits: the images.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, beside: Path, splits: Splits) -> None:
-        self.recipe, self.out, self.beside, self.splits = recipe, out, beside, splits
-        self.remembered, self.remembered_for_refit = (out / f"teacher{part}.safetensors" for part in ("", "-refit"))
+    def __init__(self, recipe: Recipe, out: Path, recipe_dir: Path, splits: Splits) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.recipe_dir = recipe_dir
+        self.splits = splits
+        self.cached = out / "teacher.safetensors"
+        self.cached_for_refit = out / "teacher-refit.safetensors"
 
     @property
     def names_first(self) -> list[TrainedNetwork]:
-        """None, or the one until the codebook is found."""
+        """The teacher until the codebook is found, if the recipe names one."""
         return [] if self.recipe.teacher is None else [self.recipe.teacher]
 
     @property
     def names_final(self) -> list[TrainedNetwork]:
-        """Those from then on."""
+        """The teachers from then on."""
         return self.recipe.final_teachers or self.names_first
 
     def first(self, settings: TrainingSettings) -> Teacher:
-        """Whom trainings follow until the codebook is found."""
+        """Whom trainings learn from until the codebook is found."""
         return self._of(self.names_first, settings)
 
     def final(self, settings: TrainingSettings) -> Teacher:
-        """Whom they follow from then on."""
+        """Whom they learn from then on."""
         return self._of(self.names_final, settings)
 
-    def of_refit(self) -> Teacher:
-        """Whom the training on all images follows."""
-        path = self.remembered_for_refit
-        return load_file(path)["logits"] if path.exists() else self._asked(self.names_final)
+    def for_refit(self) -> Teacher:
+        """Whom the training on all images learns from."""
+        path = self.cached_for_refit
+        return load_file(path)["logits"] if path.exists() else self._network(self.names_final)
 
     def cache_logits(self) -> None:
-        """Ask the final teachers once about all views, if the recipe keeps views; and about those of a refit."""
-        recipe, path, of_all = self.recipe, self.remembered, self.remembered_for_refit
+        """Run the final teachers once on all views, if the recipe keeps views; and on those of a refit."""
         if not self.names_final:
             return
-        if recipe.specialise.views and not path.exists():
-            self._remember(path, self.splits.network, recipe.specialise, None)
-        if recipe.refit is not None and recipe.refit.views and not of_all.exists():
-            same = views_of(recipe.refit) == views_of(recipe.specialise)
-            known = path if same else None  # of the network's images, which come first
-            self._remember(of_all, self.splits.training, recipe.refit, known)
+        specialise = self.recipe.specialise
+        if specialise.views and not self.cached.exists():
+            self._cache(self.cached, self.splits.network, specialise, known=None)
+        refit = self.recipe.refit
+        if refit is not None and refit.views and not self.cached_for_refit.exists():
+            same_views = views_of(refit) == views_of(specialise)
+            known = self.cached if same_views else None  # for the network's images, which come first
+            self._cache(self.cached_for_refit, self.splits.training, refit, known)
 
     def dense(self) -> nn.Module:
         """The recipe's own ordinary network."""
         return build_model(self.recipe.model, self.out / "dense.safetensors", self.splits).eval()
+
+    def reference(self) -> nn.Module:
+        """The dense network that results are compared with: the one that the recipe names, or else its own."""
+        named = self.recipe.reference
+        return self.dense() if named is None else self.load(named)
 
     def load(self, network: TrainedNetwork) -> nn.Module:
         """A network that somebody trained.
@@ -76,30 +87,25 @@ class Teachers:
         Raises:
             ModelError: its weights are not there, or are of another network or for other images.
         """
-        return build_model(network.model, find_weights(network.weights, self.beside), self.splits).eval()
+        return build_model(network.model, find_weights(network.weights, self.recipe_dir), self.splits).eval()
 
     def _of(self, names: list[TrainedNetwork], settings: TrainingSettings) -> Teacher:
-        """What was remembered, if a training sees the very views asked about, or a network."""
-        same = settings.views and views_of(settings) == views_of(self.recipe.specialise)
-        if same and names == self.names_final and self.remembered.exists():
-            return load_file(self.remembered)["logits"]
-        return self._asked(names)
+        """Cached logits, if a training sees the very views that they are for; else a network."""
+        same_views = settings.views and views_of(settings) == views_of(self.recipe.specialise)
+        if same_views and names == self.names_final and self.cached.exists():
+            return load_file(self.cached)["logits"]
+        return self._network(names)
 
-    def _asked(self, names: list[TrainedNetwork]) -> nn.Module:
-        """A teacher that is asked about every batch."""
+    def _network(self, names: list[TrainedNetwork]) -> nn.Module:
+        """A teacher that is run on every batch."""
         if not names:
             return self.dense()
         networks = [self.load(name) for name in names]
         return networks[0] if len(networks) == 1 else Ensemble(networks)
 
-    def _remember(self, path: Path, images: ImageSet, settings: TrainingSettings, known: Path | None) -> None:
-        """Keep what the final teachers say of the views of images; what they said of the first may be known."""
-        answers = None if known is None else load_file(known)["logits"]
-        logits = cache_teacher_logits(self._asked(self.names_final), images, settings, known=answers)
+    def _cache(self, path: Path, images: ImageSet, settings: TrainingSettings, known: Path | None) -> None:
+        """Keep the final teachers' logits on the views of images; those of the first images may be in a file."""
+        known_logits = None if known is None else load_file(known)["logits"]
+        logits = cache_teacher_logits(self._network(self.names_final), images, settings, known=known_logits)
         with atomic_write(path) as temporary:
             save_file({"logits": logits}, temporary)
-
-
-def views_of(settings: TrainingSettings) -> list[int]:
-    """What the remembered views of an image depend on, and in which way they are drawn, so far the second."""
-    return [settings.views, settings.padding, int(settings.flip), 2]

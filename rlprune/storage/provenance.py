@@ -33,9 +33,20 @@ def fingerprint(*parts: Tensor | bytes) -> str:
     return digest.hexdigest()
 
 
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the settings that differ from those that something was made with."""
-    return [key for key, value in now.items() if before.get(key) != value]
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that differ from those that something was made with, each with both values.
+
+    Settings inside of others are named by their path, such as `training.epochs`.
+    """
+    found = []
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            either = dict.fromkeys(old) | value  # a setting that only one of them has differs, too
+            found += [f"{key}.{difference}" for difference in differences(old, either)]
+        elif old != value:
+            found.append(f"{key}: {old!r}, now {value!r}")
+    return found
 
 
 def check_unchanged(what: str, before: Mapping[str, Any], now: Mapping[str, Any], cure: str) -> None:
@@ -44,37 +55,50 @@ def check_unchanged(what: str, before: Mapping[str, Any], now: Mapping[str, Any]
     Args:
         what: what is resumed, as a message begins: a checkpoint's or a folder's path.
         before: the settings that it was made with.
-        now: those of now, as `plain` gives them.
+        now: those of now, as `plain` gives them; others that `before` has are not compared.
         cure: what the user can do.
 
     Raises:
         RLPruneError: they differ; the message names each that does, with both values.
     """
-    changed = [f"{key}: {before.get(key)!r}, now {now[key]!r}" for key in changed_keys(before, now)]
+    changed = differences(before, now)
     if changed:
         raise RLPruneError(f"{what} was made under other settings ({'; '.join(changed)}); {cure}")
 
 
 @contextmanager
-def noted(path: Path, now: Mapping[str, Any], cure: str) -> Iterator[None]:
+def noted(
+    path: Path,
+    now: Mapping[str, Any],
+    *,
+    what: str,
+    cure: str,
+    made: Path | None = None,
+    values_only: bool = False,
+) -> Iterator[None]:
     """Write down what is made in the block, before it begins; refuse to resume what was made otherwise.
 
     Args:
-        path: JSON file of the note; it is removed again if the block says that such settings cannot be.
+        path: JSON file of the note. A new one is removed again if the block raises `RLPruneError`: such settings cannot
+            be, so there is nothing to go back to.
         now: the settings, as `plain` gives them.
+        what: what is made, as a message begins: a step's name or a folder's path.
         cure: what the user can do where they differ.
+        made: a file or folder that the block makes; once it is there, the note stays in any case.
+        values_only: the note is a list of the values, in the order of `now`, without their names.
 
     Raises:
         RLPruneError: the note is there and says otherwise.
     """
     new = not path.exists()
     if new:
-        write_json(path, now)
+        write_json(path, list(now.values()) if values_only else now)
     else:
-        check_unchanged(f"what {path} describes", json.loads(path.read_text()), now, cure)
+        before = json.loads(path.read_text())
+        check_unchanged(what, dict(zip(now, before, strict=False)) if values_only else before, now, cure)
     try:
         yield
     except RLPruneError:
-        if new:
-            path.unlink(missing_ok=True)  # such settings cannot be: there is nothing to go back to
+        if new and (made is None or not made.exists()):
+            path.unlink(missing_ok=True)
         raise

@@ -1,8 +1,8 @@
-"""One policy for all budgets, beside policies trained for one penalty each; and how well a controller holds a budget.
+"""One policy for all budgets, next to policies trained for one penalty each; and how well a controller holds a budget.
 
     python runs/reference/compare_budgets.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the run of that recipe up to its policies, and writes budgets.json beside the recipe. All policies decide for the
+needs the run of that recipe up to its policies, and writes budgets.json next to the recipe. All policies decide for the
 tuned network; all figures are of the test images.
 """
 
@@ -26,8 +26,12 @@ from rlprune.utils.hardware import conditions
 
 STEPS = 800_000
 """Of training the one policy, four times as many as for one penalty."""
-BATCH, N_STREAM, HARD = 64, 20_000, (0.2, 0.4)
-"""Of the streams: images at once, images, and the share of hard ones in each half."""
+BATCH = 64
+"""Images at once, in the streams."""
+N_STREAM = 20_000
+"""Images of a stream."""
+HARD = (0.2, 0.4)
+"""Share of hard images in each half of a stream."""
 
 
 def share_of(dynamic: DynamicCNN, prediction: Prediction) -> float:
@@ -68,33 +72,40 @@ def main() -> None:
     """Learn, measure, write."""
     steps = steps_of(__doc__)
     recipe = steps.recipe
-    splits, elastic = steps.splits, load_network(steps.out / "tuned").network
+    splits = steps.splits
+    elastic = load_network(steps.out / "tuned").network
     penalties = sorted((recipe.policy.penalty, *recipe.penalties))
     ends = (penalties[0], penalties[-1])
     settings = replace(recipe.policy, seed=recipe.seed, penalty_range=ends, total_steps=STEPS)
     learnt = train_policy(
-        *(elastic, splits.policy, splits.validation, steps.out / "budgets", settings),
+        elastic,
+        splits.policy,
+        splits.validation,
+        steps.out / "budgets",
+        settings,
         codebook=steps.codebook,
         resume=True,
     )
-    test, labels = splits.test, splits.test.labels
+    test = splits.test
+    labels = test.labels
     plain = DynamicCNN(elastic, learnt, test.mean, test.std, test.classes)
-    answers = codebook_logits(plain, test)
-    one, rows = OfflineCNN(elastic, learnt, test, answers), []
+    logits = codebook_logits(plain, test)
+    one = OfflineCNN(elastic, learnt, test, logits)
+    rows = []
     low, high = learnt.limits
     for penalty in penalties:
         policy = load_policy(steps.chosen(penalty) / "policy").policy
-        alone = measured(OfflineCNN(elastic, policy, test, answers), labels)
+        alone = measured(OfflineCNN(elastic, policy, test, logits), labels)
         budget = min(max(alone["macs_share"], low), high)
         row: dict[str, Any] = {"penalty": penalty, "alone": alone, "one": measured(one, labels, penalty=penalty)}
         rows.append(row | {"one_at_that_budget": measured(one, labels, budget=budget)})
         print(rows[-1], flush=True)
-    stream = drifting(answers[0].argmax(1) != labels, recipe.seed)
+    stream = drifting(logits[0].argmax(1) != labels, recipe.seed)
     streams = [held(one, stream, low + share * (high - low)) for share in (0.25, 0.5, 0.75)]
     print(*streams, sep="\n", flush=True)
     frontier = [measured(one, labels, budget=min(low + n / 40 * (high - low), high)) for n in range(41)]
     found = {"rows": rows, "frontier": frontier, "streams": streams, "seed": recipe.seed, **conditions()}
-    write_json(steps.beside / "budgets.json", found)
+    write_json(steps.recipe_dir / "budgets.json", found)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python runs/reference/compare_precision.py runs/reference/m_cifarnet --epochs 1
 
-takes the bundle of that folder, and writes precision.json beside it. int8 is calibrated on 512 of the images that train
+takes the bundle of that folder, and writes precision.json there. int8 is calibrated on 512 of the images that train
 the network; accuracies are of the test images. Times are of the whole dynamic network, policy and all passes included,
 in turns, in one process. For so many epochs the network is also trained on with the rounding of int8 and, so that what
 that is worth can be told from what training on is, without it (then in bfloat16, where the processor has it); the
@@ -32,7 +32,9 @@ from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions
 from rlprune.utils.timing import Turns, interleaved
 
-BATCHES, PER_TURN, SECONDS = (1, 64), 64, 40.0
+BATCHES = (1, 64)
+PER_TURN = 64
+SECONDS = 40.0
 TRAINING = SpecialiseSettings(learning_rate=0.003, n_random=1, sandwich=False, temperature=3.0, distillation=0.8)
 
 
@@ -66,7 +68,8 @@ def alone(
     dynamic: Any, test: rlprune.data.image_set.ImageSet, calibration: Tensor | None = None
 ) -> list[dict[str, Any]]:
     """Accuracy and bytes of every profile alone: in float32, or in int8 if there are images to calibrate it on."""
-    seen, bodies = features_of(dynamic, test.images), export_bodies(dynamic, features_of(dynamic, test.images[:2]))
+    seen = features_of(dynamic, test.images)
+    bodies = export_bodies(dynamic, features_of(dynamic, test.images[:2]))
     if calibration is not None:
         in_use = features_of(dynamic, calibration)
         bodies = (quantised(body, in_use) for body in bodies)
@@ -98,7 +101,8 @@ def main() -> None:
     arguments = parser.parse_args()
     plain, half = (rlprune.load(arguments.folder / "bundle", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     splits = DataOptions(**plain.metadata["network"]["source"]).load()
-    calibration, test = splits.network.images[:N_CALIBRATION], splits.test
+    calibration = splits.network.images[:N_CALIBRATION]
+    test = splits.test
     on, aware = (trained_on(plain, splits.network, arguments.epochs, int8) for int8 in (False, True))
     files = {
         "float32": to_onnx(plain),

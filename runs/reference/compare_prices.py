@@ -5,7 +5,7 @@
 takes a network that `rlprune adapt` made elastic, and learns policies that choose a level for every group, once per
 image, paid in either (time at batch 1, on this machine), for several penalties. It writes prices.json into the folder
 that is named last, here. Accuracies and what is kept are of the test images; times are what the table, measured once,
-says of the profiles that they run, at batch 1. A run that has some of the policies already is gone on with.
+says of the profiles that they run, at batch 1. A run that has some of the policies already is resumed.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from rlprune.storage.networks import load_network
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions
 
-PENALTIES, N_STEPS = (1.0, 0.7, 0.4, 0.2, 0.1), 80_000
+PENALTIES = (1.0, 0.7, 0.4, 0.2, 0.1)
+N_STEPS = 80_000
 HERE = Path(__file__).parent
 
 
@@ -48,11 +49,15 @@ def main() -> None:
     parser.add_argument("folder")
     named = parser.parse_args()
     saved = load_network(named.network)
-    elastic, splits = saved.network, DataOptions(**saved.metadata["source"]).load()
-    test, table = splits.test, named.run / "latency.json"
+    elastic = saved.network
+    splits = DataOptions(**saved.metadata["source"]).load()
+    test = splits.test
+    table = named.run / "latency.json"
     if not table.exists():
         Latency.measure(elastic).save(table)
-    latency, cost, rows = Latency.load(table), Cost(elastic), []
+    latency = Latency.load(table)
+    cost = Cost(elastic)
+    rows = []
     for paid in ("macs", "latency"):
         for penalty in PENALTIES:
             settings = PolicySettings(
@@ -61,7 +66,11 @@ def main() -> None:
             folder = named.run / f"{paid}-{penalty:g}"
             with torch.inference_mode(False):
                 policy = train_policy(
-                    *(elastic, splits.policy, splits.validation, folder, settings),
+                    elastic,
+                    splits.policy,
+                    splits.validation,
+                    folder,
+                    settings,
                     latency=latency,
                     resume=True,
                 )

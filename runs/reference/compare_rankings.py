@@ -35,14 +35,17 @@ def main() -> None:
     parser.add_argument("weights")
     named = parser.parse_args()
     splits = DataOptions("cifar10", shares=(0.9, 0.08, 0.02)).load()
-    images, test = splits.network, splits.test
+    images = splits.network
+    test = splits.test
     dense = build_model(named.model, find_weights(named.weights, HERE), splits).eval()
     settings = TrainingSettings(epochs=3, learning_rate=0.02, views=3)
-    soft, rows = cache_teacher_logits(dense, images, settings), []
+    soft = cache_teacher_logits(dense, images, settings)
+    rows = []
     for name in CRITERIA:
         ranked = {"keep_ratios": (KEPT, 1.0), "importance": name, "calibration": images}
         elastic = ElasticCNN.from_model(dense, tuple(images.images.shape[1:]), **ranked)
-        half, cost = elastic.slice(elastic.uniform(0)).eval(), Cost(elastic)
+        half = elastic.slice(elastic.uniform(0)).eval()
+        cost = Cost(elastic)
         row: dict[str, Any] = {
             "criterion": name,
             "macs_cut": 1 - float(cost.of(elastic.uniform(0)).macs / cost.dense.macs),

@@ -2,9 +2,9 @@
 
     python runs/reference/compare_seeds.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the run of that recipe up to its refit, and writes seeds.json beside the recipe. Policies are learnt as the recipe
-does, from the highest penalty down and from the lowest up; that of its own penalty is measured on the test images, with
-the refitted network.
+needs the run of that recipe up to its refit, and writes seeds.json next to the recipe. Policies are learnt as the
+recipe does, from the highest penalty down and from the lowest up; that of its own penalty is measured on the test
+images, with the refitted network.
 """
 
 import shutil
@@ -34,7 +34,7 @@ def learnt(steps: Steps, seed: int) -> Policy:
     out.mkdir(parents=True, exist_ok=True)
     shutil.copy(steps.out / "codebook.json", out)
     shutil.copytree(steps.out / "tuned", out / "tuned", dirs_exist_ok=True)
-    own = Steps(replace(steps.recipe, seed=seed), out, steps.beside)
+    own = Steps(replace(steps.recipe, seed=seed), out, steps.recipe_dir)
     own.policies()
     return load_policy(own.chosen(steps.recipe.policy.penalty) / "policy").policy
 
@@ -42,27 +42,29 @@ def learnt(steps: Steps, seed: int) -> Policy:
 def main() -> None:
     """Learn, measure, write."""
     steps = steps_of(__doc__)
-    elastic, test, rows = load_network(steps.out / "refitted").network, steps.splits.test, []
-    answers = None
+    elastic = load_network(steps.out / "refitted").network
+    test = steps.splits.test
+    rows = []
+    logits = None
     for seed in range(steps.recipe.seed, steps.recipe.seed + N_SEEDS):
         policy = learnt(steps, seed)
-        if answers is None:
-            answers = codebook_logits(DynamicCNN(elastic, policy, test.mean, test.std, test.classes), test)
-        dynamic = OfflineCNN(elastic, policy, test, answers)
+        if logits is None:
+            logits = codebook_logits(DynamicCNN(elastic, policy, test.mean, test.std, test.classes), test)
+        dynamic = OfflineCNN(elastic, policy, test, logits)
         predicted = dynamic(torch.arange(len(test))[:, None, None, None])
-        runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(answers))
+        runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(logits))
         figures: dict[str, Any] = {
             "seed": seed,
             "accuracy": float((predicted.labels == test.labels).double().mean()),
             "macs_cut": 1 - float(predicted.macs.double().mean() / dynamic.prices.dense.macs),
-            "shuffled": shuffled_accuracy(predicted, answers, test.labels, policy.observer),
+            "shuffled": shuffled_accuracy(predicted, logits, test.labels, policy.observer),
             "runs_per_image": (runs / len(test)).tolist(),
         }
         rows.append(figures)
         print(figures, flush=True)
     std, mean = torch.std_mean(torch.tensor([row["accuracy"] for row in rows], dtype=torch.float64))
     found = {"rows": rows, "accuracy_mean": float(mean), "accuracy_std": float(std), **conditions()}
-    write_json(steps.beside / "seeds.json", found)
+    write_json(steps.recipe_dir / "seeds.json", found)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python runs/reference/compare_signals.py runs/reference/resnet20/recipe.toml runs/resnet20
 
-needs the run of that recipe up to its policies, and writes signals.json beside the recipe. All variants decide for the
+needs the run of that recipe up to its policies, and writes signals.json next to the recipe. All variants decide for the
 tuned network (the one over all levels for the adapted one, if that is there); each is learnt at several penalties, so
 that its accuracy can be read off at the mean multiply-adds of the recipe's own policy.
 """
@@ -47,35 +47,37 @@ FACTORS = (5.0, 1.0, 0.5, 0.2, 0.1)
 class Measure:
     """Mean multiply-adds over the dense network's, all included, and accuracy, of any policy for a network.
 
-    What the profiles of a codebook say is asked once.
+    The logits of a codebook's profiles are computed once.
     """
 
     def __init__(self, elastic: ElasticCNN, test: ImageSet) -> None:
-        self.elastic, self.test = elastic, test
+        self.elastic = elastic
+        self.test = test
         self._known: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, policy: Policy) -> tuple[float, float]:
         """Measure a policy on all test images."""
-        dynamic = OfflineCNN(self.elastic, policy, self.test, self._answers(policy))
+        dynamic = OfflineCNN(self.elastic, policy, self.test, self._logits(policy))
         predicted = dynamic(torch.arange(len(self.test))[:, None, None, None])
         share = float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
         return share, float((predicted.labels == self.test.labels).double().mean())
 
-    def _answers(self, policy: Policy) -> Tensor:
-        for codebook, answers in self._known:
+    def _logits(self, policy: Policy) -> Tensor:
+        for codebook, logits in self._known:
             if codebook.equal(policy.codebook):
-                return answers
+                return logits
         test = self.test
-        answers = codebook_logits(DynamicCNN(self.elastic, policy, test.mean, test.std, test.classes), test)
-        self._known.append((policy.codebook, answers))
-        return answers
+        logits = codebook_logits(DynamicCNN(self.elastic, policy, test.mean, test.std, test.classes), test)
+        self._known.append((policy.codebook, logits))
+        return logits
 
 
 def main() -> None:
     """Learn, measure, write."""
     steps = steps_of(__doc__)
     recipe = steps.recipe
-    splits, rows = steps.splits, []
+    splits = steps.splits
+    rows = []
     networks = {name: steps.out / name for name in ("tuned", "adapted")}
     measures = {
         name: Measure(load_network(folder).network, splits.test) for name, folder in networks.items() if folder.exists()
@@ -88,14 +90,19 @@ def main() -> None:
         measure = measures.get("adapted" if levels else "tuned")
         if measure is None:
             continue
-        points, start = [], None
+        points = []
+        start = None
         for factor in FACTORS:
             penalty = factor * recipe.policy.penalty
             settings = replace(recipe.policy, seed=recipe.seed, penalty=penalty, **choices)
             folder = steps.out / "signals" / f"{name} {factor}".replace(" ", "_")
             codebook = None if levels else steps.codebook
             policy = train_policy(
-                *(measure.elastic, splits.policy, splits.validation, folder, settings),
+                measure.elastic,
+                splits.policy,
+                splits.validation,
+                folder,
+                settings,
                 codebook=codebook,
                 start=start,
                 resume=True,
@@ -109,7 +116,7 @@ def main() -> None:
         row["accuracy"] = float(np.interp(at, shares, accuracies)) if shares[0] <= at <= shares[-1] else None
     own_row = {"name": "the recipe's own policy", "points": [(at, accuracy)], "accuracy": accuracy}
     found = {"at_macs_share": at, "rows": [own_row, *rows], "seed": recipe.seed, **conditions()}
-    write_json(steps.beside / "signals.json", found)
+    write_json(steps.recipe_dir / "signals.json", found)
 
 
 if __name__ == "__main__":

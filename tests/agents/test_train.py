@@ -160,9 +160,9 @@ def test_a_run_is_neither_overwritten_nor_resumed_under_other_settings(tmp_path:
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(RLPruneError, match=r"checkpoint\.zip is from an earlier run; resume it, or name another"):
         train_lamp(tmp_path, lamp_settings(**SHORT))
-    with pytest.raises(RLPruneError, match=r"trained under other settings \(penalty, seed\); go back to those"):
+    with pytest.raises(RLPruneError, match=r"other settings \(penalty: 0\.2, now 0\.4; seed: 0, now 1\); go back to"):
         train_lamp(tmp_path, lamp_settings(penalty=0.4, seed=1, **SHORT), resume=True)
-    with pytest.raises(RLPruneError, match=r"trained under other settings \(ppo\)"):
+    with pytest.raises(RLPruneError, match=r"""made under other settings \(ppo: '{}', now "{'clip_range': 0\.1}"\)"""):
         train_lamp(tmp_path, lamp_settings(**SHORT), resume=True, ppo={"clip_range": 0.1})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

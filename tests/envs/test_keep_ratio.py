@@ -197,8 +197,8 @@ def test_what_is_remembered_is_what_is_computed_anew() -> None:
             with torch.no_grad():
                 logits = NETWORK(DATA.normalised([image]), torch.tensor([BOOK[profile]]))
             assert info["prediction"] == int(logits.argmax())
-            answers = env.world._answers.of_profiles(*torch.tensor([[image], [profile]]))
-            assert torch.allclose(answers, logits, atol=1e-5)
+            known = env.world._logit_cache.of_profiles(*torch.tensor([[image], [profile]]))
+            assert torch.allclose(known, logits, atol=1e-5)
 
 
 def test_a_table_computes_each_row_once() -> None:

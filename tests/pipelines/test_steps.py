@@ -220,7 +220,7 @@ def test_other_settings_of_a_step_that_is_done_are_refused(root: Path, step: str
         name: replace(getattr(recipe, name), **value) if isinstance(value, dict) else value
         for name, value in changed.items()
     }
-    message = rf"the step '{step}' in {root / 'run'} was made or begun under other settings, which .*{step}\.json holds"
+    message = rf"the step '{step}' in {root / 'run'} was made under other settings \(.*, now .*\); go back to those, or"
     with pytest.raises(RLPruneError, match=message):
         steps_of(root, **other).run()
     assert stamps(root / "run") == before

@@ -63,7 +63,7 @@ def test_what_was_remembered_is_taken_where_a_training_sees_these_views(root: Pa
 def test_where_none_is_named_the_dense_network_teaches(root: Path) -> None:
     teachers = teachers_of(root, teacher=None)
     teachers.cache_logits()
-    for of in (teachers.first(teachers.recipe.adapt), teachers.final(teachers.recipe.specialise), teachers.of_refit()):
+    for of in (teachers.first(teachers.recipe.adapt), teachers.final(teachers.recipe.specialise), teachers.for_refit()):
         assert isinstance(of, nn.Module) and same(of, network("residual", seed=5))
     assert not list(root.glob("teacher*"))
 
@@ -77,7 +77,7 @@ def test_of_several_final_teachers_the_mean_is_remembered(root: Path) -> None:
     both = Ensemble([network("residual", seed=4).eval(), elastic.slice(elastic.full)])
     for found, images in (
         (teachers.final(specialise), teachers.splits.network),
-        (teachers.of_refit(), teachers.splits.training),
+        (teachers.for_refit(), teachers.splits.training),
     ):
         assert isinstance(found, Tensor)
         assert torch.allclose(found.float(), cache_teacher_logits(both, images, specialise).float(), atol=1e-2)

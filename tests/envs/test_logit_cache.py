@@ -34,14 +34,15 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_they_are_the_network_s_and_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers, profiles = LogitCache(NETWORK, DATA, BOOK), torch.tensor([0, 1, 1, 0])
+    cache = LogitCache(NETWORK, DATA, BOOK)
+    profiles = torch.tensor([0, 1, 1, 0])
     with torch.no_grad():
         expected = NETWORK(DATA.normalised(IMAGES), BOOK[profiles])
     runs = counted(monkeypatch)
     for _ in range(2):
-        assert torch.allclose(answers.of_profiles(IMAGES, profiles), expected, atol=1e-5)
+        assert torch.allclose(cache.of_profiles(IMAGES, profiles), expected, atol=1e-5)
     assert sorted(runs) == [2, 2]
-    assert torch.equal(answers.of_whole(IMAGES[1:3]), answers.of_profiles(IMAGES[1:3], torch.tensor([1, 1])))
+    assert torch.equal(cache.of_whole(IMAGES[1:3]), cache.of_profiles(IMAGES[1:3], torch.tensor([1, 1])))
     assert sum(runs) == 4  # the whole network is one of the profiles: it has been asked
 
 
@@ -54,14 +55,14 @@ def test_the_whole_network_is_asked_by_itself_where_it_is_no_profile(book: Tenso
 
 @pytest.mark.parametrize("other", ["network", "data", "codebook", "no codebook"])
 def test_of_something_else_they_are_refused(other: str) -> None:
-    metadata = {
+    parts = {
         "network": (make_elastic("residual").eval(), DATA, BOOK),
         "data": (NETWORK, replace(DATA), BOOK),
         "codebook": (NETWORK, DATA, BOOK[:1]),
         "no codebook": (NETWORK, DATA, None),
     }[other]
-    with pytest.raises(RLPruneError, match="answers are about another network, other images or another codebook"):
-        World(NETWORK, DATA, action="profiles", codebook=BOOK, answers=LogitCache(*metadata))
+    with pytest.raises(RLPruneError, match="the logit cache is for another network, other images or another codebook"):
+        World(NETWORK, DATA, action="profiles", codebook=BOOK, logit_cache=LogitCache(*parts))
 
 
 def test_trainings_that_share_them_learn_the_same_and_run_the_network_once(
@@ -69,13 +70,13 @@ def test_trainings_that_share_them_learn_the_same_and_run_the_network_once(
 ) -> None:
     settings = PolicySettings(total_steps=64, n_envs=8, n_steps=4, batch_size=8, n_epochs=1, validate_every=32)
     alone = train_policy(NETWORK, DATA, DATA, tmp_path / "alone", settings, codebook=BOOK, progress=False)
-    answers = LogitCache(NETWORK, DATA, BOOK)
+    cache = LogitCache(NETWORK, DATA, BOOK)
     runs = counted(monkeypatch)
     for folder in ("first", "second"):
         shared = train_policy(
             *(NETWORK, DATA, DATA, tmp_path / folder, settings),
             codebook=BOOK,
-            answers=(answers, answers),
+            logit_caches=(cache, cache),
             progress=False,
         )
         learnt = shared.state_dict()

@@ -1,0 +1,48 @@
+"""The steps of a recipe by name, and what each depends on: a finished step is only kept under the same settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from rlprune.pipelines.recipe import Recipe
+from rlprune.training.settings import TrainingSettings
+
+StepName = Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "evaluate"]
+
+
+def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
+    """What each step depends on besides the steps before it.
+
+    Notes in run folders hold the values alone, without their names: their order must not change.
+    """
+    higher = sorted(penalty for penalty in recipe.penalties if penalty > recipe.policy.penalty)
+    settings: dict[StepName, dict[str, Any]] = {
+        "teacher": {
+            "data": recipe.data,
+            "teacher": recipe.teacher,
+            "final_teachers": recipe.final_teachers or None,
+            "views": views_of(recipe.specialise),
+            "refit_views": views_of(recipe.refit) if recipe.refit else None,
+        },
+        "dense": {"model": recipe.model, "weights": recipe.weights, "dense": recipe.dense},
+        "adapt": {"elastic": recipe.elastic, "adapt": recipe.adapt},
+        "search": {"search": recipe.search},
+        "specialise": {"specialise": recipe.specialise},
+        "tune": {"policy": recipe.policy, "tune": recipe.tune, "penalties": higher},
+        "policies": {"penalties": recipe.penalties},
+        "refit": {"refit": recipe.refit, "refit_weights": recipe.refit_weights},
+        "evaluate": {"reference": recipe.reference},
+    }
+    return {name: {"seed": recipe.seed, **each} for name, each in settings.items()}
+
+
+def weights_of(recipe: Recipe) -> list[str]:
+    """Names of all weights that later steps need; those of the network itself are needed at once."""
+    trained = [recipe.teacher, *recipe.final_teachers, recipe.reference]
+    names = [each.weights for each in trained if each is not None]
+    return names if recipe.refit_weights is None else [*names, recipe.refit_weights]
+
+
+def views_of(settings: TrainingSettings) -> list[int]:
+    """What cached logits depend on: the views of an image, and the way they are drawn, which is the second so far."""
+    return [settings.views, settings.padding, int(settings.flip), 2]

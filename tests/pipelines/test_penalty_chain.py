@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlprune.errors import RLPruneError
+from rlprune.pipelines.penalty_chain import PenaltyChain, better
+
+
+class Learner:
+    """Notes what it is to learn; a policy is called by its folder."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, Path, Path | None]] = []
+
+    def __call__(self, penalty: float, folder: Path, start: Path | None) -> Any:
+        self.calls.append((penalty, folder, start))
+        return folder
+
+
+@pytest.mark.parametrize("prefix", ["", "2-"])
+def test_each_policy_begins_with_the_one_before(tmp_path: Path, prefix: str) -> None:
+    chain, learn = PenaltyChain(tmp_path / "policies", prefix), Learner()
+    down, up = tmp_path / "policies", tmp_path / "policies-up"
+    assert list(chain.learn_down(learn, (0.1, 2.0, 0.05))) == [2.0, 0.1, 0.05]
+    assert learn.calls == [
+        (2.0, down / f"{prefix}2", None),
+        (0.1, down / f"{prefix}0.1", down / f"{prefix}2"),
+        (0.05, down / f"{prefix}0.05", down / f"{prefix}0.1"),
+    ]
+    learn.calls.clear()
+    assert chain.learn_up(learn, (0.1, 0.05)) == {0.05: up / f"{prefix}0.05", 0.1: up / f"{prefix}0.1"}
+    assert learn.calls == [(0.05, up / f"{prefix}0.05", None), (0.1, up / f"{prefix}0.1", up / f"{prefix}0.05")]
+
+
+def test_upwards_each_begins_with_the_better_of_the_penalty_before(tmp_path: Path) -> None:
+    chain, learn = PenaltyChain(tmp_path / "policies"), Learner()
+    learnt = chain.learn_down(learn, (0.5, 0.1, 2.0, 1.0))
+    learn.calls.clear()
+    worth = {chain.folder(0.5, "up"): 0.7, chain.folder(1.0, "up"): 0.5}  # of all others 0.5
+    chain.learn_up_from_best(learn, learnt, lambda _, policy: worth.get(policy, 0.5))
+    assert [(penalty, start) for penalty, _, start in learn.calls] == [
+        (0.5, chain.folder(0.1)),
+        (1.0, chain.folder(0.5, "up")),
+        (2.0, chain.folder(1.0)),  # equal: that of the chain from above
+    ]
+    assert json.loads(chain.rewards.read_text()) == {
+        "0.5": {"down": 0.5, "up": 0.7},
+        "1": {"down": 0.5, "up": 0.5},
+        "2": {"down": 0.5, "up": 0.5},
+    }
+    assert [chain.chosen(penalty) for penalty in (0.1, 0.5, 1.0)] == [
+        chain.folder(0.1),
+        chain.folder(0.5, "up"),
+        chain.folder(1.0),
+    ]
+
+
+def test_an_unfinished_chain_chooses_nothing(tmp_path: Path) -> None:
+    chain = PenaltyChain(tmp_path / "policies")
+    assert chain.chosen(0.5) == chain.folder(0.5)  # there is but one
+    chain.up.mkdir()
+    with pytest.raises(RLPruneError, match=r"rewards\.json is not there yet: the policies are not all learnt"):
+        chain.chosen(0.5)
+
+
+def test_of_equal_rewards_that_of_the_chain_from_above_counts() -> None:
+    assert [better({"down": 0.5, "up": up}) for up in (0.4, 0.5, 0.6)] == ["down", "down", "up"]
