@@ -14,8 +14,8 @@ def require(module: str, extra: str | None = None) -> ModuleType:
 
     Args:
         module: dotted name, such as ``"pyarrow.parquet"``.
-        extra: the extra of this project that installs it, such as ``"data"``; None for what it depends on anyway, which
-            is missing only where it was installed with ``--no-deps``, to serve.
+        extra: the extra of this project that installs it, such as ``"data"``; None for a plain dependency, which is
+            missing only where the project was installed for serving, with ``--no-deps``.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -39,7 +39,7 @@ def call(source: str, error: type[RLPruneError]) -> Any:
         error: what to raise when that fails.
 
     Raises:
-        RLPruneError: an ``error``, because the callable cannot be imported, is none, or raised.
+        RLPruneError: of the type ``error``: the callable cannot be imported, is not callable, or raised.
     """
     module, _, name = source.partition(":")
     try:
