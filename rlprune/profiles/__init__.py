@@ -1,14 +1,13 @@
-"""What a profile costs, in parameters, multiply-adds and measured time; which profiles are worth having.
+"""The cost of profiles in parameters, multiply-adds and measured time, and the search for good ones.
 
 May import `rlprune.elastic` and below.
 """
 
 from rlprune.elastic.levels import MAX_PROFILES
-from rlprune.policies.actions import nearest_profiles
-from rlprune.profiles.codebook import random_profiles, sorted_codebook, uniform_codebook
+from rlprune.profiles.codebook import nearest_profiles, random_profiles, sorted_codebook, uniform_codebook
 from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.profiles.latency import Latency
-from rlprune.profiles.search import Search, best_within, choose_codebook, search_profiles
+from rlprune.profiles.search import Search, best_within, choose_codebook, profile_accuracies, search_profiles
 
 __all__ = [
     "MAX_PROFILES",
@@ -17,9 +16,9 @@ __all__ = [
     "Latency",
     "Search",
     "best_within",
-    "check_codebook",
     "choose_codebook",
     "nearest_profiles",
+    "profile_accuracies",
     "random_profiles",
     "search_profiles",
     "sorted_codebook",

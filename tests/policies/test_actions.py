@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlprune.elastic.levels import KeepLevels
 from rlprune.errors import LevelsError
-from rlprune.policies.actions import Actions, nearest_profiles
+from rlprune.policies.actions import Actions
 from rlprune.profiles.codebook import sorted_codebook, uniform_codebook
 from rlprune.profiles.cost import Cost
 

@@ -166,7 +166,7 @@ def test_it_comes_back_from_a_bundle_and_an_onnx_file_has_one_price(tmp_path: An
         ({"budget": 0.01}, r"budget is 0\.01; with this policy images can cost 0\.\d+ to 0\.\d+ of the dense"),
         ({"budget": 2.0}, r"budget is 2\.0"),
         ({"penalty": 5.0}, r"penalty is 5\.0; the policy was trained for 0\.01 to 1"),
-        ({"penalty": 0.1, "budget": 0.4}, r"penalty=0\.1, budget=0\.4: give one of both"),
+        ({"penalty": 0.1, "budget": 0.4}, r"penalty=0\.1, budget=0\.4: give only one of them"),
     ],
 )
 def test_prices_that_the_policy_does_not_know(options: dict[str, float], message: str) -> None:
@@ -180,7 +180,7 @@ def test_a_policy_of_one_penalty_takes_no_other() -> None:
         fixed(DATA.images, budget=0.4)
     with pytest.raises(RLPruneError, match="this policy knows no budgets: it was trained for a single penalty"):
         Controller(fixed, macs=0.4)
-    with pytest.raises(BundleError, match="a policy for a range of penalties needs to know what they cost"):
+    with pytest.raises(BundleError, match="budgets belong to a range of penalties, and a range needs budgets"):
         Policy(DYNAMIC.source_policy.sizes, "Tanh", DYNAMIC.source_policy.observer, DYNAMIC.source_policy.actions, BOOK)
 
 
