@@ -104,3 +104,16 @@ def checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
             f"keep ratios are {ratios}; at least two, ascending, from 0 or more up to exactly 1, are needed"
         )
     return ratios
+
+
+def nearest_profiles(levels: Tensor, codebook: Tensor) -> Tensor:
+    """The profile of a codebook that is nearest to each row of levels, by the sum of absolute differences.
+
+    Args:
+        levels: int64 (..., G).
+        codebook: int64 (K, G).
+
+    Returns:
+        Indices into the codebook, the first of equally near ones, int64 (...).
+    """
+    return (levels[..., None, :] - codebook).abs().sum(-1).argmin(-1)

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from rlprune.elastic.body import BodyInterpreter, extract_subnet, replace_layers
 from rlprune.elastic.groups import Group, UnprunableLayer
 from rlprune.elastic.layers import Choice, ElasticLayer, GroupLayer
-from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios
+from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios, nearest_profiles
 from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import LevelsError, ModelError
 from rlprune.graph.nodes import measure
@@ -311,7 +311,7 @@ class ElasticModule(nn.Module):
             allowed = "one profile (G,)" if n_images is None else f"levels for {n_images} images, or one profile (G,)"
             raise LevelsError(f"levels are for {len(levels)} images; {allowed} is needed")
         widths = self.widths[torch.arange(self.n_groups, device=levels.device), levels]
-        nearest = None if self.codebook is None else (levels[..., None, :] - self.codebook).abs().sum(-1).argmin(-1)
+        nearest = None if self.codebook is None else nearest_profiles(levels, self.codebook)
         return Choice(levels, widths, nearest)
 
     def _own_body(self, profile: Tensor) -> nn.Module | None:

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.elastic.levels import KeepLevels
+from rlprune.elastic.levels import KeepLevels, nearest_profiles
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import MALFORMED, BundleError, LevelsError, RLPruneError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange, check_budgets, penalty_for
-from rlprune.profiles.codebook import nearest_profiles
 
 _ONE_PENALTY = "it was trained for a single penalty; one for many is trained with --penalty-range LOWEST HIGHEST"
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "ELU": nn.ELU, "SiLU": nn.SiLU}

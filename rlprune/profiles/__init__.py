@@ -3,8 +3,8 @@
 May import `rlprune.elastic` and below.
 """
 
-from rlprune.elastic.levels import MAX_PROFILES
-from rlprune.profiles.codebook import nearest_profiles, random_profiles, sorted_codebook, uniform_codebook
+from rlprune.elastic.levels import MAX_PROFILES, nearest_profiles
+from rlprune.profiles.codebook import random_profiles, sorted_codebook, uniform_codebook
 from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, best_within, choose_codebook, profile_accuracies, search_profiles

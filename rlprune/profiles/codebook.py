@@ -1,4 +1,4 @@
-"""Codebooks: uniform, sorted by cost, drawn at random; and the nearest profile of one."""
+"""Profiles for codebooks: uniform, sorted by cost, drawn at random."""
 
 from __future__ import annotations
 
@@ -47,16 +47,3 @@ def random_profiles(elastic: ElasticModule, n: int, generator: torch.Generator) 
         levels = (centre + torch.randn(elastic.n_groups, generator=generator)).round().long()
         profiles.append(elastic.keep_levels.clamp(levels))
     return profiles
-
-
-def nearest_profiles(levels: Tensor, codebook: Tensor) -> Tensor:
-    """The profile of a codebook that is nearest to each row of levels, by the sum of absolute differences.
-
-    Args:
-        levels: int64 (B, G).
-        codebook: int64 (K, G).
-
-    Returns:
-        Indices into the codebook, int64 (B,).
-    """
-    return (levels[:, None] - codebook).abs().sum(-1).argmin(1)
