@@ -103,13 +103,14 @@ class Policy(nn.Module):
             raise RLPruneError(f"penalty={penalty}, budget={budget}: give only one of them")
         penalties = self.observer.penalties
         if penalties is None or self.budgets is None:
-            return self._only_penalty(penalty, budget)
+            self._refuse_choice(penalty, budget)
+            return None
         if budget is not None:
             return min(max(penalty_for(budget, self.budgets), penalties.low), penalties.high)
         return float(penalties.at(torch.tensor(0.5))) if penalty is None else penalties.check(penalty)
 
-    def _only_penalty(self, penalty: float | None, budget: float | None) -> None:
-        """Refuse a choice where the policy was trained for a single penalty."""
+    def _refuse_choice(self, penalty: float | None, budget: float | None) -> None:
+        """Refuse a penalty or a budget where the policy was trained for a single penalty."""
         if penalty is not None or budget is not None:
             given = f"penalty={penalty}" if budget is None else f"budget={budget}"
             raise RLPruneError(f"{given} cannot be chosen: {_ONE_PENALTY}")
