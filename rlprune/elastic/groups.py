@@ -100,13 +100,14 @@ def find_groups(
         if reason:
             unprunable += [UnprunableLayer(n, w, reason) for n, w in _dense_layers(body) if n in producers]
         else:
-            members = tuple(
-                Member(names[layer], axis, _runs(positions, channels))
-                for layer, axis, positions, channels, _ in items
-                if layer in names
-            )
-            groups.append(Group(name, width, members))
+            groups.append(Group(name, width, _members(items, names)))
     return _with_exits(body, groups), unprunable
+
+
+def _members(items: Sequence[_Item], names: dict[nn.Module, str]) -> tuple[Member, ...]:
+    """The axes of the body's layers among what channels run through."""
+    axes = [item for item in items if item[0] in names]
+    return tuple(Member(names[layer], axis, _runs(positions, channels)) for layer, axis, positions, channels, _ in axes)
 
 
 def _dependency_graph(network: nn.Sequential, example: Tensor) -> Any:
@@ -296,10 +297,14 @@ def _connected(graph: fx.Graph, constants: Collection[str]) -> bool:
     for node in graph.nodes:
         if node.name not in constants and (node.op == "placeholder" or varying.intersection(node.all_input_nodes)):
             varying.add(node)
-        if node.op == "output":
-            return node in varying
-        if _is_sum(node) and any(source.name in constants for source in node.all_input_nodes):
-            full = [s for s in node.all_input_nodes if s in varying and s.meta["shape"] == node.meta["shape"]]
-            if not full:
-                return False
-    return False
+        if _is_sum(node) and not _keeps_a_summand(node, constants, varying):
+            return False
+    return any(node.op == "output" and node in varying for node in graph.nodes)
+
+
+def _keeps_a_summand(node: fx.Node, constants: Collection[str], varying: set[fx.Node]) -> bool:
+    """Whether a sum loses no summand to the constants, or keeps a varying one of its own shape."""
+    summands = node.all_input_nodes
+    if not any(source.name in constants for source in summands):
+        return True
+    return any(source in varying and source.meta["shape"] == node.meta["shape"] for source in summands)

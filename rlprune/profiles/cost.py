@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Axis
-from rlprune.elastic.layers import ElasticLayer
+from rlprune.elastic.layers import ElasticLayer, Rates
 from rlprune.elastic.module import ElasticModule
 from rlprune.graph.nodes import alive_nodes
 
@@ -51,15 +51,10 @@ class Cost:
         n_in = []
         n_out = []
         for node in self._nodes:
-            layer = elastic.body.get_submodule(node.target) if node.op == "call_module" else None
-            if isinstance(layer, ElasticLayer):
-                rates.append(tuple(layer.rates(node.meta["shape"])))
-                n_in.append(self._counts(layer.in_axis))
-                n_out.append(self._counts(layer.out_axis))
-            else:
-                rates.append((node.meta["macs"], 0, _n_parameters(elastic.body, node)))
-                n_in.append(self._counts(Axis(1)))
-                n_out.append(self._counts(Axis(1)))
+            rates_of_node, in_axis, out_axis = _rates_and_axes(elastic.body, node)
+            rates.append(tuple(rates_of_node))
+            n_in.append(self._counts(in_axis))
+            n_out.append(self._counts(out_axis))
         self._macs_rate, self._params_rate, self._params_per_out = torch.tensor(rates).T
         self._in_fixed, self._in_table = (torch.stack(parts) for parts in zip(*n_in, strict=True))
         self._out_fixed, self._out_table = (torch.stack(parts) for parts in zip(*n_out, strict=True))
@@ -173,6 +168,14 @@ class Cost:
             if running and node.op in ("call_module", "get_attr"):
                 used.add(node.target)
         return first
+
+
+def _rates_and_axes(body: nn.Module, node: fx.Node) -> tuple[Rates, Axis, Axis]:
+    """What a node costs per input and output, and its axes; axes of one position where it has no elastic layer."""
+    layer = body.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(layer, ElasticLayer):
+        return layer.rates(node.meta["shape"]), layer.in_axis, layer.out_axis
+    return Rates(node.meta["macs"], 0, _n_parameters(body, node)), Axis(1), Axis(1)
 
 
 def _n_parameters(body: nn.Module, node: fx.Node) -> int:

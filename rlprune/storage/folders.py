@@ -151,23 +151,18 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes],
         raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")
     with malformed("manifest"):
         manifest = json.loads(packed)
-        _check_manifest(folder, manifest, kinds)
-        files = {name: _read(folder / name) for name in FILES[manifest["kind"]]}
+        found, kind, checksums, _ = (manifest[key] for key in ("format", "kind", "sha256", "about"))
+        if found != FORMAT:
+            raise BundleError(f"{folder} has format {found}; this version of rlprune reads {FORMAT}")
+        if kind not in kinds:
+            raise BundleError(f"{folder} holds a {kind}; a {' or '.join(kinds)} is needed")
+        files = {name: _read(folder / name) for name in FILES[kind]}
         for name, content in files.items():
-            if hashlib.sha256(content).hexdigest() != manifest["sha256"].get(name):
+            if hashlib.sha256(content).hexdigest() != checksums.get(name):
                 raise BundleError(
                     f"{folder / name} has been altered: its SHA-256 is not the manifest's; copy the folder again"
                 )
     return files, manifest
-
-
-def _check_manifest(folder: Path, manifest: Mapping[str, Any], kinds: tuple[str, ...]) -> None:
-    """Make sure that a manifest is complete, of a format that this version reads, and of one of some kinds."""
-    found, kind, _, _ = (manifest[key] for key in ("format", "kind", "sha256", "about"))
-    if found != FORMAT:
-        raise BundleError(f"{folder} has format {found}; this version of rlprune reads {FORMAT}")
-    if kind not in kinds:
-        raise BundleError(f"{folder} holds a {kind}; a {' or '.join(kinds)} is needed")
 
 
 def _read(path: Path) -> bytes:

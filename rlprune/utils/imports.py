@@ -14,8 +14,8 @@ def require(module: str, extra: str | None = None) -> ModuleType:
 
     Args:
         module: dotted name, such as ``"pyarrow.parquet"``.
-        extra: the extra of this project that installs it, such as ``"data"``; None for a plain dependency, which is
-            missing only where the project was installed for serving, with ``--no-deps``.
+        extra: the extra of this project that installs it, such as ``"data"``; None for what it depends on anyway, which
+            is missing only where it was installed with ``--no-deps``, to serve.
 
     Raises:
         MissingExtraError: the package is not installed.

@@ -73,5 +73,7 @@ def test_gates_take_the_place_of_nothing() -> None:
 
 
 def test_branches_need_a_network_that_has_some() -> None:
-    with pytest.raises(ModelError, match=r"no branch that gates could skip.*choose gates for channels, which need no branch"):
+    with pytest.raises(
+        ModelError, match=r"no branch that gates could skip.*choose gates for channels, which need no branch"
+    ):
         GatedCNN(make_elastic("plain"), "branches")
