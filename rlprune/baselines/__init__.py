@@ -1,4 +1,4 @@
-"""Rivals: decisions by tuned thresholds, static pruning, gates inside the network.
+"""Rivals to compare with: cascades with tuned thresholds, static pruning, gates inside the network.
 
 May import `rlprune.training` and below.
 """
@@ -6,7 +6,7 @@ May import `rlprune.training` and below.
 from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, within
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
-from rlprune.baselines.static_pruning import StaticSettings, static_network, static_profile
+from rlprune.baselines.static_pruning import StaticSettings, remove_masks, static_network, static_profile
 from rlprune.baselines.stored import SavedGated, SavedPlain, load_gated, load_plain, save_gated, save_plain
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "cascade_policy",
     "load_gated",
     "load_plain",
+    "remove_masks",
     "save_gated",
     "save_plain",
     "static_network",

@@ -1,4 +1,4 @@
-"""Where gates are put into a network: in front of channels, or of residual branches."""
+"""Inserts gates into a network: in front of channels, or of residual branches."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rlprune.graph.nodes import alive_nodes, attach
 
 
 def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:
-    """Give every group a gate that reads what the group's first layer reads; its consumers see what it lets pass.
+    """Give every group a gate that reads the input of the group's first layer; consumers read the masked channels.
 
     Args:
-        body: an ordinary network, measured; it is changed in place, and then returns (logits, what each gate wants).
+        body: an ordinary network, measured; it is changed in place, and then returns (logits, gate probabilities).
         groups: its channel groups.
-        reduction: channels that a gate reads, over the features inside it.
-        threshold: what a gate has to pass.
+        reduction: a gate has a hidden layer of its input channels over this.
+        threshold: probability above which a channel or branch stays.
 
     Returns:
         Indices of the groups that have gates: all of them.
 
     Raises:
-        ModelError: the network has modules where gates would be put.
+        ModelError: the network has a module of the name under which gates are put.
     """
     _check_free(body)
     nodes = {node.target: node for node in body.graph.nodes if node.op == "call_module"}
@@ -51,33 +51,33 @@ def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reductio
 
 
 def insert_branch_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:
-    """Give every branch that can be skipped a gate that reads what the branch reads.
+    """Give every branch that can be skipped a gate that reads the branch's input.
 
     Args:
-        body: an ordinary network, measured; it is changed in place, and then returns (logits, what each gate wants).
+        body: an ordinary network, measured; it is changed in place, and then returns (logits, gate probabilities).
         groups: its channel groups.
-        reduction: channels that a gate reads, over the features inside it.
-        threshold: what a gate has to pass.
+        reduction: a gate has a hidden layer of its input channels over this.
+        threshold: probability above which a channel or branch stays.
 
     Returns:
         Indices of the groups whose branches have gates.
 
     Raises:
-        ModelError: there is no such branch, or the network has modules where gates would be put.
+        ModelError: there is no such branch, or the network has a module of the name under which gates are put.
     """
     _check_free(body)
     parts = _branches(body, groups)
     if not parts:
         raise ModelError(
-            "this network has no branch that gates could skip: one that ends in a single sum, reads nothing but "
-            "features, and is not inside another; gates for channels need none"
+            "this network has no branch that gates could skip: one that ends in a single sum, reads only features, "
+            "and is not inside another; choose gates for channels, which need no branch"
         )
     gates = []
     for index, part in parts.items():
         gate = _insert_gate(body, index, groups[index], part.inside[0], part.entries[0], 1, reduction)
         name = f"{ROOT}.branches.{index}"
         macs = sum(node.meta["macs"] for node in part.inside)
-        attach(body, name, Branch(_cut_out(body, part), macs, threshold))
+        attach(body, name, Branch(_extract(body, part), macs, threshold))
         with body.graph.inserting_before(part.end):
             branch = body.graph.call_module(name, (gate, *part.entries))
         branch.meta = dict(part.end.meta)
@@ -93,7 +93,7 @@ def insert_branch_gates(body: fx.GraphModule, groups: Sequence[Group], reduction
 
 
 class _Part(NamedTuple):
-    """Nodes of a network that nothing needs but one of them, the end, and those that they start from."""
+    """A branch: nodes that only its last one, the end, is needed for outside, and the entries that they read."""
 
     inside: list[fx.Node]
     entries: list[fx.Node]
@@ -110,14 +110,18 @@ def _branches(body: fx.GraphModule, groups: Sequence[Group]) -> dict[int, _Part]
         (end,) = (node for node in body.graph.nodes if node.name == group.exits[0])
         needed = alive_nodes(body.graph, group.exits) - {end.name}
         inside = [node for node in body.graph.nodes if node.name not in needed and node.op != "placeholder"]
-        entries = list(
-            dict.fromkeys(source for node in inside for source in node.all_input_nodes if source not in inside)
-        )
+        entries = _entries(inside)
         per_image = all(node.op != "get_attr" and node.meta["shape"] is not None for node in entries)
         if entries and per_image and not taken.intersection(inside):
             found[index] = _Part(inside, entries, end)
             taken.update(inside)
     return found
+
+
+def _entries(inside: Sequence[fx.Node]) -> list[fx.Node]:
+    """The nodes outside that some nodes read, each once, in order."""
+    sources = (source for node in inside for source in node.all_input_nodes)
+    return list(dict.fromkeys(source for source in sources if source not in inside))
 
 
 def _check_free(body: fx.GraphModule) -> None:
@@ -128,16 +132,17 @@ def _check_free(body: fx.GraphModule) -> None:
 def _insert_gate(
     body: fx.GraphModule, index: int, group: Group, before: fx.Node, source: fx.Node, n_out: int, reduction: int
 ) -> fx.Node:
-    """A gate in front of a node."""
-    last, name = isinstance(body.get_submodule(group.name), nn.Linear), f"{ROOT}.gates.{index}"
+    """Insert a group's gate in front of a node."""
+    last = isinstance(body.get_submodule(group.name), nn.Linear)
+    name = f"{ROOT}.gates.{index}"
     n_in = source.meta["shape"][-1 if last else 1]
     attach(body, name, Gate(n_in, n_out, max(LEAST_HIDDEN, n_in // reduction), last=last))
     with body.graph.inserting_before(before):
         return body.graph.call_module(name, (source,))
 
 
-def _cut_out(body: fx.GraphModule, part: _Part) -> fx.GraphModule:
-    """Some nodes of a network as a network of their own."""
+def _extract(body: fx.GraphModule, part: _Part) -> fx.GraphModule:
+    """A branch as a network of its own."""
     own = fx.Graph()
     copies = {node: own.placeholder(node.name) for node in part.entries}
     for node in part.inside:
@@ -147,6 +152,7 @@ def _cut_out(body: fx.GraphModule, part: _Part) -> fx.GraphModule:
 
 
 def _also_return(body: fx.GraphModule, gates: Sequence[fx.Node]) -> None:
+    """Let a network return the results of its gates beside its logits."""
     (output,) = (node for node in body.graph.nodes if node.op == "output")
     output.args = ((output.args[0], tuple(gates)),)
     body.graph.lint()

@@ -1,4 +1,4 @@
-"""Training a network together with its gates."""
+"""Trains a network together with its gates."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def train_gates(
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> None:
-    """Train a network and its gates in place, through what passes; what does not learns by its gate alone.
+    """Train a network and its gates in place; closed channels and branches get gradients only through their gates.
 
     Args:
-        network: what is trained.
+        network: the network, changed in place.
         data: its training images.
-        settings: how; the defaults if None.
-        teacher: a network, or what `cache_teacher_logits` made of one; the network without gates if None.
-        checkpoint: file written after every epoch; if it exists, training goes on from it.
-        log: called with the figures of every epoch: the loss, and the share of what is gated that stays.
+        settings: the settings; defaults if None.
+        teacher: a network, or logits that `cache_teacher_logits` cached; the network without gates if None.
+        checkpoint: file written after every epoch; if it exists, training resumes from it.
+        log: called with the figures of every epoch: the loss, and the share of gated channels or branches that stay.
 
     Raises:
-        RLPruneError: logits remembered under other settings.
+        RLPruneError: the teacher's logits were cached under other settings.
     """
     settings = GateSettings() if settings is None else settings
     original = network.source[0]
@@ -66,14 +66,14 @@ def train_gates(
     def make_step(generator: torch.Generator) -> Step:
         def step(batch: Batch) -> dict[str, float]:
             with settings.autocast():
-                logits, said = network.run(batch.images)
+                logits, of_gates = network.run(batch.images)
             soft = soft_of(batch)
             loss = distillation_loss(logits.float(), batch.labels, soft, settings.temperature, settings.distillation)
-            wanted = torch.cat(said, 1)
-            density = straight_through(wanted, network.threshold).mean()
+            gate_probs = torch.cat(of_gates, 1)
+            density = straight_through(gate_probs, network.threshold).mean()
             if settings.target is not None:
-                loss = loss + settings.strength * wanted.shape[1] * (density - settings.target).square()
-            loss = loss + settings.sparsity * wanted.sum(1).mean()
+                loss = loss + settings.strength * gate_probs.shape[1] * (density - settings.target).square()
+            loss = loss + settings.sparsity * gate_probs.sum(1).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             return {"loss": loss.item(), "density": density.item()}
 

@@ -1,4 +1,4 @@
-"""Networks that decide inside themselves, layer by layer, what an image needs: gates instead of a policy."""
+"""`GatedCNN`, a network that decides layer by layer what an image needs, by gates instead of a policy."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ from rlprune.profiles.cost import ComputeCost, Cost, mlp_cost
 
 
 class GatedOutput(NamedTuple):
-    """What a gated network says of a batch, and what it ran for that."""
+    """Predictions of a gated network for a batch, with the cost of each image."""
 
     logits: Tensor
     """float32 (B, classes)."""
     kept: Tensor
-    """Channels that stayed of each group, int64 (B, G); those of groups without a gate all stay."""
+    """Channels kept of each group, int64 (B, G); groups without a gate keep all."""
     compute: ComputeCost
     """Active parameters and multiply-adds, those of the gates included, int64 (B,)."""
-    wanted: tuple[Tensor, ...]
-    """What each gate said, float32 in (0, 1), (B, its channels, or 1 for a branch)."""
+    gate_probs: tuple[Tensor, ...]
+    """Probabilities of each gate, float32 in (0, 1), (B, its channels, or 1 for a branch)."""
 
     @classmethod
     def joined(cls, parts: Sequence[GatedOutput]) -> GatedOutput:
-        """Those of several batches as one."""
-        logits, kept, compute, wanted = zip(*parts, strict=True)
-        total = ComputeCost(*map(torch.cat, zip(*compute, strict=True)))
-        return cls(torch.cat(logits), torch.cat(kept), total, tuple(map(torch.cat, zip(*wanted, strict=True))))
+        """The outputs for several batches as one."""
+        params = torch.cat([part.compute.params for part in parts])
+        macs = torch.cat([part.compute.macs for part in parts])
+        by_gate = zip(*(part.gate_probs for part in parts), strict=True)
+        return cls(
+            logits=torch.cat([part.logits for part in parts]),
+            kept=torch.cat([part.kept for part in parts]),
+            compute=ComputeCost(params, macs),
+            gate_probs=tuple(torch.cat(of_gate) for of_gate in by_gate),
+        )
 
 
 class GatedCNN(nn.Module):
@@ -42,19 +48,20 @@ class GatedCNN(nn.Module):
 
     | kind | what a gate decides | what that saves |
     |---|---|---|
-    | `channels` | which channels of a group an image needs; the others are hidden from what would read them | nothing on the clock: all are computed, though only those that stay are counted |
-    | `branches` | how much a residual branch is worth to an image; if that does not pass the threshold, it is not computed | time |
+    | `channels` | which channels of a group an image needs; the others are hidden from the layers that read them | no time: all are computed, though only those that stay are counted |
+    | `branches` | the weight of a residual branch; if it is not above the threshold, the branch is not computed | time |
 
-    Gates read the input of what they decide about. As they begin, all are open.
+    A gate reads the input of the layer or branch it decides on. At first all gates are open.
 
     Args:
-        elastic: whose groups they are, and whose full width, on copies of the weights, they are put into.
-        kind: one of the above.
-        reduction: a gate has a hidden layer of its input's channels over this.
-        threshold: what a gate has to pass, in (0, 1).
+        elastic: the network whose groups get gates; they are inserted into a copy of it at full width.
+        kind: `channels` or `branches`.
+        reduction: a gate has a hidden layer of its input channels over this, 1 or more.
+        threshold: probability above which a channel or branch stays, in (0, 1).
 
     Raises:
-        ModelError: another kind; a threshold or a reduction out of range; or no branch that could be skipped.
+        ModelError: another kind; a threshold outside (0, 1); a reduction below 1; no branch that could be skipped; or a
+            module of the name under which gates are put.
 
     Attributes:
         gated: indices of the groups that have gates.
@@ -64,35 +71,47 @@ class GatedCNN(nn.Module):
         self, elastic: ElasticCNN, kind: str = "channels", *, reduction: int = 4, threshold: float = 0.5
     ) -> None:
         super().__init__()
-        if kind not in KINDS or not 0 < threshold < 1 or reduction < 1:
-            raise ModelError(
-                f"kind={kind!r}, threshold={threshold}, reduction={reduction}: allowed are {', '.join(KINDS)}; a "
-                "number between 0 and 1; and 1 or more"
-            )
-        self.kind, self.reduction, self.threshold = kind, reduction, threshold
-        self.source = (elastic,)  # in a tuple, so that its weights are none of this network's
+        if kind not in KINDS:
+            raise ModelError(f"kind of gates is {kind!r}; allowed: {', '.join(KINDS)}")
+        if not 0 < threshold < 1:
+            raise ModelError(f"threshold of gates is {threshold}; a number between 0 and 1 is needed")
+        if reduction < 1:
+            raise ModelError(f"reduction of gates is {reduction}; 1 or more is needed")
+        self.kind = kind
+        self.reduction = reduction
+        self.threshold = threshold
+        self.source = (elastic,)  # in a tuple, so that its weights do not become this network's
         stem, body = elastic.slice(elastic.full)
         assert isinstance(body, fx.GraphModule)
         insert = insert_channel_gates if kind == "channels" else insert_branch_gates
         self.gated = insert(body, elastic.groups, reduction, threshold)
-        self.stem, self.body = stem, body
+        self.stem = stem
+        self.body = body
         self.cost = Cost(elastic)
         self.to(elastic.widths.device)
-        own = [mlp_cost(gate) for gate in self.gates]
-        self.gates_cost = ComputeCost(*(torch.stack(parts).sum() for parts in zip(*own, strict=True)))
+        costs = [mlp_cost(gate) for gate in self.gates]
+        params = torch.stack([cost.params for cost in costs]).sum()
+        self.gates_cost = ComputeCost(params, torch.stack([cost.macs for cost in costs]).sum())
 
     @property
     def gates(self) -> list[nn.Module]:
-        """Those of `gated`, in order."""
+        """The gates, in the order of `gated`."""
         return [self.body.get_submodule(f"{ROOT}.gates.{index}") for index in self.gated]
 
     @property
     def n_channels(self) -> Tensor:
-        """Of every group, int64 (G,)."""
+        """Number of channels of every group, int64 (G,)."""
         return torch.tensor([group.n_channels for group in self.source[0].groups])
 
     def soft(self, on: bool = True) -> GatedCNN:
-        """Let everything run, weighted by the gates, instead of what passes; or end that. Returns itself."""
+        """Run everything, weighted by the gates, instead of only what is above the threshold.
+
+        Args:
+            on: False to end that.
+
+        Returns:
+            This network.
+        """
         for module in self.modules():
             if isinstance(module, Gated):
                 module.soft = on
@@ -102,46 +121,53 @@ class GatedCNN(nn.Module):
         """Classify normalised images (B, C, H, W): logits (B, classes)."""
         return self.run(images)[0]
 
-    def run(self, images: Tensor, wanted: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same, and what gates want.
+    def run(self, images: Tensor, gate_probs: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Classify images, and return the probabilities of the gates too.
 
         Args:
             images: normalised, float (B, C, H, W).
-            wanted: what gates are to have said instead of their own, each (B, its channels, or 1 for a branch).
+            gate_probs: probabilities to use instead of the gates' own, each (B, its channels, or 1 for a branch).
 
         Returns:
-            Logits (B, classes), and what each of the gates wants, float32 in (0, 1).
+            Logits (B, classes), and the probabilities of each gate, float32 in (0, 1).
         """
         features = self.stem(images)
-        if wanted is None:
-            logits, said = self.body(features)
+        if gate_probs is None:
+            logits, used = self.body(features)
         else:
-            told = {f"{ROOT}.gates.{index}": of_gate for index, of_gate in zip(self.gated, wanted, strict=True)}
-            logits, said = _OverrideGates(self.body, told).run(features)
-        return logits, tuple(said)
+            names = [f"{ROOT}.gates.{index}" for index in self.gated]
+            overrides = dict(zip(names, gate_probs, strict=True))
+            logits, used = _OverrideGates(self.body, overrides).run(features)
+        return logits, tuple(used)
 
     def prepared(self) -> GatedCNN:
-        """A copy that runs as fast as it goes: without norms, in the memory format that convolutions like best."""
+        """A copy that runs as fast as possible, for inference only: norms folded, weights in channels_last format."""
         network = copy.deepcopy(self).eval()
         for module in [module for module in network.modules() if isinstance(module, fx.GraphModule)]:
             fold(module)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @torch.no_grad()
-    def decide(self, images: Tensor, wanted: Sequence[Tensor] | None = None) -> GatedOutput:
-        """Classify normalised images, and count what that took; in eval mode. The arguments are those of `run`."""
-        logits, said = self.run(images, wanted)
-        kept = self.n_channels.expand(len(images), -1).clone()
-        for index, of_gate in zip(self.gated, said, strict=True):
-            passes = (of_gate > self.threshold).sum(1).cpu()
-            kept[:, index] = passes if self.kind == "channels" else passes * self.n_channels[index]
-        ran = self.cost.of_kept(kept) if self.kind == "channels" else self._of_branches(kept > 0)
-        total = ComputeCost(*(a + b for a, b in zip(ran, self.gates_cost, strict=True)))
-        return GatedOutput(logits.float(), kept, total, said)
+    def decide(self, images: Tensor, gate_probs: Sequence[Tensor] | None = None) -> GatedOutput:
+        """Classify images and count the cost of each; in eval mode.
 
-    def _of_branches(self, runs: Tensor) -> ComputeCost:
-        """Cost of images for which the branches of some groups run, bool (B, G): what others hold is not touched."""
-        params, macs = (dense.repeat(len(runs)) for dense in self.cost.dense)
+        Args:
+            images: as in `run`.
+            gate_probs: as in `run`.
+        """
+        logits, used = self.run(images, gate_probs)
+        kept = self.n_channels.expand(len(images), -1).clone()
+        for index, of_gate in zip(self.gated, used, strict=True):
+            n_open = (of_gate > self.threshold).sum(1).cpu()
+            kept[:, index] = n_open if self.kind == "channels" else n_open * self.n_channels[index]
+        network = self.cost.of_kept(kept) if self.kind == "channels" else self._cost_of_branches(kept > 0)
+        total = ComputeCost(network.params + self.gates_cost.params, network.macs + self.gates_cost.macs)
+        return GatedOutput(logits.float(), kept, total, used)
+
+    def _cost_of_branches(self, runs: Tensor) -> ComputeCost:
+        """Cost of images for which only the branches of some groups run, bool (B, G), without the gates."""
+        params = self.cost.dense.params.repeat(len(runs))
+        macs = self.cost.dense.macs.repeat(len(runs))
         for index in self.gated:
             branch = self.body.get_submodule(f"{ROOT}.branches.{index}")
             assert isinstance(branch, Branch)
@@ -151,12 +177,12 @@ class GatedCNN(nn.Module):
 
 
 class _OverrideGates(fx.Interpreter):
-    """Runs a body whose gates are told what they say."""
+    """Runs a body with given probabilities in place of its gates' own."""
 
-    def __init__(self, body: fx.GraphModule, told: dict[str, Tensor]) -> None:
+    def __init__(self, body: fx.GraphModule, overrides: dict[str, Tensor]) -> None:
         super().__init__(body)
-        self.told = told
+        self.overrides = overrides
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """What a gate is told; of any other layer what it gives."""
-        return self.told[target] if target in self.told else super().call_module(target, args, kwargs)
+        """The given probabilities of a gate; the result of any other layer."""
+        return self.overrides[target] if target in self.overrides else super().call_module(target, args, kwargs)

@@ -1,4 +1,4 @@
-"""Pruning once and for all, for comparison: one small network for every image, or one with zeros in it."""
+"""Static pruning: one small network for every image, or one whose small weights are zero."""
 
 from __future__ import annotations
 
@@ -37,24 +37,27 @@ class StaticSettings(TrainingSettings):
 def static_profile(
     elastic: ElasticModule, budget: float, how: Structure, images: ImageSet, n_candidates: int = 64, seed: int = 0
 ) -> Tensor:
-    """The profile that is to be all that is left of a network, int64 (G,).
+    """The profile to prune a network to, the largest within a budget.
 
-    | how | which |
+    | how | which profile |
     |---|---|
-    | `uniform` | the highest level, the same for all groups |
-    | `global` | the channels of the largest L1 norm, relative to their group's mean, wherever they are |
+    | `uniform` | the same level for all groups |
+    | `global` | the channels of the largest L1 norm relative to their group's mean, over all groups |
     | `searched` | the most accurate one that a search finds |
 
     Args:
         elastic: the network.
-        budget: share of the dense multiply-adds that it may cost, in (0, 1].
+        budget: share of the dense network's multiply-adds that the profile may cost, in (0, 1].
         how: one of the above.
-        images: what the search judges by; never the test set.
-        n_candidates: profiles that it tries.
+        images: images that the search measures accuracy on; never the test set.
+        n_candidates: how many profiles the search tries.
         seed: of the search.
 
+    Returns:
+        int64 (G,).
+
     Raises:
-        RLPruneError: no such profile is so cheap.
+        RLPruneError: every such profile costs more.
     """
     if how == "searched":
         return best_within(elastic, search_profiles(elastic, images, n_candidates, seed), [budget])[0]
@@ -72,34 +75,38 @@ def _uniform(elastic: ElasticModule) -> Tensor:
 
 
 def _global(elastic: ElasticModule) -> Tensor:
-    """Profiles (M, G) under falling thresholds for the importance of channels, all groups measured alike."""
+    """Profiles (M, G), one for each threshold on the channels' importance relative to their group's mean."""
     scores = [l1(elastic.layers_of(index), group.n_channels) for index, group in enumerate(elastic.groups)]
     scores = [of_group / of_group.mean().clamp_min(1e-12) for of_group in scores]
     thresholds = torch.cat(scores).unique()
     kept = torch.stack([(of_group >= thresholds[:, None]).sum(1) for of_group in scores], 1)  # (M, G)
-    levels: Tensor = (elastic.widths.cpu() < kept[..., None]).sum(2)  # the narrowest that has room for them
+    levels: Tensor = (elastic.widths.cpu() < kept[..., None]).sum(2)  # the narrowest that holds them
     profiles: Tensor = elastic.keep_levels.clamp(levels).unique(dim=0)
     return profiles
 
 
 def sparsify(network: nn.Module, share: float) -> None:
-    """Hold at zero all but this share of a network's weights, those of the largest magnitude anywhere.
+    """Hold the smallest weights of a network at zero, by masks that stay until `remove_masks`.
 
     (Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015.)
-    It trains so from then on, until `remove_masks`. No time is saved: zeros are multiplied like anything else.
+    No time is saved: zeros are multiplied like any other number.
+
+    Args:
+        network: changed in place.
+        share: of all weights of convolutions and linear layers, how many stay: those of the largest magnitude.
     """
     prune.global_unstructured(_weights(network), pruning_method=prune.L1Unstructured, amount=1 - share)
 
 
 def remove_masks(network: nn.Module) -> None:
-    """Make the zeros of `sparsify` ordinary weights, if there are any."""
+    """Turn the weights that `sparsify` masked into ordinary ones, zeros included; without masks nothing changes."""
     for layer, name in _weights(network):
         if prune.is_pruned(layer):
             prune.remove(layer, name)
 
 
 def share_of_zeros(network: nn.Module) -> float:
-    """Of the weights that `sparsify` works on, how many are 0."""
+    """The share of zeros among the weights that `sparsify` works on, in [0, 1]."""
     weights = torch.cat([getattr(layer, name).detach().flatten() for layer, name in _weights(network)])
     return float((weights == 0).double().mean())
 
@@ -109,19 +116,22 @@ def _weights(network: nn.Module) -> list[tuple[nn.Module, str]]:
 
 
 def static_network(elastic: ElasticModule, settings: StaticSettings, images: ImageSet) -> nn.Sequential:
-    """An ordinary network, pruned but not trained on yet; `remove_masks` it after training.
+    """Prune a network without training it further; call `remove_masks` after the training that follows.
 
     Args:
         elastic: the network.
         settings: how it is pruned.
-        images: what a search judges by; never the test set.
+        images: images that a search measures accuracy on; never the test set.
+
+    Returns:
+        An ordinary network, images (B, C, H, W) -> logits (B, classes).
 
     Raises:
-        RLPruneError: nothing of that kind is so cheap.
+        RLPruneError: every profile of that kind costs more than the budget.
     """
     if settings.how != "unstructured":
-        search = settings.n_candidates, settings.seed
-        return elastic.slice(static_profile(elastic, settings.budget, settings.how, images, *search))
+        profile = static_profile(elastic, settings.budget, settings.how, images, settings.n_candidates, settings.seed)
+        return elastic.slice(profile)
     network = elastic.slice(elastic.full)
     sparsify(network, settings.budget)
     return network

@@ -1,4 +1,4 @@
-"""Folders of the rivals: a network with gates of its own, or an ordinary one."""
+"""Folders that hold a rival: a gated network, or an ordinary one."""
 
 from __future__ import annotations
 
@@ -41,17 +41,24 @@ class SavedPlain:
 def save_gated(
     folder: Path, network: GatedCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a gated network, and the elastic one it is of; the folder appears or is replaced as a whole.
+    """Write a gated network and the elastic network it was made from; the folder appears or is replaced as a whole.
 
-    The arguments are those of `save_network`.
+    Args:
+        folder: the folder to write.
+        network: the gated network.
+        data: normalisation and class names, or an image set that has them.
+        metadata: notes to store, which must fit into JSON.
 
     Raises:
+        BundleError: the folder holds something else.
         ModelError: the network holds something that cannot be stored without its code.
     """
     gates = {"kind": network.kind, "reduction": network.reduction, "threshold": network.threshold}
     description = {"elastic": describe(network.source[0]), "gates": gates}
     parts = {"gated": network, "elastic": network.source[0]}
-    tensors = {f"{part}.{name}": tensor for part, of in parts.items() for name, tensor in of.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for part, module in parts.items():
+        tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
     files = {"network.json": dump(description), "network.safetensors": pack(tensors)}
     write_folder(folder, "gated", files, {"data": format_to_json(data), "about": dict(metadata or {})})
 
@@ -64,7 +71,8 @@ def load_gated(folder: Path) -> SavedGated:
     """
     files, manifest = read_folder(folder, ("gated",))
     with malformed("network"):
-        description, tensors = json.loads(files["network.json"]), load_tensors(files["network.safetensors"])
+        description = json.loads(files["network.json"])
+        tensors = load_tensors(files["network.safetensors"])
         elastic = rebuild(description["elastic"])
         elastic.load_state_dict(_under("elastic.", tensors))
         network = GatedCNN(elastic, **description["gates"])
@@ -79,11 +87,17 @@ def save_plain(
     data: DataFormat | ImageSet,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an ordinary network, a sequence of graphs such as `ElasticCNN.slice` gives, for images (C, H, W).
+    """Write an ordinary network; the folder appears or is replaced as a whole.
 
-    The other arguments are those of `save_network`.
+    Args:
+        folder: the folder to write.
+        network: a sequence of graphs such as `ElasticCNN.slice` returns.
+        image_shape: (C, H, W) of its images.
+        data: normalisation and class names, or an image set that has them.
+        metadata: notes to store, which must fit into JSON.
 
     Raises:
+        BundleError: the folder holds something else.
         ModelError: the network holds something that cannot be stored without its code.
     """
     parts = {name: serialization.to_json(cast(fx.GraphModule, part)) for name, part in network.named_children()}

@@ -12,18 +12,29 @@ def augment(images: Tensor, generator: torch.Generator, *, padding: int, flip: b
 
     Args:
         images: uint8 (B, C, H, W), on any device.
-        generator: where the chance comes from.
-        padding: pixels that are added on each side before (H, W) is cut out again at random.
+        generator: source of the random numbers.
+        padding: pixels that are added on each side before (H, W) is cropped again at random.
         flip: whether each image is mirrored left to right with probability 1/2.
 
     Returns:
-        new images, uint8 (B, C, H, W).
+        New images, uint8 (B, C, H, W).
     """
     return take_views(images, draw_views(len(images), generator, padding=padding, flip=flip), padding=padding)
 
 
 def draw_views(n: int, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
-    """Draw what `augment` does to n images: rows down, columns right, and whether mirrored (0 or 1), int64 (n, 3)."""
+    """Draw the random choices of `augment` for n images.
+
+    Args:
+        n: how many images.
+        generator: source of the random numbers.
+        padding: as in `augment`.
+        flip: as in `augment`.
+
+    Returns:
+        For each image the rows it moves down and the columns it moves right, each in [0, 2 * padding], and whether it
+        is mirrored (0 or 1), int64 (n, 3).
+    """
     shifts = torch.randint(2 * padding + 1, (2, n), generator=generator, device=generator.device)
     mirrored = torch.rand(n, generator=generator, device=generator.device) < 0.5 if flip else torch.zeros(n)
     return torch.stack([*shifts, mirrored.to(shifts)], 1)
@@ -34,11 +45,11 @@ def take_views(images: Tensor, views: Tensor, *, padding: int) -> Tensor:
 
     Args:
         images: uint8 (B, C, H, W), on any device.
-        views: int64 (B, 3), as `draw_views` gives them for this padding.
-        padding: pixels that are added on each side before (H, W) is cut out again.
+        views: int64 (B, 3), as `draw_views` returns them for this padding.
+        padding: pixels that are added on each side before (H, W) is cropped again.
 
     Returns:
-        new images, uint8 (B, C, H, W).
+        New images, uint8 (B, C, H, W).
     """
     n, _, height, width = images.shape
     # Every window of the padded images as a view: choosing one per image copies whole rows.

@@ -20,10 +20,10 @@ from torch import Tensor
 from rlprune.errors import DataError
 
 MEMORY_LIMIT = 2 * 2**30
-"""Bytes of pixels above which they live in a temporary file that is mapped into memory."""
+"""Bytes of pixels above which they are kept in a temporary file that is mapped into memory."""
 
 Record = tuple[str, Any, Any]
-"""What a message calls an image; the image as a path, an open file, a PIL image or a tensor; its label."""
+"""The name of an image in messages; the image as a path, an open file, a PIL image or a tensor; its label."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Source:
     """Images that are known but not yet read.
 
     Attributes:
-        n_train: records to learn from, which come first.
-        n_test: records of the source's own test split, which follow; 0 where it has none.
+        n_train: how many records to learn from; they come first.
+        n_test: how many records of the source's own test split, which follow; 0 where it has none.
         records: every record, once.
         classes: class names in the order of the labels; None where nothing names them.
     """
@@ -44,35 +44,39 @@ class Source:
 
 
 def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read every image and put it where it belongs.
+    """Read every image of a source into its row of one array.
 
     Args:
         source: what to read, N records.
         slots: for each record the row that it goes to, a permutation of 0..N-1.
-        image_size: pixels of height and width, made by scaling the shorter side and cutting out the centre; None keeps
+        image_size: pixels of height and width, reached by scaling the shorter side and cropping the centre; None keeps
             the images as they are.
 
     Returns:
-        pixels uint8 (N, C, H, W), where C is 1 if all images are grey and otherwise 3, memory-mapped above
+        Pixels uint8 (N, C, H, W), where C is 1 if all images are grey and otherwise 3, memory-mapped above
         `MEMORY_LIMIT`; labels int64 (N,).
 
     Raises:
-        DataError: an image is damaged or of another size than the first, or a label is no whole number in range.
+        DataError: an image is damaged or of another size than the first, or a label is not a whole number in range.
     """
-    pixels, first = np.empty((0, 1, 0, 0), np.uint8), ""
+    pixels = np.empty((0, 1, 0, 0), np.uint8)
     labels = np.empty(len(slots), np.int64)
+    first = ""
     for (name, item, label), slot in zip(source.records, slots, strict=True):
         image = _pixels(name, item, image_size)
         if not first:
-            first, pixels = name, _allocate((len(slots), *image.shape))
+            first = name
+            pixels = _allocate((len(slots), *image.shape))
         if image.shape[1:] != pixels.shape[2:]:
-            (height, width), (rows, columns) = image.shape[1:], pixels.shape[2:]
+            height, width = image.shape[1:]
+            first_height, first_width = pixels.shape[2:]
             raise DataError(
-                f"{name} is {width}x{height} pixels but {first} is {columns}x{rows}; all must be of one size: "
-                "set image_size to scale and crop them"
+                f"{name} is {width}x{height} pixels but {first} is {first_width}x{first_height}; all must be of one "
+                "size: set image_size to scale and crop them"
             )
         if len(image) > pixels.shape[1]:  # the first image in colour: the grey ones so far become colour too
-            grey, pixels = pixels, _allocate((len(slots), *image.shape))
+            grey = pixels
+            pixels = _allocate((len(slots), *image.shape))
             pixels[...] = grey
         pixels[slot] = image
         labels[slot] = _label(name, label, source.classes)
@@ -80,18 +84,18 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
 
 
 def read_images(paths: Sequence[Path], image_shape: Sequence[int]) -> Tensor:
-    """Read image files as a network takes them, scaled and cut to its size where they have another.
+    """Read image files at the size that a network takes, scaled and cropped where they have another.
 
     Args:
         paths: the files, B of them.
-        image_shape: (C, H, W), with C = 1 or 3.
+        image_shape: (C, H, W) of the network's images, with C = 1 or 3 and H = W.
 
     Returns:
-        uint8 (B, C, H, W).
+        Pixels in [0, 255], uint8 (B, C, H, W).
 
     Raises:
-        DataError: a file is missing or no image, or there is none, or the network takes no square images, or other
-            channels.
+        DataError: there are no files; a file is missing or not an image; or the network takes images that are not
+            square, or that have neither one nor three channels.
     """
     if not paths:
         raise DataError("there are no images; name at least one file")
@@ -117,14 +121,14 @@ def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
-def _pixels(name: str, item: Any, image_size: int | None, wanted: str | None = None) -> NDArray[np.uint8]:
-    """Turn an image in any form into uint8 (C, H, W) with one (grey) or three channels, in the wanted mode if any."""
+def _pixels(name: str, item: Any, image_size: int | None, target_mode: str | None = None) -> NDArray[np.uint8]:
+    """Turn an image in any form into uint8 (C, H, W), in `target_mode` (`L` or `RGB`) or, if None, its own of both."""
     if isinstance(item, Tensor):
         item = _image_of_tensor(name, item)
     try:
         with item if isinstance(item, Image.Image) else Image.open(item) as image:
             mode = image.mode
-            image = image.convert(wanted or ("L" if mode in ("1", "L") else "RGB"))
+            image = image.convert(target_mode or ("L" if mode in ("1", "L") else "RGB"))
     except Exception as error:
         raise DataError(f"{name} cannot be read as an image ({error}); replace or remove it") from error
     if mode[0] in "IF":
@@ -137,35 +141,42 @@ def _pixels(name: str, item: Any, image_size: int | None, wanted: str | None = N
 
 def _image_of_tensor(name: str, tensor: Tensor) -> Image.Image:
     pixels = tensor.detach().cpu()
-    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.ndim == 2:
+        pixels = pixels[None]
     if pixels.ndim != 3 or len(pixels) not in (1, 3) or pixels.numel() == 0:
         raise DataError(f"{name} is a tensor of shape {tuple(tensor.shape)}; return (C, H, W) with 1 or 3 channels")
     if pixels.is_floating_point():
-        low, high = (value.item() for value in pixels.aminmax())
-        if not (low >= 0 and high <= 1):
-            raise DataError(
-                f"{name} has float values from {low:.4g} to {high:.4g}; return values in [0, 1] (leave normalisation "
-                "out of the dataset's transform) or uint8"
-            )
-        pixels = pixels.float().mul(255).round().to(torch.uint8)
+        pixels = _bytes_of_floats(name, pixels)
     if pixels.dtype != torch.uint8:
         raise DataError(f"{name} is a tensor of {pixels.dtype}; return uint8, or float in [0, 1]")
     return Image.fromarray(pixels.movedim(0, -1).numpy() if len(pixels) == 3 else pixels[0].numpy())
 
 
+def _bytes_of_floats(name: str, pixels: Tensor) -> Tensor:
+    """Float values in [0, 1] as uint8 of the same shape."""
+    low, high = (value.item() for value in pixels.aminmax())
+    if not (low >= 0 and high <= 1):  # also true of NaN
+        raise DataError(
+            f"{name} has float values from {low:.4g} to {high:.4g}; return values in [0, 1] (leave normalisation "
+            "out of the dataset's transform) or uint8"
+        )
+    return pixels.float().mul(255).round().to(torch.uint8)
+
+
 def _resize(image: Image.Image, size: int) -> Image.Image:
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
+    left = (width - size) // 2
+    top = (height - size) // 2
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
 def _label(name: str, label: Any, classes: tuple[str, ...] | None) -> int:
     last = len(classes) - 1 if classes else "n-1"
     try:
-        found = operator.index(label)
+        index = operator.index(label)
     except TypeError as error:
         raise DataError(f"{name} has the label {label!r}; labels are whole numbers from 0 to {last}") from error
-    if found < 0 or (classes and found >= len(classes)):
-        raise DataError(f"{name} has the label {found}; allowed are 0 to {last}: correct or remove it")
-    return found
+    if index < 0 or (classes and index >= len(classes)):
+        raise DataError(f"{name} has the label {index}; allowed are 0 to {last}: correct or remove it")
+    return index

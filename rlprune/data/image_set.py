@@ -13,14 +13,14 @@ from rlprune.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images, their labels, and what is needed to read them.
+    """Images, their labels, and the statistics that normalise them.
 
     Attributes:
         images: pixels in [0, 255], uint8 (N, C, H, W); may be a memory-mapped file.
         labels: class of each image in [0, len(classes)), int64 (N,).
         classes: class names.
-        mean: per channel, of pixel values in [0, 1].
-        std: per channel, of pixel values in [0, 1].
+        mean: per channel, of pixel values in [0, 1]; C numbers.
+        std: per channel, of pixel values in [0, 1]; C numbers.
     """
 
     images: Tensor
@@ -33,21 +33,21 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, indices: Sequence[int] | Tensor | slice) -> ImageSet:
-        """Take the images of some indices, in their order; a slice shares memory, other indices copy."""
+        """The images at some indices, in that order; a slice shares memory, other indices copy."""
         return ImageSet(self.images[indices], self.labels[indices], self.classes, self.mean, self.std)
 
     def normalised(self, indices: Sequence[int] | Tensor | slice | None = None) -> Tensor:
-        """Return the images of some indices (None: all) as a network takes them, float32 (B, C, H, W)."""
+        """The images at some indices (None: all) as a network takes them, normalised, float32 (B, C, H, W)."""
         return normalise(self.images if indices is None else self.images[indices], self.mean, self.std)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go through the set in order.
+        """Iterate over the set in order.
 
         Args:
-            batch_size: images at once, at least 1; the last batch may be smaller.
+            batch_size: images per batch, at least 1; the last batch may be smaller.
 
         Yields:
-            normalised images float32 (B, C, H, W) and labels int64 (B,).
+            Normalised images float32 (B, C, H, W) and labels int64 (B,).
         """
         for start in range(0, len(self), batch_size):
             batch = slice(start, start + batch_size)
@@ -62,7 +62,7 @@ class Splits:
         network: trains the network.
         policy: trains the policy; the network has not seen them, because it is always right on what it memorised.
         validation: chooses settings.
-        test: is only ever measured on.
+        test: measures the result, and chooses nothing.
     """
 
     network: ImageSet
@@ -72,9 +72,10 @@ class Splits:
 
     @property
     def training(self) -> ImageSet:
-        """All that are not for testing: for a last training, when nothing is left to be chosen."""
+        """All images but the test set: for a last training, once every choice has been made."""
         parts = (self.network, self.policy, self.validation)
-        images, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+        images = torch.cat([part.images for part in parts])
+        labels = torch.cat([part.labels for part in parts])
         return replace(self.network, images=images, labels=labels)
 
 
@@ -90,25 +91,32 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         float32 (B, C, H, W).
 
     Raises:
-        DataError: the images are of another shape, type or range.
+        DataError: the images have another shape than (B, C, H, W), are neither uint8 nor float, or are floats outside
+            [0, 1].
     """
     if images.ndim != 4 or images.shape[1] != len(mean):
         raise DataError(
             f"images are of shape {tuple(images.shape)}; give (B, {len(mean)}, H, W), for one image images[None]"
         )
+    values = _unit_values(images)
+    centre = values.new_tensor(mean)[:, None, None]
+    scale = values.new_tensor(std)[:, None, None]
+    return (values - centre).div_(scale)
+
+
+def _unit_values(images: Tensor) -> Tensor:
+    """Pixels as float32 in [0, 1], of the same shape."""
     if images.dtype == torch.uint8:
-        values = images.float().div_(255)
-    elif images.is_floating_point():
-        values = images.float()
-        low, high = (value.item() for value in values.aminmax()) if values.numel() else (0, 1)
-        if not (low >= 0 and high <= 1):  # also true of NaN
-            raise DataError(
-                f"images have float values from {low:.4g} to {high:.4g}; give values in [0, 1], not yet normalised, "
-                "or uint8 in [0, 255]"
-            )
-    else:
+        return images.float().div_(255)
+    if not images.is_floating_point():
         raise DataError(
             f"images are {images.dtype}; give uint8 in [0, 255] (images.to(torch.uint8)) or float in [0, 1]"
         )
-    centre, scale = (values.new_tensor(statistic)[:, None, None] for statistic in (mean, std))
-    return (values - centre).div_(scale)
+    values = images.float()
+    low, high = (value.item() for value in values.aminmax()) if values.numel() else (0, 1)
+    if not (low >= 0 and high <= 1):  # also true of NaN
+        raise DataError(
+            f"images have float values from {low:.4g} to {high:.4g}; give values in [0, 1], not yet normalised, "
+            "or uint8 in [0, 255]"
+        )
+    return values

@@ -39,10 +39,10 @@ _ROWS_AT_ONCE = 256
 
 
 def find(source: str, image_column: str | None = None, label_column: str | None = None) -> Source:
-    """Find what a source names: in ``$RLPRUNE_DATA``, then by name, path, callable, and on the hub.
+    """Find the images that a source names: in ``$RLPRUNE_DATA``, then by name, path, callable, and on the hub.
 
     Args:
-        source: see `rlprune.data.loading.load`.
+        source: as in `rlprune.data.loading.load`.
         image_column: column of the images in a table; None finds the only one.
         label_column: column of the labels in a table; None finds it by name or type.
 
@@ -83,7 +83,8 @@ def _from_callable(source: str) -> Source:
         )
     names = [source] if len(parts) == 1 else [f"train of {source}", f"test of {source}"]
     classes = getattr(parts[0], "classes", None)
-    n_train, n_test = [*map(len, parts), 0][:2]
+    n_train = len(parts[0])
+    n_test = len(parts[1]) if len(parts) == 2 else 0
     records = itertools.chain.from_iterable(map(_items, names, parts))
     return Source(n_train, n_test, records, tuple(map(str, classes)) if classes else None)
 
@@ -109,7 +110,9 @@ def _from_path(path: Path, image_column: str | None, label_column: str | None) -
     if not splits["train"]:
         raise DataError(f"{path} has {files[0].name} but no train-*.parquet; rename it, or name that file itself")
     test = next((splits[name] for name in TEST_SPLITS if splits[name]), [])
-    return _from_tables([*map(_parquet, splits["train"])], [*map(_parquet, test)], image_column, label_column)
+    train_tables = [_parquet(file) for file in splits["train"]]
+    test_tables = [_parquet(file) for file in test]
+    return _from_tables(train_tables, test_tables, image_column, label_column)
 
 
 def _from_folders(root: Path) -> Source:
@@ -119,12 +122,12 @@ def _from_folders(root: Path) -> Source:
     classes = _subfolders(train)
     if not classes:
         raise DataError(f"{train} has no folders; make one for each class and put its images there")
-    odd = [name for name in _subfolders(test) if name not in classes] if test else []
-    if odd:
-        raise DataError(f"{test} has a class {odd[0]!r} that {train} lacks; its classes are {', '.join(classes)}")
-    learnt = _images(train, classes)
-    measured = _images(test, classes) if test else []
-    return Source(len(learnt), len(measured), learnt + measured, tuple(classes))
+    unknown = [name for name in _subfolders(test) if name not in classes] if test else []
+    if unknown:
+        raise DataError(f"{test} has a class {unknown[0]!r} that {train} lacks; its classes are {', '.join(classes)}")
+    train_records = _images(train, classes)
+    test_records = _images(test, classes) if test else []
+    return Source(len(train_records), len(test_records), train_records + test_records, tuple(classes))
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -179,8 +182,9 @@ def _from_hub(name: str, image_column: str | None, label_column: str | None) -> 
     if "train" not in splits:
         raise DataError(f"{name!r} has the splits {', '.join(splits)}; a split called train is needed")
     test = [split for split in TEST_SPLITS if split in splits][:1]
-    train, *rest = (_hub_table(f"split {split} of {name}", splits[split]) for split in ("train", *test))
-    return _from_tables([train], rest, image_column, label_column)
+    train_table = _hub_table(f"split train of {name}", splits["train"])
+    test_tables = [_hub_table(f"split {split} of {name}", splits[split]) for split in test]
+    return _from_tables([train_table], test_tables, image_column, label_column)
 
 
 def _hub_table(where: str, dataset: Any) -> _Table:
@@ -192,10 +196,13 @@ def _hub_table(where: str, dataset: Any) -> _Table:
 
 
 def _from_tables(train: list[_Table], test: list[_Table], image_column: str | None, label_column: str | None) -> Source:
-    parts = [(table, *_columns(table, image_column, label_column)) for table in (*train, *test)]
-    records = itertools.chain.from_iterable(_rows(*part) for part in parts)
-    n_train, n_test = (sum(table.n_rows for table in tables) for tables in (train, test))
-    return Source(n_train, n_test, records, _classes(*parts[0]))
+    tables = train + test
+    columns = [_columns(table, image_column, label_column) for table in tables]
+    rows = [_rows(table, image, label) for table, (image, label) in zip(tables, columns, strict=True)]
+    n_train = sum(table.n_rows for table in train)
+    n_test = sum(table.n_rows for table in test)
+    classes = _classes(tables[0], columns[0][1])
+    return Source(n_train, n_test, itertools.chain.from_iterable(rows), classes)
 
 
 def _columns(table: _Table, image_column: str | None, label_column: str | None) -> tuple[str, str]:
@@ -204,18 +211,23 @@ def _columns(table: _Table, image_column: str | None, label_column: str | None) 
     images = [f.name for f in table.schema if types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
     labels = [f.name for f in table.schema if types.is_integer(f.type)]
     usual = [name for name in ("label", "labels", "fine_label") if name in labels][:1] or labels
-    image = image_column or (images[0] if len(images) == 1 else None)
-    label = label_column or (usual[0] if len(usual) == 1 else None)
-    for role, name, fit, kind in (("image", image, images, "struct with bytes"), ("label", label, labels, "integers")):
-        if name not in fit:
-            raise DataError(
-                f"{table.where} has no {repr(name) if name else 'single'} {role} column ({kind}); set {role}_column to "
-                f"one of its columns: {', '.join(table.schema.names)}"
-            )
-    return str(image), str(label)
+    image = _column(table, image_column, images, images, "image", "struct with bytes")
+    label = _column(table, label_column, usual, labels, "label", "integers")
+    return image, label
 
 
-def _classes(table: _Table, image: str, label: str) -> tuple[str, ...] | None:
+def _column(table: _Table, chosen: str | None, likely: list[str], fit: list[str], role: str, kind: str) -> str:
+    """The chosen column, else the only likely one, if it is among those that fit."""
+    name = chosen or (likely[0] if len(likely) == 1 else None)
+    if name not in fit:
+        raise DataError(
+            f"{table.where} has no {repr(name) if name else 'single'} {role} column ({kind}); set {role}_column to "
+            f"one of its columns: {', '.join(table.schema.names)}"
+        )
+    return name
+
+
+def _classes(table: _Table, label: str) -> tuple[str, ...] | None:
     """Read the class names that the datasets library leaves in a schema."""
     metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     names = metadata.get("info", {}).get("features", {}).get(label, {}).get("names")

@@ -1,7 +1,8 @@
-"""Holding a budget over a stream of images whose difficulty drifts."""
+"""Holds a budget over a stream of images whose difficulty drifts."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -15,15 +16,15 @@ from rlprune.errors import RLPruneError
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a controller has held so far.
+class ControllerStatus:
+    """The mean cost that a controller has held so far.
 
     Attributes:
-        n_images: counted.
-        target: what an image is to cost on average, as a share of the dense multiply-adds, or in milliseconds.
-        mean: what it did cost; NaN before the first.
-        budget: at which the policy decides now, a share of the dense multiply-adds.
-        at_limit: whether that is the least or the most that the policy can spend, so that nothing is left to move.
+        n_images: how many images were counted.
+        target: mean cost per image to hold, as a share of the dense network's multiply-adds, or in milliseconds.
+        mean: mean cost per image so far, in the unit of the target; NaN before the first image.
+        budget: the budget that the policy decides at now, a share of the dense network's multiply-adds.
+        at_limit: whether that is the lowest or the highest budget of the policy, so that it can move no further.
     """
 
     n_images: int
@@ -34,23 +35,23 @@ class Held:
 
 
 class Controller:
-    """Predicts with a policy for a range of penalties, and moves its budget so that images cost what they may.
+    """Predicts with a policy for a range of penalties, and adjusts its budget so that a mean cost per image is held.
 
-    What all images so far cost too much is to be given back by the next `horizon`, and what they cost too little is
-    theirs to spend. A stream that becomes harder costs more at the same penalty: the budget falls until it does not.
-    It is for one thread.
+    If the images so far cost more than the target, the next `horizon` images get that much less to spend, and the other
+    way round. A stream that becomes harder costs more at the same penalty: the budget falls until the target is met
+    again. A controller is for one thread.
 
     Args:
-        dynamic: with such a policy; calls of others to it are not counted.
-        macs: mean share of the dense network's multiply-adds that images are to cost.
-        milliseconds: instead, mean time per image, in batches of whatever size comes. The first call is not counted:
-            it may prepare things.
-        horizon: images; where a call has more, those.
-        every: images between two moves; a call with more of them is one move.
+        dynamic: a network whose policy was trained for a range of penalties; its other callers are not counted.
+        macs: target, mean share of the dense network's multiply-adds per image.
+        milliseconds: target instead of `macs`, mean time per image, in batches as they come. The first call is not
+            counted: it may prepare slices.
+        horizon: number of images, 1 or more, over which a deviation is made up for; a larger call counts as a whole.
+        every: number of images, 1 or more, between two adjustments of the budget; a larger call gets one adjustment.
 
     Raises:
-        RLPruneError: the policy knows one penalty only; none or both of the targets are given; or one of the numbers is
-            impossible.
+        RLPruneError: neither or both of the targets are given; a target is not a number above 0, or `macs` is not what
+            the policy can spend; `horizon` or `every` is below 1; or the policy was trained for a single penalty.
     """
 
     def __init__(
@@ -62,20 +63,23 @@ class Controller:
         horizon: int = 500,
         every: int = 32,
     ) -> None:
-        if (macs is None) == (milliseconds is None):
-            raise RLPruneError(f"macs is {macs} and milliseconds {milliseconds}: give one of both, what is to be held")
-        if horizon < 1 or every < 1 or not 0 < (macs or milliseconds or 0) < float("inf"):
-            raise RLPruneError(
-                f"macs={macs}, milliseconds={milliseconds}, horizon={horizon}, every={every}: "
-                "allowed are numbers above 0"
-            )
-        self.dynamic, self.target, self.horizon, self.every = dynamic, macs or milliseconds or 0.0, horizon, every
+        self.target = _checked_target(macs, milliseconds)
+        _check_count("horizon", horizon)
+        _check_count("every", every)
+        self.dynamic = dynamic
+        self.horizon = horizon
+        self.every = every
         self._low, self._high = dynamic.source_policy.limits
         if macs is not None and not self._low <= macs <= self._high:
-            raise RLPruneError(f"macs is {macs}; with this policy images cost {self._low:.3f} to {self._high:.3f}")
-        self._timed, self._warm = macs is None, macs is not None
-        self._n, self._cost = 0, 0.0
-        self._new, self._new_cost, self._new_share = 0, 0.0, 0.0
+            raise RLPruneError(
+                f"macs is {macs}; with this policy images can cost {self._low:.3f} to {self._high:.3f} of the dense "
+                "network's multiply-adds on average: choose a target in between"
+            )
+        self._timed = macs is None
+        self._warm = macs is not None
+        self._n_images = 0
+        self._cost = 0.0
+        self._clear_recent()
         self._rates: deque[float] = deque(maxlen=5)
         self._decide_at((self._low + self._high) / 2 if macs is None else macs)
 
@@ -91,29 +95,54 @@ class Controller:
         return prediction
 
     @property
-    def held(self) -> Held:
-        """What it has held until now."""
-        mean = self._cost / self._n if self._n else float("nan")
-        return Held(self._n, self.target, mean, self.budget, self.budget in (self._low, self._high))
+    def held(self) -> ControllerStatus:
+        """The mean cost per image so far, and the budget it is held with."""
+        mean = self._cost / self._n_images if self._n_images else float("nan")
+        at_limit = self.budget in (self._low, self._high)
+        return ControllerStatus(self._n_images, self.target, mean, self.budget, at_limit)
 
     def _count(self, n_images: int, cost: float, share: float) -> None:
-        self._n, self._cost = self._n + n_images, self._cost + cost
-        self._new, self._new_cost, self._new_share = (
-            self._new + n_images,
-            self._new_cost + cost,
-            self._new_share + share,
-        )
-        if self._new >= self.every:
-            self._move()
+        """Add a call's images, their cost in the unit of the target, and their share of the dense multiply-adds."""
+        self._n_images += n_images
+        self._cost += cost
+        self._recent_images += n_images
+        self._recent_cost += cost
+        self._recent_share += share
+        if self._recent_images >= self.every:
+            self._adjust()
 
-    def _move(self) -> None:
-        """Decide at the budget that leaves what is due over the horizon; time becomes multiply-adds by recent rates."""
-        self._rates.append(self._new_cost / self._new_share)
-        too_much = self._cost - self._n * self.target
-        due = self.target - too_much / max(self.horizon, self._new)
-        self._new, self._new_cost, self._new_share = 0, 0.0, 0.0
+    def _clear_recent(self) -> None:
+        """Begin to count what comes after an adjustment."""
+        self._recent_images = 0
+        self._recent_cost = 0.0
+        self._recent_share = 0.0
+
+    def _adjust(self) -> None:
+        """Move the budget so that the horizon makes up for the deviation; recent rates turn time into multiply-adds."""
+        self._rates.append(self._recent_cost / self._recent_share)
+        excess = self._cost - self._n_images * self.target
+        due = self.target - excess / max(self.horizon, self._recent_images)
+        self._clear_recent()
         self._decide_at(due / median(self._rates) if self._timed else due)
 
     def _decide_at(self, budget: float) -> None:
         self.budget = min(max(budget, self._low), self._high)
         self._current = self.dynamic.at(budget=self.budget)
+
+
+def _checked_target(macs: float | None, milliseconds: float | None) -> float:
+    """The one target that is given, if it is a number above 0."""
+    if macs is None and milliseconds is None:
+        raise RLPruneError("neither macs nor milliseconds is given: give one of them, the mean cost to hold")
+    if macs is not None and milliseconds is not None:
+        raise RLPruneError(f"macs is {macs} and milliseconds is {milliseconds}: give only one of them")
+    name, target = ("milliseconds", milliseconds) if macs is None else ("macs", macs)
+    assert target is not None
+    if not 0 < target < math.inf:
+        raise RLPruneError(f"{name} is {target}; a number above 0 is needed")
+    return target
+
+
+def _check_count(name: str, n_images: int) -> None:
+    if n_images < 1:
+        raise RLPruneError(f"{name} is {n_images}; 1 or more images are needed")

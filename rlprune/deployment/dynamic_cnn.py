@@ -1,4 +1,4 @@
-"""The network as deployed: a policy picks each image's profile, and the image runs through that profile's slice."""
+"""The deployed network: a policy picks each image's profile, and the image runs through that profile's slice."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ class DynamicCNN:
         elastic: the network.
         policy: the policy, with its codebook.
         mean: per channel, of pixel values in [0, 1].
-        std: likewise.
-        classes: their names.
+        std: per channel, likewise.
+        classes: class names.
         device: where the network runs, such as cpu or cuda; predictions are on the CPU.
-        memory: room for prepared slices, in parameters of the dense network; see `rlprune.deployment.slices.Slices`.
-        compiled: let `torch.compile` make them faster; the first batches then take a while.
-        max_batch: images of a batch that run together; the others wait. If None, on the CPU as many as the stem's
-            features of fit into 32 MiB, above which memory is new for every batch, but 16 or more; else all.
-        dtype: what the network computes in: float32, or bfloat16 or float16, where the device is faster in it; the
-            policy decides in float32.
+        memory: room for prepared slices, in multiples of the dense network's parameters; see
+            `rlprune.deployment.slices.Slices`.
+        compiled: speed the slices up with `torch.compile`; the first batches then take a while.
+        max_batch: how many images run together; larger batches are split. If None, on the CPU as many as have stem
+            features of at most 32 MiB, above which memory is allocated anew for every batch, but at least 16; on other
+            devices all.
+        dtype: number format the network computes in: float32, bfloat16 or float16; the policy decides in float32.
 
-    With a policy for a range of penalties, what images may cost can change from call to call; see `at`.
+    With a policy for a range of penalties, the cost of images can change from call to call; see `at`.
 
     Several threads may call it at once.
 
     Raises:
         BundleError: the policy was trained for another network.
-        RLPruneError: `max_batch` is below 1, or there is no such `dtype`.
+        RLPruneError: `max_batch` is below 1, `memory` is below 0, or `dtype` is not supported.
 
     Attributes:
         codebook: int64 (K, G).
-        about: notes from the bundle it was loaded from.
-        learnt: the policy that was given.
-        policy: what it comes to at the price of compute that counts, which is what decides.
-        penalty: that price, where the policy knows a range; else None.
-        prices: active parameters and multiply-adds of the pieces.
-        first: profile that every image runs first, if the policy sees nothing before; else None.
-        max_batch: images that run together; None if all do.
-        dtype: what the network computes in.
+        metadata: notes from the bundle it was loaded from.
+        source_policy: the policy that was given.
+        policy: the policy that decides: `source_policy` at `penalty`.
+        penalty: the penalty decided at, where the policy was trained for a range; else None.
+        prices: active parameters and multiply-adds of stem, bodies, decision and dense network.
+        first: profile that every image runs first, where the policy observes no features; else None.
+        max_batch: how many images run together; None for all.
+        dtype: number format the network computes in.
         slices: the stem, and the bodies of all profiles, as many of them prepared as there is room for.
     """
 
@@ -76,9 +77,12 @@ class DynamicCNN:
         check_fit(elastic, policy, classes)
         if max_batch is not None and max_batch < 1:
             raise RLPruneError(f"max_batch is {max_batch}; 1 or more images, or None, is needed")
-        self.elastic, self.device = elastic.to(device).eval(), torch.device(device)
+        self.elastic = elastic.to(device).eval()
+        self.device = torch.device(device)
         self.source_policy = policy.eval()
-        self.mean, self.std, self.classes = mean, std, classes
+        self.mean = mean
+        self.std = std
+        self.classes = classes
         self.metadata: dict[str, Any] = {}
         self.codebook = policy.codebook
         self.max_batch = max_batch or (_default_max_batch(elastic) if self.device.type == "cpu" else None)
@@ -94,26 +98,35 @@ class DynamicCNN:
         return self.elastic.image_shape
 
     def slice(self, profile: int) -> nn.Sequential:
-        """The static network of one profile, norms folded: normalised images (B, C, H, W), of its type -> logits."""
+        """The static network of one profile, norms folded.
+
+        Args:
+            profile: index into the codebook.
+
+        Returns:
+            Normalised images of `dtype`, (B, C, H, W) -> logits (B, classes).
+        """
         return nn.Sequential(self.slices.stem, self.slices.prepared(profile))
 
     def at(self, *, budget: float | None = None, penalty: float | None = None) -> DynamicCNN:
-        """The same at another price of compute; all else, the prepared slices too, is shared.
+        """The same network at another penalty; everything else, the prepared slices too, is shared.
 
         Args:
-            budget: mean share of the dense network's multiply-adds that images are to cost.
-            penalty: instead, what running the whole network costs, in right answers. If neither is given, the middle
-                of those that the policy was trained for.
+            budget: mean share of the dense network's multiply-adds that images may cost.
+            penalty: instead, the price of running the whole network, in correct predictions. If neither is given, the
+                middle of the policy's range on the logarithmic scale.
 
         Raises:
-            RLPruneError: outside of what the policy was trained for; or that was one penalty only; or both are given.
+            RLPruneError: both are given; the penalty or the budget is outside what the policy was trained for; or the
+                policy was trained for a single penalty.
         """
         other = copy.copy(self)
         other._decide_at(self.source_policy.chosen(penalty, budget))
         return other
 
     def _decide_at(self, penalty: float | None) -> None:
-        self.penalty, self.policy = penalty, self.source_policy.at(penalty)
+        self.penalty = penalty
+        self.policy = self.source_policy.at(penalty)
         self.first = first_profile(self.policy, self.prices)
         self._one_image = SingleImagePolicy(self.policy, self.prices, self.first)
 
@@ -123,36 +136,36 @@ class DynamicCNN:
 
         Args:
             images: uint8 in [0, 255] or float in [0, 1], (B, C, H, W).
-            budget: of this call, as in `at`.
-            penalty: likewise.
+            budget: for this call, as in `at`.
+            penalty: for this call, as in `at`.
 
         Raises:
             DataError: images of another shape, type or range.
-            RLPruneError: a budget or a penalty that the policy does not know.
+            RLPruneError: a budget or a penalty that the policy was not trained for.
         """
         if budget is not None or penalty is not None:
             return self.at(budget=budget, penalty=penalty)(images)
         if images.ndim != 4 or tuple(images.shape[1:]) != self.elastic.image_shape or not len(images):
-            wanted = ", ".join(map(str, self.elastic.image_shape))
-            raise DataError(f"images have shape {tuple(images.shape)}; (B, {wanted}) with B >= 1 is needed")
+            shape = ", ".join(map(str, self.elastic.image_shape))
+            raise DataError(f"images have shape {tuple(images.shape)}; (B, {shape}) with B >= 1 is needed")
         parts = images.split(self.max_batch or len(images))
         return Prediction.joined([self._run(self.normalise(part)) for part in parts])
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images as the network takes them, uint8 or float in [0, 1] -> float32, (B, C, H, W)."""
+        """Normalise images: uint8 in [0, 255] or float in [0, 1] -> float32, (B, C, H, W)."""
         return normalise(images, self.mean, self.std)
 
     def _run(self, images: Tensor) -> Prediction:
         features = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))
 
         def run(bucket: Tensor, profile: int) -> Tensor:
-            return self._run_body(profile, features if len(bucket) == len(features) else _gathered(features, bucket))
+            return self._run_body(profile, features if len(bucket) == len(features) else _gather(features, bucket))
 
-        seen = self.policy.observer.features(features.float())
+        observed = self.policy.observer.features(features.float())
         if len(images) == 1:
-            passes = self._one_image.run(seen, run)
+            passes = self._one_image.run(observed, run)
         else:
-            passes = run_policy(self.policy, seen, self.prices, run, self.first)
+            passes = run_policy(self.policy, observed, self.prices, run, self.first)
         return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
@@ -160,11 +173,11 @@ class DynamicCNN:
         return logits.float().cpu()
 
 
-def _gathered(features: Tensor, bucket: Tensor) -> Tensor:
-    """Those of some images; channels come last in memory, and so whole images are copied."""
+def _gather(features: Tensor, bucket: Tensor) -> Tensor:
+    """The features of some images; since channels come last in memory, each image is copied as one block."""
     return features.permute(0, 2, 3, 1).index_select(0, bucket.to(features.device)).permute(0, 3, 1, 2)
 
 
 def _default_max_batch(elastic: ElasticModule) -> int:
-    """Images whose features the C library finds room for in memory that was freed; see `rlprune.utils.malloc`."""
+    """How many images have features that fit into memory which the C library keeps; see `rlprune.utils.malloc`."""
     return max(16, MOST_KEPT // (4 * math.prod(elastic.feature_shape)))

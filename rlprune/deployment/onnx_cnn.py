@@ -1,4 +1,4 @@
-"""Running one ONNX file that holds policy and network, as it is run where neither is known."""
+"""Runs an ONNX file that holds network and policy, as any program can without torch or this library."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from rlprune.utils.imports import require
 
 
 def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
-    """An onnxruntime session on the CPU; the arguments are those of `OnnxCNN`."""
+    """An onnxruntime session on the CPU.
+
+    Args:
+        content: of the file.
+        n_threads: as in `OnnxCNN`.
+        spin: as in `OnnxCNN`.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = n_threads, 3
+    options.intra_op_num_threads = n_threads
+    options.log_severity_level = 3  # errors only
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
@@ -31,17 +38,17 @@ class OnnxCNN:
 
     Args:
         path: of the file.
-        n_threads: of onnxruntime, inside an operator; its own choice if 0.
-        spin: let those threads wait busily: faster for them, slower for whatever runs beside them.
+        n_threads: threads of onnxruntime inside an operator; 0 lets onnxruntime choose.
+        spin: let idle threads wait busily, which makes them faster and slows down other programs.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        BundleError: the file cannot be read, or is another one.
+        BundleError: the file cannot be read, or was not written by `save_onnx`.
 
     Attributes:
-        classes: their names.
+        classes: class names.
         image_shape: (C, H, W) of the images.
-        prices: active parameters and multiply-adds of the pieces.
+        prices: active parameters and multiply-adds of stem, bodies, decision and dense network.
     """
 
     def __init__(self, path: Path, n_threads: int = 0, *, spin: bool = True) -> None:
@@ -54,20 +61,23 @@ class OnnxCNN:
         except Exception as error:  # onnxruntime's own, which have no common type
             reason = str(error).partition("\n")[0]
             raise BundleError(f"{path} is no file that `rlprune export --onnx` wrote: {reason}") from error
-        self.classes, self.image_shape = tuple(notes["classes"]), tuple(self.session.get_inputs()[0].shape[1:])
+        self.classes = tuple(notes["classes"])
+        self.image_shape = tuple(self.session.get_inputs()[0].shape[1:])
         self._ratios = torch.tensor(notes["keep_ratios"])
-        self.prices = CostBreakdown(
-            **{name: ComputeCost(*map(torch.tensor, price)) for name, price in notes["prices"].items()}
-        )
+        prices = {name: ComputeCost(*map(torch.tensor, price)) for name, price in notes["prices"].items()}
+        self.prices = CostBreakdown(**prices)
 
     def __call__(self, images: Tensor) -> Prediction:
-        """Classify a batch of any size, uint8 (B, C, H, W).
+        """Classify a batch of any size.
+
+        Args:
+            images: pixels in [0, 255], uint8 (B, C, H, W).
 
         Raises:
             DataError: images of another shape or type.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            wanted = ", ".join(map(str, self.image_shape))
-            raise DataError(f"images are {images.dtype} of shape {tuple(images.shape)}; uint8 (B, {wanted}) is needed")
+            shape = ", ".join(map(str, self.image_shape))
+            raise DataError(f"images are {images.dtype} of shape {tuple(images.shape)}; uint8 (B, {shape}) is needed")
         logits, profiles, _ = map(torch.from_numpy, self.session.run(None, {"images": images.numpy()}))
         return predicted(logits, profiles, self._ratios, self.prices)

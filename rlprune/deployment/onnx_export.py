@@ -1,9 +1,10 @@
-"""One ONNX file that holds preprocessing, policy and every profile, and takes any batch.
+"""Exports preprocessing, policy and every profile as one ONNX file that takes batches of any size.
 
-Torch exports the pieces: start (pixels to the stem's features), decide, and the body of every profile. They become
-functions of the file. What is written here joins them: a `Loop` over passes, in which the images that chose a profile
-are gathered and run through its body inside an `If`, so a profile that no image chose costs nothing. A first pass that
-is the same for all images comes before the loop, with nothing gathered at all.
+Torch exports the parts: start (pixels to the stem's features), decide, combine (logits of two passes), and the body of
+every profile. They become functions of the file. `rlprune.deployment.onnx_graph` writes the graph that joins them: a
+`Loop` over passes, in which the images that chose a profile are gathered and run through its body inside an `If`, so
+that a profile which no image chose costs nothing. A first pass that is the same for all images comes before the loop,
+with nothing to gather.
 """
 
 from __future__ import annotations
@@ -18,14 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_graph import DOMAIN, IR_VERSION, OPSET, GraphSpec, ask_function, main_graph, run_function
+from rlprune.deployment.onnx_graph import (
+    DOMAIN,
+    IR_VERSION,
+    OPSET,
+    GraphSpec,
+    decide_function,
+    main_graph,
+    run_function,
+)
 from rlprune.deployment.quantisation import quantised
 from rlprune.errors import DataError, RLPruneError
 from rlprune.utils.files import atomic_write
 from rlprune.utils.imports import require
 
 _AT_ONCE = 64
-"""Calibration images that go through the stem together."""
+"""Calibration images that run through the stem together."""
 
 
 def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None) -> None:
@@ -34,7 +43,7 @@ def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None
     | name | shape | what |
     |---|---|---|
     | `images` in | uint8 (B, C, H, W) | pixels |
-    | `logits` out | float32 (B, classes) | what is believed in the end |
+    | `logits` out | float32 (B, classes) | logits of the final predictions |
     | `profiles` out | int64 (B, max_passes) | index into the codebook of every pass; -1 where there was none |
     | `macs` out | int64 (B,) | multiply-adds, those of the policy and of every pass included |
 
@@ -44,13 +53,13 @@ def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None
     Args:
         path: file to write.
         dynamic: the network with its policy.
-        calibration: images, uint8 (N, C, H, W), not for testing; with them all profiles compute in int8
-            (`rlprune.deployment.quantisation`), stem and policy in float32 still.
+        calibration: images uint8 (N, C, H, W), not of the test set; with them all profiles compute in int8
+            (`rlprune.deployment.quantisation`), while stem and policy stay in float32.
 
     Raises:
-        DataError: other images than the network takes, or none.
+        DataError: calibration images that the network does not take, or none.
         MissingExtraError: onnx or onnxscript is not installed.
-        RLPruneError: the network holds something that ONNX has no operator for.
+        RLPruneError: the network does not compute in float32, or holds something that ONNX has no operator for.
     """
     content = to_onnx(dynamic, calibration)
     with atomic_write(path) as temporary:
@@ -58,32 +67,16 @@ def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None
 
 
 def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None) -> bytes:
-    """What `save_onnx` writes."""
+    """The content of the file that `save_onnx` writes; arguments and errors are the same."""
     if dynamic.dtype != torch.float32:
         raise RLPruneError(f"this network computes in {dynamic.dtype}; only one in torch.float32 can be exported")
-    seen_in_use = None if calibration is None else _features(dynamic, calibration)
+    calibration_features = None if calibration is None else _features(dynamic, calibration)
     onnx = require("onnx", "onnx")
-    parser, helper = require("onnx.parser", "onnx"), require("onnx.helper", "onnx")
-    images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
-    start = _Start(dynamic)
-    features, seen = start(images)
-    beliefs = torch.zeros(2, dynamic.elastic.n_classes)
-    new_beliefs, passes, spent = beliefs.clone(), *torch.zeros(2, 2, dtype=torch.int64)
-    functions = [
-        _function("start", export_piece("start", start, (images,)), 2),
-        _function("decide", export_piece("decide", _Decide(dynamic), (seen, beliefs, passes, spent)), 2),
-        _function("believe", export_piece("believe", _Believe(dynamic), (beliefs, new_beliefs, passes)), 1),
-        *(
-            _function(f"profile_{k}", body if seen_in_use is None else quantised(body, seen_in_use), 1)
-            for k, body in enumerate(export_bodies(dynamic, features))
-        ),
-        *map(parser.parse_function, (ask_function(), run_function(len(dynamic.slices), dynamic.elastic.n_classes))),
-    ]
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+    helper = require("onnx.helper", "onnx")
     model = helper.make_model(
-        parser.parse_graph(main_graph(_spec(dynamic))),
-        opset_imports=opsets,
-        functions=functions,
+        require("onnx.parser", "onnx").parse_graph(main_graph(_spec(dynamic))),
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+        functions=_functions(dynamic, calibration_features),
         ir_version=IR_VERSION,
         producer_name="rlprune",
     )
@@ -97,8 +90,31 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _functions(dynamic: DynamicCNN, calibration_features: Tensor | None) -> list[Any]:
+    """The functions of the file: the exported parts, in int8 if there are calibration features, and what joins them."""
+    images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
+    start = _Start(dynamic)
+    features, observed = start(images)
+    logits = torch.zeros(2, dynamic.elastic.n_classes)
+    new_logits = torch.zeros(2, dynamic.elastic.n_classes)
+    passes = torch.zeros(2, dtype=torch.int64)
+    spent = torch.zeros(2, dtype=torch.int64)
+    functions = [
+        _function("start", export_piece("start", start, (images,)), 2),
+        _function("decide", export_piece("decide", _Decide(dynamic), (observed, logits, passes, spent)), 2),
+        _function("combine", export_piece("combine", _Combine(dynamic), (logits, new_logits, passes)), 1),
+    ]
+    for k, body in enumerate(export_bodies(dynamic, features)):
+        piece = body if calibration_features is None else quantised(body, calibration_features)
+        functions.append(_function(f"profile_{k}", piece, 1))
+    parse = require("onnx.parser", "onnx").parse_function
+    functions.append(parse(decide_function()))
+    functions.append(parse(run_function(len(dynamic.slices), dynamic.elastic.n_classes)))
+    return functions
+
+
 def _spec(dynamic: DynamicCNN) -> GraphSpec:
-    """What the graph that joins the pieces needs to know."""
+    """The properties of a network that the joining graph depends on."""
     prices = dynamic.prices
     return GraphSpec(
         image_shape=dynamic.image_shape,
@@ -112,11 +128,12 @@ def _spec(dynamic: DynamicCNN) -> GraphSpec:
 
 
 class _Start(nn.Module):
-    """Pixels uint8 (B, C, H, W) -> features of the stem, and what the policy sees of them."""
+    """Pixels uint8 (B, C, H, W) -> features of the stem, and the features that the policy observes."""
 
     def __init__(self, dynamic: DynamicCNN) -> None:
         super().__init__()
-        self.dynamic, self.stem = dynamic, dynamic.slices.stem
+        self.dynamic = dynamic
+        self.stem = dynamic.slices.stem
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features: Tensor = self.stem(self.dynamic.normalise(images))
@@ -124,20 +141,21 @@ class _Start(nn.Module):
 
 
 class _Decide(nn.Module):
-    """What is seen, believed, made and spent -> index of a profile int64 (n,), and whether to accept, bool (n,)."""
+    """Observed features, logits so far, passes, MACs spent -> profile int64 (n,), and whether to accept, bool (n,)."""
 
     def __init__(self, dynamic: DynamicCNN) -> None:
         super().__init__()
-        self.policy, self.dense_macs = dynamic.policy, int(dynamic.prices.dense.macs)
+        self.policy = dynamic.policy
+        self.dense_macs = int(dynamic.prices.dense.macs)
 
-    def forward(self, seen: Tensor, believed: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
-        observation = self.policy.observer.observe(seen, believed, passes, spent / self.dense_macs)
+    def forward(self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
+        observation = self.policy.observer.observe(observed, logits, passes, spent / self.dense_macs)
         choice, accept = self.policy(observation)
         return choice, accept
 
 
-class _Believe(nn.Module):
-    """What was believed (n, classes), and the logits of one more pass -> what is believed then."""
+class _Combine(nn.Module):
+    """Logits so far (n, classes), and those of one more pass -> logits of the prediction after it."""
 
     def __init__(self, dynamic: DynamicCNN) -> None:
         super().__init__()
@@ -148,7 +166,12 @@ class _Believe(nn.Module):
 
 
 def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-    """A module as an `onnx.ModelProto` of its own; the first dimension of all inputs (2, ...) is free.
+    """Export a module as an `onnx.ModelProto` whose inputs may have any first dimension.
+
+    Args:
+        name: of the module, for messages.
+        module: what is exported.
+        inputs: examples, each (2, ...).
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
@@ -169,7 +192,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> An
             )
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
-        raise RLPruneError(f"ONNX cannot say what {name} does: {reason}") from error
+        raise RLPruneError(f"{name} cannot be exported to ONNX: {reason}") from error
     assert program is not None
     model = require("onnx.inliner", "onnx").inline_local_functions(program.model_proto)
     for part in (*model.graph.node, model.graph, model):
@@ -179,18 +202,18 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> An
 
 
 def export_bodies(dynamic: DynamicCNN, features: Tensor) -> Iterator[Any]:
-    """The body of every profile as an `onnx.ModelProto` of its own, by two images' features (2, F, H', W')."""
+    """Export the body of every profile as an `onnx.ModelProto`; features are those of two images, (2, F, H', W')."""
     for k in range(len(dynamic.slices)):
         yield export_piece(f"profile {k}", dynamic.slices.prepared(k), (features,))
 
 
 @torch.inference_mode()
 def _features(dynamic: DynamicCNN, images: Tensor) -> Tensor:
-    """What bodies see of images, uint8 (N, C, H, W) -> float32 (N, F, H', W')."""
+    """The stem's features of images, uint8 (N, C, H, W) -> float32 (N, F, H', W')."""
     if images.dtype != torch.uint8 or tuple(images.shape[1:]) != dynamic.image_shape:
-        wanted = ", ".join(map(str, dynamic.image_shape))
+        shape = ", ".join(map(str, dynamic.image_shape))
         raise DataError(
-            f"calibration images are {images.dtype} of shape {tuple(images.shape)}; uint8 (N, {wanted}) is needed"
+            f"calibration images are {images.dtype} of shape {tuple(images.shape)}; uint8 (N, {shape}) is needed"
         )
     parts = [dynamic.slices.stem(dynamic.normalise(part).to(dynamic.device)) for part in images.split(_AT_ONCE)]
     return torch.cat(parts).cpu().contiguous() if parts else torch.empty(0, *dynamic.elastic.feature_shape)
@@ -198,7 +221,8 @@ def _features(dynamic: DynamicCNN, images: Tensor) -> Tensor:
 
 def _function(name: str, piece: Any, n_outputs: int) -> Any:
     """An exported module as a function of the file."""
-    helper, graph = require("onnx.helper", "onnx"), piece.graph
+    helper = require("onnx.helper", "onnx")
+    graph = piece.graph
     weights = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
     return helper.make_function(
         DOMAIN,

@@ -1,4 +1,4 @@
-"""The graph that joins the pieces of a dynamic network in one ONNX file, in the notation of ONNX itself."""
+"""Writes the graph that joins the exported parts of a dynamic network, in the text format of ONNX."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 OPSET = 18
 """Version of the operators that the file uses."""
 DOMAIN = "rlprune"
-"""Of the functions of the file."""
+"""Domain of the functions of the file."""
 IR_VERSION = 10
 """Version of the file format."""
 _INT64 = 7
-"""ONNX's number of the type."""
+"""ONNX's number for the type int64."""
 _EMPTY = "int64[0] empty {}"
 _HEAD = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}, "{DOMAIN}": 1]>'
-"""What the text of a function of the file begins with."""
+"""First line of every function of the file."""
 
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """What the joining graph needs to know of a dynamic network.
+    """The properties of a dynamic network that its joining graph depends on.
 
     Attributes:
         image_shape: (C, H, W).
-        n_classes: logits.
+        n_classes: number of logits.
         max_passes: the most passes an image may have.
         first: profile that every image runs first; None if the policy chooses it.
         stem_macs: multiply-adds of the stem.
-        body_macs: of the body of each profile.
-        decision_macs: of one decision.
+        body_macs: multiply-adds of the body under each profile.
+        decision_macs: multiply-adds of one decision.
     """
 
     image_shape: tuple[int, ...]
@@ -41,10 +41,10 @@ class GraphSpec:
 
 
 def main_graph(spec: GraphSpec) -> str:
-    """The graph that joins the pieces, in the notation of ONNX itself.
+    """The graph that joins the parts, in the text format of ONNX.
 
-    What a pass leaves behind, `logits` to `chosen`, goes through a loop: those who wait run what they chose, and are
-    asked again unless that was their last pass. With nobody waiting it ends.
+    A loop carries the state between passes, `logits` to `chosen`: waiting images run the profiles chosen for them, and
+    the policy then decides on them again unless that was their last pass. The loop ends when no image waits.
     """
     shape = ", ".join(map(str, spec.image_shape))
     first_pass = _no_pass(spec) if spec.first is None else _first_pass(spec, spec.first)
@@ -52,7 +52,7 @@ def main_graph(spec: GraphSpec) -> str:
     return f"""
     dynamic (uint8[B, {shape}] images) => ({outputs})
     {{
-      features, seen = {DOMAIN}.start (images)
+      features, observed = {DOMAIN}.start (images)
       zero = Constant <value_int = 0> ()
       one = Constant <value_int = 1> ()
       minus_one = Constant <value_int = -1> ()
@@ -74,60 +74,65 @@ def main_graph(spec: GraphSpec) -> str:
       passes_and_one = Add (passes, one)
       decisions = Min (passes_and_one, max_passes)
       decision_macs = Constant <value_int = {spec.decision_macs}> ()
-      deciding = Mul (decisions, decision_macs)
-      macs = Add (spent, deciding)
+      all_decisions_macs = Mul (decisions, decision_macs)
+      macs = Add (spent, all_decisions_macs)
     }}
     """
 
 
 def _loop(spec: GraphSpec) -> str:
-    """One more pass of those who wait, again and again."""
-    n_classes, max_passes = spec.n_classes, spec.max_passes
+    """The loop over passes."""
+    n_classes = spec.n_classes
+    max_passes = spec.max_passes
     return f"""
       logits, profiles, spent, waiting, chosen = Loop (
         n_left, any_0, logits_0, profiles_0, spent_0, waiting_0, chosen_0
       ) <body = one_pass (
-          int64 n_turn, bool again, float[B, {n_classes}] believed, int64[B, {max_passes}] ran, int64[B] spent_before,
-          int64[n] runs, int64[n] runs_what
+          int64 iteration, bool condition,
+          float[B, {n_classes}] logits_before, int64[B, {max_passes}] profiles_before, int64[B] spent_before,
+          int64[n] running, int64[n] running_profiles
         ) => (
-          bool more, float[B, {n_classes}] believed_after, int64[B, {max_passes}] ran_after, int64[B] spent_after,
-          int64[m] waits, int64[m] waits_for
+          bool more,
+          float[B, {n_classes}] logits_after, int64[B, {max_passes}] profiles_after, int64[B] spent_after,
+          int64[m] waiting_after, int64[m] chosen_after
         ) {{
-          n_pass = Add (n_turn, n_done)
-          new_logits, whose = {DOMAIN}.run (features, runs, runs_what)
-          old_logits = Gather (believed, whose)
-          n_runs = Shape (runs)
-          passes_made = Expand (n_pass, n_runs)
-          combined = {DOMAIN}.believe (old_logits, new_logits, passes_made)
-          rows = Unsqueeze (whose, last_axis)
-          believed_after = ScatterND (believed, rows, combined)
+          n_pass = Add (iteration, n_done)
+          new_logits, owners = {DOMAIN}.run (features, running, running_profiles)
+          old_logits = Gather (logits_before, owners)
+          n_running = Shape (running)
+          passes_made = Expand (n_pass, n_running)
+          combined = {DOMAIN}.combine (old_logits, new_logits, passes_made)
+          rows = Unsqueeze (owners, last_axis)
+          logits_after = ScatterND (logits_before, rows, combined)
 
-          prices = Gather (bodies_macs, runs_what)
-          spent_after = ScatterElements <reduction = "add"> (spent_before, runs, prices)
-          run_rows = Unsqueeze (runs, last_axis)
+          pass_macs = Gather (bodies_macs, running_profiles)
+          spent_after = ScatterElements <reduction = "add"> (spent_before, running, pass_macs)
+          run_rows = Unsqueeze (running, last_axis)
           run_columns = Unsqueeze (passes_made, last_axis)
           cells = Concat <axis = 1> (run_rows, run_columns)
-          ran_after = ScatterND (ran, cells, runs_what)
+          profiles_after = ScatterND (profiles_before, cells, running_profiles)
 
           passes_now = Add (n_pass, one)
-          asks = Less (passes_now, max_passes)
-          waits, waits_for = If (asks) <
-            then_branch = is_asked () => (int64[n_on] who, int64[n_on] what) {{
-              who, what = {DOMAIN}.ask (seen, runs, runs_what, believed_after, spent_after, passes_now)
+          may_go_on = Less (passes_now, max_passes)
+          waiting_after, chosen_after = If (may_go_on) <
+            then_branch = decide_again () => (int64[n_on] next_images, int64[n_on] next_profiles) {{
+              next_images, next_profiles = {DOMAIN}.decide_next (
+                observed, running, running_profiles, logits_after, spent_after, passes_now
+              )
             }},
-            else_branch = was_last () => (int64[0] no_one, int64[0] no_profile) {{
-              no_one = Constant <value = {_EMPTY}> ()
-              no_profile = Constant <value = {_EMPTY}> ()
+            else_branch = stop () => (int64[0] no_images, int64[0] no_profiles) {{
+              no_images = Constant <value = {_EMPTY}> ()
+              no_profiles = Constant <value = {_EMPTY}> ()
             }}
           >
-          n_waits = Size (waits)
-          more = Greater (n_waits, zero)
+          n_waiting = Size (waiting_after)
+          more = Greater (n_waiting, zero)
         }}>
     """
 
 
 def _no_pass(spec: GraphSpec) -> str:
-    """What there is before any pass: nothing is believed, and every image waits for what the policy chose first."""
+    """The state before any pass: logits of zeros, and every image waiting to run what the policy chose for it."""
     return f"""
       n_classes = Constant <value_ints = [{spec.n_classes}]> ()
       n_passes = Constant <value_ints = [{spec.max_passes}]> ()
@@ -140,19 +145,19 @@ def _no_pass(spec: GraphSpec) -> str:
       spent_0 = Expand (stem_macs, n_images)
       waiting_0 = Identity (everyone)
       passes_0 = Expand (zero, n_images)
-      chosen_0, accept_0 = {DOMAIN}.decide (seen, logits_0, passes_0, spent_0)
+      chosen_0, accept_0 = {DOMAIN}.decide (observed, logits_0, passes_0, spent_0)
     """
 
 
 def _first_pass(spec: GraphSpec, first: int) -> str:
-    """What a first pass leaves that is the same for all images, so that none need be picked out, or asked before.
+    """The state after a first pass that is the same for all images: none are gathered, no decision is computed.
 
-    Its profile may be run again later, by some images, so a session may hold that body's weights twice.
+    Some images may run that profile again later, so a session may hold the weights of its body twice.
     """
     n_later = spec.max_passes - 1
     spent = spec.stem_macs + spec.body_macs[first]
     nobody = f"Constant <value = {_EMPTY}> ()"
-    asks = f"waiting_0, chosen_0 = {DOMAIN}.ask (seen, everyone, ran_first, logits_0, spent_0, one)"
+    decide = f"waiting_0, chosen_0 = {DOMAIN}.decide_next (observed, everyone, ran_first, logits_0, spent_0, one)"
     return f"""
       first = Constant <value_int = {first}> ()
       spent_first = Constant <value_int = {spent}> ()
@@ -164,37 +169,37 @@ def _first_pass(spec: GraphSpec, first: int) -> str:
       later_columns = Expand (minus_one, later_shape)
       profiles_0 = Concat <axis = 1> (first_column, later_columns)
       spent_0 = Expand (spent_first, n_images)
-      {asks if n_later else f"waiting_0 = {nobody} chosen_0 = {nobody}"}
+      {decide if n_later else f"waiting_0 = {nobody} chosen_0 = {nobody}"}
     """
 
 
-def ask_function() -> str:
-    """Who of the images asked, whose last pass ran `last`, goes on, and with which profile; a function of the file."""
+def decide_function() -> str:
+    """A function of the file: which of some images, whose last pass ran `last`, run again, and under which profile."""
     return f"""
     {_HEAD}
-    ask (seen, asked, last, believed, spent, n_passes) => (waiting, chosen)
+    decide_next (observed, images, last, logits, spent, n_passes) => (waiting, chosen)
     {{
-      seen_here = Gather (seen, asked)
-      believed_here = Gather (believed, asked)
-      spent_here = Gather (spent, asked)
-      n_asked = Shape (asked)
-      passes_here = Expand (n_passes, n_asked)
-      choice, accept = {DOMAIN}.decide (seen_here, believed_here, passes_here, spent_here)
+      observed_here = Gather (observed, images)
+      logits_here = Gather (logits, images)
+      spent_here = Gather (spent, images)
+      n_images = Shape (images)
+      passes_here = Expand (n_passes, n_images)
+      choice, accept = {DOMAIN}.decide (observed_here, logits_here, passes_here, spent_here)
       same = Equal (choice, last)
       done = Or (accept, same)
-      goes_on = Not (done)
-      waiting = Compress <axis = 0> (asked, goes_on)
-      chosen = Compress <axis = 0> (choice, goes_on)
+      not_done = Not (done)
+      waiting = Compress <axis = 0> (images, not_done)
+      chosen = Compress <axis = 0> (choice, not_done)
     }}
     """
 
 
 def run_function(n_profiles: int, n_classes: int) -> str:
-    """The logits of images under the profiles they chose, and whose is which; a function of the file."""
+    """A function of the file: logits of images under the profiles chosen for them, and the image of every row."""
     profiles = range(n_profiles)
     return f"""
     {_HEAD}
-    run (features, runs, chosen) => (logits, whose)
+    run (features, images, chosen) => (logits, owners)
     {{
       zero = Constant <value_int = 0> ()
       nothing = Constant <value_float = 0.0> ()
@@ -202,17 +207,17 @@ def run_function(n_profiles: int, n_classes: int) -> str:
       no_logits = Expand (nothing, nobody)
       {"".join(_run_profile(k, n_classes) for k in profiles)}
       logits = Concat <axis = 0> ({", ".join(f"logits_of_{k}" for k in profiles)})
-      whose = Concat <axis = 0> ({", ".join(f"bucket_{k}" for k in profiles)})
+      owners = Concat <axis = 0> ({", ".join(f"bucket_{k}" for k in profiles)})
     }}
     """
 
 
 def _run_profile(k: int, n_classes: int) -> str:
-    """The part of it that runs one profile, on the images that chose it, if there are any."""
+    """The part of `run` that runs one profile on the images that chose it, if there are any."""
     return f"""
       index_{k} = Constant <value_int = {k}> ()
       chose_{k} = Equal (chosen, index_{k})
-      bucket_{k} = Compress <axis = 0> (runs, chose_{k})
+      bucket_{k} = Compress <axis = 0> (images, chose_{k})
       size_{k} = Size (bucket_{k})
       any_{k} = Greater (size_{k}, zero)
       logits_of_{k} = If (any_{k}) <

@@ -1,4 +1,4 @@
-"""Eight-bit integers instead of floating point, after training, for a piece of an ONNX file."""
+"""Post-training quantisation of a part of an ONNX file to eight-bit integers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ _AT_ONCE = 32
 
 
 def quantised(piece: Any, inputs: Tensor) -> Any:
-    """A model whose convolutions and linear layers compute with int8 weights and uint8 activations.
+    """Quantise a model: its convolutions and linear layers then compute with int8 weights and uint8 activations.
 
-    Weights have a scale for every output channel, activations one for the tensor: the range that they have on the
-    inputs given (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-    Inference", CVPR 2018). onnxruntime's quantiser does it. Processors with integer dot products (VNNI) compute so
-    several times as fast; older ones may saturate.
+    Weights have one scale per output channel, activations one per tensor, from their range on the inputs given (Jacob
+    et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+    onnxruntime's quantiser does the work. Processors with integer dot products (VNNI) run the result several times as
+    fast; on older ones sums may saturate.
 
     Args:
         piece: an `onnx.ModelProto` with one input.
-        inputs: what it is calibrated on, float32 (N, ...); some hundreds are enough.
+        inputs: calibration inputs, float32 (N, ...); some hundreds are enough.
+
+    Returns:
+        The quantised `onnx.ModelProto`.
 
     Raises:
         DataError: there are no inputs.
@@ -32,7 +35,8 @@ def quantised(piece: Any, inputs: Tensor) -> Any:
     """
     if not len(inputs):
         raise DataError("int8 needs calibration images, and there are none; some hundreds are enough")
-    quantization, onnx = require("onnxruntime.quantization", "onnx"), require("onnx", "onnx")
+    quantization = require("onnxruntime.quantization", "onnx")
+    onnx = require("onnx", "onnx")
     (entry,) = piece.graph.input
     parts = iter([{entry.name: part.numpy()} for part in inputs.split(_AT_ONCE)])
 
@@ -42,8 +46,9 @@ def quantised(piece: Any, inputs: Tensor) -> Any:
             return next(parts, None)
 
     with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
-        onnx.save(piece, before)  # the quantiser would change a model that it is given
+        before = Path(folder, "before.onnx")
+        after = Path(folder, "after.onnx")
+        onnx.save(piece, before)  # the quantiser would change a model in memory
         quantization.quantize_static(
             before,
             after,

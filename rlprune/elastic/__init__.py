@@ -8,11 +8,12 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.groups import Group, Member, UnprunableLayer
 from rlprune.elastic.importance import Criterion
 from rlprune.elastic.layers import Choice, ElasticLayer
-from rlprune.elastic.levels import KEEP_RATIOS, KeepLevels
+from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, nearest_profiles
 from rlprune.elastic.module import ElasticModule
 
 __all__ = [
     "KEEP_RATIOS",
+    "MAX_PROFILES",
     "Axis",
     "Choice",
     "Criterion",
@@ -23,4 +24,5 @@ __all__ = [
     "KeepLevels",
     "Member",
     "UnprunableLayer",
+    "nearest_profiles",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Kept = slice | Tensor
-"""Positions of an axis that stay: a slice where they are contiguous, else int64 indices."""
+"""Positions of an axis that are kept: a slice where they are contiguous, else int64 indices."""
 
 
 class Run(NamedTuple):
@@ -25,8 +25,8 @@ class Axis:
     """The channels on one side of a layer.
 
     Args:
-        size: how many positions the axis has.
-        runs: for each group with channels here, its index and where they are; all other positions always stay.
+        size: number of positions on the axis.
+        runs: for each group with channels here, its index and their positions; all other positions are always kept.
     """
 
     def __init__(self, size: int, runs: Sequence[tuple[int, Run]] = ()) -> None:
@@ -48,7 +48,7 @@ class Axis:
         return self.groups[0] if len(self.groups) == 1 and not self.n_fixed else None
 
     def kept(self, widths: Sequence[int]) -> Kept:
-        """The positions that stay when group g keeps its first `widths[g]` channels."""
+        """The positions that are kept when group g keeps its first `widths[g]` channels."""
         if not self.runs:
             return slice(None)
         key = tuple(widths[group] for group in self.groups)
@@ -59,18 +59,24 @@ class Axis:
         return self._kept[key]
 
     def count(self, group: int, width: int) -> int:
-        """How many positions of a group stay when it keeps its first `width` channels."""
+        """How many positions of a group are kept when it keeps its first `width` channels."""
         return int(((self.group == group) & (self.channel >= 0) & (self.channel < width)).sum())
 
     def positions(self, group: int, order: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the group's channels are, and where the ones that should take their places come from.
+        """The positions of a group's channels, and for each the position that its new content comes from.
 
         Args:
             group: index of the group.
             order: int64 (n_channels,), the old channel for every new one.
+
+        Returns:
+            Targets and sources, int64 (n,) each, n positions of the group.
         """
-        targets, sources = [], []
-        for _, run in (item for item in self.runs if item[0] == group):
+        targets = []
+        sources = []
+        for owner, run in self.runs:
+            if owner != group:
+                continue
             channels = order[run.channel : run.channel + run.n_channels]
             offsets = torch.arange(run.repeat)
             starts = torch.tensor([self._start(group, int(channel)) for channel in channels])

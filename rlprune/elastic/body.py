@@ -1,4 +1,4 @@
-"""The traced body of an elastic network, run under keep levels, and the slice of one profile cut out of it."""
+"""The traced body of an elastic network: run under keep levels, and the subnet of one profile extracted from it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from rlprune.graph import nodes
 
 
 class BodyInterpreter(fx.Interpreter):
-    """Runs the body, leaving out what dropped groups make needless.
+    """Runs the body without the nodes that only dropped groups need.
 
     Args:
-        body: holds elastic layers.
-        exits: nodes that are constant, because the groups they consume are dropped.
+        body: graph of elastic layers.
+        exits: names of the nodes that are constant, because the groups they consume are dropped.
     """
 
     def __init__(self, body: fx.GraphModule, exits: frozenset[str]) -> None:
         super().__init__(body)
-        self.exits, self.alive = exits, nodes.alive_nodes(body.graph, exits)
+        self.exits = exits
+        self.alive = nodes.alive_nodes(body.graph, exits)
         self.choice: Choice | None = None
 
     def under(self, choice: Choice, features: Tensor) -> Any:
-        """The logits that features (B, F, H, W) get under a choice that drops those groups."""
+        """The logits (B, classes) of features (B, F, H', W') under a choice that drops the groups behind `exits`."""
         self.choice = choice
         logits = self.run(features)
-        self.env = {}  # or it would keep the logits, and the graph behind them, alive
+        self.env = {}  # otherwise it would keep the logits, and the autograd graph behind them, alive
         return logits
 
     def run_node(self, n: fx.Node) -> Any:
-        """Nothing for needless nodes, a constant for exits."""
+        """The node's result: None if nothing needs it, a constant for exits."""
         if n.op != "placeholder" and n.name not in self.alive:
             return None
         if n.name in self.exits:
@@ -45,15 +46,22 @@ class BodyInterpreter(fx.Interpreter):
         return super().run_node(n)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Elastic layers are told the choice."""
+        """The layer's result; elastic layers also get the choice."""
         layer = self.fetch_attr(target)
         return layer(*args, self.choice) if isinstance(layer, ElasticLayer) else layer(*args, **kwargs)
 
 
 def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) -> fx.GraphModule:
-    """What is left of a body under one profile: ordinary layers, with copies of the weights that it keeps."""
+    """The part of a body that one profile keeps, as ordinary layers with copies of its weights.
+
+    Args:
+        body: graph of elastic layers.
+        choice: of one profile.
+        exits: names of the nodes that are constant, because the groups they consume are dropped.
+    """
     alive = nodes.alive_nodes(body.graph, exits)
-    root, new_graph = nn.Module(), fx.Graph()
+    root = nn.Module()
+    new_graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in body.graph.nodes:
         if node.op != "placeholder" and node.name not in alive:
@@ -74,12 +82,13 @@ def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) 
 
 
 def _constant(body: nn.Module, node: fx.Node, choice: Choice) -> Tensor:
-    """What a layer gives when the group it consumes is dropped, shaped to be added: (1, C, 1, ...)."""
+    """A layer's result when the group it consumes is dropped, shaped to be added: (1, C, 1, ...)."""
     assert isinstance(node.target, str)
     layer = body.get_submodule(node.target)
     assert isinstance(layer, ElasticLayer)
     value = layer.constant(choice)
-    return value.view(1, -1, *(1,) * (len(node.meta["shape"]) - 2))
+    inner = (1,) * (len(node.meta["shape"]) - 2)
+    return value.view(1, -1, *inner)
 
 
 def _attribute(root: nn.Module, name: str) -> Tensor:
@@ -93,37 +102,41 @@ def replace_layers(body: fx.GraphModule, groups: Sequence[Group], n_levels: int,
     """Replace a body's convolutions, linear layers and batch norms in place by elastic ones.
 
     Args:
-        body: what is changed.
+        body: the graph, changed in place.
         groups: the channel groups that run through it.
-        n_levels: how many keep levels its norms meet.
+        n_levels: number of keep levels, for which norms keep statistics.
         drops: whether level 0 keeps no channel, so that the norms at the ends of branches become constants.
     """
-
-    def axis(layer: str, side: str, size: int) -> Axis:
-        runs = [
-            (index, run)
-            for index, group in enumerate(groups)
-            for member in group.members
-            if member.layer == layer and member.axis == side
-            for run in member.runs
-        ]
-        return Axis(size, runs)
-
     consumed_by: dict[str, int | None] = {}
     for node in [node for node in body.graph.nodes if node.op == "call_module"]:
-        name, layer = str(node.target), body.get_submodule(node.target)
+        name = str(node.target)
+        layer = body.get_submodule(name)
         elastic: ElasticLayer
         if type(layer) is nn.Conv2d:
-            elastic = ElasticConv2d(layer, axis(name, "in", layer.in_channels), axis(name, "out", layer.out_channels))
+            in_axis = _axis(groups, name, "in", layer.in_channels)
+            elastic = ElasticConv2d(layer, in_axis, _axis(groups, name, "out", layer.out_channels))
         elif type(layer) is nn.Linear:
-            elastic = ElasticLinear(layer, axis(name, "in", layer.in_features), axis(name, "out", layer.out_features))
+            in_axis = _axis(groups, name, "in", layer.in_features)
+            elastic = ElasticLinear(layer, in_axis, _axis(groups, name, "out", layer.out_features))
         elif type(layer) is nn.BatchNorm2d or type(layer) is nn.BatchNorm1d:
-            consumed, out = consumed_by.get(name), axis(name, "out", layer.num_features)
+            consumed = consumed_by.get(name)
             dropped = drops and consumed is not None and node.name in groups[consumed].exits
-            elastic = ElasticBatchNorm(layer, out, out.only_group if consumed is None else consumed, n_levels, dropped)
+            out_axis = _axis(groups, name, "out", layer.num_features)
+            switch = out_axis.only_group if consumed is None else consumed
+            elastic = ElasticBatchNorm(layer, out_axis, switch, n_levels, dropped)
         else:
             continue
         behind = norm_behind(body, node)
         if behind is not None:
             consumed_by[str(behind.target)] = elastic.in_axis.only_group
         nodes.attach(body, name, elastic)
+
+
+def _axis(groups: Sequence[Group], layer: str, side: str, size: int) -> Axis:
+    """The input or output axis of a layer, with the channels that groups have on it."""
+    runs = []
+    for index, group in enumerate(groups):
+        for member in group.members:
+            if member.layer == layer and member.axis == side:
+                runs += [(index, run) for run in member.runs]
+    return Axis(size, runs)

@@ -1,4 +1,4 @@
-"""A pretrained CNN of adjustable width and depth: what users make of a network of their own."""
+"""`ElasticCNN`, a pretrained CNN of adjustable width and depth, which users build from a network of their own."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from rlprune.elastic.module import ElasticModule
 
 
 class ElasticCNN(ElasticModule):
-    """A network that computes with as many channels of each group as it is told to.
+    """A network whose channel groups each compute with as many channels as a keep level says.
 
     The stem runs whole; the body runs under keep levels. Build one with `ElasticCNN.from_model`.
 
-    Where no levels are given it runs under its default profile: everything, until `set_width`, `set_depth` or
-    `set_profile` say otherwise. They touch no weights: what is set back computes what it did. Each also gives a context
-    at whose end things are as they were before: `with network.set_width(0.5): ...`. It is not stored with the network.
+    Without levels it runs under its default profile: everything, until `set_width`, `set_depth` or `set_profile` change
+    it. These touch no weights: after setting the profile back, the network computes what it did before. Each returns a
+    context manager that restores the previous profile: `with network.set_width(0.5): ...`. The default profile is not
+    stored with the network.
 
     The arguments and further attributes are those of `rlprune.elastic.module.ElasticModule`.
 
     Attributes:
-        ranked_order: what `rank_depth` found, if it was called; else None.
+        ranked_order: the groups in the order that `rank_depth` found; None if it was not called.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,14 +57,16 @@ class ElasticCNN(ElasticModule):
             model: float32 images (B, C, H, W) -> logits (B, classes); it is copied, not changed.
             image_shape: (C, H, W) of its images.
             keep_ratios: ascending shares in [0, 1], the last one 1; 0 drops a whole branch where that is possible.
-            round_to: widths round up to multiples of this many channels.
-            importance: what channels are ranked by: `l1`, `l2` or `bn_scale`; or, with calibration images, `gradient`,
-                `taylor` or `hessian` (`rlprune.elastic.importance`).
+            round_to: widths round up to multiples of this many channels, 1 or more.
+            importance: criterion that ranks channels: `l1`, `l2` or `bn_scale`; or, with calibration images,
+                `gradient`, `taylor` or `hessian` (`rlprune.elastic.importance`).
             residual: also prune the channels of residual streams, which many blocks share.
             calibration: labelled images that the network was trained for.
 
         Raises:
-            ModelError: the network cannot be traced, or nothing in it can be pruned.
+            LevelsError: keep ratios that are not ascending up to 1, or `round_to` below 1.
+            ModelError: the network cannot be traced; nothing in it can be pruned; or the importance is unknown, or
+                needs calibration images and none are given.
         """
         return convert(
             cls,
@@ -78,19 +81,22 @@ class ElasticCNN(ElasticModule):
 
     @property
     def drop_order(self) -> tuple[int, ...]:
-        """The groups that can be dropped, those first that `set_depth` drops first.
+        """The groups that can be dropped, in the order in which `set_depth` drops them.
 
-        Until `rank_depth` is called, those whose branches end in the smallest scales of norms.
+        Until `rank_depth` is called, the branches that end in the smallest batch-norm scales come first.
         """
         return depth.order_by_scale(self) if self.ranked_order is None else self.ranked_order
 
     @property
     def profile(self) -> Tensor:
-        """What it runs under where no levels are given, int64 (G,)."""
+        """The default profile, under which it runs where no levels are given, int64 (G,)."""
         return torch.where(self._dropped, 0, self._kept)
 
     def set_profile(self, profile: Tensor | Sequence[int]) -> Setting:
-        """Run under this profile, int64 (G,), where no levels are given; branches it drops come back whole.
+        """Change the default profile; a branch that it drops comes back at full width.
+
+        Args:
+            profile: int64 (G,).
 
         Raises:
             LevelsError: not a profile of this network.
@@ -100,7 +106,10 @@ class ElasticCNN(ElasticModule):
         return self._set(torch.where(dropped, self.full, levels.cpu()), dropped)
 
     def set_width(self, ratio: float) -> Setting:
-        """Keep this share of every group's channels where no levels are given; branches that are dropped stay so.
+        """Change the width of the default profile; dropped branches stay dropped.
+
+        Args:
+            ratio: share of every group's channels to keep, one of the network's keep ratios above 0.
 
         Raises:
             LevelsError: not a keep ratio of this network above 0.
@@ -108,9 +117,10 @@ class ElasticCNN(ElasticModule):
         return self._set(torch.full_like(self._kept, self.keep_levels.level_of(ratio)), self._dropped)
 
     def set_depth(self, share: float) -> Setting:
-        """Keep this share of the branches that can be dropped, the last of `drop_order`, where no levels are given.
+        """Change the depth of the default profile: keep the last branches of `drop_order`, at the width set last.
 
-        Their number is rounded up, and they have the width that was set last.
+        Args:
+            share: of the branches that can be dropped, how many to keep, in [0, 1]; their number is rounded up.
 
         Raises:
             LevelsError: the share is outside [0, 1], or below 1 where no branch can be dropped.
@@ -118,13 +128,15 @@ class ElasticCNN(ElasticModule):
         return self._set(self._kept, depth.dropped_at(self, self.drop_order, share))
 
     def rank_depth(self, images: Tensor) -> None:
-        """Order the branches that can be dropped by how much predictions change without each; it is kept from then on.
+        """Order `drop_order` by how much predictions change without each branch, the smallest change first.
+
+        The order stays until the next call, and is stored with the network.
 
         Args:
-            images: normalised, float (B, C, H, W), to predict; some hundreds are enough.
+            images: normalised, float (B, C, H, W); some hundreds are enough.
 
         Raises:
-            LevelsError: there are none.
+            LevelsError: there are no images.
         """
         training = self.training
         self.ranked_order = depth.order_by_change(self.eval(), images)
@@ -132,11 +144,12 @@ class ElasticCNN(ElasticModule):
 
     def _set(self, kept: Tensor, dropped: Tensor) -> Setting:
         setting = Setting(self, self._kept, self._dropped)
-        self._kept, self._dropped = kept, dropped
+        self._kept = kept
+        self._dropped = dropped
         return setting
 
     def rank(self, score: Criterion) -> None:
-        """Order the channels of every group by falling importance; what the network computes does not change.
+        """Order the channels of every group by descending importance; full keep computes the same as before.
 
         Args:
             score: a criterion of `rlprune.elastic.importance`.
@@ -145,12 +158,12 @@ class ElasticCNN(ElasticModule):
 
 
 class Setting(AbstractContextManager[ElasticCNN]):
-    """What a network was set to before it is set anew; as a context it ends with that.
+    """A context manager that restores the default profile which a network had before a change.
 
     Args:
         elastic: the network.
-        kept: the level that each of its groups kept.
-        dropped: whether it was dropped.
+        kept: level that each group kept before, int64 (G,).
+        dropped: whether each group was dropped before, bool (G,).
     """
 
     def __init__(self, elastic: ElasticCNN, kept: Tensor, dropped: Tensor) -> None:

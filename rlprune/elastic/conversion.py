@@ -1,4 +1,4 @@
-"""From an ordinary network to an elastic one: traced, cut into stem and body, its groups found, everything checked."""
+"""Converts an ordinary network into an elastic one: traces it, splits it, finds its groups, and checks the result."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rlprune.graph import nodes, tracing
 
 _Elastic = TypeVar("_Elastic", bound=ElasticModule)
 _CLOSE = 1e-4
-"""Logits that differ by no more than this share of the largest are the same."""
+"""Logits count as equal if they differ by no more than this share of the largest."""
 
 
 class _Traced(NamedTuple):
-    """A network in two halves, some images, and what it says of them."""
+    """A network split into stem and body, example images float32 (2, C, H, W), and its logits for them."""
 
     stem: fx.GraphModule
     body: fx.GraphModule
@@ -41,7 +41,18 @@ def convert(
     residual: bool,
     calibration: ImageSet | None,
 ) -> _Elastic:
-    """What `rlprune.elastic.cnn.ElasticCNN.from_model` does, for any kind of elastic network."""
+    """Convert a network; arguments and errors are those of `rlprune.elastic.cnn.ElasticCNN.from_model`.
+
+    Args:
+        kind: class of the elastic network.
+        model: the network.
+        image_shape: (C, H, W) of its images.
+        keep_ratios: ascending shares in [0, 1], the last one 1.
+        round_to: widths round up to multiples of this many channels.
+        importance: criterion that ranks channels.
+        residual: also prune the channels of residual streams.
+        calibration: labelled images, for criteria that need them.
+    """
     check_importance(importance, calibration)
     traced = _trace(model, image_shape)
     groups, unprunable = find_groups(traced.stem, traced.body, traced.images[:1], residual=residual)
@@ -62,10 +73,10 @@ def convert(
     elastic = build(groups)
     if _is_exact(elastic, traced):
         return elastic
-    # Something in the network mixes channels where the dependency graph sees none: find the groups it touches.
+    # Something in the network mixes channels without the dependency graph seeing it: find the groups it touches.
     exact = [group for group in groups if _is_exact(build([group]), traced)]
-    mixed = "slicing it changes other channels, so masks and slices would differ"
-    unprunable += [UnprunableLayer(g.name, g.n_channels, mixed) for g in groups if g not in exact]
+    reason = "slicing it changes other channels, so masks and slices would differ"
+    unprunable += [UnprunableLayer(g.name, g.n_channels, reason) for g in groups if g not in exact]
     elastic = build(exact)
     if not _is_exact(elastic, traced):
         raise ModelError("masks and slices of this network differ even though those of each group agree")
@@ -74,7 +85,7 @@ def convert(
 
 @torch.no_grad()
 def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Traced:
-    """Trace a copy of a network, and see that it says what the network says."""
+    """Trace a copy of a network, and check that it gives the network's logits."""
     model = copy.deepcopy(model).cpu().eval()
     stem, body = tracing.split_stem(tracing.trace(model))
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
@@ -93,17 +104,19 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Traced:
 
 @torch.no_grad()
 def _is_exact(elastic: ElasticModule, traced: _Traced) -> bool:
-    """Whether full keep gives the network's logits, and narrow slices the same as masks."""
+    """Whether full keep gives the network's logits, and narrow slices give the same logits as masks."""
     images = traced.images
     narrow = elastic.uniform(0)
     rng = torch.Generator().manual_seed(0)
     mixed = torch.stack([torch.randint(int(low), elastic.n_levels, (), generator=rng) for low in elastic.min_level])
+
+    def sliced_is_masked(profile: Tensor) -> bool:
+        return _close(elastic.slice(profile)(images), elastic(images, profile.expand(len(images), -1)))
+
     try:
-        return _close(elastic(images, elastic.full), traced.logits) and all(
-            _close(elastic.slice(profile)(images), elastic(images, profile.expand(len(images), -1)))
-            for profile in (narrow, narrow.clamp_min(1), mixed)
-        )
-    except RuntimeError:  # a slice that does not even fit, such as after a view with a fixed number of channels
+        same = _close(elastic(images, elastic.full), traced.logits)
+        return same and all(sliced_is_masked(profile) for profile in (narrow, narrow.clamp_min(1), mixed))
+    except RuntimeError:  # the slice does not run at all, such as after a view with a fixed number of channels
         return False
 
 

@@ -1,4 +1,4 @@
-"""Depth: which residual branches can be dropped, and which go first."""
+"""Depth: which residual branches can be dropped, and in which order."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rlprune.errors import LevelsError
 
 
 def droppable_groups(elastic: ElasticModule) -> list[int]:
-    """Indices of the groups that can be dropped, from the input on."""
+    """Indices of the groups that can be dropped, ordered from input to output."""
     return [index for index, group in enumerate(elastic.groups) if group.skippable and elastic.narrowest > 0]
 
 
 def dropped_at(elastic: ElasticModule, order: tuple[int, ...], share: float) -> Tensor:
-    """Which groups go when this share of the branches that can be dropped stays, rounded up, bool (G,).
+    """Which groups are dropped when a share of the droppable branches stays, bool (G,).
 
     Args:
         elastic: the network.
-        order: the groups that can be dropped, those first that go first.
-        share: in [0, 1].
+        order: the groups that can be dropped, in the order in which they are dropped.
+        share: of them, how many stay, in [0, 1]; their number is rounded up.
 
     Raises:
         LevelsError: the share is outside [0, 1], or below 1 where no branch can be dropped.
@@ -41,9 +41,10 @@ def dropped_at(elastic: ElasticModule, order: tuple[int, ...], share: float) -> 
 
 @torch.no_grad()
 def order_by_scale(elastic: ElasticModule) -> tuple[int, ...]:
-    """The groups that can be dropped, those first whose branches end in the smallest batch-norm scales.
+    """The groups that can be dropped, ordered by the batch-norm scales that their branches end in, smallest first.
 
-    Channels are ranked so by Liu et al., "Network Slimming", ICCV 2017. Where there is no norm, filters' norms count.
+    Liu et al., "Network Slimming", ICCV 2017, rank channels that way. Where a branch ends without a batch norm, the
+    mean norm of the filters counts.
     """
 
     def scale(group: int) -> float:
@@ -56,7 +57,7 @@ def order_by_scale(elastic: ElasticModule) -> tuple[int, ...]:
 
 @torch.no_grad()
 def order_by_change(elastic: ElasticModule, images: Tensor) -> tuple[int, ...]:
-    """The groups that can be dropped, those first without which predictions change least.
+    """The groups that can be dropped, ordered by how much predictions change without them, smallest first.
 
     Args:
         elastic: in eval mode.

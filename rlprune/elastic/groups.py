@@ -1,4 +1,4 @@
-"""Which channels belong together: the groups of a network that can be pruned, and the ones that are left alone and why.
+"""Finds the channel groups of a network: those that can be pruned, and those that cannot, with the reason.
 
 Torch-Pruning's dependency graph (Fang et al., "DepGraph", CVPR 2023) finds what is coupled. This module keeps
 the groups that can be sliced, and derives which of them may vanish altogether.
@@ -37,9 +37,9 @@ class Group:
     """Channels that live or die together.
 
     Attributes:
-        name: the layer that produces them first.
-        n_channels: how many.
-        members: every axis that holds them.
+        name: name of the first layer that produces the channels.
+        n_channels: number of channels.
+        members: every axis that holds the channels.
         exits: nodes of the graph that become a constant when the whole group is dropped; empty if it may not be.
     """
 
@@ -79,26 +79,16 @@ def find_groups(
         residual: also the channels of residual streams, which many blocks share.
 
     Returns:
-        The groups in the order of their producers, and the layers that are left alone.
+        The groups in the order of their producers, and the layers that cannot be pruned.
 
     Raises:
         ModelError: Torch-Pruning fails on the network.
     """
-    dependencies = require("torch_pruning")
-    network = nn.Sequential(stem, body)
-    try:
-        with torch.enable_grad():
-            graph = dependencies.DependencyGraph().build_dependency(
-                network, example, forward_fn=_interpret, verbose=False
-            )
-    except Exception as error:
-        raise ModelError(
-            f"Torch-Pruning cannot follow this network's channels: {type(error).__name__}: {error}"
-        ) from error
+    graph = _dependency_graph(nn.Sequential(stem, body), example)
     names = {module: name for name, module in body.named_modules(remove_duplicate=False)}
     uses = [node.target for node in body.graph.nodes if node.op == "call_module"]
     groups: list[Group] = []
-    alone = [UnprunableLayer(name, width, "stem: the policy reads it") for name, width in _dense_layers(stem)]
+    unprunable = [UnprunableLayer(name, width, "stem: the policy reads it") for name, width in _dense_layers(stem)]
     done: set[str] = set()
     for name, width in _dense_layers(body):
         if name in done:
@@ -108,15 +98,30 @@ def find_groups(
         done |= producers
         reason = _why_not(items, names, uses, width, len(producers), residual)
         if reason:
-            alone += [UnprunableLayer(n, w, reason) for n, w in _dense_layers(body) if n in producers]
+            unprunable += [UnprunableLayer(n, w, reason) for n, w in _dense_layers(body) if n in producers]
         else:
-            members = tuple(
-                Member(names[layer], axis, _runs(positions, channels))
-                for layer, axis, positions, channels, _ in items
-                if layer in names
+            groups.append(Group(name, width, _members(items, names)))
+    return _with_exits(body, groups), unprunable
+
+
+def _members(items: Sequence[_Item], names: dict[nn.Module, str]) -> tuple[Member, ...]:
+    """The axes of the body's layers among what channels run through."""
+    axes = [item for item in items if item[0] in names]
+    return tuple(Member(names[layer], axis, _runs(positions, channels)) for layer, axis, positions, channels, _ in axes)
+
+
+def _dependency_graph(network: nn.Sequential, example: Tensor) -> Any:
+    """Torch-Pruning's dependency graph of stem and body."""
+    dependencies = require("torch_pruning")
+    try:
+        with torch.enable_grad():
+            return dependencies.DependencyGraph().build_dependency(
+                network, example, forward_fn=_interpret, verbose=False
             )
-            groups.append(Group(name, width, members))
-    return _with_exits(body, groups), alone
+    except Exception as error:
+        raise ModelError(
+            f"Torch-Pruning cannot follow this network's channels: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _interpret(network: nn.Sequential, images: Tensor) -> Tensor:
@@ -166,23 +171,31 @@ def _why_not(
     n_producers: int,
     residual: bool,
 ) -> str:
-    """Why a group cannot be pruned here, or nothing if it can."""
+    """Why a group cannot be pruned, or an empty string if it can."""
     added = any(operation.startswith(("AddBackward", "SubBackward")) for *_, operation in items)
     if n_producers > 1 and added and not residual:
         return "residual stream: pruned only with residual=True"
-    for layer, axis, positions, channels, operation in items:
-        if operation.startswith("ConstantPad") or len(set(positions)) != len(positions):
-            return f"its channels are shifted on the way ({operation or type(layer).__name__})"
-        if layer in names or isinstance(layer, nn.Parameter):
-            reason = _why_not_layer(layer, names, uses)
-            if reason:
-                return reason
-            size = _axis_size(layer, axis)
-            if max(positions) >= size or set(channels) != set(range(width)):
-                return f"its channels do not line up with those of {names[layer]}"
-        elif isinstance(layer, nn.Module) and any(True for _ in layer.parameters()):
-            return "shared with the stem, which the policy reads"
+    for item in items:
+        reason = _why_not_item(item, names, uses, width)
+        if reason:
+            return reason
     return "" if any(axis == "in" for _, axis, *_ in items) else "the network's output"
+
+
+def _why_not_item(item: _Item, names: dict[nn.Module, str], uses: Sequence[Any], width: int) -> str:
+    """Why a layer or operation keeps its group from being pruned, or an empty string if it does not."""
+    layer, axis, positions, channels, operation = item
+    if operation.startswith("ConstantPad") or len(set(positions)) != len(positions):
+        return f"its channels are shifted on the way ({operation or type(layer).__name__})"
+    if layer in names or isinstance(layer, nn.Parameter):
+        reason = _why_not_layer(layer, names, uses)
+        if reason:
+            return reason
+        if max(positions) >= _axis_size(layer, axis) or set(channels) != set(range(width)):
+            return f"its channels do not line up with those of {names[layer]}"
+    elif isinstance(layer, nn.Module) and any(True for _ in layer.parameters()):
+        return "shared with the stem, which the policy reads"
+    return ""
 
 
 def _why_not_layer(layer: nn.Module | nn.Parameter, names: dict[nn.Module, str], uses: Sequence[Any]) -> str:
@@ -227,7 +240,7 @@ def _runs(positions: Sequence[int], channels: Sequence[int]) -> tuple[Run, ...]:
 
 
 def _with_exits(body: fx.GraphModule, groups: list[Group]) -> list[Group]:
-    """Mark the groups that may vanish: what consumes them ends in sums that stay connected without them."""
+    """Mark the groups that may be dropped: their consumers end in sums that stay connected without them."""
     marked: list[Group] = []
     dropped: set[str] = set()
     for group in groups:
@@ -244,16 +257,21 @@ def _with_exits(body: fx.GraphModule, groups: list[Group]) -> list[Group]:
 
 def _exits(body: fx.GraphModule, group: Group) -> tuple[str, ...]:
     """The consumers, or the norms right behind them, whose results go only into sums."""
+    consumers = group.layers("in")
     exits = []
     for node in body.graph.nodes:
-        consumed = node.op == "call_module" and any(m.layer == node.target and m.axis == "in" for m in group.members)
-        if not consumed or not _consumes_only(body.get_submodule(node.target), group, node.target):
+        if node.op != "call_module" or node.target not in consumers:
             continue
         end = norm_behind(body, node) or node
-        shape = end.meta["shape"]
-        if end.users and all(_is_sum(user) and user.meta["shape"] == shape for user in end.users):
+        if _consumes_only(body.get_submodule(node.target), group, node.target) and _ends_in_sums(end):
             exits.append(end.name)
     return tuple(exits)
+
+
+def _ends_in_sums(node: fx.Node) -> bool:
+    """Whether only sums of the node's own shape read it."""
+    shape = node.meta["shape"]
+    return bool(node.users) and all(_is_sum(user) and user.meta["shape"] == shape for user in node.users)
 
 
 def _consumes_only(layer: nn.Module, group: Group, name: str) -> bool:
@@ -279,10 +297,14 @@ def _connected(graph: fx.Graph, constants: Collection[str]) -> bool:
     for node in graph.nodes:
         if node.name not in constants and (node.op == "placeholder" or varying.intersection(node.all_input_nodes)):
             varying.add(node)
-        if node.op == "output":
-            return node in varying
-        if _is_sum(node) and any(source.name in constants for source in node.all_input_nodes):
-            full = [s for s in node.all_input_nodes if s in varying and s.meta["shape"] == node.meta["shape"]]
-            if not full:
-                return False
-    return False
+        if _is_sum(node) and not _keeps_a_summand(node, constants, varying):
+            return False
+    return any(node.op == "output" and node in varying for node in graph.nodes)
+
+
+def _keeps_a_summand(node: fx.Node, constants: Collection[str], varying: set[fx.Node]) -> bool:
+    """Whether a sum loses no summand to the constants, or keeps a varying one of its own shape."""
+    summands = node.all_input_nodes
+    if not any(source.name in constants for source in summands):
+        return True
+    return any(source in varying and source.meta["shape"] == node.meta["shape"] for source in summands)

@@ -1,9 +1,9 @@
-"""Which channels matter: a score per channel of a group, by which the elastic network ranks them.
+"""Importance criteria: a score for each channel of a group, by which the elastic network ranks them.
 
 A criterion is a function `(layers, n_channels) -> scores`: the group's layers come as `GroupLayer`, the scores are
 float32 (n_channels,), larger meaning more important.
 
-| name | score | looks at | source |
+| name | score | computed from | source |
 |---|---|---|---|
 | `l1` | sum of absolute weights | weights | Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 |
 | `l2` | Euclidean norm of weights | weights | |
@@ -30,11 +30,16 @@ from rlprune.errors import ModelError
 
 Criterion = Callable[[Sequence[GroupLayer], int], Tensor]
 N_IMAGES = 128
-"""So many calibration images are looked at, if there are as many."""
+"""How many calibration images are used at most."""
 
 
 def rank(elastic: ElasticModule, score: Criterion) -> None:
-    """Order the channels of every group by falling importance; what the network computes does not change."""
+    """Order the channels of every group by descending importance, in place; full keep computes the same as before.
+
+    Args:
+        elastic: the network.
+        score: the criterion.
+    """
     scores = [score(elastic.layers_of(index), group.n_channels) for index, group in enumerate(elastic.groups)]
     for index, of_group in enumerate(scores):
         order = of_group.argsort(descending=True, stable=True)
@@ -43,10 +48,14 @@ def rank(elastic: ElasticModule, score: Criterion) -> None:
 
 
 def check_importance(name: str, calibration: ImageSet | None) -> None:
-    """Make sure that there is a criterion of that name, and images for it if it needs any.
+    """Make sure that a criterion exists, and has calibration images if it needs them.
+
+    Args:
+        name: of the criterion.
+        calibration: labelled images, if there are any.
 
     Raises:
-        ModelError: there is not.
+        ModelError: the name is unknown, or the criterion needs images and there are none.
     """
     if name not in (*WEIGHT_CRITERIA, *GRADIENT_SCORES):
         raise ModelError(
@@ -55,18 +64,18 @@ def check_importance(name: str, calibration: ImageSet | None) -> None:
         )
     if name in GRADIENT_SCORES and calibration is None:
         raise ModelError(
-            f"importance {name!r} needs calibration images, and none are given; `rlprune adapt` takes those that "
+            f"importance {name!r} needs calibration images, and none are given; `rlprune adapt` uses those that "
             "it trains on"
         )
 
 
 def criterion(name: str, elastic: ElasticModule, calibration: ImageSet | None = None) -> Criterion:
-    """The criterion of that name for a network.
+    """A criterion by name.
 
     Args:
         name: one of the table above.
         elastic: the network whose channels are ranked, in eval mode.
-        calibration: labelled images that the network was trained for; only those that look at images need them.
+        calibration: labelled images that the network was trained for; only criteria computed from images need them.
 
     Raises:
         ModelError: there is no such criterion, or it needs images.
@@ -79,7 +88,7 @@ def criterion(name: str, elastic: ElasticModule, calibration: ImageSet | None = 
 
 
 def _weight_norm(layers: Sequence[GroupLayer], n_channels: int, order: int) -> Tensor:
-    """Norm of all weights that make or read a channel, each layer's mean scaled to one."""
+    """Norm of all weights that produce or read a channel, each layer's mean scaled to one."""
     scores = torch.zeros(n_channels)
     for layer, axis, positions, channels in layers:
         if isinstance(layer, ElasticBatchNorm):
@@ -121,7 +130,13 @@ WEIGHT_CRITERIA: dict[str, Criterion] = {"l1": l1, "l2": l2, "bn_scale": bn_scal
 
 
 class Gradients(NamedTuple):
-    """Of the cross-entropy by one weight tensor, over images: mean, mean of absolute values, mean of squares."""
+    """Gradients of the cross-entropy by one weight tensor, summarised over images, each of the weight's shape.
+
+    Attributes:
+        mean: mean over images.
+        absolute: mean of absolute values.
+        square: mean of squares.
+    """
 
     mean: Tensor
     absolute: Tensor
@@ -140,15 +155,18 @@ GRADIENT_SCORES: dict[str, _Score] = {
 def measure_gradients(
     elastic: ElasticModule, data: ImageSet, n_images: int = N_IMAGES
 ) -> dict[ElasticLayer, Gradients]:
-    """Gradients of every elastic layer's weights, at full width and image by image.
+    """Gradients of the weights of every layer, at full width, image by image.
 
     Args:
-        elastic: in eval mode; left as it is.
+        elastic: in eval mode; not changed.
         data: labelled images that the network was trained for.
-        n_images: so many of them count, at even distances.
+        n_images: how many of them are used at most, evenly spaced.
+
+    Returns:
+        For each convolution and linear layer the summary of its weight's gradients.
 
     Raises:
-        ModelError: there are none.
+        ModelError: there are no images.
     """
     layers = [layer for layer in elastic.elastic_layers().values() if not isinstance(layer, ElasticBatchNorm)]
     weights = [_weight(layer) for layer in layers]
@@ -160,22 +178,32 @@ def measure_gradients(
         with torch.enable_grad():
             loss = F.cross_entropy(elastic(data.normalised(index), elastic.full), data.labels[index])
             gradients = torch.autograd.grad(loss, weights)
-        for gradient, of in zip(gradients, sums, strict=True):
-            for total, value in zip(of, (gradient, gradient.abs(), gradient.square()), strict=True):
+        for gradient, totals in zip(gradients, sums, strict=True):
+            for total, value in zip(totals, (gradient, gradient.abs(), gradient.square()), strict=True):
                 total += value / len(spread)
-    return {layer: Gradients(*of) for layer, of in zip(layers, sums, strict=True)}
+    return {layer: Gradients(*totals) for layer, totals in zip(layers, sums, strict=True)}
 
 
 def gradient_criterion(name: str, elastic: ElasticModule, data: ImageSet) -> Criterion:
-    """A criterion that looks at gradients; a channel's score is the sum over all weights that make or read it."""
-    gradients, score_of = measure_gradients(elastic, data), GRADIENT_SCORES[name]
+    """A criterion computed from gradients: a channel's score is the sum over all weights that produce or read it.
+
+    Args:
+        name: `gradient`, `taylor` or `hessian`.
+        elastic: the network whose channels are ranked, in eval mode.
+        data: labelled images that the network was trained for.
+
+    Raises:
+        ModelError: there are no images.
+    """
+    gradients = measure_gradients(elastic, data)
+    score_of = GRADIENT_SCORES[name]
 
     def score(layers: Sequence[GroupLayer], n_channels: int) -> Tensor:
         scores = torch.zeros(n_channels)
         for layer, axis, positions, channels in layers:
             if layer in gradients:
-                each = score_of(_weight(layer).detach(), gradients[layer])
-                rows = each.transpose(0, 1) if axis == "in" else each
+                per_weight = score_of(_weight(layer).detach(), gradients[layer])
+                rows = per_weight.transpose(0, 1) if axis == "in" else per_weight
                 scores.index_add_(0, channels, rows[positions].flatten(1).sum(1))
         return scores
 

@@ -22,16 +22,16 @@ _Layer = TypeVar("_Layer", bound=nn.Module)
 
 @dataclass
 class Choice:
-    """Keep levels for one pass: of every image, or one profile for all.
+    """Keep levels for one pass: for every image its own, or one profile for all.
 
     Attributes:
-        levels: int64 (B, G), or (G,) for a profile.
-        widths: int64, same shape: channels each group keeps.
-        nearest: int64 (B,), or () for a profile: index of the nearest profile of the codebook that the network is
-            specialised to; None if it is not.
-        profile: the widths as numbers, if they are one profile for all.
-        profile_levels: the levels as numbers, likewise.
-        profile_nearest: the nearest profile as a number, likewise.
+        levels: int64 (B, G), or (G,) for one profile.
+        widths: channels that each group keeps, int64, same shape.
+        nearest: index of the nearest profile of the codebook that the network is specialised to, int64 (B,), or () for
+            one profile; None if it is not specialised.
+        profile: the widths as numbers for one profile; else None.
+        profile_levels: the levels as numbers for one profile; else empty.
+        profile_nearest: the nearest profile as a number for one profile; else None.
     """
 
     levels: Tensor
@@ -57,7 +57,12 @@ class Rates(NamedTuple):
 
 
 class ElasticLayer(nn.Module):
-    """What the elastic layers share: a masked and a sliced way to compute, and a plain layer to become."""
+    """Base of the elastic layers, which compute masked or sliced, and can become plain layers.
+
+    Args:
+        in_axis: channels that the layer consumes.
+        out_axis: channels that it produces or carries.
+    """
 
     in_axis: Axis
     out_axis: Axis
@@ -67,7 +72,8 @@ class ElasticLayer(nn.Module):
 
     def __init__(self, in_axis: Axis, out_axis: Axis) -> None:
         super().__init__()
-        self.in_axis, self.out_axis = in_axis, out_axis
+        self.in_axis = in_axis
+        self.out_axis = out_axis
         self.register_buffer("group", in_axis.group, persistent=False)
         self.register_buffer("channel", in_axis.channel, persistent=False)
 
@@ -94,7 +100,7 @@ class ElasticLayer(nn.Module):
         raise NotImplementedError
 
     def constant(self, choice: Choice) -> Tensor:
-        """What the layer gives, per kept channel (C,), when its input group is dropped."""
+        """The layer's result when its input group is dropped, per kept channel, float32 (C,)."""
         raise NotImplementedError
 
     def rates(self, shape: Sequence[int]) -> Rates:
@@ -129,16 +135,21 @@ class ElasticConv2d(ElasticLayer):
     def __init__(self, layer: nn.Conv2d, in_axis: Axis, out_axis: Axis) -> None:
         grouped = layer.groups > 1
         super().__init__(Axis(1) if grouped else in_axis, out_axis)
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight = layer.weight
+        self.bias = layer.bias
         self.depthwise = grouped and bool(out_axis.runs)
-        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
-        self.groups, self.padding_mode = layer.groups, layer.padding_mode
+        self.stride = layer.stride
+        self.padding = layer.padding
+        self.dilation = layer.dilation
+        self.groups = layer.groups
+        self.padding_mode = layer.padding_mode
         self._padding = getattr(layer, "_reversed_padding_repeated_twice", [])
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self._padding, mode=self.padding_mode), (0, 0)
+            x = F.pad(x, self._padding, mode=self.padding_mode)
+            padding = (0, 0)
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, groups)
 
     def masked(self, x: Tensor, choice: Choice) -> Tensor:
@@ -148,14 +159,16 @@ class ElasticConv2d(ElasticLayer):
     def _kept(self, choice: Choice) -> tuple[Tensor, Tensor | None, int]:
         assert choice.profile is not None
         out = self.out_axis.kept(choice.profile)
-        weight, bias = self.weight[out], None if self.bias is None else self.bias[out]
+        weight = self.weight[out]
+        bias = None if self.bias is None else self.bias[out]
         if self.depthwise:
             return weight, bias, weight.shape[0]
         return weight[:, self.in_axis.kept(choice.profile)], bias, self.groups
 
     def sliced(self, x: Tensor, choice: Choice) -> Tensor:
         """Convolve with the kept weights; x float (B, kept C, H, W)."""
-        return self._apply_weight(x, *self._kept(choice))
+        weight, bias, groups = self._kept(choice)
+        return self._apply_weight(x, weight, bias, groups)
 
     def plain(self, choice: Choice) -> nn.Conv2d:
         """An `nn.Conv2d` of the kept channels."""
@@ -175,7 +188,7 @@ class ElasticConv2d(ElasticLayer):
         return filled(layer, weight=weight, bias=bias)
 
     def constant(self, choice: Choice) -> Tensor:
-        """The bias: all that is left of a convolution whose inputs are gone."""
+        """The bias: what a convolution gives when its inputs are dropped."""
         return _bias_or_zeros(self, choice)
 
     def rates(self, shape: Sequence[int]) -> Rates:
@@ -199,7 +212,8 @@ class ElasticLinear(ElasticLayer):
 
     def __init__(self, layer: nn.Linear, in_axis: Axis, out_axis: Axis) -> None:
         super().__init__(in_axis, out_axis)
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight = layer.weight
+        self.bias = layer.bias
 
     def masked(self, x: Tensor, choice: Choice) -> Tensor:
         """Multiply with all weights; x float (B, features)."""
@@ -208,11 +222,14 @@ class ElasticLinear(ElasticLayer):
     def _kept(self, choice: Choice) -> tuple[Tensor, Tensor | None]:
         assert choice.profile is not None
         out = self.out_axis.kept(choice.profile)
-        return self.weight[out][:, self.in_axis.kept(choice.profile)], None if self.bias is None else self.bias[out]
+        weight = self.weight[out][:, self.in_axis.kept(choice.profile)]
+        bias = None if self.bias is None else self.bias[out]
+        return weight, bias
 
     def sliced(self, x: Tensor, choice: Choice) -> Tensor:
         """Multiply with the kept weights; x float (B, kept features)."""
-        return F.linear(x, *self._kept(choice))
+        weight, bias = self._kept(choice)
+        return F.linear(x, weight, bias)
 
     def plain(self, choice: Choice) -> nn.Linear:
         """An `nn.Linear` of the kept features."""
@@ -243,7 +260,7 @@ def _bias_or_zeros(layer: ElasticConv2d | ElasticLinear, choice: Choice) -> Tens
 
 
 def filled(layer: _Layer, **tensors: Tensor | None) -> _Layer:
-    """A layer that was made without memory, with copies of these tensors as its parameters and buffers."""
+    """Fill a layer on the meta device with copies of these tensors as its parameters and buffers, and return it."""
     for name, value in tensors.items():
         if value is not None:
             copy = value.detach().clone().contiguous()

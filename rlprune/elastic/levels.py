@@ -1,4 +1,4 @@
-"""Keep levels: which shares of its channels each group may keep."""
+"""Keep levels: the shares of its channels that each group may keep."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 from rlprune.errors import LevelsError
 
 KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""The keep ratios of a network for which none are given."""
+"""Default keep ratios."""
 MAX_PROFILES = 16
-"""Profiles that a codebook may have."""
+"""How many profiles a codebook may have."""
 
 
 class KeepLevels:
-    """The table of levels that a network, its policies and its prices share.
+    """The table of keep levels that a network, its policies and its costs share.
 
     A keep level is an index into the ascending keep ratios. Where the lowest ratio is 0, level 0 drops a whole group,
     which only skippable groups may do.
 
     Args:
-        keep_ratios: ascending, the last one 1; L of them.
+        keep_ratios: ascending shares in [0, 1], the last one 1; L of them, 2 or more.
         min_level: the lowest level of each group, int64 (G,).
 
     Raises:
-        LevelsError: the ratios are not ascending from 0 or more to exactly 1, or fewer than two.
+        LevelsError: the ratios are not ascending from 0 or more to exactly 1, or there are fewer than two.
     """
 
     def __init__(self, keep_ratios: Sequence[float], min_level: Tensor) -> None:
@@ -65,11 +65,11 @@ class KeepLevels:
         return torch.full((self.n_groups,), self.n_levels - 1)
 
     def uniform(self, level: int) -> Tensor:
-        """The profile of one level for all groups (for each its lowest, where that is higher), int64 (G,)."""
+        """The profile of one level for all groups, or of a group's lowest level where that is higher, int64 (G,)."""
         return self.min_level.clamp_min(level)
 
     def clamp(self, levels: Tensor) -> Tensor:
-        """The nearest levels that the groups have, int64 (..., G)."""
+        """Levels int64 (..., G), each moved to the nearest that its group has."""
         return levels.clamp_max(self.n_levels - 1).maximum(self.min_level)
 
     def ratios_of(self, levels: Tensor) -> Tensor:
@@ -92,10 +92,10 @@ class KeepLevels:
 
 
 def checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
-    """Return keep ratios as floats.
+    """Return keep ratios as floats, if they are ascending shares.
 
     Raises:
-        LevelsError: they are not ascending from 0 or more to exactly 1, or fewer than two.
+        LevelsError: they are not ascending from 0 or more to exactly 1, or there are fewer than two.
     """
     ratios = tuple(float(ratio) for ratio in keep_ratios)
     ascending = all(low < high for low, high in pairwise(ratios))
@@ -104,3 +104,16 @@ def checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
             f"keep ratios are {ratios}; at least two, ascending, from 0 or more up to exactly 1, are needed"
         )
     return ratios
+
+
+def nearest_profiles(levels: Tensor, codebook: Tensor) -> Tensor:
+    """The profile of a codebook that is nearest to each row of levels, by the sum of absolute differences.
+
+    Args:
+        levels: int64 (..., G).
+        codebook: int64 (K, G).
+
+    Returns:
+        Indices into the codebook, the first of equally near ones, int64 (...).
+    """
+    return (levels[..., None, :] - codebook).abs().sum(-1).argmin(-1)

@@ -1,4 +1,4 @@
-"""A network of adjustable width: one set of weights, a choice of keep levels per image or per batch."""
+"""`ElasticModule`, a network that runs under keep levels: levels per image, or one profile for all."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor, fx, nn
 from rlprune.elastic.body import BodyInterpreter, extract_subnet, replace_layers
 from rlprune.elastic.groups import Group, UnprunableLayer
 from rlprune.elastic.layers import Choice, ElasticLayer, GroupLayer
-from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios
+from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios, nearest_profiles
 from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import LevelsError, ModelError
 from rlprune.graph.nodes import measure
 
 _MAX_RUNS = 64
-"""Interpreters that are kept, one for each set of branches that is dropped."""
+"""How many interpreters are cached, one for each set of dropped branches."""
 
 
 class ElasticModule(nn.Module):
@@ -35,8 +35,8 @@ class ElasticModule(nn.Module):
         unprunable: layers whose outputs are not pruned, with the reason.
 
     Raises:
-        LevelsError: keep ratios or rounding that cannot be.
-        ModelError: there are no groups, or the network does not run on such images.
+        LevelsError: keep ratios that are not ascending up to 1, or `round_to` below 1.
+        ModelError: there are no groups, or the network does not run on images of this shape.
 
     Attributes:
         groups: the channel groups, G of them.
@@ -46,9 +46,9 @@ class ElasticModule(nn.Module):
         min_level: int64 (G,), the lowest level each group may take.
         image_shape: (C, H, W) of the images it was made for.
         feature_shape: (F, H', W') of the stem's features.
-        n_classes: how many logits it gives.
+        n_classes: number of logits.
         codebook: int64 (K, G), the profiles that the norms are specialised to; None if they are not.
-        own_bodies: those of the codebook's profiles, K of them, once they are separated; else none.
+        own_bodies: bodies of the codebook's profiles, K of them after `separate`; before that none.
     """
 
     widths: Tensor
@@ -90,7 +90,7 @@ class ElasticModule(nn.Module):
         self._runs: dict[frozenset[str], BodyInterpreter] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies prepare their runs anew: those of another network's graph are of no use to them."""
+        """Leave cached interpreters out of copies: they belong to this network's graph."""
         return self.__dict__ | {"_runs": {}}
 
     @property
@@ -124,7 +124,7 @@ class ElasticModule(nn.Module):
 
     @property
     def profile(self) -> Tensor:
-        """What it runs under where no levels are given, int64 (G,)."""
+        """The default profile, under which it runs where no levels are given, int64 (G,)."""
         return self.full
 
     def forward(self, images: Tensor, levels: Tensor | None = None) -> Tensor:
@@ -132,19 +132,30 @@ class ElasticModule(nn.Module):
 
         Args:
             images: normalised, float (B, C, H, W).
-            levels: int64 (B, G), every image its own (computed with masks: all the work, the right numbers); or (G,),
-                one profile for all (computed with slices: only the work that it keeps); the default one if None.
+            levels: int64 (B, G), for every image its own (computed with masks: the right numbers at full cost); or
+                (G,), one profile for all (computed with slices, at its own cost); None for the default profile.
 
         Returns:
             Logits (B, classes).
 
         Raises:
-            LevelsError: levels of another shape or outside what the groups have.
+            LevelsError: levels of another shape, or a level that a group does not have.
         """
         return self.run_body(self.stem(images), self.profile if levels is None else levels)
 
     def run_body(self, features: Tensor, levels: Tensor) -> Tensor:
-        """The same, from the stem's features (B, F, H', W') on."""
+        """Run the body under keep levels.
+
+        Args:
+            features: of the stem, float (B, F, H', W').
+            levels: int64 (B, G) or (G,), as in `forward`.
+
+        Returns:
+            Logits (B, classes).
+
+        Raises:
+            LevelsError: as in `forward`.
+        """
         choice = self._choice(levels, len(features))
         if not self.own_bodies:
             return self._run_shared(features, choice)
@@ -157,15 +168,16 @@ class ElasticModule(nn.Module):
         """Logits of images that each have a profile of their own, where profiles have bodies of their own."""
         rest = torch.arange(len(features), device=features.device)
         parts: list[tuple[Tensor, Tensor]] = []
-        for profile, own in self._own_profiles():  # the first of equal profiles counts, as it does for one
+        for profile, own in self._own_profiles():  # of equal profiles the first counts, as in `_own_body`
             here = (choice.levels[rest] == profile).all(1)
-            rows, rest = rest[here], rest[~here]
+            rows = rest[here]
+            rest = rest[~here]
             if len(rows):
                 parts.append((rows, own(features[rows])))
         if len(rest) or not parts:
             parts.append((rest, self._run_shared(features[rest], self._choice(choice.levels[rest], len(rest)))))
-        rows, logits = map(torch.cat, zip(*parts, strict=True))
-        return logits[rows.argsort()]
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return torch.cat([logits for _, logits in parts])[order]
 
     def _run_shared(self, features: Tensor, choice: Choice) -> Tensor:
         """Logits of the body that all profiles share."""
@@ -201,10 +213,10 @@ class ElasticModule(nn.Module):
         return levels
 
     def check_codebook(self, codebook: Tensor) -> Tensor:
-        """Return the codebook if it is one: int64 (K, G), 1 <= K <= 16, on the CPU.
+        """Return a codebook of this network's profiles, int64 (K, G) with K from 1 to 16, on the CPU.
 
         Raises:
-            LevelsError: another shape, or levels that the network does not have.
+            LevelsError: another shape, or a level that a group does not have.
         """
         if codebook.ndim != 2 or not 1 <= len(codebook) <= MAX_PROFILES:
             raise LevelsError(
@@ -216,7 +228,7 @@ class ElasticModule(nn.Module):
         """The network of one profile, physically small and ordinary: no masks, no unused weights, no elastic layers.
 
         Args:
-            profile: int64 (G,); the one that it runs under where no levels are given if None.
+            profile: int64 (G,); None for the default profile.
 
         Returns:
             `stem` and `body` in sequence, in eval mode, with copies of the weights: images (B, C, H, W) -> logits.
@@ -236,7 +248,7 @@ class ElasticModule(nn.Module):
     def specialise(self, codebook: Tensor) -> None:
         """Give every norm one set of parameters and statistics per profile of a codebook, instead of per level.
 
-        What a profile of the codebook computes does not change; any other uses the sets of the nearest from now on.
+        Profiles of the codebook compute the same as before; any other profile uses the sets of the nearest one.
 
         Args:
             codebook: int64 (K, G).
@@ -255,13 +267,13 @@ class ElasticModule(nn.Module):
         self.codebook = codebook
 
     def separate(self) -> None:
-        """Give every profile of the codebook a body of its own: its slice, whose weights no other shares from now on.
+        """Give every profile of the codebook a body of its own: its slice, whose weights it shares with no other.
 
-        What the network computes does not change. The stem, which profiles go on sharing, stays as it is from now on,
-        whatever trains them; any other profile is still a slice of the shared body.
+        The network computes the same as before. Profiles still share the stem, which is frozen from now on; any other
+        profile is still a slice of the shared body.
 
         Raises:
-            LevelsError: the network is specialised to no codebook, or separated already.
+            LevelsError: the network is not specialised to a codebook, or separated already.
         """
         if self.codebook is None or self.own_bodies:
             state = "specialised to no codebook" if self.codebook is None else "separated already"
@@ -299,7 +311,7 @@ class ElasticModule(nn.Module):
             allowed = "one profile (G,)" if n_images is None else f"levels for {n_images} images, or one profile (G,)"
             raise LevelsError(f"levels are for {len(levels)} images; {allowed} is needed")
         widths = self.widths[torch.arange(self.n_groups, device=levels.device), levels]
-        nearest = None if self.codebook is None else (levels[..., None, :] - self.codebook).abs().sum(-1).argmin(-1)
+        nearest = None if self.codebook is None else nearest_profiles(levels, self.codebook)
         return Choice(levels, widths, nearest)
 
     def _own_body(self, profile: Tensor) -> nn.Module | None:
@@ -307,7 +319,7 @@ class ElasticModule(nn.Module):
         return next((body for own, body in self._own_profiles() if own.equal(profile)), None)
 
     def _own_profiles(self) -> list[tuple[Tensor, nn.Module]]:
-        """All profiles (G,) that have a body of their own, with it."""
+        """The profiles (G,) that have a body of their own, each with its body."""
         if self.codebook is None or not self.own_bodies:
             return []
         return list(zip(self.codebook, self.own_bodies, strict=True))

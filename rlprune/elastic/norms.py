@@ -24,8 +24,8 @@ class ElasticBatchNorm(ElasticLayer):
         layer: the norm to start from; every level starts as its copy.
         axis: its channels.
         switch: index of the group whose level chooses the set; None keeps a single set.
-        n_levels: sets to keep.
-        dropped: whether level 0 means that the group is gone, and with it all this norm reads.
+        n_levels: number of sets.
+        dropped: whether level 0 drops the group, and with it everything that this norm reads.
     """
 
     running_mean: Tensor
@@ -35,10 +35,14 @@ class ElasticBatchNorm(ElasticLayer):
         self, layer: nn.BatchNorm2d | nn.BatchNorm1d, axis: Axis, switch: int | None, n_levels: int, dropped: bool
     ) -> None:
         super().__init__(Axis(1), axis)
-        self.kind, self.switch, self.dropped = type(layer), switch, dropped
-        self.eps, self.momentum = layer.eps, 0.1 if layer.momentum is None else layer.momentum
+        self.kind = type(layer)
+        self.switch = switch
+        self.dropped = dropped
+        self.eps = layer.eps
+        self.momentum = 0.1 if layer.momentum is None else layer.momentum
         n_sets = 1 if switch is None else n_levels
-        ones, zeros = torch.ones(axis.size), torch.zeros(axis.size)
+        ones = torch.ones(axis.size)
+        zeros = torch.zeros(axis.size)
         weight, bias = (ones, zeros) if layer.weight is None else (layer.weight.detach(), layer.bias.detach())
         mean, var = (zeros, ones) if layer.running_mean is None else (layer.running_mean, layer.running_var)
         self.weight = nn.Parameter(weight.repeat(n_sets, 1))
@@ -52,19 +56,22 @@ class ElasticBatchNorm(ElasticLayer):
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         sets = self._sets(choice.levels, choice.nearest)
-        scale, shift = scale[sets], shift[sets]
+        scale = scale[sets]
+        shift = shift[sets]
         if self.dropped:
             gone = (choice.levels[:, self.switch] == 0)[:, None]
-            scale, shift = scale.masked_fill(gone, 0), torch.where(gone, self.bias[sets], shift)
-        shape = (*scale.shape, *(1,) * (x.ndim - 2))
+            scale = scale.masked_fill(gone, 0)
+            shift = torch.where(gone, self.bias[sets], shift)
+        shape = scale.shape + (1,) * (x.ndim - 2)
         return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(x.dtype)
 
     def specialise(self, codebook: Tensor) -> None:
-        """Keep one set per profile (K, G) from now on, each a copy of the one that the profile had."""
+        """Replace the sets by one per profile of a codebook (K, G), each a copy of the set that the profile used."""
         sets = self._sets(codebook, None)
         for name in ("weight", "bias"):
             setattr(self, name, nn.Parameter(getattr(self, name).detach()[sets]))
-        self.running_mean, self.running_var = self.running_mean[sets], self.running_var[sets]
+        self.running_mean = self.running_mean[sets]
+        self.running_var = self.running_var[sets]
         self.per_profile = True
 
     def _sets(self, levels: Tensor, nearest: Tensor | None) -> Tensor:
@@ -84,19 +91,23 @@ class ElasticBatchNorm(ElasticLayer):
     def sliced(self, x: Tensor, choice: Choice) -> Tensor:
         """Normalise x (B, kept C, ...): by its own statistics when training, which updates those of this level."""
         assert choice.profile is not None
-        one, kept = self._set(choice), self.out_axis.kept(choice.profile)
-        mean, var = self.running_mean[one][kept], self.running_var[one][kept]
+        one = self._set(choice)
+        kept = self.out_axis.kept(choice.profile)
+        mean = self.running_mean[one][kept]
+        var = self.running_var[one][kept]
         y = F.batch_norm(
             x, mean, var, self.weight[one][kept], self.bias[one][kept], self.training, self.momentum, self.eps
         )
         if self.training and isinstance(kept, Tensor):  # indexing copied, so the update must be written back
-            self.running_mean[one, kept], self.running_var[one, kept] = mean, var
+            self.running_mean[one, kept] = mean
+            self.running_var[one, kept] = var
         return y
 
     def plain(self, choice: Choice) -> nn.BatchNorm2d | nn.BatchNorm1d:
         """An ordinary batch norm of the kept channels, with the set of this choice."""
         assert choice.profile is not None
-        one, kept = self._set(choice), self.out_axis.kept(choice.profile)
+        one = self._set(choice)
+        kept = self.out_axis.kept(choice.profile)
         tensors = {n: getattr(self, n)[one][kept] for n in ("weight", "bias", "running_mean", "running_var")}
         layer = self.kind(len(tensors["bias"]), self.eps, self.momentum, device="meta")
         return filled(layer, **tensors, num_batches_tracked=torch.tensor(0))

@@ -44,8 +44,8 @@ def evaluate_gated(
     found = decide_all(network, test)
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
     controls = {
-        "shuffled": decide_all(network, test, [of_gate[order] for of_gate in found.wanted]),
-        "average": decide_all(network, test, [of_gate.mean(0).expand_as(of_gate) for of_gate in found.wanted]),
+        "shuffled": decide_all(network, test, [of_gate[order] for of_gate in found.gate_probs]),
+        "average": decide_all(network, test, [of_gate.mean(0).expand_as(of_gate) for of_gate in found.gate_probs]),
     }
     n_correct = int((found.logits.argmax(1) == test.labels).sum())
     original = network.source[0]
@@ -62,7 +62,7 @@ def evaluate_gated(
         "gates_macs_share": float(network.gates_cost.macs / network.cost.dense.macs),
         "kind": network.kind,
         "saves_time": network.kind == "branches",
-        "density": float((torch.cat(found.wanted, 1) > network.threshold).double().mean()),
+        "density": float((torch.cat(found.gate_probs, 1) > network.threshold).double().mean()),
         "distinct": len(found.kept.unique(dim=0)),
         "layers": _layers(network, found.kept, test),
         **conditions(),

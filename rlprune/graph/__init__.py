@@ -1,6 +1,6 @@
 """A network as data: traced with `torch.fx`, split, measured, folded for inference, written to JSON and back.
 
-May import `rlprune.utils`.
+May import `rlprune.utils` and `rlprune.errors`.
 """
 
 from rlprune.graph.constant_folding import join_shifts

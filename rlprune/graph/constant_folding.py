@@ -1,4 +1,4 @@
-"""Constants that dropped branches leave, joined: relu(relu(x + a) + b) is max(x + (a + b), max(b, 0))."""
+"""Folds the constants that dropped branches leave behind: relu(relu(x + a) + b) is max(x + (a + b), max(b, 0))."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SUMS = (operator.add, torch.add)
 
 @dataclass(frozen=True)
 class _Shifted:
-    """What a node comes to: max(base + shift, floor).
+    """A node's value, written as max(base + shift, floor).
 
     Attributes:
-        base: another node.
-        shift: per channel, (1, C, 1, ...); None for 0.
-        floor: likewise; None where there is none, 0 that of a rectifier.
+        base: the node that the value starts from.
+        shift: per channel, float32 (1, C, 1, ...); None for 0.
+        floor: likewise, 0 for a rectifier; None where there is no floor.
     """
 
     base: fx.Node
@@ -28,29 +28,35 @@ class _Shifted:
     floor: Tensor | None = None
 
     def plus(self, constant: Tensor) -> _Shifted:
-        """After a constant is added."""
+        """The value after a constant is added."""
         shift = constant if self.shift is None else self.shift + constant
-        return _Shifted(self.base, shift, None if self.floor is None else self.floor + constant)
+        floor = None if self.floor is None else self.floor + constant
+        return _Shifted(self.base, shift, floor)
 
     def rectified(self) -> _Shifted:
-        """After a rectifier."""
-        return _Shifted(self.base, self.shift, torch.zeros(()) if self.floor is None else self.floor.clamp_min(0))
+        """The value after a rectifier."""
+        floor = torch.zeros(()) if self.floor is None else self.floor.clamp_min(0)
+        return _Shifted(self.base, self.shift, floor)
 
 
 @torch.no_grad()
 def join_shifts(network: fx.GraphModule) -> None:
-    """Put one sum and one maximum in place of every run of constants that are added and rectified, for inference.
+    """Replace every run of constant additions and rectifiers by one addition and one maximum, for inference.
 
-    The sum goes into the bias of the layer before, where there is one. The graph is changed in place; it gives the
-    same to rounding.
+    The constant is added to the bias of the layer before, where there is one. The graph is changed in place; its
+    results stay the same up to rounding.
+
+    Args:
+        network: the graph of a sliced network, in eval mode.
     """
-    joined: dict[fx.Node, _Shifted] = {}
+    values: dict[fx.Node, _Shifted] = {}
     for node in network.graph.nodes:
-        if (found := _read(network, node, joined)) is not None:
-            joined[node] = found
-    for node, found in reversed(joined.items()):
-        if node.users and found.shift is not None:
-            _write(network, node, found)
+        value = _read(network, node, values)
+        if value is not None:
+            values[node] = value
+    for node, value in reversed(values.items()):
+        if node.users and value.shift is not None:
+            _write(network, node, value)
             network.graph.eliminate_dead_code()
     used = {str(node.target) for node in network.graph.nodes if node.op == "get_attr"}
     for name in [name for name, _ in network.named_parameters(recurse=False) if name not in used]:
@@ -66,44 +72,46 @@ def node_target(network: fx.GraphModule, node: fx.Node) -> object:
 
 
 def is_sum(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is the plain sum of two others."""
+    """Whether a node is the plain sum of two other nodes."""
     return node_target(network, node) in SUMS and len(node.all_input_nodes) == 2 and not node.kwargs
 
 
-def _read(network: fx.GraphModule, node: fx.Node, joined: dict[fx.Node, _Shifted]) -> _Shifted | None:
-    """What a node comes to, if it adds a constant or rectifies."""
-    called = node_target(network, node)
-    if called in RECTIFIERS:
-        return _of(node.all_input_nodes[0], joined).rectified()
+def _read(network: fx.GraphModule, node: fx.Node, values: dict[fx.Node, _Shifted]) -> _Shifted | None:
+    """The value of a node that adds a constant or rectifies; None for any other node."""
+    if node_target(network, node) in RECTIFIERS:
+        return _value_for_reader(node.all_input_nodes[0], values).rectified()
     if is_sum(network, node):
         constants = [source for source in node.all_input_nodes if source.op == "get_attr"]
         others = [source for source in node.all_input_nodes if source.op != "get_attr"]
         if len(constants) == 1:
-            return _of(others[0], joined).plus(getattr(network, str(constants[0].target)).detach())
+            constant = getattr(network, str(constants[0].target)).detach()
+            return _value_for_reader(others[0], values).plus(constant)
     return None
 
 
-def _of(node: fx.Node, joined: dict[fx.Node, _Shifted]) -> _Shifted:
-    """What a node comes to for one that reads it: itself, if others read it too."""
-    return joined[node] if node in joined and len(node.users) == 1 else _Shifted(node)
+def _value_for_reader(node: fx.Node, values: dict[fx.Node, _Shifted]) -> _Shifted:
+    """The value of a node as its reader may use it: the node itself where others read it too."""
+    return values[node] if node in values and len(node.users) == 1 else _Shifted(node)
 
 
-def _write(network: fx.GraphModule, node: fx.Node, found: _Shifted) -> None:
-    """Compute a node from its base."""
-    assert found.shift is not None
-    value = found.base
-    layer = _biased(network, value)
+def _write(network: fx.GraphModule, node: fx.Node, value: _Shifted) -> None:
+    """Compute a node directly from its base."""
+    assert value.shift is not None
+    result = value.base
+    layer = _layer_with_bias(network, result)
     with network.graph.inserting_before(node):
         if layer is None:
-            value = network.graph.call_function(operator.add, (value, _constant(network, node, "shift", found.shift)))
+            shift = _constant(network, node, "shift", value.shift)
+            result = network.graph.call_function(operator.add, (result, shift))
         else:
-            _raise_bias(layer, found.shift.flatten())
-        if found.floor is not None and found.floor.any():
-            value = network.graph.call_function(torch.maximum, (value, _constant(network, node, "floor", found.floor)))
-        elif found.floor is not None:
-            value = network.graph.call_function(torch.relu, (value,))
-    value.meta = node.meta
-    node.replace_all_uses_with(value)
+            _raise_bias(layer, value.shift.flatten())
+        if value.floor is not None and value.floor.any():
+            floor = _constant(network, node, "floor", value.floor)
+            result = network.graph.call_function(torch.maximum, (result, floor))
+        elif value.floor is not None:
+            result = network.graph.call_function(torch.relu, (result,))
+    result.meta = node.meta
+    node.replace_all_uses_with(result)
 
 
 def _constant(network: fx.GraphModule, node: fx.Node, kind: str, value: Tensor) -> fx.Node:
@@ -112,13 +120,16 @@ def _constant(network: fx.GraphModule, node: fx.Node, kind: str, value: Tensor) 
     return network.graph.get_attr(name)
 
 
-def _biased(network: fx.GraphModule, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
-    """The layer whose bias a shift of a node may go into, as nothing else reads what it gives; it may be a summand."""
+def _layer_with_bias(network: fx.GraphModule, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
+    """The layer whose bias may take up a node's shift: nothing else reads its result. It may be a summand of the node.
+
+    None where there is no such layer.
+    """
     if len(node.users) > 1:
         return None
     if is_sum(network, node):
-        found = (_biased(network, source) for source in node.all_input_nodes if not is_sum(network, source))
-        return next((layer for layer in found if layer is not None), None)
+        layers = (_layer_with_bias(network, source) for source in node.all_input_nodes if not is_sum(network, source))
+        return next((layer for layer in layers if layer is not None), None)
     if node.op != "call_module" or sum(other.target == node.target for other in network.graph.nodes) > 1:
         return None
     layer = network.get_submodule(str(node.target))

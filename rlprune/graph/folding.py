@@ -1,4 +1,4 @@
-"""Networks as they run fastest: the same numbers with fewer layers and less memory, for inference only."""
+"""Faster forms of a network for inference: the same results with fewer layers and less memory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ _IN_PLACE: dict[object, Callable[..., Any]] = {
     torch.maximum: torch.clamp_min_,
 }
 _OWNERS = {nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d, *SUMS, operator.iadd, *_IN_PLACE, *_IN_PLACE.values()}
-"""What gives a tensor that nobody else holds."""
+"""Functions and layers whose result is a fresh tensor, which its only reader may overwrite."""
 
 
 def fold_for_teacher(network: nn.Module) -> nn.Module:
-    """A copy of a network in eval mode that answers faster: without norms, unless its forward cannot be traced."""
+    """A copy of a network in eval mode that runs faster as a teacher: batch norms folded, where it can be traced.
+
+    Args:
+        network: float32 images (B, C, H, W) -> logits (B, classes).
+
+    Returns:
+        A network with the same logits up to rounding; a plain copy where `torch.fx` cannot trace the forward.
+    """
     try:
         return fold_norms(nn.Sequential(tracing.trace(network)))
     except ModelError:
@@ -33,7 +40,14 @@ def fold_for_teacher(network: nn.Module) -> nn.Module:
 
 
 def optimize_for_inference(network: nn.Sequential) -> nn.Sequential:
-    """A slice as it runs fastest: no norms, sums in place, in the memory format that convolutions like best."""
+    """A copy of a slice that runs as fast as possible: norms folded, sums in place, weights in channels_last format.
+
+    Args:
+        network: in eval mode, a sequence of graphs as `ElasticCNN.slice` returns it.
+
+    Returns:
+        A network with the same results up to rounding, for inference only.
+    """
     folded = fold_norms(network)
     for part in folded.children():
         assert isinstance(part, fx.GraphModule)
@@ -46,10 +60,10 @@ def fold_norms(network: nn.Sequential) -> nn.Sequential:
     """A copy of a network without the batch norms that follow a convolution or a linear layer.
 
     Args:
-        network: in eval mode, a sequence of graphs as `ElasticCNN.slice` gives it.
+        network: in eval mode, a sequence of graphs as `ElasticCNN.slice` returns it.
 
     Returns:
-        A network that gives the same to rounding.
+        A network with the same results up to rounding.
     """
     folded = nn.Sequential()
     for name, part in copy.deepcopy(network).named_children():
@@ -59,37 +73,49 @@ def fold_norms(network: nn.Sequential) -> nn.Sequential:
 
 
 def fold(network: fx.GraphModule) -> fx.GraphModule:
-    """The same for one graph, in eval mode, which is changed in place and returned."""
+    """Fold the batch norms of one graph, in eval mode; the graph is changed in place and returned."""
     calls = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
     for node in list(network.graph.nodes):
-        before = node.args[0] if node.op == "call_module" else None
-        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+        before = _layer_before(node)
+        if before is None or calls[node.target] > 1 or calls[before.target] > 1:
             continue
-        if calls[node.target] > 1 or calls[before.target] > 1:
-            continue
-        layer, norm = network.get_submodule(str(before.target)), network.get_submodule(str(node.target))
-        if type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
-            nodes.attach(network, str(before.target), fuse_conv_bn_eval(layer, norm))
-        elif type(layer) is nn.Linear and type(norm) is nn.BatchNorm1d:
-            nodes.attach(network, str(before.target), fuse_linear_bn_eval(layer, norm))
-        else:
-            continue
-        node.replace_all_uses_with(before)
-        network.graph.erase_node(node)
+        fused = _fuse(network.get_submodule(str(before.target)), network.get_submodule(str(node.target)))
+        if fused is not None:
+            nodes.attach(network, str(before.target), fused)
+            node.replace_all_uses_with(before)
+            network.graph.erase_node(node)
     network.delete_all_unused_submodules()
     network.recompile()
     return network
 
 
+def _layer_before(node: fx.Node) -> fx.Node | None:
+    """The layer whose result only this layer reads; None where there is none."""
+    before = node.args[0] if node.op == "call_module" else None
+    if isinstance(before, fx.Node) and before.op == "call_module" and len(before.users) == 1:
+        return before
+    return None
+
+
+def _fuse(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
+    """A layer and the batch norm behind it as one layer; None if they cannot be fused."""
+    if type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+        return fuse_conv_bn_eval(layer, norm)
+    if type(layer) is nn.Linear and type(norm) is nn.BatchNorm1d:
+        return fuse_linear_bn_eval(layer, norm)
+    return None
+
+
 def _write_in_place(network: fx.GraphModule) -> None:
-    """Let sums and rectifiers overwrite what they alone read: new memory costs more than they do."""
+    """Let sums and rectifiers overwrite an input that only they read: allocating memory costs more than they do."""
     for node in list(network.graph.nodes):
-        called, sources = node_target(network, node), node.all_input_nodes
-        in_place = operator.iadd if is_sum(network, node) else _IN_PLACE.get(called)
-        mine = next((source for source in sources if _may_be_overwritten(network, source, node)), None)
-        if in_place is not None and mine is not None:
+        sources = node.all_input_nodes
+        in_place = operator.iadd if is_sum(network, node) else _IN_PLACE.get(node_target(network, node))
+        overwritten = next((source for source in sources if _may_be_overwritten(network, source, node)), None)
+        if in_place is not None and overwritten is not None:
+            others = [source for source in sources if source is not overwritten]
             with network.graph.inserting_before(node):
-                new = network.graph.call_function(in_place, (mine, *(other for other in sources if other is not mine)))
+                new = network.graph.call_function(in_place, (overwritten, *others))
             new.meta = node.meta
             node.replace_all_uses_with(new)
             network.graph.erase_node(node)
@@ -99,5 +125,5 @@ def _write_in_place(network: fx.GraphModule) -> None:
 
 def _may_be_overwritten(network: fx.GraphModule, source: fx.Node, reader: fx.Node) -> bool:
     shape = reader.meta.get("shape")
-    alike = shape is not None and source.meta.get("shape") == shape
-    return alike and len(source.users) == 1 and node_target(network, source) in _OWNERS
+    same_shape = shape is not None and source.meta.get("shape") == shape
+    return same_shape and len(source.users) == 1 and node_target(network, source) in _OWNERS

@@ -1,4 +1,4 @@
-"""Nodes of a traced network: what each gives and costs, and which are still needed."""
+"""Nodes of a traced network: the shape and cost of each, and which are still needed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,17 @@ class _Measure(fx.Interpreter):
 
 @torch.no_grad()
 def measure(network: fx.GraphModule, example: Tensor) -> Tensor:
-    """Run one example (1, C, H, W) through the graph; each node's `meta` then holds its output `shape` and its `macs`.
+    """Run one example through a graph and note in each node's `meta` its output `shape` and its multiply-adds `macs`.
+
+    Args:
+        network: the graph.
+        example: one input, float32 (1, C, H, W).
+
+    Returns:
+        The graph's result, float32 (1, ...).
 
     Raises:
-        ModelError: the network does not run on images of this shape.
+        ModelError: the network does not run on an input of this shape, or does not return a tensor.
     """
     try:
         result = _Measure(network).run(example)
@@ -39,7 +46,7 @@ def measure(network: fx.GraphModule, example: Tensor) -> Tensor:
 
 
 def alive_nodes(graph: fx.Graph, constants: Iterable[str] = ()) -> frozenset[str]:
-    """Names of the nodes that the output still needs when the nodes named in `constants` need no input any more."""
+    """Names of the nodes that the output still needs when the nodes named in `constants` need no input."""
     constant_names = frozenset(constants)
     waiting = [node for node in graph.nodes if node.op == "output"]
     alive: set[str] = set()
@@ -47,12 +54,13 @@ def alive_nodes(graph: fx.Graph, constants: Iterable[str] = ()) -> frozenset[str
         node = waiting.pop()
         if node.name not in alive:
             alive.add(node.name)
-            waiting.extend(() if node.name in constant_names else node.all_input_nodes)
+            if node.name not in constant_names:
+                waiting.extend(node.all_input_nodes)
     return frozenset(alive)
 
 
 def attach(root: nn.Module, name: str, value: nn.Module | Tensor) -> None:
-    """Put a layer, parameter or buffer under a dotted name, making the modules on the way."""
+    """Put a layer, parameter or buffer under a dotted name, creating the modules on the way."""
     *parents, leaf = name.split(".")
     for parent in parents:
         if parent not in root._modules:

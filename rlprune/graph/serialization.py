@@ -18,18 +18,23 @@ JSON = Any
 
 
 def _encode(value: Any) -> JSON:
+    """An argument of a node or layer as JSON: nodes, containers, or a constant."""
     if isinstance(value, fx.Node):
         return {"node": value.name}
     if isinstance(value, slice):
         return {"slice": [_encode(part) for part in (value.start, value.stop, value.step)]}
-    if value is Ellipsis:
-        return {"ellipsis": True}
-    if isinstance(value, torch.dtype) and str(value) in DTYPES:
-        return {"dtype": str(value)}
     if isinstance(value, tuple):
         return {"tuple": [_encode(item) for item in value]}
     if isinstance(value, list):
         return [_encode(item) for item in value]
+    return _encode_constant(value)
+
+
+def _encode_constant(value: Any) -> JSON:
+    if value is Ellipsis:
+        return {"ellipsis": True}
+    if isinstance(value, torch.dtype) and str(value) in DTYPES:
+        return {"dtype": str(value)}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -46,10 +51,12 @@ def _decode(value: JSON, nodes: dict[str, fx.Node]) -> Any:
     if kind == "node":
         return nodes[content]
     if kind == "slice":
-        return slice(*(_decode(part, nodes) for part in content))
+        start, stop, step = (_decode(part, nodes) for part in content)
+        return slice(start, stop, step)
     if kind == "tuple":
         return tuple(_decode(item, nodes) for item in content)
-    return {"ellipsis": lambda: Ellipsis, "dtype": lambda: DTYPES[content], "float": lambda: float(content)}[kind]()
+    constants = {"ellipsis": lambda _: Ellipsis, "dtype": DTYPES.__getitem__, "float": float}
+    return constants[kind](content)
 
 
 def _layer_arguments(name: str, layer: nn.Module) -> dict[str, JSON]:
@@ -68,24 +75,25 @@ def _layer_arguments(name: str, layer: nn.Module) -> dict[str, JSON]:
 
 
 def to_json(network: fx.GraphModule) -> JSON:
-    """Describe the graph, its layers' arguments and its free tensors' shapes; the weights are not included.
+    """Describe a graph, its layers' arguments and its free tensors' shapes; the weights are not included.
+
+    Args:
+        network: the traced network.
+
+    Returns:
+        An object with `nodes`, `layers` and `tensors`, for `from_json`.
 
     Raises:
-        ModelError: a layer, a function or a constant is outside what a stored network may hold.
+        ModelError: a layer, a function, a method or a constant is not in `rlprune.graph.operators`.
     """
-    nodes, layers, tensors = [], {}, {}
+    nodes = []
+    layers = {}
+    tensors = {}
     for node in network.graph.nodes:
-        target = node.target
-        if node.op == "call_function":
-            target = fx.node._get_qualified_name(node.target)
-            if target not in FUNCTIONS or (node.target is getattr and node.args[1] not in ATTRIBUTES):
-                raise ModelError(f"the network calls {target}, which cannot be stored; allowed: {', '.join(FUNCTIONS)}")
-        elif node.op == "call_method" and target not in METHODS:
-            raise ModelError(f"the network calls Tensor.{target}, which cannot be stored; allowed: {sorted(METHODS)}")
-        elif node.op == "call_module":
-            layers[target] = {"type": type(network.get_submodule(target)).__name__} | _layer_arguments(
-                target, network.get_submodule(target)
-            )
+        target = _stored_target(node)
+        if node.op == "call_module":
+            layer = network.get_submodule(target)
+            layers[target] = {"type": type(layer).__name__} | _layer_arguments(target, layer)
         elif node.op == "get_attr":
             owner, _, leaf = target.rpartition(".")
             tensor = getattr(network.get_submodule(owner), leaf)
@@ -102,8 +110,27 @@ def to_json(network: fx.GraphModule) -> JSON:
     return {"nodes": nodes, "layers": layers, "tensors": tensors}
 
 
+def _stored_target(node: fx.Node) -> str:
+    """The name of what a node calls or reads, if it may be stored."""
+    if node.op == "call_function":
+        assert callable(node.target)
+        name = fx.node._get_qualified_name(node.target)
+        if name not in FUNCTIONS or (node.target is getattr and node.args[1] not in ATTRIBUTES):
+            raise ModelError(f"the network calls {name}, which cannot be stored; allowed: {', '.join(FUNCTIONS)}")
+        return name
+    name = str(node.target)
+    if node.op == "call_method" and name not in METHODS:
+        raise ModelError(f"the network calls Tensor.{name}, which cannot be stored; allowed: {sorted(METHODS)}")
+    return name
+
+
 def from_json(description: JSON) -> fx.GraphModule:
-    """Build the network that `to_json` described, with fresh weights. Nothing outside the tables above can be called.
+    """Build the network that `to_json` described, with fresh weights, in eval mode.
+
+    Nothing outside `rlprune.graph.operators` can be called.
+
+    Args:
+        description: what `to_json` returned.
 
     Raises:
         BundleError: the description names a layer, function, method or attribute that is not allowed, or is malformed.
@@ -115,37 +142,55 @@ def from_json(description: JSON) -> fx.GraphModule:
 
 
 def _from_json(description: JSON) -> fx.GraphModule:
-    root = nn.Module()
-    for name in (*description["layers"], *description["tensors"]):
-        _check_name(name)
-    for name, layer in description["layers"].items():
-        arguments = {key: _decode(value, {}) for key, value in layer.items() if key != "type"}
-        attach(root, name, _allowed(LAYERS, layer["type"], "layer")(**arguments))
-    for name, tensor in description["tensors"].items():
-        value = torch.zeros(tensor["shape"])
-        attach(root, name, nn.Parameter(value) if tensor["trainable"] else value)
+    root = _build_modules(description)
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
     for node in description["nodes"]:
-        target, args = node["target"], _decode(node["args"], nodes)
-        for name in (node["name"], *node["kwargs"], *(target,) * (node["op"] in ("placeholder", "output"))):
+        op = node["op"]
+        args = _decode(node["args"], nodes)
+        _check_name(node["name"])
+        for name in node["kwargs"]:
             _check_name(name)
-        if node["op"] == "call_function":
-            target = _allowed(FUNCTIONS, target, "function")
-            if target is getattr and args[1] not in ATTRIBUTES:
-                raise ValueError(f"attribute {args[1]!r} is not allowed; allowed: {sorted(ATTRIBUTES)}")
-        elif node["op"] == "call_method" and target not in METHODS:
-            raise ValueError(f"method {target!r} is not allowed; allowed: {sorted(METHODS)}")
-        elif node["op"] in ("call_module", "get_attr"):
-            _allowed(description["layers" if node["op"] == "call_module" else "tensors"], target, node["op"])
+        target = _loaded_target(description, op, node["target"], args)
         kwargs = {key: _decode(value, nodes) for key, value in node["kwargs"].items()}
-        nodes[node["name"]] = graph.create_node(node["op"], target, args, kwargs, name=node["name"])
+        nodes[node["name"]] = graph.create_node(op, target, args, kwargs, name=node["name"])
     graph.lint()
     return fx.GraphModule(root, graph).eval()
 
 
+def _build_modules(description: JSON) -> nn.Module:
+    """A module that holds the described layers and free tensors under their names."""
+    root = nn.Module()
+    for name, layer in description["layers"].items():
+        _check_name(name)
+        arguments = {key: _decode(value, {}) for key, value in layer.items() if key != "type"}
+        attach(root, name, _allowed(LAYERS, layer["type"], "layer")(**arguments))
+    for name, tensor in description["tensors"].items():
+        _check_name(name)
+        value = torch.zeros(tensor["shape"])
+        attach(root, name, nn.Parameter(value) if tensor["trainable"] else value)
+    return root
+
+
+def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
+    """What a node calls or reads, looked up in the allow-list."""
+    if op in ("placeholder", "output"):
+        _check_name(target)
+    elif op == "call_function":
+        target = _allowed(FUNCTIONS, target, "function")
+        if target is getattr and args[1] not in ATTRIBUTES:
+            raise ValueError(f"attribute {args[1]!r} is not allowed; allowed: {sorted(ATTRIBUTES)}")
+    elif op == "call_method" and target not in METHODS:
+        raise ValueError(f"method {target!r} is not allowed; allowed: {sorted(METHODS)}")
+    elif op == "call_module":
+        _allowed(description["layers"], target, op)
+    elif op == "get_attr":
+        _allowed(description["tensors"], target, op)
+    return target
+
+
 def _check_name(name: str) -> None:
-    """Refuse what is more than a dotted name: torch.fx writes names into Python code, which it then executes."""
+    """Refuse anything but a dotted name: torch.fx writes names into Python code, which it then executes."""
     if not re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII):
         raise ValueError(f"name {name!r} is not allowed; names consist of letters, digits, underscores and dots")
 

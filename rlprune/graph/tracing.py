@@ -1,4 +1,4 @@
-"""From a network to a `torch.fx` graph of its layers, split into stem and body."""
+"""Traces a network into a `torch.fx` graph of its layers, and splits it into stem and body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlprune.graph.operators import METHODS
 _OUT_OF_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
 _OUT_OF_PLACE |= {torch.relu_: torch.relu, torch.sigmoid_: torch.sigmoid}
 
-# Functions that training alone needs; traced in eval mode they return their first argument.
+# Functions that only training needs; traced in eval mode they return their first argument.
 _IDENTITIES = frozenset({"dropout", "dropout2d", "stochastic_depth", "drop_path", "drop_block_2d"})
 
 # Layers that a stem may hold after its convolution: they mix no channels and have one input.
@@ -35,7 +35,7 @@ _STEM_FUNCTIONS = (F.relu, torch.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.l
 
 
 class _Tracer(fx.Tracer):
-    """Traces as far as it can: a submodule whose forward cannot be traced stays one opaque layer."""
+    """A tracer for which a submodule whose forward cannot be traced stays one opaque layer."""
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = len(self.graph.nodes)
@@ -50,17 +50,15 @@ class _Tracer(fx.Tracer):
 def trace(model: nn.Module) -> fx.GraphModule:
     """The network as a `torch.fx` graph of its layers, on a copy of the weights and without in-place operations.
 
-    In-place operations would let one pass spoil the features that the next pass starts from.
+    In-place operations would let one pass overwrite the features that the next pass starts from.
 
     Args:
         model: takes one float32 tensor (B, C, H, W), returns logits (B, classes).
 
     Raises:
-        ModelError: the top-level forward cannot be traced.
+        ModelError: the top-level forward cannot be traced, or uses more than one input.
     """
-    model = copy.deepcopy(
-        model
-    ).eval()  # so that functional dropout and auxiliary heads are traced as inference has them
+    model = copy.deepcopy(model).eval()  # functional dropout and auxiliary heads are traced as inference runs them
     try:
         graph = _Tracer().trace(model)
     except Exception as error:
@@ -83,18 +81,10 @@ def trace(model: nn.Module) -> fx.GraphModule:
 
 
 def _simplify(network: fx.GraphModule) -> None:
-    """Drop identities, and make in-place operations ordinary ones, whose results later nodes read for their inputs."""
-    before: set[fx.Node] = set()
+    """Drop identities, and turn in-place operations into ordinary ones."""
+    _read_results_of_in_place_nodes(network)
+    _clear_in_place_flags(network)
     for node in network.graph.nodes:
-        before.add(node)
-        if _is_in_place(network, node):
-            node.all_input_nodes[0].replace_all_uses_with(node, lambda user: user not in before)
-    for layer in network.modules():
-        if getattr(layer, "inplace", False):
-            cast(Any, layer).inplace = False
-    for node in network.graph.nodes:
-        if node.kwargs.get("inplace", False):
-            node.update_kwarg("inplace", False)
         if getattr(node.target, "__name__", "") in _IDENTITIES:
             node.replace_all_uses_with(node.args[0])
             network.graph.erase_node(node)
@@ -102,6 +92,24 @@ def _simplify(network: fx.GraphModule) -> None:
             node.target = _OUT_OF_PLACE.get(node.target, node.target)
         elif node.op == "call_method" and node.target.rstrip("_") in METHODS:
             node.target = node.target.rstrip("_")
+
+
+def _read_results_of_in_place_nodes(network: fx.GraphModule) -> None:
+    """Let nodes that come after an in-place operation read its result, where they read the tensor that it changed."""
+    before: set[fx.Node] = set()
+    for node in network.graph.nodes:
+        before.add(node)
+        if _is_in_place(network, node):
+            node.all_input_nodes[0].replace_all_uses_with(node, lambda user: user not in before)
+
+
+def _clear_in_place_flags(network: fx.GraphModule) -> None:
+    for layer in network.modules():
+        if getattr(layer, "inplace", False):
+            cast(Any, layer).inplace = False
+    for node in network.graph.nodes:
+        if node.kwargs.get("inplace", False):
+            node.update_kwarg("inplace", False)
 
 
 def _is_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
@@ -113,14 +121,25 @@ def _is_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def split_stem(network: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Cut the network behind its first convolution, with the norm, activation and pooling that follow in a chain.
+    """Split the network behind its first convolution and the norm, activation and pooling that follow in a chain.
 
-    The stem is what every pass starts from and what the policy reads, so it runs once per image and is never pruned.
-    It is empty when the images go to more than one layer at once.
+    Every pass starts from the stem's features and the policy reads them, so the stem runs once per image and is never
+    pruned. It is empty where the images go to more than one layer at once.
+
+    Args:
+        network: traced, images (B, C, H, W) -> logits (B, classes).
 
     Returns:
         The stem, images (B, C, H, W) -> features (B, F, H', W'), and the body, features -> logits.
     """
+    stem = _stem_nodes(network)
+    body = [node for node in network.graph.nodes if node not in stem and node.op != "output"]
+    (output,) = (node for node in network.graph.nodes if node.op == "output")
+    return _copy_nodes(network, stem, None, stem[-1]), _copy_nodes(network, body, stem[-1], output.args[0])
+
+
+def _stem_nodes(network: fx.GraphModule) -> list[fx.Node]:
+    """The images, and the chain of stem layers that begins there; the images alone if it holds no convolution."""
     modules = dict(network.named_modules())
     chain = [next(node for node in network.graph.nodes if node.op == "placeholder")]
     found_convolution = False
@@ -128,16 +147,12 @@ def split_stem(network: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]
         (user,) = chain[-1].users
         layer = modules.get(user.target) if user.op == "call_module" else None
         first_convolution = isinstance(layer, nn.Conv2d) and not found_convolution
-        passes_on = isinstance(layer, _STEM_LAYERS) or user.target in _STEM_FUNCTIONS
-        if len(user.all_input_nodes) != 1 or not (first_convolution or passes_on):
+        stem_layer = isinstance(layer, _STEM_LAYERS) or user.target in _STEM_FUNCTIONS
+        if len(user.all_input_nodes) != 1 or not (first_convolution or stem_layer):
             break
         found_convolution |= first_convolution
         chain.append(user)
-    if not found_convolution:
-        del chain[1:]
-    rest = [node for node in network.graph.nodes if node not in chain and node.op != "output"]
-    (output,) = (node for node in network.graph.nodes if node.op == "output")
-    return _copy_nodes(network, chain, None, chain[-1]), _copy_nodes(network, rest, chain[-1], output.args[0])
+    return chain if found_convolution else chain[:1]
 
 
 def _copy_nodes(network: fx.GraphModule, nodes: list[fx.Node], entry: fx.Node | None, result: Any) -> fx.GraphModule:

@@ -1,4 +1,4 @@
-"""CNNs for small images: residual networks with option-A shortcuts, and plain chains."""
+"""CNNs for small images: residual networks with parameter-free shortcuts, and plain chains."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
 
     Args:
         n_blocks: blocks in each of the three stages.
-        n_classes: logits.
+        n_classes: number of logits.
         in_channels: channels of the images.
     """
 
@@ -64,8 +64,9 @@ class ResNet(nn.Module):
 
 
 def _stage(n_blocks: int, in_channels: int, channels: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(n_blocks - 1)))
+    blocks = [BasicBlock(in_channels, channels, stride)]
+    blocks += [BasicBlock(channels, channels, 1) for _ in range(n_blocks - 1)]
+    return nn.Sequential(*blocks)
 
 
 class Chain(nn.Module):
@@ -73,16 +74,17 @@ class Chain(nn.Module):
 
     Args:
         plan: (channels, stride) of each 3x3 convolution, which batch norm and ReLU follow; 0 channels is a max pool.
-        n_classes: logits.
+        n_classes: number of logits.
         in_channels: channels of the images.
-        first_padding: pixels of zeros around the images; all other convolutions have 1.
+        first_padding: pixels of zeros around the images in the first convolution; all other convolutions pad by 1.
     """
 
     def __init__(
         self, plan: tuple[tuple[int, int], ...], n_classes: int, in_channels: int, first_padding: int = 1
     ) -> None:
         super().__init__()
-        self.features, padding = nn.Sequential(), first_padding
+        self.features = nn.Sequential()
+        padding = first_padding
         for channels, stride in plan:
             if channels == 0:
                 self.features.append(nn.MaxPool2d(stride))
@@ -90,7 +92,8 @@ class Chain(nn.Module):
             self.features.append(nn.Conv2d(in_channels, channels, 3, stride, padding, bias=False))
             self.features.append(nn.BatchNorm2d(channels))
             self.features.append(nn.ReLU())
-            in_channels, padding = channels, 1
+            in_channels = channels
+            padding = 1
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(in_channels, n_classes)
 

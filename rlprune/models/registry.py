@@ -1,4 +1,4 @@
-"""Networks by name or by `package.module:callable`."""
+"""Builds networks by name or by `package.module:callable`."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def build(name: str, n_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build a CNN with fresh weights (He initialisation) in training mode.
 
     Args:
-        name: one of `NAMES`, or ``package.module:callable``; the callable is called without arguments, decides about
+        name: one of `NAMES`, or ``package.module:callable``; the callable is called without arguments, chooses
             classes, channels and initialisation itself, and returns an `nn.Module`.
-        n_classes: logits of a network built by name.
+        n_classes: number of logits of a network built by name.
         in_channels: image channels of a network built by name.
 
     Raises:
@@ -65,15 +65,15 @@ def build(name: str, n_classes: int = 10, in_channels: int = 3) -> nn.Module:
 
 @torch.no_grad()
 def check_outputs(model: nn.Module, image_shape: Sequence[int], n_classes: int) -> None:
-    """Make sure that a network takes the images and tells the classes.
+    """Make sure that a network takes such images and returns a logit for every class.
 
     Args:
         model: any network, on the CPU; left in eval mode.
         image_shape: (C, H, W) of the images.
-        n_classes: how many logits it has to give.
+        n_classes: how many logits it must return.
 
     Raises:
-        ModelError: it fails on such an image, or gives something else.
+        ModelError: it fails on such an image, or returns something else.
     """
     try:
         logits = model.eval()(torch.zeros(1, *image_shape))

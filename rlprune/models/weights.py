@@ -1,10 +1,11 @@
-"""Weights, read without running code from the file, and written whole or not at all."""
+"""Weight files: read without running any code in them, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -15,12 +16,12 @@ from rlprune.utils.files import atomic_write
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load weights into a model, all of them or, when they do not fit, none.
+    """Load weights into a model; where they do not fit, the model stays as it was.
 
     Args:
         model: changed in place.
         path: ``.safetensors``, or a PyTorch file (``.pt``, ``.pth``, ``.th``, ``.bin``) that holds nothing but tensors;
-            there, a wrapping ``state_dict`` or ``model`` key and the prefix ``module.`` are taken off. Batch norms may
+            there, a wrapping ``state_dict`` or ``model`` key and the prefix ``module.`` are removed. Batch norms may
             lack ``num_batches_tracked``.
 
     Raises:
@@ -28,13 +29,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     weights = _read_weights(path)
-    wanted = model.state_dict()
-    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in weights if key not in wanted]
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in weights if key not in expected]
     shapes = [
-        f"{key} is {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in weights and weights[key].shape != wanted[key].shape
+        f"{key} is {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in weights and weights[key].shape != expected[key].shape
     ]
     problems = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
     found = "; ".join(f"{what}: {_first(keys)}" for what, keys in problems if keys)
@@ -46,12 +47,17 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def find_weights(name: str, beside: Path) -> Path:
-    """Weights that a recipe names, a file or a folder: in ``$RLPRUNE_WEIGHTS``, else beside the recipe.
+    """Find the weights, a file or a folder, that a recipe names: in ``$RLPRUNE_WEIGHTS``, else in the recipe's folder.
+
+    Args:
+        name: path relative to one of these folders.
+        beside: the recipe's folder.
 
     Raises:
         ModelError: it is in neither place.
     """
-    folders = [Path(root) for root in (os.environ.get("RLPRUNE_WEIGHTS"),) if root] + [beside]
+    root = os.environ.get("RLPRUNE_WEIGHTS")
+    folders = [Path(root), beside] if root else [beside]
     for folder in folders:
         if (folder / name).exists():
             return folder / name
@@ -82,6 +88,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read: it is damaged or needs pickle, which is never run ({type(error).__name__}); "
             "convert it with safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
         ) from error
+    return _state_dict_in(found, path)
+
+
+def _state_dict_in(found: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a PyTorch file held, without a wrapping key or the prefix of data parallelism."""
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

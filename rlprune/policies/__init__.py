@@ -1,12 +1,24 @@
-"""What decides for each image: penalties, actions, observations, the policy, and the loop over passes.
+"""Decisions for each image: penalties, actions, observations, the policy, and the loop over passes.
 
 May import `rlprune.profiles` and below, nothing that trains.
 """
 
 from rlprune.policies.actions import ActionKind, Actions
 from rlprune.policies.observations import Observer
+from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.passes import CostBreakdown, PassResult, run_policy
 from rlprune.policies.penalties import PenaltyRange
-from rlprune.policies.policy import Policy
+from rlprune.policies.policy import Policy, check_fit
 
-__all__ = ["ActionKind", "Actions", "CostBreakdown", "Observer", "PassResult", "PenaltyRange", "Policy", "run_policy"]
+__all__ = [
+    "ActionKind",
+    "Actions",
+    "CostBreakdown",
+    "Observer",
+    "PassResult",
+    "PenaltyRange",
+    "Policy",
+    "SingleImagePolicy",
+    "check_fit",
+    "run_policy",
+]

@@ -1,4 +1,4 @@
-"""What an action means: keep levels for every group, and whether the last prediction is accepted instead."""
+"""Translates actions into keep levels for every group, or into accepting the prediction so far."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ ActionKind = Literal["profiles", "levels", "ratios"]
 class Actions:
     """Translates actions into profiles.
 
-    Where an image may have several passes, the last entry of an action can accept the prediction at hand instead of
-    choosing again. There is nothing to accept before the first pass: it then runs the profile that comes with the
-    action, which for `profiles` is the cheapest, number 0. To choose what has just run is to accept as well.
+    Where an image may have several passes, the last entry of an action can accept the prediction so far instead of
+    choosing another pass. Before the first pass there is nothing to accept: an action that accepts then runs the
+    profile that comes with it, which for `profiles` is the cheapest, number 0. Choosing the profile that has just run
+    means to accept as well.
 
     Attributes:
         kind: `profiles`, an index into the codebook; `levels`, one level per group; `ratios`, one number in [-1, 1]
-            per group, from the lowest keep ratio to 1, taken to the nearest level.
+            per group, which stands for a keep ratio from the lowest to 1 and is rounded to the nearest level.
         keep_levels: which levels each group may take.
         codebook: int64 (K, G), cheapest first; needed for `profiles` only.
-        max_passes: the most passes an image may have.
+        max_passes: the most passes an image may have, 1 to 3.
+
+    Raises:
+        LevelsError: an unknown kind, `max_passes` outside 1 to 3, or `profiles` without a codebook.
     """
 
     kind: ActionKind
@@ -53,10 +57,16 @@ class Actions:
         codebook: Tensor | Sequence[Sequence[int]] | None,
         max_passes: int,
     ) -> Actions:
-        """The actions that fit a network.
+        """The actions for a network.
+
+        Args:
+            elastic: the network.
+            kind: as in the class.
+            codebook: profiles of the network, int64 (K, G), cheapest first; None without a codebook.
+            max_passes: as in the class.
 
         Raises:
-            LevelsError: an unknown kind, or a codebook that the network does not have.
+            LevelsError: an unknown kind, `max_passes` outside 1 to 3, or a codebook that the network does not have.
         """
         checked = None if codebook is None else elastic.check_codebook(torch.as_tensor(codebook))
         return cls(kind, elastic.keep_levels, checked, max_passes)
@@ -69,39 +79,50 @@ class Actions:
             assert self.codebook is not None
             return (len(self.codebook) + accepts,)
         if self.kind == "levels":
-            return (*(self.keep_levels.n_levels - int(low) for low in self.keep_levels.min_level), *(2,) * accepts)
+            choices = [self.keep_levels.n_levels - int(low) for low in self.keep_levels.min_level]
+            return (*choices, 2) if accepts else tuple(choices)
         return ()
 
     @property
     def n_outputs(self) -> int:
-        """How many numbers a policy gives: logits of all choices, or one mean per entry for `ratios`."""
+        """How many numbers a policy outputs: logits of all choices, or one mean per entry for `ratios`."""
         return sum(self.n_choices) if self.n_choices else self.keep_levels.n_groups + (self.max_passes > 1)
 
     def greedy(self, outputs: Tensor) -> Tensor:
-        """The likeliest action: a policy's outputs (B, n_outputs) -> int64 (B, entries), or float (B, entries)."""
+        """The most probable action.
+
+        Args:
+            outputs: of a policy, float32 (B, n_outputs).
+
+        Returns:
+            int64 (B, entries); for `ratios` float32 in [-1, 1], (B, entries).
+        """
         if not self.n_choices:
             return outputs.clamp(-1, 1)
         parts = outputs.split(self.n_choices, dim=1) if len(self.n_choices) > 1 else [outputs]
         return torch.cat([part.argmax(1, keepdim=True) for part in parts], 1)
 
     def check(self, actions: Tensor) -> None:
-        """Make sure that actions int64 or float (B, entries) are in their space.
+        """Make sure that actions are inside the action space.
+
+        Args:
+            actions: int64 or float (B, entries).
 
         Raises:
-            LevelsError: one is not.
+            LevelsError: an entry is below 0 or not below the number of its choices.
         """
         choices = torch.tensor(self.n_choices)
         if len(choices) and ((actions < 0) | (actions >= choices)).any():
             raise LevelsError(f"an action is outside its space; its entries go from 0 to below {self.n_choices}")
 
     def decode(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Translate actions.
+        """Translate actions into keep levels.
 
         Args:
-            actions: int64 or float (B, entries), in their space.
+            actions: int64 or float (B, entries), inside the action space.
 
         Returns:
-            Levels int64 (B, G), and whether the last prediction is accepted, bool (B,).
+            Levels int64 (B, G), and whether the prediction so far is accepted instead, bool (B,).
         """
         n_groups = self.keep_levels.n_groups
         if self.kind == "profiles":
@@ -112,17 +133,19 @@ class Actions:
         if self.kind == "levels":
             return actions[:, :n_groups] + self.keep_levels.min_level, accept
         ratios = torch.tensor(self.keep_levels.keep_ratios)
-        wanted = ratios[0] + (actions[:, :n_groups].clamp(-1, 1) + 1) / 2 * (1 - ratios[0])
-        nearest = (wanted[..., None] - ratios).abs().argmin(-1)
+        chosen = ratios[0] + (actions[:, :n_groups].clamp(-1, 1) + 1) / 2 * (1 - ratios[0])
+        nearest = (chosen[..., None] - ratios).abs().argmin(-1)
         return self.keep_levels.clamp(nearest), accept
 
     def decode_profiles(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for `profiles`: indices into the codebook int64 (B,) instead of levels."""
+        """Translate actions of kind `profiles`.
+
+        Args:
+            actions: int64 (B, 1), inside the action space.
+
+        Returns:
+            Indices into the codebook int64 (B,), and whether the prediction so far is accepted instead, bool (B,).
+        """
         assert self.codebook is not None
         accept = actions[:, 0] == len(self.codebook)
         return torch.where(accept, 0, actions[:, 0]), accept
-
-
-def nearest_profiles(levels: Tensor, codebook: Tensor) -> Tensor:
-    """For every row of levels (B, G) the index of the codebook's profile with the smallest sum of differences, (B,)."""
-    return (levels[:, None] - codebook).abs().sum(-1).argmin(1)

@@ -1,4 +1,4 @@
-"""How a policy looks at a single image, in NumPy: for so few numbers torch spends its time on starting operations."""
+"""Runs a policy on a single image, in NumPy: for so few numbers torch spends its time on launching operations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
     "ELU": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "SiLU": lambda x: x * (1 + np.tanh(x / 2)) / 2,  # x / (1 + exp(-x)), without overflow
 }
-"""Those of `Policy.activation`."""
+"""Activation functions by the names of `Policy.activation`."""
 
 
 class SingleImagePolicy:
@@ -31,22 +31,33 @@ class SingleImagePolicy:
 
     Args:
         policy: for one penalty, on the CPU.
-        prices: what the policy is told that passes cost.
-        first: what `rlprune.policies.passes.first_profile` said of the policy.
+        prices: cost of a pass, as observations count it.
+        first: what `rlprune.policies.passes.first_profile` returned for the policy.
     """
 
     def __init__(self, policy: Policy, prices: CostBreakdown, first: int | None) -> None:
-        self._policy, self._observer, self._first = policy, policy.observer, first
+        self._policy = policy
+        self._observer = policy.observer
+        self._first = first
         self._function = _FUNCTIONS[policy.activation]
         linear = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
         self._layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in linear]
         dense = float(prices.dense.macs)
-        self._stem, self._bodies = float(prices.stem.macs) / dense, (prices.bodies.macs / dense).tolist()
+        self._stem = float(prices.stem.macs) / dense
+        self._bodies = (prices.bodies.macs / dense).tolist()
 
-    def run(self, seen: Tensor, run: Run) -> PassResult:
-        """Pass after pass, as for many: stem features (1, F * pool * pool), and the network."""
-        features, alone = seen.numpy()[0], torch.zeros(1, dtype=torch.int64)
-        logits, spent, max_passes = torch.zeros(1, self._observer.n_classes), self._stem, self._observer.max_passes
+    def run(self, stem_features: Tensor, run: Run) -> PassResult:
+        """Decide for one image, pass by pass.
+
+        Args:
+            stem_features: as `Observer.features` returns them, float32 (1, F * pool * pool).
+            run: the network.
+        """
+        features = stem_features.numpy()[0]
+        index = torch.zeros(1, dtype=torch.int64)
+        logits = torch.zeros(1, self._observer.n_classes)
+        spent = self._stem
+        max_passes = self._observer.max_passes
         profiles = [-1] * max_passes
         for n_pass in range(max_passes):
             if n_pass == 0 and self._first is not None:
@@ -55,36 +66,38 @@ class SingleImagePolicy:
                 profile, accept = self._decide(features, logits.numpy()[0], n_pass, spent)
                 if n_pass and (accept or profile == profiles[n_pass - 1]):
                     break
-            new = run(alone, profile)
-            logits = self._observer.believe(logits, new, torch.full_like(alone, n_pass)) if n_pass else new
-            spent, profiles[n_pass] = spent + self._bodies[profile], profile
+            new = run(index, profile)
+            logits = self._observer.believe(logits, new, torch.full_like(index, n_pass)) if n_pass else new
+            spent += self._bodies[profile]
+            profiles[n_pass] = profile
         return PassResult(torch.tensor([profiles]), logits)
 
     def _decide(self, features: Vector, logits: Vector, n_pass: int, spent: float) -> tuple[int, bool]:
-        """Which profile, and whether to accept instead."""
+        """The profile to run next, and whether to accept the prediction so far instead."""
         outputs = self._observe(features, logits, n_pass, spent)
         for weight, bias in self._layers[:-1]:
             outputs = self._function(weight @ outputs + bias)
         weight, bias = self._layers[-1]
         outputs = weight @ outputs + bias
         if self._policy.actions.kind == "profiles":
-            chosen, n_profiles = int(outputs.argmax()), len(self._bodies)
+            chosen = int(outputs.argmax())
+            n_profiles = len(self._bodies)
             return chosen % n_profiles, chosen == n_profiles
         profile, accept = self._policy.decided(torch.from_numpy(outputs)[None])
         return int(profile), bool(accept)
 
     def _observe(self, features: Vector, logits: Vector, n_pass: int, spent: float) -> Vector:
-        """What `Observer.observe` puts together."""
-        seen = self._observer
-        beliefs: list[Any] = [np.zeros(seen.n_beliefs + 2)]
+        """The observation that `Observer.observe` builds, float32 (D,)."""
+        observer = self._observer
+        prediction: list[Any] = [np.zeros(observer.n_beliefs + 2)]
         if n_pass:
-            falling = np.sort(logits.astype(np.float64))[::-1]
-            shifted = falling - falling[0]
+            descending = np.sort(logits.astype(np.float64))[::-1]
+            shifted = descending - descending[0]
             exponentials = np.exp(shifted)
             total = exponentials.sum()
             probabilities = exponentials / total
-            entropy = (math.log(total) - probabilities @ shifted) / math.log(max(seen.n_classes, 2))
+            entropy = (math.log(total) - probabilities @ shifted) / math.log(max(observer.n_classes, 2))
             margin = -shifted[min(1, len(shifted) - 1)]
-            beliefs = [probabilities[: seen.n_beliefs], (min(max(entropy, 0), 1), margin / (margin + MARGIN))]
-        history = (min(spent / (2 * seen.max_passes), 1), n_pass / seen.max_passes)
-        return np.concatenate([features, *beliefs, history], dtype=np.float32, casting="same_kind")
+            prediction = [probabilities[: observer.n_beliefs], (min(max(entropy, 0), 1), margin / (margin + MARGIN))]
+        history = (min(spent / (2 * observer.max_passes), 1), n_pass / observer.max_passes)
+        return np.concatenate([features, *prediction, history], dtype=np.float32, casting="same_kind")

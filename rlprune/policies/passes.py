@@ -1,4 +1,4 @@
-"""The one loop in which a policy looks at images: pass after pass, those that chose one profile together."""
+"""The loop in which a policy runs images pass by pass; images that chose the same profile run together."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import ComputeCost, Cost, mlp_cost
 
 Run = Callable[[Tensor, int], Tensor]
-"""Indices of images int64 (n,), and a profile of the codebook -> logits (n, classes), on the CPU."""
+"""Runs the network: indices of images int64 (n,) and a profile's index -> logits float32 (n, classes), on the CPU."""
 
 
 class CostBreakdown(NamedTuple):
-    """What the pieces cost that a prediction is made of.
+    """Active parameters and multiply-adds of the parts of a prediction, int64.
 
     Attributes:
-        stem: scalars.
-        bodies: of each profile of the codebook, (K,).
-        decision: scalars.
-        dense: the whole network at full width, scalars.
+        stem: of the stem, which each image pays once; scalars.
+        bodies: of the body under each profile of the codebook, (K,).
+        decision: of one decision of the policy; scalars.
+        dense: of the whole network at full width; scalars.
     """
 
     stem: ComputeCost
@@ -33,33 +33,42 @@ class CostBreakdown(NamedTuple):
 
     @classmethod
     def of(cls, cost: Cost, policy: Policy) -> CostBreakdown:
-        """Those of a network and its policy."""
+        """The costs of a network and its policy."""
         whole = cost.of(policy.codebook)
         bodies = ComputeCost(whole.params - cost.stem.params, whole.macs - cost.stem.macs)
         return cls(cost.stem, bodies, mlp_cost(policy.network), cost.dense)
 
     def of_passes(self, profiles: Tensor) -> ComputeCost:
-        """Everything that images cost whose passes ran these profiles (-1: none), int64 (B, max_passes) -> (B,).
+        """Everything that images cost whose passes ran these profiles.
 
-        An image that stops before its last possible pass was asked about once more than it ran.
+        An image that stops before its last possible pass takes one decision more than it has passes.
+
+        Args:
+            profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
+
+        Returns:
+            Active parameters summed over passes, and multiply-adds, int64 (B,).
         """
-        ran, max_passes = profiles >= 0, profiles.shape[1]
-        n_decisions = (ran.sum(1) + 1).clamp_max(max_passes)
+        ran = profiles >= 0
+        n_decisions = (ran.sum(1) + 1).clamp_max(profiles.shape[1])
+        index = profiles.clamp_min(0)
+
+        def total(stem: Tensor, bodies: Tensor, decision: Tensor) -> Tensor:
+            return stem + (bodies[index] * ran).sum(1) + n_decisions * decision
+
         return ComputeCost(
-            *(
-                stem + (body[profiles.clamp_min(0)] * ran).sum(1) + n_decisions * decision
-                for stem, body, decision in zip(self.stem, self.bodies, self.decision, strict=True)
-            )
+            total(self.stem.params, self.bodies.params, self.decision.params),
+            total(self.stem.macs, self.bodies.macs, self.decision.macs),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class PassResult:
-    """What became of B images.
+    """The passes of B images and their final predictions.
 
     Attributes:
         profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
-        logits: what is believed in the end, float32 (B, classes).
+        logits: of the final predictions, float32 (B, classes).
     """
 
     profiles: Tensor
@@ -68,28 +77,43 @@ class PassResult:
 
 @torch.no_grad()
 def first_profile(policy: Policy, prices: CostBreakdown) -> int | None:
-    """The profile that a policy runs every image through first if it sees no features of them; None if it does."""
+    """The profile that a policy chooses first for every image, where it observes no features.
+
+    Args:
+        policy: on the CPU, in eval mode.
+        prices: cost of a pass, as observations count it.
+
+    Returns:
+        An index into the codebook; None if the policy observes features, so that images may begin differently.
+    """
     if policy.observer.pool:
         return None
-    alone = torch.zeros(1, dtype=torch.int64)
-    nothing = torch.zeros(1, 0), torch.zeros(1, policy.observer.n_classes)
-    return int(_ask(policy, *nothing, alone, (prices.stem.macs / prices.dense.macs)[None])[0])
+    no_features = torch.zeros(1, 0)
+    no_logits = torch.zeros(1, policy.observer.n_classes)
+    no_passes = torch.zeros(1, dtype=torch.int64)
+    spent = (prices.stem.macs / prices.dense.macs)[None]
+    profile, _ = _decide(policy, no_features, no_logits, no_passes, spent)
+    return int(profile)
 
 
 @torch.no_grad()
-def run_policy(policy: Policy, seen: Tensor, prices: CostBreakdown, run: Run, first: int | None = None) -> PassResult:
+def run_policy(
+    policy: Policy, stem_features: Tensor, prices: CostBreakdown, run: Run, first: int | None = None
+) -> PassResult:
     """Let a policy decide for every image which profile to run, and whether to run another after it.
 
     For one image alone, `rlprune.policies.one_image` is faster.
 
     Args:
         policy: on the CPU, in eval mode.
-        seen: the images' stem features, as `Observer.features` gives them, (B, F * pool * pool).
-        prices: what the policy is told that passes cost.
+        stem_features: as `Observer.features` returns them, float32 (B, F * pool * pool).
+        prices: cost of a pass, as observations count it.
         run: the network.
-        first: what `first_profile` said of the policy: it is then not asked before the first pass, though paid.
+        first: what `first_profile` returned for the policy; the policy then need not run before the first pass, though
+            that decision is counted.
     """
-    observer, n_images = policy.observer, len(seen)
+    observer = policy.observer
+    n_images = len(stem_features)
     logits = torch.zeros(n_images, observer.n_classes)
     profiles = torch.full((n_images, observer.max_passes), -1)
     spent = prices.stem.macs.repeat(n_images)
@@ -100,10 +124,12 @@ def run_policy(policy: Policy, seen: Tensor, prices: CostBreakdown, run: Run, fi
             choice = torch.full_like(waiting, first)
         else:
             share = spent[waiting] / prices.dense.macs
-            choice, accept = _ask(policy, seen[waiting], logits[waiting], passes, share)
+            choice, accept = _decide(policy, stem_features[waiting], logits[waiting], passes, share)
         if n_pass:
-            new = ~accept & (choice != profiles[waiting, n_pass - 1])  # the same again would say the same again
-            waiting, choice, passes = waiting[new], choice[new], passes[new]
+            again = ~accept & (choice != profiles[waiting, n_pass - 1])  # the same profile would predict the same
+            waiting = waiting[again]
+            choice = choice[again]
+            passes = passes[again]
         for profile in choice.unique().tolist():
             chose = choice == profile
             bucket = waiting[chose]
@@ -115,8 +141,8 @@ def run_policy(policy: Policy, seen: Tensor, prices: CostBreakdown, run: Run, fi
     return PassResult(profiles, logits)
 
 
-def _ask(policy: Policy, seen: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
-    """What a policy decides on what is seen, believed, made and spent; the same, whatever the network computes in."""
+def _decide(policy: Policy, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
+    """A policy's decisions, always in float32, whatever number format the network computes in."""
     with torch.autocast("cpu", enabled=False):
-        decided: tuple[Tensor, Tensor] = policy(policy.observer.observe(seen, logits, passes, spent))
-    return decided
+        decisions: tuple[Tensor, Tensor] = policy(policy.observer.observe(features, logits, passes, spent))
+    return decisions

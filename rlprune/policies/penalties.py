@@ -1,4 +1,4 @@
-"""Prices of compute that change at run time: the range a policy knows, and which price meets which budget."""
+"""Penalties that change at run time: the range a policy was trained for, and which penalty meets which budget."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from rlprune.errors import RLPruneError
 
 @dataclass(frozen=True)
 class PenaltyRange:
-    """Penalties between two, spread evenly by logarithm; a place in it is a number in [0, 1].
+    """A range of penalties on a logarithmic scale; a place in it is a number in [0, 1].
 
     Attributes:
-        low: the lowest, above 0.
-        high: the highest.
+        low: the lowest penalty, above 0.
+        high: the highest penalty, above `low` and finite.
+
+    Raises:
+        RLPruneError: not two numbers above 0, ascending.
     """
 
     low: float
@@ -52,7 +55,10 @@ class PenaltyRange:
         return ((penalty / self.low).log() / math.log(self.high / self.low)).clamp(0, 1)
 
     def spread(self, n: int) -> Tensor:
-        """Penalties of n images, the same ones every time, of which any few are spread evenly; float32 (n,)."""
+        """Penalties for n images, always the same ones, spread evenly over the range; float32 (n,).
+
+        Any consecutive few of them are spread evenly too (multiples of the golden ratio, modulo 1).
+        """
         golden = (math.sqrt(5) - 1) / 2
         return self.at((torch.arange(n, dtype=torch.float64) * golden + 0.5) % 1).float()
 
@@ -68,19 +74,29 @@ class PenaltyRange:
 
 
 def monotone_budgets(known: Tensor) -> Tensor:
-    """Penalties, ascending, and what images cost at each, (M, 2), where a lower penalty never buys less.
+    """Sort measured budgets by penalty and make them monotone: a lower penalty never buys less.
 
-    What says so is noise; then what the higher penalty buys counts.
+    Where the measurement says otherwise, which is noise, the share at the next higher penalty is taken.
+
+    Args:
+        known: penalties, and the mean share of the dense multiply-adds measured at each, float64 (M, 2).
+
+    Returns:
+        float64 (M, 2), ascending by penalty, with shares that do not rise.
     """
     penalties, shares = known[known[:, 0].argsort(descending=True)].T
     return torch.stack([penalties, shares.cummax(0).values], 1).flip(0)
 
 
 def check_budgets(known: Tensor, penalties: PenaltyRange) -> None:
-    """Make sure that a table is as `monotone_budgets` makes it.
+    """Make sure that a table of budgets is as `monotone_budgets` returns it.
+
+    Args:
+        known: float64 (M, 2), with M of 2 or more.
+        penalties: the policy's range, which must contain the table's penalties.
 
     Raises:
-        RLPruneError: it is none, or not one of these penalties.
+        RLPruneError: the table has another shape, is not monotone, or leaves the range.
     """
     fits = known.ndim == 2 and known.shape[1] == 2 and len(known) > 1 and bool(known.isfinite().all())
     if fits:
@@ -95,17 +111,19 @@ def check_budgets(known: Tensor, penalties: PenaltyRange) -> None:
 
 
 def penalty_for(budget: float, known: Tensor) -> float:
-    """The penalty at which images cost so much on average.
+    """The penalty at which images cost a budget on average.
 
     Args:
         budget: mean share of the dense network's multiply-adds.
-        known: float64 (M, 2), as `monotone_budgets` makes it; what lies between is interpolated.
+        known: float64 (M, 2), as `monotone_budgets` returns it; between its rows, the logarithm of the penalty is
+            interpolated.
 
     Raises:
-        RLPruneError: the budget is outside what was measured.
+        RLPruneError: the budget is outside the measured shares.
     """
     penalties, shares = known.flip(0).T.numpy()
-    least, most = float(shares[0]), float(shares[-1])
+    least = float(shares[0])
+    most = float(shares[-1])
     if not least <= budget <= most:
         raise RLPruneError(
             f"budget is {budget}; with this policy images can cost {least:.3f} to {most:.3f} of the dense network's "

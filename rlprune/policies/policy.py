@@ -1,4 +1,4 @@
-"""The learnt policy as plain tensors: a small network from observations to actions, without what trained it."""
+"""The learnt policy as plain tensors: a small network from observations to actions, free of training code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.elastic.levels import KeepLevels
+from rlprune.elastic.levels import KeepLevels, nearest_profiles
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import MALFORMED, BundleError, LevelsError, RLPruneError
-from rlprune.policies.actions import Actions, nearest_profiles
+from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange, check_budgets, penalty_for
 
@@ -22,20 +22,21 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "E
 
 
 class Policy(nn.Module):
-    """Decides, for each image and each pass, which profile of the codebook to run, or to accept the last prediction.
+    """Decides, for each image and each pass, which profile of the codebook to run, or to accept the prediction so far.
 
     Args:
-        sizes: widths of the layers, from the observation's to the outputs'.
-        activation: name of the function between them.
-        observer: what builds the observations.
-        actions: what the outputs mean.
-        codebook: int64 (K, G); a policy over levels or ratios is taken to the nearest of these profiles.
-        budgets: of a policy for a range of penalties, float64 (M, 2): some of them, and which share of the dense
-            multiply-adds images cost at each on average, as `rlprune.policies.penalties.monotone_budgets` makes it.
+        sizes: widths of the layers, from the observation's length to the number of outputs.
+        activation: name of the function between the layers: `Tanh`, `ReLU`, `ELU` or `SiLU`.
+        observer: builds the observations.
+        actions: gives the outputs their meaning.
+        codebook: int64 (K, G); the choice of a policy over levels or ratios becomes the nearest of these profiles.
+        budgets: needed for a range of penalties: some of them, and the mean share of the dense multiply-adds that
+            images cost at each, float64 (M, 2), as `rlprune.policies.penalties.monotone_budgets` returns it.
 
     Raises:
-        BundleError: the parts do not fit each other.
-        RLPruneError: the budgets are none.
+        BundleError: an unknown activation; sizes that do not fit observer and actions; or budgets without a range of
+            penalties, or a range without budgets.
+        RLPruneError: the budgets are not monotone, or outside the range of penalties.
     """
 
     codebook: Tensor
@@ -59,10 +60,13 @@ class Policy(nn.Module):
                 f"observations have {observer.size} entries, actions {actions.n_outputs}"
             )
         if (budgets is None) != (observer.penalties is None):
-            raise BundleError("a policy for a range of penalties needs to know what they cost, any other does not")
+            raise BundleError("budgets belong to a range of penalties, and a range needs budgets: give both or neither")
         if budgets is not None and observer.penalties is not None:
             check_budgets(budgets, observer.penalties)
-        self.sizes, self.activation, self.observer, self.actions = tuple(sizes), activation, observer, actions
+        self.sizes = tuple(sizes)
+        self.activation = activation
+        self.observer = observer
+        self.actions = actions
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(sizes):
             layers += [nn.Linear(n_in, n_out), _ACTIVATIONS[activation]()]
@@ -72,7 +76,7 @@ class Policy(nn.Module):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The least and the most that images can cost on average, as shares of the dense multiply-adds.
+        """The lowest and the highest mean cost per image, as shares of the dense network's multiply-adds.
 
         Raises:
             RLPruneError: the policy was trained for one penalty.
@@ -82,52 +86,78 @@ class Policy(nn.Module):
         return float(self.budgets[-1, 1]), float(self.budgets[0, 1])
 
     def chosen(self, penalty: float | None = None, budget: float | None = None) -> float | None:
-        """The penalty that counts where one is given, or a budget, or neither; None if there is only the one it learnt.
+        """The penalty that the policy decides at when a penalty, a budget or neither is given.
 
         Args:
-            penalty: of the range; its middle, by logarithm, if neither is given.
-            budget: instead, the mean share of the dense multiply-adds that images are to cost.
+            penalty: one of the range; its middle on the logarithmic scale if neither is given.
+            budget: instead, the mean share of the dense network's multiply-adds that images may cost.
+
+        Returns:
+            The penalty; None for a policy that was trained for a single one.
 
         Raises:
-            RLPruneError: both are given; or outside of what the policy was trained for; or that was one penalty only.
+            RLPruneError: both are given; the penalty or the budget is outside what the policy was trained for; or one
+                is given and the policy was trained for a single penalty.
         """
-        seen = self.observer.penalties
         if penalty is not None and budget is not None:
-            raise RLPruneError(f"penalty={penalty}, budget={budget}: give one of both")
-        if seen is None or self.budgets is None:
-            if penalty is None and budget is None:
-                return None
+            raise RLPruneError(f"penalty={penalty}, budget={budget}: give only one of them")
+        penalties = self.observer.penalties
+        if penalties is None or self.budgets is None:
+            self._refuse_choice(penalty, budget)
+            return None
+        if budget is not None:
+            return min(max(penalty_for(budget, self.budgets), penalties.low), penalties.high)
+        return float(penalties.at(torch.tensor(0.5))) if penalty is None else penalties.check(penalty)
+
+    def _refuse_choice(self, penalty: float | None, budget: float | None) -> None:
+        """Refuse a penalty or a budget where the policy was trained for a single penalty."""
+        if penalty is not None or budget is not None:
             given = f"penalty={penalty}" if budget is None else f"budget={budget}"
             raise RLPruneError(f"{given} cannot be chosen: {_ONE_PENALTY}")
-        if budget is not None:
-            return min(max(penalty_for(budget, self.budgets), seen.low), seen.high)
-        return float(seen.at(torch.tensor(0.5))) if penalty is None else seen.check(penalty)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def at(self, penalty: float | None = None, budget: float | None = None) -> Policy:
-        """What a policy for a range of penalties is at one of them, which it then need not see; see `chosen`."""
-        penalty, seen = self.chosen(penalty, budget), self.observer.penalties
-        if penalty is None or seen is None:
+        """The policy for a fixed penalty of its range, which its observations then leave out.
+
+        Args:
+            penalty: as in `chosen`.
+            budget: as in `chosen`.
+
+        Returns:
+            A new policy; this one if it was trained for a single penalty.
+
+        Raises:
+            RLPruneError: as in `chosen`.
+        """
+        penalty = self.chosen(penalty, budget)
+        penalties = self.observer.penalties
+        if penalty is None or penalties is None:
             return self
         policy = copy.deepcopy(self)
-        policy.sizes, policy.observer, policy.budgets = (
-            (self.sizes[0] - 1, *self.sizes[1:]),
-            self.observer.fixed(),
-            None,
-        )
+        policy.sizes = (self.sizes[0] - 1, *self.sizes[1:])
+        policy.observer = self.observer.fixed()
+        policy.budgets = None
         first = policy.network[0]
         assert isinstance(first, nn.Linear) and first.bias is not None
-        first.bias.add_(first.weight[:, -1] * seen.place(torch.tensor(penalty)))
-        first.weight, first.in_features = nn.Parameter(first.weight[:, :-1].clone()), policy.sizes[0]
+        first.bias.add_(first.weight[:, -1] * penalties.place(torch.tensor(penalty)))
+        first.weight = nn.Parameter(first.weight[:, :-1].clone())
+        first.in_features = policy.sizes[0]
         return policy.eval()
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Decide for observations (B, D): index of a profile int64 (B,), and whether to accept instead, bool (B,)."""
+        """Decide for images.
+
+        Args:
+            observations: float32 (B, D), as `Observer.observe` builds them.
+
+        Returns:
+            Indices into the codebook int64 (B,), and whether to accept the prediction so far instead, bool (B,).
+        """
         return self.decided(self.network(observations))
 
     def decided(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network's outputs (B, n_outputs) say, likewise."""
+        """The decisions that outputs of `network`, float32 (B, n_outputs), stand for; as `forward` returns them."""
         chosen = self.actions.greedy(outputs)
         if self.actions.kind == "profiles":
             return self.actions.decode_profiles(chosen)
@@ -135,11 +165,11 @@ class Policy(nn.Module):
         return nearest_profiles(levels, self.codebook), accept
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything learnt, to be stored."""
+        """All tensors of the policy by name, for storage."""
         return self.state_dict() | {"observer.mean": self.observer.mean, "observer.std": self.observer.std}
 
     def to_json(self) -> Any:
-        """Everything else; `Policy.from_json` builds the policy again."""
+        """All other settings of the policy, for storage; `Policy.from_json` builds the policy again."""
         return {
             "sizes": self.sizes,
             "activation": self.activation,
@@ -157,22 +187,18 @@ class Policy(nn.Module):
     def from_json(cls, description: Any, tensors: dict[str, Tensor]) -> Policy:
         """Build the policy that `to_json` and `tensors` described.
 
+        Args:
+            description: what `to_json` returned.
+            tensors: what `tensors` returned.
+
+        Returns:
+            The policy, in eval mode.
+
         Raises:
             BundleError: the description is malformed or does not fit the tensors.
         """
         try:
-            tensors = dict(tensors)
-            max_passes, codebook = int(description["max_passes"]), tensors["codebook"]
-            mean, std = tensors.pop("observer.mean"), tensors.pop("observer.std")
-            n_classes, pool = int(description["n_classes"]), int(description["pool"])
-            combine = float(description.get("combine", 0))  # not known to the first policies
-            penalties = description.get("penalties") and PenaltyRange.of(description["penalties"])  # likewise
-            observer = Observer(mean, std, n_classes, max_passes, pool, combine, penalties)
-            keep_levels = KeepLevels(description["keep_ratios"], torch.tensor(description["min_level"]))
-            actions = Actions(description["action"], keep_levels, codebook, max_passes)
-            budgets = tensors.get("budgets")
-            policy = cls(description["sizes"], description["activation"], observer, actions, codebook, budgets)
-            policy.load_state_dict(tensors)
+            policy = cls._from_json(description, dict(tensors))
         except BundleError:
             raise
         except (*MALFORMED, RLPruneError) as error:
@@ -180,26 +206,52 @@ class Policy(nn.Module):
             raise BundleError(f"the stored policy is malformed: {type(error).__name__}: {reason}") from error
         return policy.eval()
 
+    @classmethod
+    def _from_json(cls, description: Any, tensors: dict[str, Tensor]) -> Policy:
+        max_passes = int(description["max_passes"])
+        codebook = tensors["codebook"]
+        penalties = description.get("penalties")  # unknown to the first policies, like `combine`
+        observer = Observer(
+            mean=tensors.pop("observer.mean"),
+            std=tensors.pop("observer.std"),
+            n_classes=int(description["n_classes"]),
+            max_passes=max_passes,
+            pool=int(description["pool"]),
+            combine=float(description.get("combine", 0)),
+            penalties=PenaltyRange.of(penalties) if penalties else None,
+        )
+        keep_levels = KeepLevels(description["keep_ratios"], torch.tensor(description["min_level"]))
+        actions = Actions(description["action"], keep_levels, codebook, max_passes)
+        budgets = tensors.get("budgets")
+        policy = cls(description["sizes"], description["activation"], observer, actions, codebook, budgets)
+        policy.load_state_dict(tensors)
+        return policy
+
 
 def check_fit(elastic: ElasticModule, policy: Policy, classes: tuple[str, ...]) -> None:
-    """Make sure that a policy sees the features, levels and classes that a network has.
+    """Make sure that a policy was trained for the features, levels and classes of a network.
+
+    Args:
+        elastic: the network.
+        policy: the policy.
+        classes: the network's class names.
 
     Raises:
         BundleError: it was trained for another network.
     """
-    features = elastic.feature_shape[0] * policy.observer.pool**2
-    seen = policy.observer
-    ours_and_theirs: dict[str, tuple[object, object]] = {
-        "features": (features, len(seen.mean)),
-        "outputs": (elastic.n_classes, seen.n_classes),
-        "classes": (len(classes), seen.n_classes),
+    observer = policy.observer
+    features = elastic.feature_shape[0] * observer.pool**2
+    network_and_policy: dict[str, tuple[object, object]] = {
+        "features": (features, len(observer.mean)),
+        "outputs": (elastic.n_classes, observer.n_classes),
+        "classes": (len(classes), observer.n_classes),
         "keep ratios": (elastic.keep_ratios, policy.actions.keep_levels.keep_ratios),
         "lowest levels": (elastic.min_level.tolist(), policy.actions.keep_levels.min_level.tolist()),
     }
-    for name, (ours, theirs) in ours_and_theirs.items():
-        if ours != theirs:
+    for name, (of_network, of_policy) in network_and_policy.items():
+        if of_network != of_policy:
             raise BundleError(
-                f"the policy was trained for another network: its {name} are {theirs}, the network's {ours}"
+                f"the policy was trained for another network: its {name} are {of_policy}, the network's {of_network}"
             )
     try:
         elastic.check_codebook(policy.codebook)

@@ -1,4 +1,4 @@
-"""What a profile costs, in parameters, multiply-adds and measured time; which profiles are worth having.
+"""The cost of profiles in parameters, multiply-adds and measured time, and the search for good ones.
 
 May import `rlprune.elastic` and below.
 """

@@ -1,4 +1,4 @@
-"""Profiles: uniform, random, sorted by cost, the nearest of a codebook."""
+"""Profiles for codebooks: uniform, sorted by cost, drawn at random."""
 
 from __future__ import annotations
 
@@ -10,20 +10,36 @@ from rlprune.profiles.cost import Cost
 
 
 def uniform_codebook(elastic: ElasticModule, cost: Cost) -> Tensor:
-    """The profiles of one level for all groups, each once, cheapest first: int64 (K, G)."""
+    """The profiles of one level for all groups, without repetition, cheapest first, int64 (K, G)."""
     return sorted_codebook(torch.stack([elastic.uniform(level) for level in range(elastic.n_levels)]), cost)
 
 
 def sorted_codebook(profiles: Tensor, cost: Cost) -> Tensor:
-    """Profiles without repetition, cheapest first by multiply-adds: int64 (K, G)."""
+    """Sort profiles by multiply-adds and remove repetitions.
+
+    Args:
+        profiles: int64 (M, G).
+        cost: of the network.
+
+    Returns:
+        int64 (K, G), cheapest first, K <= M.
+    """
     distinct: Tensor = profiles.unique(dim=0)
     return distinct[cost.of(distinct).macs.argsort(stable=True)]
 
 
 def random_profiles(elastic: ElasticModule, n: int, generator: torch.Generator) -> list[Tensor]:
-    """Profiles that cover the whole range of cost: levels scatter around a centre that is drawn first, int64 (G,) each.
+    """Draw profiles that cover the whole range of cost: levels scatter around a centre that is drawn first.
 
-    Drawing every group alone would give hardly anything but middling costs.
+    Independent draws for every group would give almost only middling costs.
+
+    Args:
+        elastic: the network.
+        n: number of profiles.
+        generator: source of the random numbers.
+
+    Returns:
+        n profiles, int64 (G,) each.
     """
     profiles = []
     for _ in range(n):

@@ -1,4 +1,4 @@
-"""Measured time as the price: what a profile takes on one machine, told from a table that is measured there once."""
+"""Latency as a cost: the time a profile takes on one machine, predicted from a table that is measured there once."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from rlprune.utils.malloc import keep_freed
 from rlprune.utils.timing import interleaved
 
 _HELD_OUT = 5
-"""Every fifth profile tests the predictions."""
+"""Every fifth profile is held out to test the predictions."""
 _RIDGE = 1e-4
-"""How strongly levels are pulled towards equal times."""
+"""Ridge penalty, which pulls the coefficients of levels towards 0."""
 _CHUNK = 16
-"""So many slices are timed in turns."""
+"""How many slices are timed in turns."""
 
 
 @dataclass(frozen=True)
 class Latency:
     """Milliseconds per batch of an elastic network's parts.
 
-    The body's time is predicted as a sum over groups, each by its level, or from the multiply-adds as a line, whichever
-    is nearer to profiles that it was not fitted to.
+    The body's time is predicted either as a sum over groups, one term for each group's level, or as a linear function
+    of the multiply-adds, whichever predicts held-out profiles better.
 
     Attributes:
-        keep_ratios: of the network, which levels stand for.
-        batch: images at once.
-        stem: of the stem.
-        decision: of one decision of a policy as `PolicySettings` has it.
-        dense: of the whole network.
-        base: of the body, before what the table adds.
-        table: what every level of every group adds, (G, L).
-        per_mac: what every multiply-add of the body adds, if that predicts better; the table is then zero.
-        errors: median relative error on profiles held out, `groups` and `macs`.
-        measured_with: hardware, threads, number format, date.
+        keep_ratios: the network's keep ratios.
+        batch: images per batch.
+        stem: time of the stem.
+        decision: time of one decision of a policy of the default size.
+        dense: time of the whole network.
+        base: time of the body before the terms of the table.
+        table: time that each level of each group adds, (G, L).
+        per_mac: time that each multiply-add of the body adds, if that predicts better; the table is then zero.
+        errors: median relative error on held-out profiles, `groups` and `macs`.
+        measured_with: hardware, threads, number format, version of torch, date.
     """
 
     keep_ratios: tuple[float, ...]
@@ -63,7 +63,15 @@ class Latency:
     measured_with: dict[str, Any]
 
     def predict_ms(self, cost: Cost, levels: Tensor) -> Tensor:
-        """Milliseconds of stem and body under levels int64 (B, G), float64 (B,)."""
+        """Predict the time of stem and body.
+
+        Args:
+            cost: of the network.
+            levels: int64 (B, G).
+
+        Returns:
+            Milliseconds per batch, float64 (B,).
+        """
         table = torch.tensor(self.table, dtype=torch.float64)
         groups = table[torch.arange(len(table)), levels].sum(-1)
         macs = (cost.of(levels).macs - cost.stem.macs).double()
@@ -73,29 +81,27 @@ class Latency:
     def measure(
         cls, elastic: ElasticModule, *, batch: int = 1, n_profiles: int = 0, seconds: float = 20.0, seed: int = 0
     ) -> Latency:
-        """Time random profiles of a network on this machine, prepared as the runtime has them.
+        """Time random profiles of a network on this machine, in the form in which they are deployed.
 
         Args:
             elastic: the network.
-            batch: images at once.
-            n_profiles: how many; twice as many as the table has entries if 0.
-            seconds: of timing, all together.
+            batch: images per batch, 1 or more.
+            n_profiles: how many profiles, 10 or more; 0 for twice as many as the table has entries.
+            seconds: duration of all timing together.
             seed: of the profiles.
 
         Raises:
-            RLPruneError: a batch size below 1, or too few profiles to tell anything.
+            RLPruneError: `batch` is below 1, or there are fewer than 10 profiles.
         """
+        if batch < 1:
+            raise RLPruneError(f"batch is {batch}; 1 or more images are needed")
         n_profiles = n_profiles or 2 * elastic.n_groups * (elastic.n_levels - 1)
-        if batch < 1 or n_profiles < 10:
-            raise RLPruneError(f"batch={batch}, n_profiles={n_profiles}: allowed are 1 or more, and 10 or more")
+        if n_profiles < 10:
+            raise RLPruneError(f"n_profiles is {n_profiles}; 10 or more profiles are needed to fit their times")
         generator = torch.Generator().manual_seed(seed)
         profiles = torch.stack([elastic.full, *random_profiles(elastic, n_profiles - 1, generator)])
         keep_freed()
-        stem = optimize_for_inference(elastic.slice(elastic.full)).get_submodule("stem")
-        images = torch.randn(batch, *elastic.image_shape).to(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            features = stem(images)
-            times = _medians({"stem": lambda: stem(images), "decision": _decision(elastic)}, seconds / 20)
+        times, features = _time_stem_and_decision(elastic, batch, seconds / 20)
         bodies = _time_bodies(elastic, profiles, features, seconds)
         cost = Cost(elastic)
         fits = {"groups": _group_columns(elastic, profiles), "macs": _mac_columns(cost, profiles)}
@@ -126,7 +132,7 @@ class Latency:
         """Read what `save` wrote.
 
         Raises:
-            RLPruneError: the file is missing, or something else.
+            RLPruneError: the file cannot be read, or holds no latency table.
         """
         try:
             stored = json.loads(path.read_text())
@@ -138,10 +144,10 @@ class Latency:
             raise RLPruneError(f"{path} holds no latency table: {error}; measure it anew") from error
 
     def check(self, elastic: ElasticModule) -> None:
-        """Make sure that it is of this network's groups and levels.
+        """Make sure that the table fits a network's groups and levels.
 
         Raises:
-            RLPruneError: it is of another one's.
+            RLPruneError: it was measured on another network.
         """
         if (len(self.table), self.keep_ratios) != (elastic.n_groups, elastic.keep_ratios):
             raise RLPruneError(
@@ -151,7 +157,13 @@ class Latency:
 
 
 def measured(path: Path, elastic: ElasticModule, batch: int = 1, seed: int = 0) -> Latency:
-    """The table in a file, or a new one, which is put there.
+    """Read the latency table in a file, or measure one and write it there.
+
+    Args:
+        path: of the file.
+        elastic: the network.
+        batch: images per batch, where the table is measured.
+        seed: of the profiles, where the table is measured.
 
     Raises:
         RLPruneError: the file holds something else, or the table of another network.
@@ -166,11 +178,23 @@ def measured(path: Path, elastic: ElasticModule, batch: int = 1, seed: int = 0) 
 
 
 def _decision(elastic: ElasticModule) -> Callable[[], object]:
-    """A policy of the usual size, asked about one image."""
-    layers = nn.Linear(elastic.n_classes + 4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)
-    policy = nn.Sequential(*layers)
-    beliefs, rest = torch.zeros(1, elastic.n_classes), torch.zeros(1, 4)
-    return lambda: policy(torch.cat([beliefs.softmax(1).sort(1).values, rest], 1)).argmax(1)
+    """One decision of a policy of the default size on one image."""
+    policy = nn.Sequential(
+        nn.Linear(elastic.n_classes + 4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)
+    )
+    logits = torch.zeros(1, elastic.n_classes)
+    rest = torch.zeros(1, 4)
+    return lambda: policy(torch.cat([logits.softmax(1).sort(1).values, rest], 1)).argmax(1)
+
+
+def _time_stem_and_decision(elastic: ElasticModule, batch: int, seconds: float) -> tuple[dict[str, float], Tensor]:
+    """Milliseconds of the stem and of a decision, by name, and the features that the timed stem gave."""
+    stem = optimize_for_inference(elastic.slice(elastic.full)).get_submodule("stem")
+    images = torch.randn(batch, *elastic.image_shape).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        features = stem(images)
+        times = _medians({"stem": lambda: stem(images), "decision": _decision(elastic)}, seconds)
+    return times, features
 
 
 def _medians(rows: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
@@ -178,15 +202,16 @@ def _medians(rows: dict[str, Callable[[], object]], seconds: float) -> dict[str,
 
 
 def _time_bodies(elastic: ElasticModule, profiles: Tensor, features: Tensor, seconds: float) -> Tensor:
-    """Milliseconds of the body of every profile (n, G), float64 (n,); number 0, the whole one, is in every round.
+    """Milliseconds of the body of every profile (n, G), float64 (n,); profile 0, full keep, is timed in every round.
 
-    What the machine does meanwhile slows all rows of a round alike, so each is taken relative to the whole network.
+    Other load on the machine slows all slices of a round alike, so each is measured relative to full keep.
     """
     n = len(profiles)
-    relative, whole = [1.0], []
+    relative = [1.0]
+    whole = []
     for part in torch.arange(1, n).split(_CHUNK):
         rows: dict[str, Callable[[], object]] = {}
-        for k in (0, *part.tolist()):
+        for k in [0, *part.tolist()]:
             body = optimize_for_inference(elastic.slice(profiles[k])).get_submodule("body")
             rows[str(k)] = partial(body, features)
         with torch.inference_mode():
@@ -209,8 +234,9 @@ def _mac_columns(cost: Cost, profiles: Tensor) -> Tensor:
 
 
 def _fit(columns: Tensor, times: Tensor) -> Tensor:
-    """Ridge regression that leaves the constant alone; errors count relative to the time."""
-    scaled, ones = columns / times[:, None], torch.ones_like(times)
+    """Coefficients by ridge regression without penalty on the constant; errors count relative to the time."""
+    scaled = columns / times[:, None]
+    ones = torch.ones_like(times)
     pull = _RIDGE * torch.eye(columns.shape[1], dtype=torch.float64) / times.mean() ** 2
     pull[0, 0] = 0
     weights: Tensor = torch.linalg.solve(scaled.T @ scaled / len(times) + pull, scaled.T @ ones / len(times))

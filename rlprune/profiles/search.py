@@ -1,4 +1,4 @@
-"""Looking for good static profiles: what a codebook is made of, and what a learnt policy has to beat."""
+"""Searches for good static profiles: what codebooks are made of, and what a learnt policy has to beat."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from rlprune.profiles.latency import Latency
 from rlprune.utils.progress import progress_bar
 
 _PATIENCE = 20
-"""So many generations without any new profile end a search: there may be no more."""
+"""A search ends after this many generations without a new profile: there may be no more."""
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Profiles that were tried.
+    """The profiles that a search tried.
 
     Attributes:
         profiles: int64 (M, G).
-        accuracy: on the images searched with, float64 (M,).
-        price: of each, over the dense network's, float64 (M,): multiply-adds, or milliseconds.
+        accuracy: of each on the images of the search, float64 in [0, 1], (M,).
+        price: multiply-adds or milliseconds of each over the dense network's, float64 (M,).
     """
 
     profiles: Tensor
@@ -38,9 +38,9 @@ class Search:
     price: Tensor
 
     def frontier(self) -> Tensor:
-        """Indices of the profiles on the upper convex hull of accuracy over cost, cheapest first, int64.
+        """Indices of the profiles on the upper convex hull of accuracy over price, cheapest first, int64 (F,).
 
-        Between two of them lies what a random mixture of both achieves, so nothing static is better than this line.
+        The line between two of them is what a random mixture of both achieves, so nothing static tried is above it.
         """
         hull: list[int] = []
         for index in sorted(range(len(self.price)), key=lambda i: (float(self.price[i]), -float(self.accuracy[i]))):
@@ -52,13 +52,24 @@ class Search:
         return torch.tensor(hull)
 
     def _slope(self, left: int, right: int) -> float:
-        rise, run = float(self.accuracy[right] - self.accuracy[left]), float(self.price[right] - self.price[left])
+        rise = float(self.accuracy[right] - self.accuracy[left])
+        run = float(self.price[right] - self.price[left])
         return rise / run if run else float("inf")
 
 
 @torch.no_grad()
 def profile_accuracies(elastic: ElasticModule, data: ImageSet, profiles: Tensor, label: str = "search") -> Tensor:
-    """Accuracy of each static profile (M, G) on an image set, by its slice, float64 (M,)."""
+    """Measure the accuracy of static profiles by their slices.
+
+    Args:
+        elastic: the network.
+        data: the images.
+        profiles: int64 (M, G).
+        label: text of the progress bar.
+
+    Returns:
+        Accuracy of each, float64 in [0, 1], (M,).
+    """
     bodies = progress_bar(profiles, desc=label, unit="profile")
     device = elastic.widths.device
     shares = [accuracy(optimize_for_inference(elastic.slice(profile)), data, device=device) for profile in bodies]
@@ -77,17 +88,21 @@ def search_profiles(
 
     Args:
         elastic: the adapted network.
-        data: images to judge by; never the test set.
-        n_candidates: profiles to try.
-        seed: of the random ones.
-        also: int64 (M, G), profiles to try beside them, such as a codebook.
-        latency: what is to be saved is this time, not multiply-adds.
+        data: images that profiles are measured on; never the test set.
+        n_candidates: how many profiles to try, at least the number of keep levels.
+        seed: of the random profiles.
+        also: further profiles to try, such as a codebook, int64 (M, G).
+        latency: measured times, which then are the price instead of multiply-adds.
+
+    Raises:
+        RLPruneError: `n_candidates` is below the number of keep levels.
     """
     if n_candidates < elastic.n_levels:
         raise RLPruneError(
             f"n_candidates is {n_candidates}; at least {elastic.n_levels}, the uniform profiles, are needed"
         )
-    cost, generator = Cost(elastic), torch.Generator().manual_seed(seed)
+    cost = Cost(elastic)
+    generator = torch.Generator().manual_seed(seed)
 
     def judge(profiles: Tensor) -> Search:
         macs = cost.of(profiles).macs.double() / cost.dense.macs
@@ -97,24 +112,43 @@ def search_profiles(
     uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
     first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
     if also is not None:
-        first, n_candidates = torch.cat([also, first]), n_candidates + len(also)
+        first = torch.cat([also, first])
+        n_candidates += len(also)
     tried = judge(first.unique(dim=0))
-    n_vain = 0
-    while len(tried.profiles) < n_candidates and n_vain < _PATIENCE:
-        parents = tried.profiles[tried.frontier()]
+    n_without_new = 0
+    while len(tried.profiles) < n_candidates and n_without_new < _PATIENCE:
         n_left = n_candidates - len(tried.profiles)
-        children = [_vary(elastic, parents, generator) for _ in range(max(4, n_left // 3))]
-        fresh = _unseen(children, tried) or _unseen(random_profiles(elastic, 4, generator), tried)
-        if not fresh:
-            n_vain += 1
-            continue
-        more = judge(torch.stack(fresh[:n_left]))
-        tried = Search(*(torch.cat(pair) for pair in zip(tried.__dict__.values(), more.__dict__.values(), strict=True)))
+        new = _next_generation(elastic, tried, n_left, generator)
+        if new:
+            tried = _joined(tried, judge(torch.stack(new)))
+        else:
+            n_without_new += 1
     return tried
 
 
+def _next_generation(elastic: ElasticModule, tried: Search, n_left: int, generator: torch.Generator) -> list[Tensor]:
+    """At most n_left profiles that were not tried yet: variations of the frontier, or random ones if all were."""
+    parents = tried.profiles[tried.frontier()]
+    children = [_vary(elastic, parents, generator) for _ in range(max(4, n_left // 3))]
+    new = _untried(children, tried) or _untried(random_profiles(elastic, 4, generator), tried)
+    return new[:n_left]
+
+
+def _joined(first: Search, second: Search) -> Search:
+    return Search(
+        torch.cat([first.profiles, second.profiles]),
+        torch.cat([first.accuracy, second.accuracy]),
+        torch.cat([first.price, second.price]),
+    )
+
+
 def choose_codebook(elastic: ElasticModule, found: Search, n_profiles: int = 6) -> Tensor:
-    """Some of the best profiles of a search, spread over cost in even ratios, the whole network among them.
+    """Choose profiles from the frontier of a search, spaced evenly by the logarithm of the price, full keep included.
+
+    Args:
+        elastic: the network searched.
+        found: its profiles.
+        n_profiles: how many at most, 1 to 16.
 
     Returns:
         int64 (K, G), cheapest first, K <= n_profiles.
@@ -126,8 +160,8 @@ def choose_codebook(elastic: ElasticModule, found: Search, n_profiles: int = 6) 
         raise RLPruneError(f"n_profiles is {n_profiles}; from 1 to {MAX_PROFILES} is allowed")
     frontier = found.frontier()
     price = found.price[frontier]
-    wanted = torch.logspace(float(price[0].log10()), 0, n_profiles, dtype=torch.float64)
-    nearest = (price.log()[None] - wanted.log()[:, None]).abs().argmin(1)
+    targets = torch.logspace(float(price[0].log10()), 0, n_profiles, dtype=torch.float64)
+    nearest = (price.log()[None] - targets.log()[:, None]).abs().argmin(1)
     chosen = found.profiles[frontier[nearest[:-1]]]
     return sorted_codebook(torch.cat([chosen, elastic.full[None]]), Cost(elastic))
 
@@ -138,8 +172,8 @@ def best_within(elastic: ElasticModule, found: Search, budgets: Sequence[float])
     Args:
         elastic: the network searched.
         found: its profiles.
-        budgets: shares of the dense network's price that a profile may cost; 1 is the whole network, whatever the
-            search found, as further training favours it most.
+        budgets: shares of the dense network's price that a profile may cost; for 1 or more the whole network is
+            chosen, whatever the search found, since further training favours it most.
 
     Returns:
         int64 (K, G), cheapest first, K <= len(budgets): one profile may be the best for two budgets.
@@ -160,8 +194,8 @@ def best_within(elastic: ElasticModule, found: Search, budgets: Sequence[float])
     return sorted_codebook(torch.stack(chosen), Cost(elastic))
 
 
-def _unseen(profiles: list[Tensor], tried: Search) -> list[Tensor]:
-    """Those that were not tried yet, each once."""
+def _untried(profiles: list[Tensor], tried: Search) -> list[Tensor]:
+    """The profiles that were not tried yet, without repetition."""
     return [one for one in torch.stack(profiles).unique(dim=0) if not (tried.profiles == one).all(1).any()]
 
 

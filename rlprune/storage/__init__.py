@@ -1,4 +1,4 @@
-"""Folders that hold a network, a policy, or both: written whole, checked by SHA-256, no pickle and no code.
+"""Folders that hold a network, a policy, or both: written whole, checked by SHA-256, free of pickle and code.
 
 May import `rlprune.deployment` and below, nothing that trains.
 """

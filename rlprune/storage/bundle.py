@@ -26,18 +26,18 @@ def save_bundle(
     metadata: Mapping[str, Any] | None = None,
     more: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write network and policy together, as `load` reads them; the folder appears or is replaced as a whole.
+    """Write network and policy together for `load`; the folder appears, or is replaced, as a whole.
 
     Args:
-        folder: to write.
+        folder: the folder to write.
         network: the network.
         policy: the policy, with its codebook.
-        data: an image set of its kind, or just the format: normalisation and class names.
-        metadata: notes to keep, as JSON can hold them.
-        more: further files by name, such as what `rlprune.deployment.onnx_export.to_onnx` gives.
+        data: normalisation and class names, or an image set that has them.
+        metadata: notes to store, which must fit into JSON.
+        more: content of further files by name, such as an ONNX file of `rlprune.deployment.onnx_export.to_onnx`.
 
     Raises:
-        BundleError: the policy was trained for another network.
+        BundleError: the policy was trained for another network, or the folder holds something else.
         ModelError: the network holds something that cannot be stored without its code.
     """
     check_fit(network, policy, tuple(data.classes))
@@ -57,12 +57,13 @@ def load(
     """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
 
     Args:
-        folder: to read.
-        device: where the network is to run, such as cpu or cuda.
-        memory: room for prepared slices, in parameters of the dense network; see `rlprune.deployment.slices.Slices`.
-        compiled: let `torch.compile` make them faster; the first batches then take a while.
-        max_batch: images of a batch that run together; see `rlprune.deployment.dynamic_cnn.DynamicCNN`.
-        dtype: what the network computes in: float32, bfloat16 or float16; likewise.
+        folder: the bundle.
+        device: where the network runs, such as cpu or cuda.
+        memory: room for prepared slices, in multiples of the dense network's parameters; see
+            `rlprune.deployment.slices.Slices`.
+        compiled: speed the slices up with `torch.compile`; the first batches then take a while.
+        max_batch: how many images run together; see `rlprune.deployment.dynamic_cnn.DynamicCNN`.
+        dtype: number format the network computes in: float32, bfloat16 or float16.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle.
@@ -71,7 +72,12 @@ def load(
     files, manifest = read_folder(Path(folder), ("bundle",))
     data = read_format(manifest)
     dynamic = DynamicCNN(
-        *(build_network(files), build_policy(files), data.mean, data.std, data.classes, device),
+        build_network(files),
+        build_policy(files),
+        data.mean,
+        data.std,
+        data.classes,
+        device,
         memory=memory,
         compiled=compiled,
         max_batch=max_batch,

@@ -1,4 +1,4 @@
-"""What a stored network expects of images."""
+"""The format of the images that a stored network takes: normalisation and class names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from rlprune.storage.folders import malformed
 
 @dataclass(frozen=True)
 class DataFormat:
-    """What a network expects of images, and what its classes are called."""
+    """Normalisation and class names that belong to a network.
+
+    Attributes:
+        mean: per channel, of pixel values in [0, 1].
+        std: per channel, of pixel values in [0, 1].
+        classes: class names, in the order of the logits.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -20,11 +26,16 @@ class DataFormat:
 
 
 def format_to_json(data: DataFormat | ImageSet) -> dict[str, Any]:
-    """What a manifest says of the images."""
+    """The format as a manifest holds it."""
     return {"mean": data.mean, "std": data.std, "classes": data.classes}
 
 
 def read_format(manifest: Mapping[str, Any]) -> DataFormat:
-    """The format that a manifest says."""
+    """The format in a manifest.
+
+    Raises:
+        BundleError: it is malformed.
+    """
     with malformed("manifest"):
-        return DataFormat(*(tuple(manifest["data"][key]) for key in ("mean", "std", "classes")))
+        data = manifest["data"]
+        return DataFormat(tuple(data["mean"]), tuple(data["std"]), tuple(data["classes"]))

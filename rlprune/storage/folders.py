@@ -1,4 +1,4 @@
-"""Folders that are either written whole or not at all, and that tell whether they were altered since."""
+"""Folders that are written whole or not at all, with checksums that show whether they were altered since."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILES: dict[str, tuple[str, ...]] = {
 
 
 def kind_of(folder: Path) -> str:
-    """What a folder holds: `network`, `policy`, `bundle`, `gated` or `plain`.
+    """The kind of a folder's content: `network`, `policy`, `bundle`, `gated` or `plain`.
 
     Raises:
         BundleError: the folder is missing, altered, or none that rlprune wrote.
@@ -41,7 +41,14 @@ def kind_of(folder: Path) -> str:
 
 @contextmanager
 def malformed(what: str) -> Iterator[None]:
-    """What checksums cannot tell: content that was made wrong."""
+    """Turn errors from reading malformed content, which checksums cannot detect, into one of ours.
+
+    Args:
+        what: name of the content in the message.
+
+    Raises:
+        BundleError: the block raised what malformed content can cause.
+    """
     try:
         yield
     except BundleError:
@@ -52,17 +59,23 @@ def malformed(what: str) -> Iterator[None]:
 
 
 def dump(value: Any) -> bytes:
-    """A value as JSON, for a file."""
+    """A value as the content of a JSON file."""
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as safetensors, for a file."""
+    """Tensors by name as the content of a safetensors file."""
     return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
 
 
 def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapping[str, Any]) -> None:
-    """Write files (content by name) of a kind, with a manifest that says `more` of them; what was there is replaced.
+    """Write a folder with a manifest, as a whole; a folder of the same kind is replaced.
+
+    Args:
+        folder: the folder to write.
+        kind: of its content, one of `FILES`.
+        files: content of each file, by name.
+        more: further entries of the manifest.
 
     Raises:
         BundleError: the folder holds something else.
@@ -78,21 +91,26 @@ def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapp
     everything = {**files, "manifest.json": packed, "manifest.sha256": _checksum_line(packed)}
     check_target(folder, kind)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh, before = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"), _before(folder)
+    fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    before = _before(folder)
     try:
         fresh.mkdir()
         for name, content in everything.items():
-            with (fresh / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_to_disk(fresh / name, content)
         if folder.exists():
             shutil.rmtree(before, ignore_errors=True)
-            folder.rename(before)  # a kill between these two renames leaves only this one, which readers know of
+            folder.rename(before)  # a kill between these two renames leaves only this folder, which readers know of
         fresh.rename(folder)
         shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _write_to_disk(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def check_target(folder: Path, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Folders of an elastic network, and the files in them."""
+"""Folders that hold an elastic network, and the files in them."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def save_network(
     """Write an elastic network; the folder appears or is replaced as a whole.
 
     Args:
-        folder: to write.
+        folder: the folder to write.
         network: the network.
-        data: an image set of its kind, or just the format: normalisation and class names.
-        metadata: notes to keep, as JSON can hold them.
+        data: normalisation and class names, or an image set that has them.
+        metadata: notes to store, which must fit into JSON.
 
     Raises:
+        BundleError: the folder holds something else.
         ModelError: the network holds something that cannot be stored without its code.
     """
-    write_folder(
-        folder, "network", network_files(network), {"data": format_to_json(data), "about": dict(metadata or {})}
-    )
+    more = {"data": format_to_json(data), "about": dict(metadata or {})}
+    write_folder(folder, "network", network_files(network), more)
 
 
 def load_network(folder: Path) -> SavedNetwork:
@@ -56,12 +56,16 @@ def load_network(folder: Path) -> SavedNetwork:
 
 
 def network_files(network: ElasticCNN) -> dict[str, bytes]:
-    """The files that hold a network, by name."""
+    """Content of the files that hold a network, by name."""
     return {"network.json": dump(describe(network)), "network.safetensors": pack(network.state_dict())}
 
 
 def build_network(files: Mapping[str, bytes]) -> ElasticCNN:
-    """The network that files hold."""
+    """Build the network that files hold, given their content by name.
+
+    Raises:
+        BundleError: the content is malformed.
+    """
     with malformed("network"):
         network = rebuild(json.loads(files["network.json"]))
         network.load_state_dict(load_tensors(files["network.safetensors"]))

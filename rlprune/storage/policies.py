@@ -1,4 +1,4 @@
-"""Folders of a policy, and the files in them."""
+"""Folders that hold a policy, and the files in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ class SavedPolicy:
 
 
 def save_policy(folder: Path, policy: Policy, metadata: Mapping[str, Any]) -> None:
-    """Write a policy; the folder appears or is replaced as a whole."""
+    """Write a policy; the folder appears or is replaced as a whole.
+
+    Args:
+        folder: the folder to write.
+        policy: the policy.
+        metadata: notes to store, which must fit into JSON.
+
+    Raises:
+        BundleError: the folder holds something else.
+    """
     write_folder(folder, "policy", policy_files(policy), {"about": dict(metadata or {})})
 
 
@@ -38,11 +47,15 @@ def load_policy(folder: Path) -> SavedPolicy:
 
 
 def policy_files(policy: Policy) -> dict[str, bytes]:
-    """The files that hold a policy, by name."""
+    """Content of the files that hold a policy, by name."""
     return {"policy.json": dump(policy.to_json()), "policy.safetensors": pack(policy.tensors())}
 
 
 def build_policy(files: Mapping[str, bytes]) -> Policy:
-    """The policy that files hold."""
+    """Build the policy that files hold, given their content by name.
+
+    Raises:
+        BundleError: the content is malformed.
+    """
     with malformed("policy"):
         return Policy.from_json(json.loads(files["policy.json"]), load_tensors(files["policy.safetensors"]))

@@ -18,7 +18,7 @@ from rlprune.graph import serialization
 
 
 def describe(elastic: ElasticCNN) -> Any:
-    """The structure of a network; `rebuild` builds it again.
+    """Describe the structure of a network for `rebuild`; the weights are not included.
 
     Raises:
         ModelError: it holds a layer or calls a function that cannot be stored without its code.
@@ -40,7 +40,7 @@ def describe(elastic: ElasticCNN) -> Any:
 
 
 def rebuild(description: Any) -> ElasticCNN:
-    """Build the structure that `describe` gave; the weights are to be loaded into it.
+    """Build the network that `describe` described, with fresh weights, in eval mode.
 
     Raises:
         BundleError: the description is malformed, or names something that a stored network may not hold.
@@ -57,7 +57,7 @@ def rebuild(description: Any) -> ElasticCNN:
         ).eval()
         if description["codebook"] is not None:
             elastic.specialise(torch.tensor(description["codebook"]))
-        if description.get("separated", False):  # neither this nor what follows was known to the first networks
+        if description.get("separated", False):  # the first networks were stored without this key and the next
             elastic.separate()
         if description.get("drop_order") is not None:
             elastic.ranked_order = tuple(description["drop_order"])

@@ -1,6 +1,6 @@
-"""What every room may use and no user needs: files, timing, hardware, event files, optional imports.
+"""Helpers that every package may use and no user needs: files, timing, hardware, optional imports.
 
-Imports `rlprune.errors` alone.
+May import `rlprune.errors`.
 """
 
 __all__: list[str] = []

@@ -16,10 +16,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name and put it in place only when it is complete and on the disk.
 
     Args:
-        path: the file to write or replace; missing parent folders are made.
+        path: the file to write or replace; missing parent folders are created.
 
     Yields:
-        a path in the same folder, with the same suffix, that the caller writes (and closes). It replaces ``path`` when
+        A path in the same folder, with the same suffix, that the caller writes (and closes). It replaces ``path`` when
         the block ends, and is removed when the block raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

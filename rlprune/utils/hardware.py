@@ -1,4 +1,4 @@
-"""What figures were measured with."""
+"""The machine and software that figures are measured with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def conditions() -> dict[str, Any]:
-    """Processor, threads, number format, version of torch, date."""
+    """What a measurement ran on: processor, threads, number format, version of torch, and the date (ISO 8601)."""
     return {
         "hardware": _processor(),
         "threads": torch.get_num_threads(),

@@ -39,7 +39,7 @@ def call(source: str, error: type[RLPruneError]) -> Any:
         error: what to raise when that fails.
 
     Raises:
-        RLPruneError: an ``error``, because the callable cannot be imported, is none, or raised.
+        RLPruneError: of the type ``error``: the callable cannot be imported, is not callable, or raised.
     """
     module, _, name = source.partition(":")
     try:

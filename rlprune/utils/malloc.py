@@ -1,19 +1,19 @@
-"""Memory that is freed stays with the process, since every batch needs as much again."""
+"""Keeps freed memory with the process, since every batch needs as much again."""
 
 from __future__ import annotations
 
 import torch
 
 MOST_KEPT = 2**25
-"""Bytes of the largest block that glibc can be made to keep."""
+"""Size in bytes of the largest block that glibc can be made to keep."""
 
 
 def keep_freed() -> None:
-    """Let the C library keep memory that is freed, up to some 64 MiB, for whatever asks next.
+    """Make the C library keep freed memory, up to some 64 MiB, for the next allocation.
 
-    glibc gives large blocks back to the system, which clears every page anew when the next batch asks for it; that can
-    take longer than computing what goes into them. One that is freed makes it keep those that are smaller (see
-    `M_MMAP_THRESHOLD` in mallopt(3)). Where another library allocates, nothing changes.
+    glibc returns large blocks to the system, which clears every page again for the next batch; that can take longer
+    than the computation that fills them. Freeing one large block raises the size up to which glibc keeps blocks (see
+    `M_MMAP_THRESHOLD` in mallopt(3)). With another allocator, nothing changes.
     """
-    # some pages below its limit, as what it writes down of a block counts
+    # Some pages below the limit, since glibc's own header of the block counts too.
     torch.empty(MOST_KEPT - 2**16, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""How far something is: logs, and progress bars, where what shows them is installed; serving needs none."""
+"""Progress: what a training logs, and bars where tqdm is installed; serving does without."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 def progress_bar(items: Iterable[_T], *, desc: str, unit: str) -> Iterable[_T]:
-    """Go through items and show how far it is; the line goes away at the end.
+    """Iterate over items behind a progress bar, which disappears at the end.
 
     Args:
-        items: with a length.
-        desc: what the line begins with.
-        unit: what an item is.
+        items: an iterable with a length.
+        desc: text at the start of the bar.
+        unit: name of one item.
     """
     bar: Any = _tqdm()
     return items if bar is None else bar(items, desc=desc, unit=unit, leave=False)

@@ -12,15 +12,15 @@ from torch import Tensor
 def interleaved(
     rows: Mapping[str, Callable[[], object]], seconds: float, min_rounds: int = 5
 ) -> dict[str, list[float]]:
-    """Time functions in turns, so that whatever else the machine does meets all of them alike.
+    """Time functions in turns, so that other load on the machine affects all of them alike.
 
     Args:
-        rows: what to time, by name.
-        seconds: how long to go on, all rows together.
-        min_rounds: rounds to make however long they take.
+        rows: the functions, by name.
+        seconds: time limit for all functions together.
+        min_rounds: rounds to run even if they take longer than that.
 
     Returns:
-        Milliseconds of every round, by name.
+        Milliseconds of each round, by name.
     """
     for run in rows.values():
         run()
@@ -35,20 +35,21 @@ def interleaved(
 
 
 class Turns:
-    """Runs a few batches of a tensor whenever it is called, one after another, round and round.
+    """Runs the next few batches of a tensor at every call, and starts over after the last.
 
     Args:
-        network: takes a batch.
-        images: (N, ...), what batches are cut from; a last one that is smaller is left out.
-        batch: images of one.
-        n_batches: to run in each turn.
+        network: called with one batch.
+        images: the batches one after another, (N, ...); an incomplete last batch is left out.
+        batch: images per batch.
+        n_batches: batches to run per call.
     """
 
     def __init__(self, network: Callable[[Tensor], object], images: Tensor, batch: int, n_batches: int) -> None:
-        self.network, self.n_batches = network, n_batches
+        self.network = network
+        self.n_batches = n_batches
         self.batches = cycle([part for part in images.split(batch) if len(part) == batch])
 
     def __call__(self) -> None:
-        """Run the next ones."""
+        """Run the next batches."""
         for images in islice(self.batches, self.n_batches):
             self.network(images)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from nets import IMAGE_SHAPE, KINDS, N_CLASSES, colours, make_data, make_elastic, make_images, network, relative_error
+from nets import IMAGE_SHAPE, KINDS, colours, make_data, make_elastic, make_images, network, relative_error
 from torch import Tensor, nn
 
 from rlprune import models
-from rlprune.baselines.gate_layers import Branch, Gate, straight_through
+from rlprune.baselines.gate_layers import Gate
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
-from rlprune.baselines.stored import load_gated, save_gated
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import BundleError, ModelError, RLPruneError
+from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.gated import decide_all, evaluate_gated
 from rlprune.profiles.cost import Cost
-from rlprune.storage.folders import kind_of
-from rlprune.storage.networks import load_network
 
 BRANCHED = ("residual", "depthwise", "se")
 EVERY = [*((kind, "channels") for kind in KINDS), *((kind, "branches") for kind in BRANCHED)]
@@ -99,72 +95,10 @@ def test_an_image_alone_is_the_same_image_in_a_batch(net: str, kind: str) -> Non
         assert torch.equal(alone.kept[0], together.kept[i])
 
 
-@torch.no_grad()
-def test_a_branch_runs_only_for_the_images_that_want_it() -> None:
-    gated, n_seen = make_gated("residual", "branches"), []
-    branch = gated.get_submodule("body.gating.branches.1")
-    assert isinstance(branch, Branch)
-    (first,) = [layer for name, layer in branch.named_modules() if name.endswith("conv1")]
-    first.register_forward_hook(lambda _, inputs, __: n_seen.append(len(inputs[0])))
-    others = [torch.ones(5, 1), torch.zeros(5, 1)]
-    for column in ([1, 0, 0, 1, 0], [0] * 5, [1] * 5):
-        gated.decide(make_images(5), [others[0], torch.tensor(column)[:, None].float(), others[1]])
-    assert n_seen == [2, 5]  # and not at all for nobody
-
-
-@torch.no_grad()
-def test_a_branch_is_weighted_by_its_gate() -> None:
-    gated, images = make_gated("residual", "branches"), make_images(3)
-    said = gated.run(images)[1]
-    shares = [torch.full_like(one, 0.75) for one in said]
-    ones, zeros = ([torch.full_like(one, value) for one in said] for value in (1.0, 0.0))
-    branch = gated.get_submodule("body.gating.branches.0")
-    assert isinstance(branch, Branch)
-    features = gated.stem(images)
-    whole, none, part = (branch(told[0], features) for told in (ones, zeros, shares))
-    assert torch.allclose(part, 0.75 * whole) and bool((none == 0).all()) and none.shape != whole.shape
-    assert torch.allclose(branch(torch.full((3, 1), 0.4), features), none)  # below the threshold
-    gated.soft()
-    assert torch.allclose(branch(torch.full((3, 1), 0.4), features), 0.4 * whole)
-    gated.soft(False)
-    assert torch.allclose(branch(torch.full((3, 1), 0.4), features), none)
-
-
 def test_gates_read_what_a_layer_reads_and_speak_of_what_it_makes() -> None:
     gated = make_gated("plain", "channels")
     sizes = [(gate.reduce.in_features, gate.expand.out_features) for gate in find_gates(gated)]
     assert sizes == [(16, 32), (32, 24), (96, 40)]  # inputs and outputs of the two convolutions and the linear layer
-
-
-def test_what_does_not_pass_still_learns() -> None:
-    wanted = torch.tensor([0.2, 0.8], requires_grad=True)
-    hard = straight_through(wanted, 0.5)
-    assert hard.tolist() == [0.0, 1.0]
-    (hard * torch.tensor([2.0, 3.0])).sum().backward()
-    assert wanted.grad is not None and wanted.grad.tolist() == [2.0, 3.0]
-
-
-@pytest.mark.parametrize("kind", ["channels", "branches"])
-def test_training_meets_the_density_and_stays_right(kind: str) -> None:
-    data, gated = colours(80), make_gated("residual", kind)
-    settings = GateSettings(epochs=30, learning_rate=0.05, density=0.6, distillation=0.0, **QUICK)
-    seen: list[dict[str, float]] = []
-    train_gates(gated, data, settings, log=lambda _, figures: seen.append(figures))
-    results = evaluate_gated(gated, data)
-    assert results["accuracy"] > 0.9
-    assert results["density"] == pytest.approx(0.6, abs=0.15)
-    assert seen[-1].keys() == {"loss", "density", "learning_rate"}
-    assert 0 < results["macs_cut"] < 1
-
-
-def test_sparsity_closes_gates_without_a_target() -> None:
-    data, densities = colours(80), []
-    for sparsity in (1e-9, 0.05):
-        gated = make_gated("residual", "channels")
-        settings = GateSettings(epochs=20, sparsity=sparsity, distillation=0.0, **QUICK)
-        train_gates(gated, data, settings)
-        densities.append(evaluate_gated(gated, data)["density"])
-    assert densities[1] < densities[0] - 0.3
 
 
 @torch.no_grad()
@@ -187,104 +121,17 @@ def test_figures_are_those_of_the_images() -> None:
     assert tables.gates(results).row_count == 4 + len(gated.gated)
 
 
-@pytest.mark.parametrize("kind", ["channels", "branches"])
-@torch.no_grad()
-def test_it_comes_back_from_its_folder(kind: str, tmp_path: Path) -> None:
-    gated, data, images = make_gated("residual", kind), make_data(4), make_images(4)
-    save_gated(tmp_path / "gated", gated, data, {"note": 1})
-    saved = load_gated(tmp_path / "gated")
-    assert (
-        kind_of(tmp_path / "gated") == "gated" and saved.metadata == {"note": 1} and saved.data.classes == data.classes
-    )
-    assert torch.equal(saved.network.source[0](images), gated.source[0](images))  # to learn from, and to stand beside
-    for ours, theirs in zip(gated.run(images), saved.network.run(images), strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            assert torch.equal(a, b)
-    with pytest.raises(BundleError, match="holds a gated; a network or bundle is needed"):
-        load_network(tmp_path / "gated")
-
-
-def test_a_folder_with_gates_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    gated = make_gated("residual", "channels")
-    gated.threshold = 2.0
-    save_gated(tmp_path / "gated", gated, make_data(4))
-    with pytest.raises(BundleError, match=r"threshold=2\.0"):
-        load_gated(tmp_path / "gated")
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "rows"}, "kind='rows'.*allowed are channels, branches"),
-        ({"threshold": 1.0}, "threshold=1.0"),
-        ({"reduction": 0}, "reduction=0"),
+        ({"kind": "rows"}, "kind of gates is 'rows'; allowed: channels, branches"),
+        ({"threshold": 1.0}, r"threshold of gates is 1\.0; a number between 0 and 1 is needed"),
+        ({"reduction": 0}, "reduction of gates is 0; 1 or more is needed"),
     ],
 )
 def test_gates_that_cannot_be_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         GatedCNN(make_elastic("residual"), **options)
-
-
-class Nested(nn.Module):
-    """A residual branch that holds another, and two that start from what one layer makes."""
-
-    def __init__(self, n_channels: int = 16) -> None:
-        super().__init__()
-        names = ("stem", "outer1", "inner1", "inner2", "outer2", "shared", "a1", "a2", "b1", "b2")
-        for name in names:
-            setattr(self, name, nn.Conv2d(3 if name == "stem" else n_channels, n_channels, 3, padding=1))
-        self.gates, self.branches = nn.Linear(n_channels, N_CLASSES), nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x).relu()
-        h = self.outer1(x).relu()
-        h = h + self.inner2(self.inner1(h).relu())
-        x = x + self.outer2(h.relu())
-        h = self.shared(x).relu()
-        x = x + self.a2(self.a1(h).relu()) + self.b2(self.b1(h).relu())
-        return self.gates(x.mean((2, 3)))
-
-
-@torch.no_grad()
-def test_branches_inside_others_and_beside_them() -> None:
-    torch.manual_seed(0)
-    elastic = ElasticCNN.from_model(Nested(), IMAGE_SHAPE)
-    images = make_images(4)
-    for kind in ("channels", "branches"):
-        gated = GatedCNN(elastic, kind).eval()
-        ones = [torch.ones_like(said) for said in gated.run(images)[1]]
-        assert relative_error(gated.decide(images, ones).logits, elastic(images, elastic.full)) < 1e-5
-    assert len(gated.gated) == 3  # the inner one of the nested, and both others
-    zeros = [torch.zeros(1, 1) for _ in gated.gated]
-    conv, size = 9 * 16 * 16, 16 * 16
-    left = int(gated.decide(images[:1], zeros).compute.macs - gated.gates_cost.macs)
-    assert left == 9 * 3 * 16 * size + 3 * conv * size + 16 * N_CLASSES  # the shared layer runs all the same
-
-
-def test_branches_that_read_more_than_features_are_left_alone() -> None:
-    class Sized(Nested):
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.stem(x).relu()
-            n = x.shape[0]
-            x = x + self.a2(self.a1(x).relu().expand(n, -1, -1, -1))
-            return self.gates(x.mean((2, 3)).view(n, -1))
-
-    with pytest.raises(ModelError, match=r"no branch that gates could skip: .* reads nothing but"):
-        GatedCNN(ElasticCNN.from_model(Sized(), IMAGE_SHAPE), "branches")
-
-
-def test_gates_take_the_place_of_nothing() -> None:
-    class Taken(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.gating = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
-            self.linear = nn.Linear(16, N_CLASSES)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.linear(self.gating(self.stem(x).relu()).relu().mean((2, 3)))
-
-    with pytest.raises(ModelError, match="the network has a module called 'gating', where gates would be put; rename"):
-        GatedCNN(ElasticCNN.from_model(Taken(), IMAGE_SHAPE))
 
 
 @torch.no_grad()
@@ -295,11 +142,6 @@ def test_prepared_it_says_the_same(net: str, kind: str) -> None:
     prepared = gated.prepared()
     assert relative_error(prepared.decide(images, wanted).logits, gated.decide(images, wanted).logits) < 1e-4
     assert not any(isinstance(m, nn.BatchNorm2d) for m in prepared.body.modules()) or net == "concat"
-
-
-def test_branches_need_a_network_that_has_some() -> None:
-    with pytest.raises(ModelError, match=r"no branch that gates could skip.*gates for channels need none"):
-        GatedCNN(make_elastic("plain"), "branches")
 
 
 @pytest.mark.parametrize("options", [{"density": 1.0}, {"strength": -1.0}, {"sparsity": -0.1}])

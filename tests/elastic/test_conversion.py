@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -93,3 +94,13 @@ def test_what_is_remembered_of_drop_patterns_is_bounded() -> None:
     for pattern in patterns[:20]:  # some of them forgotten meanwhile
         logits = elastic(images, pattern)
         assert relative_error(logits, elastic(images, pattern.expand(2, -1))) < 1e-5
+
+
+def test_from_model_leaves_the_model_alone() -> None:
+    model = network("residual").train()
+    before = copy.deepcopy(model.state_dict())
+    elastic = ElasticCNN.from_model(model, IMAGE_SHAPE)
+    for parameter in elastic.parameters():
+        parameter.data.zero_()
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

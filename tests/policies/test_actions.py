@@ -11,9 +11,7 @@ from torch import Tensor
 
 from rlprune.elastic.levels import KeepLevels
 from rlprune.errors import LevelsError
-from rlprune.policies.actions import Actions, nearest_profiles
-from rlprune.profiles.codebook import sorted_codebook, uniform_codebook
-from rlprune.profiles.cost import Cost
+from rlprune.policies.actions import Actions
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LOWEST = torch.tensor([0, 1, 0])
@@ -131,23 +129,3 @@ def test_actions_of_a_network() -> None:
     assert torch.equal(actions.codebook, BOOK)
     assert torch.equal(actions.keep_levels.min_level, elastic.min_level)
     assert actions.keep_levels.keep_ratios == elastic.keep_ratios
-
-
-def test_the_uniform_codebook_rises_in_cost() -> None:
-    elastic = make_elastic("depthwise")
-    cost = Cost(elastic)
-    book = uniform_codebook(elastic, cost)
-    assert book.tolist() == [[0, 1, 0], [1, 1, 1], [2, 2, 2], [3, 3, 3], [4, 4, 4]]
-    assert (cost.of(book).macs.diff() > 0).all()
-
-
-def test_a_sorted_codebook_is_cheapest_first_without_repetition() -> None:
-    cost = Cost(make_elastic("depthwise"))
-    book = sorted_codebook(BOOK[[2, 0, 2, 1, 0]], cost)
-    assert torch.equal(book, BOOK)
-
-
-def test_a_profile_is_nearest_to_itself() -> None:
-    levels = torch.tensor([[0, 1, 0], [4, 4, 3], [2, 1, 2], [4, 4, 4]])
-    assert nearest_profiles(levels, BOOK).tolist() == [0, 2, 1, 2]
-    assert nearest_profiles(BOOK, BOOK).tolist() == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""Policies for a range of penalties: at one of them, at a budget, from call to call, held over a stream."""
+"""Policies for a range of penalties: at one of them, at a budget, from call to call."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import make_data, make_elastic
-from torch import Tensor
+from ranged import BOOK, DATA, DYNAMIC, KNOWN, NETWORK, RANGE, make_ranged
 
 from rlprune import DynamicCNN, load, save_bundle
 from rlprune.deployment.controller import Controller
@@ -21,46 +20,8 @@ from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange, check_budgets, monotone_budgets, penalty_for
 from rlprune.policies.policy import Policy
-from rlprune.profiles.codebook import sorted_codebook
-from rlprune.profiles.cost import Cost
 
-NETWORK, DATA = make_elastic("residual"), make_data(64)
-RANGE = PenaltyRange(0.01, 1.0)
-BOOK = sorted_codebook(torch.tensor([[1, 0, 0], [2, 2, 2], [4, 4, 4]]), Cost(NETWORK))
-KNOWN = torch.tensor([[0.01, 0.9], [0.1, 0.5], [1.0, 0.2]], dtype=torch.float64)
 NAN = float("nan")
-
-
-def make_ranged(budgets: Tensor = KNOWN) -> Policy:
-    """The dearer the price, the cheaper the profile, and other images later than others."""
-    observer = Observer.fit(NETWORK, DATA, max_passes=1, pool=1, penalties=RANGE)
-    actions = Actions.from_network(NETWORK, "profiles", BOOK, 1)
-    policy = Policy((observer.size, actions.n_outputs), "Tanh", observer, actions, BOOK, budgets)
-    (layer,) = policy.network
-    assert isinstance(layer, torch.nn.Linear)
-    layer.weight.data.zero_()
-    wants = torch.arange(3.0)
-    layer.weight.data[:, 0] = wants
-    layer.weight.data[:, -1] = -6 * wants
-    layer.bias.data = 3 * wants - 0.5 * wants.square()
-    return policy.eval()
-
-
-def measured(dynamic: DynamicCNN, penalty: float, images: Tensor = DATA.images) -> float:
-    predicted = dynamic(images, penalty=penalty)
-    return float(predicted.macs.double().mean() / dynamic.prices.dense.macs)
-
-
-def make_dynamic() -> DynamicCNN:
-    """With a policy that knows what its penalties cost."""
-    rough = DynamicCNN(NETWORK, make_ranged(), DATA.mean, DATA.std, DATA.classes)
-    penalties = RANGE.at(torch.linspace(0, 1, 33, dtype=torch.float64))
-    shares = torch.tensor([measured(rough, float(penalty)) for penalty in penalties], dtype=torch.float64)
-    budgets = monotone_budgets(torch.stack([penalties, shares], 1))
-    return DynamicCNN(NETWORK, make_ranged(budgets), DATA.mean, DATA.std, DATA.classes)
-
-
-DYNAMIC = make_dynamic()
 
 
 @given(st.floats(0, 1))
@@ -166,7 +127,7 @@ def test_it_comes_back_from_a_bundle_and_an_onnx_file_has_one_price(tmp_path: An
         ({"budget": 0.01}, r"budget is 0\.01; with this policy images can cost 0\.\d+ to 0\.\d+ of the dense"),
         ({"budget": 2.0}, r"budget is 2\.0"),
         ({"penalty": 5.0}, r"penalty is 5\.0; the policy was trained for 0\.01 to 1"),
-        ({"penalty": 0.1, "budget": 0.4}, r"penalty=0\.1, budget=0\.4: give one of both"),
+        ({"penalty": 0.1, "budget": 0.4}, r"penalty=0\.1, budget=0\.4: give only one of them"),
     ],
 )
 def test_prices_that_the_policy_does_not_know(options: dict[str, float], message: str) -> None:
@@ -180,113 +141,5 @@ def test_a_policy_of_one_penalty_takes_no_other() -> None:
         fixed(DATA.images, budget=0.4)
     with pytest.raises(RLPruneError, match="this policy knows no budgets: it was trained for a single penalty"):
         Controller(fixed, macs=0.4)
-    with pytest.raises(BundleError, match="a policy for a range of penalties needs to know what they cost"):
+    with pytest.raises(BundleError, match="budgets belong to a range of penalties, and a range needs budgets"):
         Policy(DYNAMIC.source_policy.sizes, "Tanh", DYNAMIC.source_policy.observer, DYNAMIC.source_policy.actions, BOOK)
-
-
-def drifting(n: int) -> Tensor:
-    """A stream of n images whose share of dear ones doubles half-way."""
-    dearness = DYNAMIC(DATA.images, penalty=0.1).macs
-    cheap, dear = DATA.images[dearness == dearness.min()], DATA.images[dearness > dearness.min()]
-    rng = torch.Generator().manual_seed(0)
-    parts = []
-    for share in (0.3, 0.6):
-        is_dear = torch.rand(n // 2, generator=rng) < share
-        draws = [part[torch.randint(len(part), (n // 2,), generator=rng)] for part in (cheap, dear)]
-        parts.append(torch.where(is_dear[:, None, None, None], draws[1], draws[0]))
-    return torch.cat(parts)
-
-
-@pytest.mark.parametrize(("batch", "n", "horizon"), [(1, 2000, 60), (16, 6000, 200), (100, 6000, 200)])
-def test_a_controller_holds_its_target_over_a_stream_that_becomes_harder(batch: int, n: int, horizon: int) -> None:
-    stream, target = drifting(n), 0.45
-    controller, costs = Controller(DYNAMIC, macs=target, horizon=horizon), []
-    for images in stream.split(batch):
-        costs.append(controller(images).macs.double() / DYNAMIC.prices.dense.macs)
-    held, all_costs = controller.held, torch.cat(costs)
-    assert held.n_images == len(stream) and held.target == target and not held.at_limit
-    assert held.mean == pytest.approx(float(all_costs.mean()), rel=1e-9)
-    assert held.mean == pytest.approx(target, rel=0.03)
-    uncontrolled = DYNAMIC(stream, budget=target).macs.double() / DYNAMIC.prices.dense.macs
-    assert float(uncontrolled[len(stream) // 2 :].mean()) > 1.06 * target
-
-
-def test_a_controller_of_time_spends_less_on_a_slower_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, per_share = [0.0], [4.0]
-    monkeypatch.setattr("rlprune.deployment.controller.time.perf_counter", lambda: clock[0])
-    controller, run = Controller(DYNAMIC, milliseconds=2.0, horizon=100), DynamicCNN.__call__
-
-    def slow(self: DynamicCNN, images: Tensor, **more: Any) -> Any:
-        prediction = run(self, images, **more)
-        clock[0] += per_share[0] / 1000 * float(prediction.macs.double().sum() / self.prices.dense.macs)
-        return prediction
-
-    monkeypatch.setattr(DynamicCNN, "__call__", slow)
-    budgets = []
-    for milliseconds in (4.0, 6.0):
-        per_share[0] = milliseconds
-        for _ in range(60):
-            controller(DATA.images)
-        budgets.append(controller.held.budget)
-    assert controller.held.mean == pytest.approx(2.0, rel=0.03)
-    assert budgets[0] == pytest.approx(0.5, rel=0.15) and budgets[1] < budgets[0]
-
-
-@pytest.mark.parametrize("batch", [1600, 5000])
-def test_it_does_not_swing_where_calls_are_longer_than_the_horizon(batch: int) -> None:
-    stream, budgets = drifting(40_000)[:20_000], []
-    controller = Controller(DYNAMIC, macs=0.45, horizon=500)
-    for images in stream.split(batch):
-        controller(images)
-        budgets.append(controller.held.budget)
-    assert max(budgets) - min(budgets) < 0.1
-    assert controller.held.mean == pytest.approx(0.45, rel=0.03)
-
-
-def test_what_was_spent_too_much_where_nothing_could_be_moved_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, pace, run = [0.0], [20.0], DynamicCNN.__call__
-    monkeypatch.setattr("rlprune.deployment.controller.time.perf_counter", lambda: clock[0])
-
-    def slow(self: DynamicCNN, images: Tensor, **more: Any) -> Any:
-        prediction = run(self, images, **more)
-        clock[0] += pace[0] / 1000 * float(prediction.macs.double().sum() / self.prices.dense.macs)
-        return prediction
-
-    monkeypatch.setattr(DynamicCNN, "__call__", slow)
-    controller = Controller(DYNAMIC, milliseconds=2.0, horizon=100)
-    pace[0] = 5000.0  # the first call, which prepares things
-    controller(DATA.images)
-    assert controller.held.n_images == 0
-    pace[0] = 20.0
-    for _ in range(20):
-        controller(DATA.images)
-    assert controller.held.at_limit and controller.held.mean > 2.5
-    pace[0] = 4.0
-    for _ in range(200):
-        controller(DATA.images)
-    assert not controller.held.at_limit
-    assert controller.held.mean == pytest.approx(2.0, rel=0.03)
-
-
-def test_a_target_out_of_reach_is_told() -> None:
-    controller = Controller(DYNAMIC, milliseconds=1e-6)
-    for _ in range(20):
-        controller(DATA.images)
-    assert controller.held.at_limit and controller.held.budget == DYNAMIC.source_policy.limits[0]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "macs is None and milliseconds None: give one of both"),
-        ({"macs": 0.4, "milliseconds": 1.0}, r"macs is 0\.4 and milliseconds 1\.0: give one of both"),
-        ({"macs": 0.01}, r"macs is 0\.01; with this policy images cost 0\.\d+ to "),
-        ({"macs": 0.0}, r"macs=0\.0, .*: allowed are numbers above 0"),
-        ({"milliseconds": -1.0}, r"milliseconds=-1\.0, .*: allowed are numbers above 0"),
-        ({"macs": 0.4, "horizon": 0}, "horizon=0, every=32: allowed"),
-        ({"macs": 0.4, "every": 0}, "every=0: allowed"),
-    ],
-)
-def test_controllers_that_cannot_be(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(RLPruneError, match=message):
-        Controller(DYNAMIC, **options)

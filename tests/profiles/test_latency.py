@@ -105,9 +105,15 @@ def test_the_table_of_another_network_is_refused(clock: Any) -> None:
         latency.check(halves)
 
 
-@pytest.mark.parametrize("options", [{"batch": 0}, {"n_profiles": 9}])
-def test_too_little_to_measure_is_refused(options: dict[str, int]) -> None:
-    with pytest.raises(RLPruneError, match="allowed are 1 or more, and 10 or more"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch is 0; 1 or more images are needed"),
+        ({"n_profiles": 9}, "n_profiles is 9; 10 or more profiles are needed"),
+    ],
+)
+def test_too_little_to_measure_is_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(RLPruneError, match=message):
         Latency.measure(NETWORK, **options)
 
 
