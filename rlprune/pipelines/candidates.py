@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from torch import Tensor
+
+from rlprune.evaluation.timing_results import ComparisonRow, EqualCostRow
 
 Method = Literal["rl once", "rl progressive", "threshold", "gates", "sparsity", "branches", "static", "uniform"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -35,27 +37,30 @@ class Candidate:
     saves_time: bool = True
 
 
-def at_equal_macs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def at_equal_macs(rows: Sequence[ComparisonRow]) -> tuple[EqualCostRow, ...]:
     """What all methods reach at the cost of every learnt point, and which of them beat it; see `Comparison.run`."""
     found = []
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    for row in (row for row in rows if row["method"] in LEARNT):
-        reached = {method: _at(row["macs_share"], method, rows) for method in methods if method not in LEARNT}
-        high = row["accuracy_interval"][1]
+    methods = list(dict.fromkeys(row.method for row in rows))
+    for row in (row for row in rows if row.method in LEARNT):
+        reached = {method: _at(row.macs_share, method, rows) for method in methods if method not in LEARNT}
+        high = row.accuracy_interval[1]
         found.append(
-            {
-                **{key: row[key] for key in ("method", "label", "macs_share", "accuracy")},
-                "accuracies": reached,
-                "beaten": [method for method, other in reached.items() if other is not None and other > high],
-            }
+            EqualCostRow(
+                method=row.method,
+                label=row.label,
+                macs_share=row.macs_share,
+                accuracy=row.accuracy,
+                accuracies=reached,
+                beaten=tuple(method for method, other in reached.items() if other is not None and other > high),
+            )
         )
-    return found
+    return tuple(found)
 
 
-def _at(share: float, method: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
+def _at(share: float, method: str, rows: Sequence[ComparisonRow]) -> float | None:
     """The accuracy of a method at a cost: mixed of its points, that nothing cheaper of it beats, on either side."""
     best: list[tuple[float, float]] = []
-    for point in sorted((row["macs_share"], row["accuracy"]) for row in rows if row["method"] == method):
+    for point in sorted((row.macs_share, row.accuracy) for row in rows if row.method == method):
         if not best or point[1] > best[-1][1]:
             best.append(point)
     if share < best[0][0]:

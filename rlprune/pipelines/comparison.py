@@ -30,6 +30,8 @@ from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.envs.logit_cache import LatestLogitCache
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.results import Conditions
+from rlprune.evaluation.timing_results import ComparisonResult, ComparisonRow
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.metrics import wilson_interval
 from rlprune.pipelines.candidates import LEARNT, METHODS, Candidate, Method, at_equal_macs
@@ -41,7 +43,6 @@ from rlprune.training.adaptation import SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
-from rlprune.utils.hardware import conditions
 from rlprune.utils.tensorboard import scalar_log
 from rlprune.utils.timing import Turns, interleaved
 
@@ -132,30 +133,30 @@ class Comparison:
         self.dense = Cost(elastic).dense
         self._answers = LatestLogitCache(splits.policy, splits.validation)
 
-    def run(self) -> dict[str, Any]:
-        """Make and measure everything.
-
-        Returns:
-            `rows` of {method, label, accuracy, accuracy_interval, macs_share, decision_share, saves_time, ms (by batch
-            size)}; `dense` {accuracy, ms}; `at_equal_macs`: for every learnt point its `macs_share` and `accuracy`,
-            what each method reaches there (`accuracies`, neighbouring points mixed; None where a method has none), and
-            by which it is `beaten` by more than its 95 % interval; and what the figures were measured with.
-        """
+    def run(self) -> ComparisonResult:
+        """Make and measure everything."""
         with self._noted():
             return self._compared()
 
-    def _compared(self) -> dict[str, Any]:
+    def _compared(self) -> ComparisonResult:
         network = self._specialised()
         candidates = [one for method in self.settings.methods for one in self._of(method, network)]
         if not candidates:
             raise RLPruneError(f"methods={self.settings.methods}: this network has nothing for any of them")
         whole = self._static("uniform", "dense", self.elastic, self.elastic.full)
-        rows, dense = [self._measured(one) for one in candidates], self._measured(whole)
+        everything = [whole, *candidates]
+        measured = [self._measured(one) for one in everything]
         for batch in (1, min(64, len(self.splits.test))):
-            for row, ms in zip([dense, *rows], self._timed([whole, *candidates], batch), strict=True):
-                row["ms"][str(batch)] = ms
-        found = {"rows": rows, "dense": dense, "at_equal_macs": at_equal_macs(rows)}
-        return found | {"n_images": len(self.splits.test), **conditions()}
+            times = self._timed(everything, batch)
+            measured = [replace(row, ms={**row.ms, batch: ms}) for row, ms in zip(measured, times, strict=True)]
+        dense, *rows = measured
+        return ComparisonResult(
+            rows=tuple(rows),
+            dense=dense,
+            at_equal_macs=at_equal_macs(rows),
+            n_images=len(self.splits.test),
+            conditions=Conditions.now(),
+        )
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
@@ -343,21 +344,21 @@ class Comparison:
         labels, macs = map(torch.cat, zip(*map(one.predict, images.images.split(256)), strict=True))
         return labels, macs
 
-    def _measured(self, one: Candidate) -> dict[str, Any]:
+    def _measured(self, one: Candidate) -> ComparisonRow:
         """Accuracy and cost of a point on the test images."""
         test = self.splits.test
         labels, macs = self._predicted(one, test)
         n_correct = int((labels == test.labels).sum())
-        return {
-            "method": one.method,
-            "label": one.label,
-            "accuracy": n_correct / len(test),
-            "accuracy_interval": wilson_interval(n_correct, len(test)),
-            "macs_share": float(macs.double().mean() / self.dense.macs),
-            "decision_share": one.decision,
-            "saves_time": one.saves_time,
-            "ms": {},
-        }
+        return ComparisonRow(
+            method=one.method,
+            label=one.label,
+            accuracy=n_correct / len(test),
+            accuracy_interval=wilson_interval(n_correct, len(test)),
+            macs_share=float(macs.double().mean() / self.dense.macs),
+            decision_share=one.decision,
+            saves_time=one.saves_time,
+            ms={},
+        )
 
     @torch.inference_mode()
     def _timed(self, candidates: Sequence[Candidate], batch: int) -> list[float]:

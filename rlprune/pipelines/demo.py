@@ -1,27 +1,30 @@
-"""The whole way in a few minutes, offline: digits in, a network pruned per image out, measured beside its controls."""
+"""Every step in a few minutes, offline: digits in, a network pruned per image out, measured beside its controls."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
-from rlprune.data import image_set, loading
+from rlprune.data import loading
+from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate, predict_all
-from rlprune.evaluation.plots import frontier_plot, spending_strip
+from rlprune.evaluation.image_strips import ImageStrip
+from rlprune.evaluation.plots import frontier_plot
+from rlprune.evaluation.results import EvaluationResult
+from rlprune.evaluation.timing_results import BenchmarkResult
 from rlprune.models import registry
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage.bundle import save_bundle
@@ -34,7 +37,7 @@ from rlprune.utils.imports import require
 SOURCE = "mnist5k"
 
 
-def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
+def run_demo(out: Path, seed: int = 0) -> EvaluationResult:
     """Pretrain, make elastic, adapt, learn a policy, evaluate, export, reload in a new process, and time it there.
 
     Args:
@@ -64,14 +67,17 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
     policy = train_policy(network, splits.policy, splits.validation, out / "policy", settings, codebook=codebook)
     dynamic = DynamicCNN(network, policy, splits.network.mean, splits.network.std, splits.network.classes)
     results = evaluate(dynamic, splits.test, splits.policy, dense=dense, n_candidates=32, seed=seed)
-    results["seconds"] = time.monotonic() - start
-    metrics = {key: results[key] for key in ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")}
+    results = replace(results, seconds=time.monotonic() - start)
     source = {"data": SOURCE, "split_seed": 0}
-    metadata = {"network": {"model": "digits_cnn", "source": source}, "penalty": settings.penalty, "metrics": metrics}
+    metadata = {
+        "network": {"model": "digits_cnn", "source": source},
+        "penalty": settings.penalty,
+        "metrics": results.headline(),
+    }
     save_bundle(out / "bundle", network, policy, splits.network, metadata)
-    write_json(out / "results.json", results)
-    _picture(out / "digits.png", dynamic, splits.test, results)
-    bench = _reload_in_new_process(out, results["accuracy"])
+    write_json(out / "results.json", results.to_json())
+    draw_demo(out / "digits.png", dynamic, splits.test, results)
+    bench = _reload_in_new_process(out, results.accuracy)
     console = Console()
     console.print(tables.evaluation(results, bench))
     console.print(f"bundle   {out / 'bundle'}\nfigures  {out / 'results.json'}, {out / 'bench.json'}")
@@ -79,7 +85,7 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
     return results
 
 
-def _reload_in_new_process(out: Path, accuracy: float) -> dict[str, Any]:
+def _reload_in_new_process(out: Path, accuracy: float) -> BenchmarkResult:
     """Load the bundle where nothing of this process is left: it must be as accurate there, and is timed."""
     for verb, file in (("evaluate", "reloaded.json"), ("bench", "bench.json")):
         options = ["bundle", "--data", SOURCE, "--json", file, *(["--n-candidates", "5"] if verb == "evaluate" else [])]
@@ -89,19 +95,33 @@ def _reload_in_new_process(out: Path, accuracy: float) -> dict[str, Any]:
         )
         if done.returncode:
             raise RLPruneError(f"the bundle in {out / 'bundle'} fails in a new process: {done.stderr.strip()}")
-    reloaded = json.loads((out / "reloaded.json").read_text())["accuracy"]
+    reloaded = EvaluationResult.load(out / "reloaded.json").accuracy
     if reloaded != accuracy:
         raise RLPruneError(f"the reloaded bundle has an accuracy of {reloaded}, before it was {accuracy}")
-    bench: dict[str, Any] = json.loads((out / "bench.json").read_text())
-    return bench
+    return BenchmarkResult.load(out / "bench.json")
 
 
-def _picture(path: Path, dynamic: DynamicCNN, test: image_set.ImageSet, results: dict[str, Any], n: int = 12) -> None:
+def draw_demo(path: Path, dynamic: DynamicCNN, test: ImageSet, results: EvaluationResult, n: int = 12) -> None:
+    """Draw the policy beside its controls, above the images that it spends least and most on; a PNG.
+
+    Args:
+        path: the file to write.
+        dynamic: the network with its policy.
+        test: the images.
+        results: of the policy.
+        n: images in each strip.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     predicted = predict_all(dynamic, test)
     shares = predicted.macs / dynamic.prices.dense.macs
     order = shares.argsort(stable=True)
+    parts = {"Least compute": order[:n], "Most compute": order[-n:].flip(0)}
     strips = {
-        title: spending_strip(test.images[part], shares[part], (predicted.labels == test.labels)[part])
-        for title, part in (("least is spent on", order[:n]), ("most is spent on", order[-n:].flip(0)))
+        f"{title}: true class, right (✓) or wrong (✗ and the answer), MACs in % of the dense network": ImageStrip.of(
+            test, predicted, shares, part
+        )
+        for title, part in parts.items()
     }
-    frontier_plot(path, results, strips)
+    frontier_plot(path, results, strips, "Digits: one policy and its controls")

@@ -25,6 +25,7 @@ from rlprune.errors import LevelsError, RLPruneError
 from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import codebook_logits, evaluate, mean_reward
 from rlprune.evaluation.plots import budgets_plot
+from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
 from rlprune.pipelines.inputs import build_model
@@ -263,25 +264,30 @@ class Steps:
             return
         elastic, adapted = self._load("tuned" if self.recipe.refit is None else "refitted"), self._load("adapted")
         splits, selection_set = self.splits, self.splits.policy.subset(slice(0, self.recipe.search.n_images))
-        rivals = Controls.measure((elastic, adapted), self.codebook, splits.test, selection_set, seed=self.recipe.seed)
+        controls = Controls.measure(
+            (elastic, adapted), self.codebook, splits.test, selection_set, seed=self.recipe.seed
+        )
         dense = self.teachers.dense() if self.recipe.reference is None else self.teachers.load(self.recipe.reference)
-        dense_accuracy, answers, results = accuracy(dense, splits.test), None, []
+        dense_accuracy = accuracy(dense, splits.test)
+        logits: Tensor | None = None
+        results: list[PenaltyResult] = []
         for penalty in self._penalties:
             learnt = load_policy(self.chosen(penalty) / "policy")
             policy = learnt.policy
             dynamic = DynamicCNN(elastic, policy, *self._of_images)
-            if answers is None:
-                answers = codebook_logits(dynamic, splits.test)
+            if logits is None:
+                logits = codebook_logits(dynamic, splits.test)
             figures = evaluate(
-                dynamic, splits.test, splits.policy, dense=dense_accuracy, rivals=rivals, answers=answers
+                dynamic, splits.test, splits.policy, dense=dense_accuracy, controls=controls, logits=logits
             )
-            results.append({"penalty": penalty, **figures})
+            results.append(PenaltyResult(penalty=penalty, evaluation=figures))
             if penalty == self.recipe.policy.penalty:
                 notes = {"network": self._made_of, "policy": learnt.metadata, "penalty": penalty}
-                metadata = notes | {"metrics": _headline(figures)}
+                metadata = notes | {"metrics": figures.headline()}
                 save_bundle(self.out / "bundle", elastic, policy, splits.network, metadata)
-        budgets_plot(self.out / "frontier.png", results)
-        write_json(self.out / "results.json", {"recipe": self.recipe.to_json(), "budgets": results})
+        result = RecipeResult(recipe=self.recipe.to_json(), budgets=tuple(results))
+        budgets_plot(self.out / "frontier.png", result)
+        write_json(self.out / "results.json", result.to_json())
 
     @cached_property
     def splits(self) -> Splits:
@@ -386,7 +392,3 @@ def _folder_of(penalty: float, policies: Path) -> Path:
 
 def _plain(settings: Any) -> Any:
     return asdict(settings) if hasattr(settings, "__dataclass_fields__") else settings
-
-
-def _headline(figures: dict[str, Any]) -> dict[str, Any]:
-    return {key: figures[key] for key in ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")}

@@ -17,11 +17,12 @@ from statistics import median
 from typing import Any
 
 import torch
+from reference_plots import growth_plot
+from reference_results import GrowthResult
 
 import rlprune
 from rlprune import models
 from rlprune.data.image_set import ImageSet
-from rlprune.evaluation.plots import growth_plot
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.pipelines.options import DataOptions
 from rlprune.policies.actions import Actions
@@ -119,9 +120,7 @@ def large_images() -> dict[str, float]:
     data = noise(8, (3, 224, 224))
     data = dataclasses.replace(data, classes=tuple(map(str, range(1000))))
     step, _ = seconds(
-        lambda: rlprune.training.adaptation(
-            elastic, data, rlprune.AdaptSettings(epochs=1, batch_size=8, n_random=1, sandwich=False)
-        )
+        lambda: rlprune.adapt(elastic, data, rlprune.AdaptSettings(epochs=1, batch_size=8, n_random=1, sandwich=False))
     )
     dynamic = random_dynamic(elastic, uniform_codebook(elastic, Cost(elastic))[[0, -1]])
     with tempfile.TemporaryDirectory() as folder:
@@ -143,4 +142,4 @@ if __name__ == "__main__":
         **conditions(),
     }
     write_json(HERE / "growth.json", results)
-    growth_plot(HERE / "growth.png", results)
+    growth_plot(HERE / "growth.png", GrowthResult.from_json(results))
