@@ -18,6 +18,8 @@ from rlprune.utils.imports import require
 STYLE = Path(__file__).with_name("style.mplstyle")
 MACS_AXIS = "mean MACs, % of the dense network (policy and every pass included)"
 ACCURACY_AXIS = "top-1 accuracy, % (bars: 95 % interval)"
+_MARKER_WEIGHT = 20
+"""How many pixels of a line a marker is worth, where names are not to cover or touch it."""
 _DIRECTIONS = [(x, y) for x in (1, 0, -1) for y in (1, -1, 0) if (x, y) != (0, 0)]
 _DISTANCES = (7, 14, 24, 38, 56)
 """Pixels between a point and its name that are tried."""
@@ -82,7 +84,9 @@ class Line:
     def draw(self, chart: Any) -> None:
         """Draw it, without its name."""
         look = self.look
-        size = 12 if look.marker == "*" else 6
+        size = 6.0
+        if look.marker == "*":
+            size = 12.0 if len(self.points) < 8 else 9.0
         x, y = self.points.T
         chart.plot(x, y, marker=look.marker, linestyle=look.line, color=look.colour, ms=size, zorder=3)
         if self.intervals is not None:
@@ -110,27 +114,30 @@ def figure(path: Path, width: float, height: float) -> Iterator[Any]:
             drawn.savefig(temporary)
 
 
-def dense_line(chart: Any, accuracy: float) -> None:
-    """The accuracy of the dense network, as a level line with its name."""
-    chart.axhline(100 * accuracy, color="#000000", linestyle=":", linewidth=1)
-    place = (0.005, 100 * accuracy)
-    text = f"dense network, {100 * accuracy:.2f} %"
-    chart.annotate(text, place, xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points")
+def dense_line(chart: Any, accuracy: float) -> Line:
+    """The accuracy of the dense network, drawn as a level line; the line is to be named with the others."""
+    height = 100 * accuracy
+    chart.axhline(height, color="#000000", linestyle=":", linewidth=1)
+    across = np.linspace(*chart.get_xlim(), 12)[1:-1]
+    look = Look(f"dense network, {height:.2f} %", "#000000", "", ":")
+    return Line(look, np.stack([across, np.full_like(across, height)], axis=1))
 
 
 def clip_below(chart: Any, lowest: float, lines: Sequence[Line]) -> None:
-    """Begin the axis at a percentage, and say below it which points are left out."""
-    chart.set_ylim(bottom=lowest)
+    """Begin the axis at a percentage, end it above all points, and say below it which points are left out."""
+    highest = max(float((line.points[:, 1:] if line.intervals is None else line.intervals).max()) for line in lines)
+    chart.set_ylim(lowest, min(100.2, highest + 0.08 * (highest - lowest)))
     shown = np.concatenate([line.points[line.points[:, 1] >= lowest] for line in lines])
     margin = 0.04 * max(1.0, float(np.ptp(shown[:, 0])))
     chart.set_xlim(shown[:, 0].min() - margin, shown[:, 0].max() + margin)
     left_out = [
-        f"{line.look.label} " + ", ".join(f"{y:.1f} % at {x:.0f} %" for x, y in line.points[line.points[:, 1] < lowest])
+        f"{line.look.label}: "
+        + ", ".join(f"{y:.1f} % at {x:.2g} %" for x, y in line.points[line.points[:, 1] < lowest])
         for line in lines
         if (line.points[:, 1] < lowest).any()
     ]
     if left_out:
-        note = "\n".join(["Below the picture (top-1 at MACs):", *left_out])
+        note = "\n".join(["Below the picture, accuracy at MACs:", *left_out])
         chart.set_xlabel(f"{chart.get_xlabel()}\n")
         chart.annotate(
             note, (0, 0), xycoords="axes fraction", xytext=(0, -42), textcoords="offset points", va="top", fontsize=8
@@ -140,14 +147,17 @@ def clip_below(chart: Any, lowest: float, lines: Sequence[Line]) -> None:
 def name_lines(chart: Any, lines: Sequence[Line]) -> None:
     """Write the name of each line beside the one of its points where it covers least."""
     chart.figure.draw_without_rendering()
-    covered = np.concatenate([_pixels_of(chart, line) for line in lines])
+    pixels = [_pixels_of(chart, line) for line in lines]
     frame = chart.get_window_extent()
     taken = [text.get_window_extent() for text in chart.texts]
-    for line in lines:
+    for line, own in zip(lines, pixels, strict=True):
+        others = np.concatenate([own[:0], *(each for each in pixels if each is not own)])
         text = chart.text(0, 0, line.look.label, color=line.look.colour, fontsize=9, fontweight="bold", zorder=5)
         size = text.get_window_extent()
         text.remove()
-        best = min(_places(chart, line, size.width, size.height), key=lambda box: _cost(box, frame, taken, covered))
+        places = _places(chart, line, size.width, size.height)
+        costs = [_cost(box, frame, taken, own, others) for box in places]
+        best = places[int(np.argmin(costs))]
         corner = chart.transData.inverted().transform((best.x0, best.y0 + 2))
         text.set_position(corner)
         text.set_in_layout(False)
@@ -159,7 +169,7 @@ def _pixels_of(chart: Any, line: Line) -> NDArray[np.float64]:
     """Where a line and its intervals are drawn, densely sampled, in pixels (N, 2)."""
     corners = chart.transData.transform(line.points)
     steps = np.linspace(0, 1, 60)[:, None]
-    parts = [corners]
+    parts = [np.repeat(corners, _MARKER_WEIGHT if line.look.marker else 1, axis=0)]
     if line.look.line:
         parts += [start + steps * (end - start) for start, end in pairwise(corners)]
     if line.intervals is not None:
@@ -183,8 +193,16 @@ def _places(chart: Any, line: Line, width: float, height: float) -> list[Any]:
     return boxes
 
 
-def _cost(box: Any, frame: Any, taken: Sequence[Any], covered: NDArray[np.float64]) -> float:
-    """How much a name in a box would hide."""
+def _cost(box: Any, frame: Any, taken: Sequence[Any], own: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """How much a name in a box would hide, and how easily it would be taken for another line's."""
     outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
-    hidden = ((covered > (box.x0 - 3, box.y0 - 3)) & (covered < (box.x1 + 3, box.y1 + 3))).all(1).sum()
-    return 10_000.0 * outside + 1_000.0 * sum(box.overlaps(other) for other in taken) + float(hidden)
+    overlaps = sum(box.overlaps(other) for other in taken)
+    hidden = _n_inside(own, box, 2) + _n_inside(others, box, 2)
+    return float(10_000.0 * outside + 1_000.0 * overlaps + hidden) + 0.7 * _n_inside(others, box, 20)
+
+
+def _n_inside(pixels: NDArray[np.float64], box: Any, margin: float) -> float:
+    """How many pixels lie in a box or close to it."""
+    low = (box.x0 - margin, box.y0 - margin)
+    high = (box.x1 + margin, box.y1 + margin)
+    return float(((pixels > low) & (pixels < high)).all(1).sum())

@@ -116,7 +116,5 @@ def _draw(chart: Any, lines: Sequence[Line], dense: float, title: str, lowest: f
     for line in lines:
         line.draw(chart)
     chart.set(title=title, xlabel=MACS_AXIS, ylabel=ACCURACY_AXIS)
-    chart.set_ylim(top=min(100.3, chart.get_ylim()[1]))
     clip_below(chart, lowest, lines)
-    dense_line(chart, dense)
-    name_lines(chart, lines)
+    name_lines(chart, [dense_line(chart, dense), *lines])

@@ -59,7 +59,7 @@ class BatchGrowth(JsonResult):
 
 @dataclass(frozen=True, kw_only=True)
 class ProfilesGrowth(JsonResult):
-    """With one number of profiles: seconds to prepare them and to run 64 images; parameters held over the dense ones."""
+    """With one number of profiles: seconds to prepare them and to run 64 images; parameters held, over dense ones."""
 
     profiles: int
     prepare_s: float

@@ -8,15 +8,18 @@ digits.png shows images, which the JSON does not hold: it is drawn again with --
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from reference_plots import growth_plot, one_policy_plot, speed_plot
 from reference_results import BudgetsResult, GrowthResult
 
+import rlprune
+from rlprune.data import loading
+from rlprune.errors import RLPruneError
 from rlprune.evaluation.plots import budgets_plot, compare_plot
-from rlprune.evaluation.results import RecipeResult
+from rlprune.evaluation.results import EvaluationResult, RecipeResult
 from rlprune.evaluation.timing_results import BenchmarkResult, ComparisonResult
+from rlprune.pipelines.demo import SOURCE, draw_demo
 
 HERE = Path(__file__).parent
 TITLES = {"resnet20": "ResNet-20", "m_cifarnet": "M-CifarNet", "resnet56": "ResNet-56", "vgg16_bn": "VGG-16-BN"}
@@ -47,6 +50,22 @@ def draw_speed() -> None:
     )
 
 
+def draw_digits(demo: Path) -> None:
+    """Images that the demo's policy spends least and most on, if it is the policy of the committed figures.
+
+    Raises:
+        RLPruneError: its figures are others.
+    """
+    committed = EvaluationResult.load(HERE / "digits" / "results.json")
+    found = EvaluationResult.load(demo / "results.json")
+    if (found.accuracy, found.macs_cut) != (committed.accuracy, committed.macs_cut):
+        raise RLPruneError(
+            f"{demo} has an accuracy of {found.accuracy} and saves {found.macs_cut} of the MACs; the committed figures "
+            f"are {committed.accuracy} and {committed.macs_cut}: run the demo with as many threads, or commit its own"
+        )
+    draw_demo(HERE / "digits" / "digits.png", rlprune.load(demo / "bundle"), loading.load(SOURCE).test, committed)
+
+
 def main() -> None:
     """Draw everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,7 +75,7 @@ def main() -> None:
     draw_speed()
     growth_plot(HERE / "growth.png", GrowthResult.load(HERE / "growth.json"))
     if demo is not None:
-        shutil.copyfile(demo / "digits.png", HERE / "digits" / "digits.png")
+        draw_digits(demo)
 
 
 if __name__ == "__main__":

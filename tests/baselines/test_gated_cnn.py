@@ -151,10 +151,10 @@ def test_training_meets_the_density_and_stays_right(kind: str) -> None:
     seen: list[dict[str, float]] = []
     train_gates(gated, data, settings, log=lambda _, figures: seen.append(figures))
     results = evaluate_gated(gated, data)
-    assert results["accuracy"] > 0.9
-    assert results["density"] == pytest.approx(0.6, abs=0.15)
+    assert results.accuracy > 0.9
+    assert results.density == pytest.approx(0.6, abs=0.15)
     assert seen[-1].keys() == {"loss", "density", "learning_rate"}
-    assert 0 < results["macs_cut"] < 1
+    assert 0 < results.macs_cut < 1
 
 
 def test_sparsity_closes_gates_without_a_target() -> None:
@@ -163,7 +163,7 @@ def test_sparsity_closes_gates_without_a_target() -> None:
         gated = make_gated("residual", "channels")
         settings = GateSettings(epochs=20, sparsity=sparsity, distillation=0.0, **QUICK)
         train_gates(gated, data, settings)
-        densities.append(evaluate_gated(gated, data)["density"])
+        densities.append(evaluate_gated(gated, data).density)
     assert densities[1] < densities[0] - 0.3
 
 
@@ -171,19 +171,19 @@ def test_sparsity_closes_gates_without_a_target() -> None:
 def test_figures_are_those_of_the_images() -> None:
     gated, data = make_gated("residual", "branches"), make_data(40)
     results, found = evaluate_gated(gated, data, seed=3), decide_all(gated, data, batch_size=7)
-    assert results["accuracy"] == float((found.logits.argmax(1) == data.labels).double().mean())
-    assert results["macs_cut"] == pytest.approx(1 - float(found.compute.macs.double().mean() / gated.cost.dense.macs))
-    assert len(results["layers"]) == len(gated.gated)
-    for layer, index in zip(results["layers"], gated.gated, strict=True):
-        assert layer["name"] == gated.source[0].groups[index].name
-        assert layer["kept"] == pytest.approx(float(found.kept[:, index].double().mean()))
+    assert results.accuracy == float((found.logits.argmax(1) == data.labels).double().mean())
+    assert results.macs_cut == pytest.approx(1 - float(found.compute.macs.double().mean() / gated.cost.dense.macs))
+    assert len(results.layers) == len(gated.gated)
+    for layer, index in zip(results.layers, gated.gated, strict=True):
+        assert layer.name == gated.source[0].groups[index].name
+        assert layer.kept == pytest.approx(float(found.kept[:, index].double().mean()))
         counts = torch.bincount(data.labels, minlength=5)
-        mean = sum(layer["by_class"][name] * int(n) for name, n in zip(data.classes, counts, strict=True)) / 40
-        assert mean == pytest.approx(layer["kept"])
-    assert results["controls"].keys() == results["controls_macs_cut"].keys() == {"shuffled", "average"}
-    assert results["controls_macs_cut"]["shuffled"] == pytest.approx(results["macs_cut"])
-    assert results["saves_time"] and results["distinct"] == len(found.kept.unique(dim=0))
-    json.dumps(results)
+        mean = sum(layer.by_class[name] * int(n) for name, n in zip(data.classes, counts, strict=True)) / 40
+        assert mean == pytest.approx(layer.kept)
+    assert results.controls.keys() == results.controls_macs_cut.keys() == {"shuffled", "average"}
+    assert results.controls_macs_cut["shuffled"] == pytest.approx(results.macs_cut)
+    assert results.saves_time and results.distinct == len(found.kept.unique(dim=0))
+    json.dumps(results.to_json())
     assert tables.gates(results).row_count == 4 + len(gated.gated)
 
 
