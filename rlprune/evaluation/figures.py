@@ -118,7 +118,8 @@ def dense_line(chart: Any, accuracy: float) -> Line:
     """The accuracy of the dense network, drawn as a level line; the line is to be named with the others."""
     height = 100 * accuracy
     chart.axhline(height, color="#000000", linestyle=":", linewidth=1)
-    across = np.linspace(*chart.get_xlim(), 12)[1:-1]
+    left, right = chart.get_xlim()
+    across = np.linspace(float(left), float(right), 12)[1:-1]
     look = Look(f"dense network, {height:.2f} %", "#000000", "", ":")
     return Line(look, np.stack([across, np.full_like(across, height)], axis=1))
 
@@ -146,6 +147,8 @@ def clip_below(chart: Any, lowest: float, lines: Sequence[Line]) -> None:
 
 def name_lines(chart: Any, lines: Sequence[Line]) -> None:
     """Write the name of each line beside the one of its points where it covers least."""
+    from matplotlib.patheffects import withStroke
+
     chart.figure.draw_without_rendering()
     pixels = [_pixels_of(chart, line) for line in lines]
     frame = chart.get_window_extent()
@@ -156,10 +159,11 @@ def name_lines(chart: Any, lines: Sequence[Line]) -> None:
         size = text.get_window_extent()
         text.remove()
         places = _places(chart, line, size.width, size.height)
-        costs = [_cost(box, frame, taken, own, others) for box in places]
-        best = places[int(np.argmin(costs))]
+        costs = [0.5 * distance + _cost(box, frame, taken, own, others) for distance, box in places]
+        best = places[int(np.argmin(costs))][1]
         corner = chart.transData.inverted().transform((best.x0, best.y0 + 2))
         text.set_position(corner)
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])
         text.set_in_layout(False)
         chart.add_artist(text)
         taken.append(best)
@@ -179,17 +183,17 @@ def _pixels_of(chart: Any, line: Line) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
-def _places(chart: Any, line: Line, width: float, height: float) -> list[Any]:
-    """Boxes for a name around the points of its line; the nearer ones first."""
+def _places(chart: Any, line: Line, width: float, height: float) -> list[tuple[int, Any]]:
+    """Boxes for a name around the points of its line, each with its distance; level lines have theirs close by."""
     from matplotlib.transforms import Bbox
 
     boxes = []
-    for distance in _DISTANCES:
+    for distance in _DISTANCES if line.look.marker else _DISTANCES[:1]:
         for x, y in chart.transData.transform(line.points):
             for right, up in _DIRECTIONS:
                 left = x + right * distance + (right - 1) * width / 2
                 bottom = y + up * distance + (up - 1) * height / 2
-                boxes.append(Bbox.from_bounds(left, bottom, width, height))
+                boxes.append((distance, Bbox.from_bounds(left, bottom, width, height)))
     return boxes
 
 
@@ -197,8 +201,8 @@ def _cost(box: Any, frame: Any, taken: Sequence[Any], own: NDArray[np.float64], 
     """How much a name in a box would hide, and how easily it would be taken for another line's."""
     outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
     overlaps = sum(box.overlaps(other) for other in taken)
-    hidden = _n_inside(own, box, 2) + _n_inside(others, box, 2)
-    return float(10_000.0 * outside + 1_000.0 * overlaps + hidden) + 0.7 * _n_inside(others, box, 20)
+    hidden = 4 * (_n_inside(own, box, 2) + _n_inside(others, box, 2))
+    return float(10_000.0 * outside + 1_000.0 * overlaps + hidden) + 0.7 * _n_inside(others, box, 15)
 
 
 def _n_inside(pixels: NDArray[np.float64], box: Any, margin: float) -> float:
