@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rlprune.agents import KeepRatioVecEnv
 from rlprune.agents.callbacks import EntropyCallback, FiguresCallback, ResumeCheckpointCallback, easy_and_hard
 from rlprune.envs import Sweep, World
+from rlprune.evaluation.image_strips import RIGHT
 from rlprune.storage.policies import load_policy
 
 SETTINGS = lamp_settings(total_steps=4096, validate_every=1024, max_passes=2)
