@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
 from rlprune.data import loading
-from rlprune.data.image_set import ImageSet
+from rlprune.data.image_set import ImageSet, Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
@@ -26,6 +27,7 @@ from rlprune.evaluation.plots import frontier_plot
 from rlprune.evaluation.results import EvaluationResult
 from rlprune.evaluation.timing_results import BenchmarkResult
 from rlprune.models import registry
+from rlprune.policies.policy import Policy
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage.bundle import save_bundle
 from rlprune.training.adaptation import AdaptSettings, adapt
@@ -35,6 +37,8 @@ from rlprune.utils.files import write_json
 from rlprune.utils.imports import require
 
 SOURCE = "mnist5k"
+PENALTY = 0.01
+"""Price of running the whole network once, in right answers."""
 
 
 def run_demo(out: Path, seed: int = 0) -> EvaluationResult:
@@ -56,15 +60,8 @@ def run_demo(out: Path, seed: int = 0) -> EvaluationResult:
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "policy", ignore_errors=True)
     splits = loading.load(SOURCE)
-    torch.manual_seed(seed)
-    dense = registry.build("digits_cnn", n_classes=10, in_channels=1)
-    pretrain(dense, splits.network, TrainingSettings(epochs=16, padding=2, flip=False, seed=seed))
-    network = ElasticCNN.from_model(dense, splits.network.images.shape[1:])
-    adapt(network, splits.network, AdaptSettings(epochs=20, padding=2, flip=False, seed=seed))
-    codebook = choose_codebook(network, search_profiles(network, splits.policy, n_candidates=32, seed=seed))
-    # Without the stem's features: with some hundred images to learn from, they invite to learn images by heart.
-    settings = PolicySettings(penalty=0.01, pool=0, total_steps=200_000, seed=seed)
-    policy = train_policy(network, splits.policy, splits.validation, out / "policy", settings, codebook=codebook)
+    dense = _dense_network(splits, seed)
+    network, policy = _elastic_network_and_policy(dense, splits, out / "policy", seed)
     dynamic = DynamicCNN(network, policy, splits.network.mean, splits.network.std, splits.network.classes)
     results = evaluate(dynamic, splits.test, splits.policy, dense=dense, n_candidates=32, seed=seed)
     results = replace(results, seconds=time.monotonic() - start)
@@ -83,6 +80,23 @@ def run_demo(out: Path, seed: int = 0) -> EvaluationResult:
     console.print(f"bundle   {out / 'bundle'}\nfigures  {out / 'results.json'}, {out / 'bench.json'}")
     console.print(f"picture  {out / 'digits.png'}\nevents   tensorboard --logdir {out / 'policy'}")
     return results
+
+
+def _dense_network(splits: Splits, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    dense = registry.build("digits_cnn", n_classes=10, in_channels=1)
+    pretrain(dense, splits.network, TrainingSettings(epochs=16, padding=2, flip=False, seed=seed))
+    return dense
+
+
+def _elastic_network_and_policy(dense: nn.Module, splits: Splits, folder: Path, seed: int) -> tuple[ElasticCNN, Policy]:
+    """The network made elastic and adapted, and a policy for the best profiles found; the policy's folder is written."""
+    network = ElasticCNN.from_model(dense, splits.network.images.shape[1:])
+    adapt(network, splits.network, AdaptSettings(epochs=20, padding=2, flip=False, seed=seed))
+    codebook = choose_codebook(network, search_profiles(network, splits.policy, n_candidates=32, seed=seed))
+    # Without the stem's features: with some hundred images to learn from, they invite to learn images by heart.
+    settings = PolicySettings(penalty=PENALTY, pool=0, total_steps=200_000, seed=seed)
+    return network, train_policy(network, splits.policy, splits.validation, folder, settings, codebook=codebook)
 
 
 def _reload_in_new_process(out: Path, accuracy: float) -> BenchmarkResult:
