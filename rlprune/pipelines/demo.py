@@ -68,7 +68,7 @@ def run_demo(out: Path, seed: int = 0) -> EvaluationResult:
     source = {"data": SOURCE, "split_seed": 0}
     metadata = {
         "network": {"model": "digits_cnn", "source": source},
-        "penalty": settings.penalty,
+        "penalty": PENALTY,
         "metrics": results.headline(),
     }
     save_bundle(out / "bundle", network, policy, splits.network, metadata)
@@ -90,7 +90,7 @@ def _dense_network(splits: Splits, seed: int) -> nn.Module:
 
 
 def _elastic_network_and_policy(dense: nn.Module, splits: Splits, folder: Path, seed: int) -> tuple[ElasticCNN, Policy]:
-    """The network made elastic and adapted, and a policy for the best profiles found; the policy's folder is written."""
+    """The network made elastic and adapted, and a policy for the best profiles found, which is saved in the folder."""
     network = ElasticCNN.from_model(dense, splits.network.images.shape[1:])
     adapt(network, splits.network, AdaptSettings(epochs=20, padding=2, flip=False, seed=seed))
     codebook = choose_codebook(network, search_profiles(network, splits.policy, n_candidates=32, seed=seed))
