@@ -1,4 +1,4 @@
-"""How fast the world turns: steps of the batched environment beside the network alone and single environments."""
+"""How fast the environment is: steps of the batched one beside the network alone and single environments."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.keep_ratio import KeepRatioEnv
 from rlprune.envs.world import World
+from rlprune.evaluation.results import Conditions
+from rlprune.evaluation.timing_results import BenchmarkRow, EnvBenchmark
 from rlprune.policies.observations import Observer
-from rlprune.utils.hardware import conditions
 from rlprune.utils.timing import interleaved
 
 _REPEATS = 20
 """Steps of the remembered environment per round: one is so short that it would time the caches' filling."""
 
 
-def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: float = 20.0) -> dict[str, Any]:
+def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: float = 20.0) -> EnvBenchmark:
     """Time environment steps, one pass an episode.
 
     Args:
@@ -34,9 +35,8 @@ def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: f
         seconds: of timing for all rows together.
 
     Returns:
-        `rows` of {name, batch, ms, images_per_s}: `masked_forward` (the network alone), `vec_env` (levels of every
-        group, the network run at each step), `dummy_vec_env` (as many single environments), `remembered` (a codebook,
-        logits already known); `vec_env_share` and `vec_env_speedup` are the second over the first and the third.
+        Rows: `masked_forward` (the network alone), `vec_env` (levels of every group, the network run at each step),
+        `dummy_vec_env` (as many single environments), `remembered` (a codebook, logits computed before).
     """
     observer = Observer.fit(network, data)
     batched = KeepRatioVecEnv(World(network, data, observer=observer), n_envs)
@@ -63,15 +63,15 @@ def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: f
     times = interleaved({"masked_forward": masked_forward, **rows}, seconds, min_rounds=3)
     times["remembered"] = [value / _REPEATS for value in times["remembered"]]
     speed = {name: n_envs / median(values) * 1e3 for name, values in times.items()}
-    return {
-        "rows": [
-            {"name": name, "batch": n_envs, "ms": median(values), "images_per_s": speed[name]}
+    return EnvBenchmark(
+        rows=tuple(
+            BenchmarkRow(name=name, batch=n_envs, ms=median(values), images_per_s=speed[name])
             for name, values in times.items()
-        ],
-        "vec_env_share": speed["vec_env"] / speed["masked_forward"],
-        "vec_env_speedup": speed["vec_env"] / speed["dummy_vec_env"],
-        **conditions(),
-    }
+        ),
+        vec_env_share=speed["vec_env"] / speed["masked_forward"],
+        vec_env_speedup=speed["vec_env"] / speed["dummy_vec_env"],
+        conditions=Conditions.now(),
+    )
 
 
 def _steps(env: VecEnv, actions: NDArray[Any], n: int) -> None:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
-from rlprune.evaluation.plots import spending_strip
+from rlprune.evaluation.image_strips import spending_strip
 from rlprune.utils.files import atomic_write
 
 

@@ -21,7 +21,8 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
-from rlprune.evaluation.contenders import PLAIN, available
+from rlprune.evaluation.runners import DEFAULT_ROWS, available_rows
+from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, EnvBenchmark
 from rlprune.models import registry
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle
@@ -38,9 +39,9 @@ class Bench:
     """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
     image_size: int | None = None
     """Resize and crop images to squares of this many pixels."""
-    rows: tuple[str, ...] = PLAIN
-    """Who takes part: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
-    multiply-adds), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all."""
+    rows: tuple[str, ...] = DEFAULT_ROWS
+    """What is timed: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
+    MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all."""
     batch: tuple[int, ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: float = 5.0
@@ -55,17 +56,21 @@ class Bench:
         """Do it."""
         if self.price.given and self.target in ("env", "adapt"):
             raise RLPruneError(f"--budget and --penalty are for bundles; {self.target} times no policy")
-        if self.target == "env":
-            results = bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
-        elif self.target == "adapt":
-            results = bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds)
-        else:
-            dynamic = self.price.of(bundle.load(self.target))
-            pixels, rows = self._pixels(dynamic), available() if self.rows == ("all",) else self.rows
-            results = bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
+        results = self._timed()
         Console().print(tables.benchmark(results))
         if self.json is not None:
-            write_json(self.json, results)
+            write_json(self.json, results.to_json())
+
+    def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark:
+        """Times of what the target is."""
+        if self.target == "env":
+            return bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
+        if self.target == "adapt":
+            return bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds)
+        dynamic = self.price.of(bundle.load(self.target))
+        pixels = self._pixels(dynamic)
+        rows = available_rows() if self.rows == ("all",) else self.rows
+        return bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
 
     def _network(self) -> tuple[ElasticCNN, ImageSet]:
         """A network of random weights, and images for it."""

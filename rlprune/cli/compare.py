@@ -58,6 +58,6 @@ class Compare:
         results = comparison.run()
         for table in tables.compared(results):
             Console().print(table)
-        write_json(self.out / "results.json", results)
+        write_json(self.out / "results.json", results.to_json())
         compare_plot(self.out / "compare.png", results)
         print(f"everything is in {self.out}, watch it with: tensorboard --logdir {self.out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -18,6 +18,7 @@ from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate
 from rlprune.evaluation.gated import evaluate_gated
+from rlprune.evaluation.json_codec import JsonResult
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
 from rlprune.pipelines.inputs import build_model, load_fitting
 from rlprune.pipelines.options import DataOptions
@@ -52,38 +53,52 @@ class Evaluate:
         results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
         Console().print(table)
         if self.json is not None:
-            write_json(self.json, results)
+            write_json(self.json, results.to_json())
 
-    def _measured(self, kind: str | None) -> tuple[dict[str, Any], Table]:
+    def _measured(self, kind: str | None) -> tuple[JsonResult, Table]:
         """Figures of what a folder of that kind holds, or of an ordinary network, and their table."""
         if self.bundle is None:
-            splits = self.source.load()
-            assert self.model is not None
-            results = evaluate_dense(build_model(self.model, self.weights, splits).eval(), splits.test)
-            return results, tables.evaluation(results)
+            return self._measured_dense()
         if kind in ("gated", "plain") and self.price.given:
             raise RLPruneError(f"--budget and --penalty are for bundles; {self.bundle} holds a {kind} network")
         if kind == "gated":
-            gated = stored.load_gated(self.bundle)
-            splits = load_fitting(gated.network.source[0].image_shape, gated.data, gated.metadata, self.source)
-            results = evaluate_gated(gated.network, splits.test, dense=self._beside(splits), seed=self.seed)
-            return results, tables.gates(results)
+            return self._measured_gated(self.bundle)
         if kind == "plain":
-            plain = stored.load_plain(self.bundle)
-            splits = load_fitting(plain.image_shape, plain.data, plain.metadata, self.source)
-            results = evaluate_static(plain.network, splits.test, plain.metadata, self._beside(splits))
-            return results, tables.static(results)
-        dynamic = self.price.of(bundle.load(self.bundle))
+            return self._measured_static(self.bundle)
+        return self._measured_dynamic(self.bundle)
+
+    def _measured_dense(self) -> tuple[JsonResult, Table]:
+        splits = self.source.load()
+        assert self.model is not None
+        results = evaluate_dense(build_model(self.model, self.weights, splits).eval(), splits.test)
+        return results, tables.evaluation(results)
+
+    def _measured_gated(self, folder: Path) -> tuple[JsonResult, Table]:
+        gated = stored.load_gated(folder)
+        splits = load_fitting(gated.network.source[0].image_shape, gated.data, gated.metadata, self.source)
+        results = evaluate_gated(gated.network, splits.test, dense=self._original(splits), seed=self.seed)
+        return results, tables.gates(results)
+
+    def _measured_static(self, folder: Path) -> tuple[JsonResult, Table]:
+        plain = stored.load_plain(folder)
+        splits = load_fitting(plain.image_shape, plain.data, plain.metadata, self.source)
+        results = evaluate_static(plain.network, splits.test, plain.metadata, self._original(splits))
+        return results, tables.static(results)
+
+    def _measured_dynamic(self, folder: Path) -> tuple[JsonResult, Table]:
+        dynamic = self.price.of(bundle.load(folder))
         expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
         splits = load_fitting(dynamic.image_shape, expected, dynamic.metadata.get("network", {}), self.source)
         results = evaluate(
-            *(dynamic, splits.test, splits.policy),
-            dense=self._beside(splits),
+            dynamic,
+            splits.test,
+            splits.policy,
+            dense=self._original(splits),
             n_candidates=self.n_candidates,
             seed=self.seed,
         )
         return results, tables.evaluation(results)
 
-    def _beside(self, splits: Splits) -> nn.Module | None:
+    def _original(self, splits: Splits) -> nn.Module | None:
         """The network that it was made from, if that is named."""
         return None if self.model is None else build_model(self.model, self.weights, splits).eval()

@@ -1,4 +1,4 @@
-"""Measuring: accuracy beside controls at equal cost, time beside rivals, tables and plots of both.
+"""Measuring: accuracy beside controls at equal cost, time beside the dense network, tables and pictures of both.
 
 May import `rlprune.baselines` and below.
 """
@@ -7,10 +7,21 @@ from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import evaluate, predict_all
 from rlprune.evaluation.gated import evaluate_gated
+from rlprune.evaluation.results import DenseResult, EvaluationResult, GatedResult, RecipeResult, StaticResult
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
+from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow, ComparisonResult
 
 __all__ = [
+    "AdaptBenchmark",
+    "BenchmarkResult",
+    "BenchmarkRow",
+    "ComparisonResult",
     "Controls",
+    "DenseResult",
+    "EvaluationResult",
+    "GatedResult",
+    "RecipeResult",
+    "StaticResult",
     "bench",
     "bench_adapt",
     "evaluate",

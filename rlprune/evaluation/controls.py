@@ -17,11 +17,15 @@ from rlprune.profiles.codebook import random_profiles
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import profile_accuracies, search_profiles
 
-_N_DRAWS, _N_COSTS, _N_RANDOM = 2048, 8, 2
-"""Random profiles drawn; costs, in even ratios, at which some are measured; how many at each."""
+_N_DRAWS = 2048
+"""Random profiles drawn."""
+_N_COSTS = 8
+"""Costs, in even ratios, at which some of them are measured."""
+_N_RANDOM = 2
+"""How many at each cost."""
 
 Points = list[tuple[float, float]]
-"""Share of the dense multiply-adds and accuracy of static networks."""
+"""Static networks, each as its share of the dense network's MACs and its accuracy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +61,12 @@ class Controls:
         A network that was trained for a codebook alone is good at nothing else, so its controls are weak; give the one
         that it was before too, and the better of both counts.
         """
-        uniform, random, static = [], [], []
+        uniform: list[Points] = []
+        random: list[Points] = []
+        static: list[Points] = []
         for elastic in networks:
-            cost, found = Cost(elastic), search_profiles(elastic, selection_set, n_candidates, seed, codebook)
+            cost = Cost(elastic)
+            found = search_profiles(elastic, selection_set, n_candidates, seed, codebook)
             levels = [elastic.uniform(level) for level in range(elastic.narrowest, elastic.n_levels)]
             uniform.append(_points(elastic, test, torch.stack(levels), cost))
             random.append(_random_points(elastic, test, cost, seed))
@@ -67,17 +74,19 @@ class Controls:
         return cls(tuple(uniform), tuple(random), tuple(static), n_candidates, seed)
 
 
-def shuffled_accuracy(predicted: Prediction, answers: Tensor, labels: Tensor, observer: Observer) -> float:
+def shuffled_accuracy(predicted: Prediction, logits: Tensor, labels: Tensor, observer: Observer) -> float:
     """Expected accuracy when decisions go to random images: each decision's on all images, as often as it was made.
 
     Args:
         predicted: the decisions.
-        answers: of every profile on all images, float32 (K, N, classes).
+        logits: of every profile on all images, float32 (K, N, classes).
         labels: of all images, int64 (N,).
         observer: says what is believed after several passes.
     """
     decisions, counts = predicted.profiles.unique(dim=0, return_counts=True)
-    n_right = torch.tensor([int((_believed(answers[of[of >= 0]], observer) == labels).sum()) for of in decisions])
+    n_right = torch.tensor(
+        [int((_believed(logits[passes[passes >= 0]], observer) == labels).sum()) for passes in decisions]
+    )
     return int(n_right @ counts) / (len(labels) * len(predicted.profiles))
 
 
@@ -101,7 +110,7 @@ def _at(share: float, points: Points) -> tuple[float, float]:
 
 
 def best_at(share: float, of_networks: Sequence[Points]) -> tuple[float, float]:
-    """The same for several networks: the more accurate one's."""
+    """Cost and accuracy at a share of the dense MACs; of several networks, those of the more accurate one."""
     return max((_at(share, points) for points in of_networks), key=lambda point: point[1])
 
 

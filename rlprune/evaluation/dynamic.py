@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +13,11 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.controls import Controls, best_at, hull, shuffled_accuracy
+from rlprune.evaluation.results import Conditions, ControlFigures, EvaluationResult, Frontier
 from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import profile_accuracies
-from rlprune.utils.hardware import conditions
 
 
 def evaluate(
@@ -29,10 +28,10 @@ def evaluate(
     dense: Callable[[Tensor], Tensor] | float | None = None,
     n_candidates: int = 64,
     seed: int = 0,
-    rivals: Controls | None = None,
-    answers: Tensor | None = None,
-) -> dict[str, Any]:
-    """Measure a dynamic network, and controls at equal mean multiply-adds (the policy's own and every pass included).
+    controls: Controls | None = None,
+    logits: Tensor | None = None,
+) -> EvaluationResult:
+    """Measure a dynamic network, and controls at equal mean MACs (the policy's own and every pass included).
 
     | control | what it is |
     |---|---|
@@ -43,69 +42,79 @@ def evaluate(
 
     Args:
         dynamic: the network with its policy.
-        test: what everything is measured on, and nothing is chosen by.
+        test: what everything is measured on. Nothing is chosen by it.
         selection_set: what the search for static profiles judges by.
-        dense: the network it was made from, on the CPU and in eval mode, or the accuracy of that; its own full width
-            if None.
+        dense: the network it was made from, on the CPU and in eval mode, or the accuracy of that; if None, its own full
+            width.
         n_candidates: static profiles that the search may try.
         seed: of the search and of the random profiles.
-        rivals: static networks measured before, which saves to do so again; then the two above are theirs.
-        answers: what `codebook_logits` gave for this network and codebook, which saves to ask again.
-
-    Returns:
-        `accuracy` with its 95 % `accuracy_interval` (Wilson's), `dense_accuracy`, `macs_cut` and `params_cut` (shares
-        in [0, 1]; parameters are counted once per pass), `n_images`, `distinct_profiles`, `mean_passes`,
-        `policy_macs_share`, `penalty` (at which, with a policy for a range), `runs_per_image` (how often each profile
-        of the codebook is run), `controls`, `controls_macs_cut` (that of `macs_cut`, except where no such network is
-        that cheap, or a cheaper one is as good), `dense` (whether that was the `original` or the adapted network at
-        `full width`), `frontier` (share of multiply-adds and accuracy of static networks), and what the figures were
-        measured with.
+        controls: static networks that were measured before; `n_candidates` and `seed` are then theirs.
+        logits: what `codebook_logits` gave for this network and codebook, if that was computed before.
     """
-    elastic = dynamic.elastic
-    cost = Cost(elastic)
-    test, selection_set = (replace(part, mean=dynamic.mean, std=dynamic.std) for part in (test, selection_set))
+    test = replace(test, mean=dynamic.mean, std=dynamic.std)
+    selection_set = replace(selection_set, mean=dynamic.mean, std=dynamic.std)
+    cost = Cost(dynamic.elastic)
     predicted = predict_all(dynamic, test)
     n_correct = int((predicted.labels == test.labels).sum())
     share = float(predicted.macs.double().mean() / cost.dense.macs)
-    if rivals is None:
-        rivals = Controls.measure([elastic], dynamic.codebook, test, selection_set, n_candidates, seed)
-    if answers is None:
-        answers = codebook_logits(dynamic, test)
-    right = (answers.argmax(2) == test.labels).double().mean(1)
-    if dense is None:
-        dense_accuracy = float(profile_accuracies(elastic, test, elastic.full[None])[0])
-    else:
-        dense_accuracy = dense if isinstance(dense, float) else accuracy(dense, test)
+    if controls is None:
+        controls = Controls.measure([dynamic.elastic], dynamic.codebook, test, selection_set, n_candidates, seed)
+    if logits is None:
+        logits = codebook_logits(dynamic, test)
     runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
-    controls = {
-        "uniform": best_at(share, rivals.uniform),
-        "random": best_at(share, rivals.random),
-        "best_static": best_at(share, rivals.static),
-        "shuffled": (share, shuffled_accuracy(predicted, answers, test.labels, dynamic.policy.observer)),
+    shuffled = shuffled_accuracy(predicted, logits, test.labels, dynamic.policy.observer)
+    accuracies, macs_cuts = _at_equal_macs(controls, share, shuffled)
+    return EvaluationResult(
+        accuracy=n_correct / len(test),
+        accuracy_interval=wilson_interval(n_correct, len(test)),
+        dense_accuracy=_dense_accuracy(dynamic, dense, test),
+        macs_cut=1 - share,
+        params_cut=1 - float(predicted.params.double().mean() / cost.dense.params),
+        n_images=len(test),
+        distinct_profiles=int((runs > 0).sum()),
+        mean_passes=float(predicted.passes.double().mean()),
+        dense="full width" if dense is None else "original",
+        controls=accuracies,
+        controls_macs_cut=macs_cuts,
+        penalty=dynamic.penalty,
+        policy_macs_share=float(dynamic.prices.decision.macs / cost.dense.macs),
+        runs_per_image=tuple((runs / len(test)).tolist()),
+        frontier=_frontier(controls, dynamic.codebook, cost, logits, test.labels),
+        dense_macs=int(cost.dense.macs),
+        dense_params=int(cost.dense.params),
+        n_candidates=controls.n_candidates,
+        seed=controls.seed,
+        conditions=Conditions.now(),
+    )
+
+
+def _at_equal_macs(controls: Controls, share: float, shuffled: float) -> tuple[ControlFigures, ControlFigures]:
+    """Accuracies of the controls at a share of the dense MACs, and the MACs that they save there."""
+    found = {
+        "uniform": best_at(share, controls.uniform),
+        "random": best_at(share, controls.random),
+        "best_static": best_at(share, controls.static),
+        "shuffled": (share, shuffled),
     }
-    points = list(zip((cost.of(dynamic.codebook).macs / cost.dense.macs).tolist(), right.tolist(), strict=True))
-    return {
-        "accuracy": n_correct / len(test),
-        "accuracy_interval": wilson_interval(n_correct, len(test)),
-        "dense_accuracy": dense_accuracy,
-        "macs_cut": 1 - share,
-        "params_cut": 1 - float(predicted.params.double().mean() / cost.dense.params),
-        "n_images": len(test),
-        "distinct_profiles": int((runs > 0).sum()),
-        "mean_passes": float(predicted.passes.double().mean()),
-        "dense": "full width" if dense is None else "original",
-        "controls": {name: control for name, (_, control) in controls.items()},
-        "controls_macs_cut": {name: 1 - macs for name, (macs, _) in controls.items()},
-        **({} if dynamic.penalty is None else {"penalty": dynamic.penalty}),
-        "policy_macs_share": float(dynamic.prices.decision.macs / cost.dense.macs),
-        "runs_per_image": (runs / len(test)).tolist(),
-        "frontier": {"uniform": hull(rivals.uniform), "static": hull(rivals.static), "codebook": points},
-        "dense_macs": int(cost.dense.macs),
-        "dense_params": int(cost.dense.params),
-        "n_candidates": rivals.n_candidates,
-        "seed": rivals.seed,
-        **conditions(),
-    }
+    accuracies = ControlFigures(**{name: accuracy for name, (_, accuracy) in found.items()})
+    return accuracies, ControlFigures(**{name: 1 - macs for name, (macs, _) in found.items()})
+
+
+def _dense_accuracy(dynamic: DynamicCNN, dense: Callable[[Tensor], Tensor] | float | None, test: ImageSet) -> float:
+    if dense is None:
+        return float(profile_accuracies(dynamic.elastic, test, dynamic.elastic.full[None])[0])
+    return dense if isinstance(dense, float) else accuracy(dense, test)
+
+
+def _frontier(controls: Controls, codebook: Tensor, cost: Cost, logits: Tensor, labels: Tensor) -> Frontier:
+    """Static networks: those of the controls, and the profiles of the codebook."""
+    shares = (cost.of(codebook).macs / cost.dense.macs).tolist()
+    accuracies = (logits.argmax(2) == labels).double().mean(1).tolist()
+    return Frontier(
+        uniform=tuple(hull(controls.uniform)),
+        static=tuple(hull(controls.static)),
+        codebook=tuple(zip(shares, accuracies, strict=True)),
+    )
 
 
 def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Prediction:
@@ -139,7 +148,7 @@ def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str |
 
 @torch.inference_mode()
 def codebook_logits(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Tensor:
-    """What every profile of a codebook says of every image, float32 (K, N, classes); policies do not matter to it."""
+    """The logits of every profile of the codebook for every image, float32 (K, N, classes), whatever the policy."""
     slices = [dynamic.slice(profile) for profile in range(len(dynamic.codebook))]
     parts = []
     for images, _ in data.batches(batch_size):

@@ -1,4 +1,4 @@
-"""A dynamic network that decides on remembered answers, so that many policies are measured in the time of one."""
+"""A dynamic network that decides on logits computed before, so that measuring many policies takes as long as one."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from rlprune.policies.policy import Policy
 
 
 class OfflineCNN(DynamicCNN):
-    """What it takes are the indices of images, (B, 1, 1, 1), instead of images.
+    """A `DynamicCNN` that takes the indices of images, int64 (B, 1, 1, 1), instead of images.
 
     Args:
         elastic: the network.
         policy: for it.
         data: the images.
-        answers: what every profile of the policy's codebook says of them, as `evaluate.codebook_logits` gives it.
+        logits: of every profile of the policy's codebook for them, as `rlprune.evaluation.dynamic.codebook_logits`
+            gives them.
     """
 
-    def __init__(self, elastic: ElasticModule, policy: Policy, data: ImageSet, answers: Tensor) -> None:
+    def __init__(self, elastic: ElasticModule, policy: Policy, data: ImageSet, logits: Tensor) -> None:
         super().__init__(elastic, policy, data.mean, data.std, data.classes)
         observer = self.policy.observer
-        self.answers, self.seen = answers, torch.zeros(len(data), 0)
+        self.logits = logits
+        self.seen = torch.zeros(len(data), 0)
         if observer.pool:
             self.seen = observer.standardise(torch.cat(list(pooled_features(elastic, data, observer.pool))))
 
@@ -37,7 +39,7 @@ class OfflineCNN(DynamicCNN):
         rows = images[:, 0, 0, 0]
 
         def run(bucket: Tensor, profile: int) -> Tensor:
-            return self.answers[profile, rows[bucket]]
+            return self.logits[profile, rows[bucket]]
 
         passes = run_policy(now.policy, self.seen[rows], self.prices, run, now.first)
         return predicted(passes.logits, passes.profiles, self._ratios, self.prices)

@@ -10,7 +10,23 @@ from rich.table import Table
 from torch import Tensor
 
 from rlprune.elastic.cnn import ElasticCNN
+from rlprune.evaluation.results import DenseResult, EvaluationResult, GatedResult, StaticResult
+from rlprune.evaluation.timing_results import (
+    AdaptBenchmark,
+    BenchmarkResult,
+    ComparisonResult,
+    EnvBenchmark,
+    EqualCostRow,
+)
 from rlprune.profiles.cost import Cost
+
+CONTROL_NAMES = {
+    "shuffled": "shuffled",
+    "best_static": "best static",
+    "uniform": "uniform ratio",
+    "random": "random profiles",
+}
+"""What people read for the controls of an evaluation, in this order."""
 
 
 def groups(network: ElasticCNN) -> tuple[Table, Table]:
@@ -54,128 +70,119 @@ def codebook(network: ElasticCNN, profiles: Tensor) -> Table:
     return table
 
 
-def evaluation(results: Mapping[str, Any], bench: Mapping[str, Any] | None = None) -> Table:
+def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult | None = None) -> Table:
     """Accuracy and cost of a network beside its controls, with times if a benchmark is given."""
-    low, high = results["accuracy_interval"]
-    batches = list(bench["macs_ratio"]) if bench else []
-    table = Table(
-        title=f"{results['n_images']} test images; {escape(results['hardware'])}, {results['threads']} threads"
-    )
-    for column in ("decision", "top-1 %", "MACs cut %", "params cut %", *(f"ms at {n}" for n in batches)):
-        table.add_column(column, justify="left" if column == "decision" else "right")
-    dense = f"dense ({results['dense']})"
-    table.add_row(dense, _points(results["dense_accuracy"]), "0.0", "0.0", *_milliseconds(bench, "dense"))
-    if not results["controls"]:
+    batches = list(bench.macs_ratio) if bench else []
+    table = _measured(results, ("decision", "top-1 %", "MACs cut %", "params cut %", *(f"ms at {n}" for n in batches)))
+    dense_accuracy = "" if results.dense_accuracy is None else _points(results.dense_accuracy)
+    table.add_row(f"dense ({results.dense})", dense_accuracy, "0.0", "0.0", *_milliseconds(bench, "dense"))
+    if not isinstance(results, EvaluationResult):
         return table
-    cut, params_cut = _points(results["macs_cut"], 1), _points(results["params_cut"], 1)
     table.add_row(
         "learnt, per image",
-        _points(results["accuracy"]),
-        cut,
-        params_cut,
+        _points(results.accuracy),
+        _points(results.macs_cut, 1),
+        _points(results.params_cut, 1),
         *_milliseconds(bench, "dynamic"),
         style="bold",
     )
-    titles = {
-        "shuffled": "shuffled",
-        "best_static": "best static",
-        "uniform": "uniform ratio",
-        "random": "random profiles",
-    }
-    for key, title in titles.items():
-        table.add_row(title, _points(results["controls"][key]), _points(results["controls_macs_cut"][key], 1), "")
+    for name, title in CONTROL_NAMES.items():
+        accuracy = getattr(results.controls, name)
+        table.add_row(title, _points(accuracy), _points(getattr(results.controls_macs_cut, name), 1), "")
     table.caption = (
         "Cut: mean, every pass and the policy counted. Controls cost the same, unless none is that cheap; shuffled: "
         "the learnt decisions, dealt to other images. "
-        f"Learnt: {_points(low, 1)} to {_points(high, 1)} % is its 95 % interval; {results['distinct_profiles']} "
-        f"distinct profiles, {results['mean_passes']:.2f} passes per image."
-        + (" Times: medians, batch sizes above, best dense row." if bench else "")
+        f"Learnt: {_interval(results)}; {results.distinct_profiles} distinct profiles, {results.mean_passes:.2f} "
+        "passes per image." + (" Times: medians, batch sizes above, best dense row." if bench else "")
     )
     return table
 
 
-def gates(results: Mapping[str, Any]) -> Table:
+def gates(results: GatedResult) -> Table:
     """What a gated network does, and what its gates keep of each layer."""
-    low, high = results["accuracy_interval"]
-    table = Table(title=f"{results['n_images']} images; {escape(results['hardware'])}, {results['threads']} threads")
-    for column in ("decision", "top-1 %", "MACs cut %"):
-        table.add_column(column, justify="left" if column == "decision" else "right")
-    table.add_row(f"dense ({results['dense']})", _points(results["dense_accuracy"]), "0.0")
-    table.add_row("gates", _points(results["accuracy"]), _points(results["macs_cut"], 1), style="bold")
-    for name, accuracy in results["controls"].items():
-        table.add_row(name, _points(accuracy), _points(results["controls_macs_cut"][name], 1))
+    table = _measured(results, ("decision", "top-1 %", "MACs cut %"))
+    table.add_row(f"dense ({results.dense})", _points(results.dense_accuracy), "0.0")
+    table.add_row("gates", _points(results.accuracy), _points(results.macs_cut, 1), style="bold")
+    for name, accuracy in results.controls.items():
+        table.add_row(name, _points(accuracy), _points(results.controls_macs_cut[name], 1))
     table.add_section()
-    for layer in results["layers"]:
-        of_classes = layer["by_class"]
-        least, most = min(of_classes, key=of_classes.get), max(of_classes, key=of_classes.get)
+    for layer in results.layers:
+        of_classes = layer.by_class
+        least = min(of_classes, key=lambda name: of_classes[name])
+        most = max(of_classes, key=lambda name: of_classes[name])
         spread = f"least {of_classes[least]:.1f} ({least}), most {of_classes[most]:.1f} ({most})"
-        table.add_row(escape(f"{layer['name']}: {spread}"), f"{layer['kept']:.1f}", f"of {layer['channels']}")
+        table.add_row(escape(f"{layer.name}: {spread}"), f"{layer.kept:.1f}", f"of {layer.channels}")
     saves = (
         "Branches that are skipped are not computed."
-        if results["saves_time"]
+        if results.saves_time
         else "Hidden channels are computed all the same: this saves no time."
     )
     table.caption = (
-        f"Gates: {_points(low, 1)} to {_points(high, 1)} % is the 95 % interval; {results['distinct']} different "
-        f"decisions; below, how much they keep of each layer, and for which classes. Shuffled: the decisions, dealt to "
-        f"other images; average: the same for all images. {saves}"
+        f"Gates: {_interval(results)}; {results.distinct} different decisions; below, how much they keep of each "
+        "layer, and for which classes. Shuffled: the decisions, dealt to other images; average: the same for all "
+        f"images. {saves}"
     )
     return table
 
 
-def static(results: Mapping[str, Any]) -> Table:
+def static(results: StaticResult) -> Table:
     """Accuracy and cost of a network that was pruned once and for all."""
-    low, high = results["accuracy_interval"]
-    table = Table(title=f"{results['n_images']} images; {escape(results['hardware'])}, {results['threads']} threads")
-    for column in ("pruned", "top-1 %", "MACs cut %", "params cut %", "zeros %"):
-        table.add_column(column, justify="left" if column == "pruned" else "right")
-    if results["dense_accuracy"] is not None:
-        table.add_row("not at all", _points(results["dense_accuracy"]), "0.0", "0.0", "")
-    shares = (_points(results[key], 1) for key in ("macs_cut", "params_cut", "zeros"))
-    table.add_row(results["how"], _points(results["accuracy"]), *shares)
-    table.caption = f"{_points(low, 1)} to {_points(high, 1)} % is the 95 % interval." + (
-        "" if results["saves_time"] else " Zeros are stored and multiplied like any number: this saves no time here."
+    table = _measured(results, ("pruned", "top-1 %", "MACs cut %", "params cut %", "zeros %"))
+    if results.dense_accuracy is not None:
+        table.add_row("not at all", _points(results.dense_accuracy), "0.0", "0.0", "")
+    shares = (results.macs_cut, results.params_cut, results.zeros)
+    table.add_row(results.how, _points(results.accuracy), *(_points(share, 1) for share in shares))
+    table.caption = f"{_interval(results)}." + (
+        "" if results.saves_time else " Zeros are stored and multiplied like any number: this saves no time here."
     )
     return table
 
 
-def compared(results: Mapping[str, Any]) -> tuple[Table, Table]:
+def compared(results: ComparisonResult) -> tuple[Table, Table]:
     """All ways of deciding, and what the others reach at the cost of the learnt ones."""
-    dense, batches = results["dense"], list(results["dense"]["ms"])
-    points = Table(title=f"{results['n_images']} images; {escape(results['hardware'])}, {results['threads']} threads")
+    return _points_of(results), _at_equal_macs(results.at_equal_macs)
+
+
+def _points_of(results: ComparisonResult) -> Table:
+    batches = list(results.dense.ms)
+    table = Table(title=_title(results, "images"))
     for column in ("method", "point", "top-1 %", "MACs %", "deciding %", *(f"ms at {batch}" for batch in batches)):
-        points.add_column(column, justify="left" if column in ("method", "point") else "right")
-    for row in (dense, *results["rows"]):
-        points.add_row(
-            *("dense" if row is dense else row["method"], "" if row is dense else row["label"]),
-            *(_points(row["accuracy"]), _points(row["macs_share"], 1), _points(row["decision_share"], 2)),
-            *(f"{row['ms'][batch]:.2f}" for batch in batches),
+        table.add_column(column, justify="left" if column in ("method", "point") else "right")
+    for method, label, row in (("dense", "", results.dense), *((row.method, row.label, row) for row in results.rows)):
+        table.add_row(
+            method,
+            label,
+            _points(row.accuracy),
+            _points(row.macs_share, 1),
+            _points(row.decision_share, 2),
+            *(f"{row.ms[batch]:.2f}" for batch in batches),
         )
-    points.caption = "MACs: mean, all passes and decisions counted. Channels that gates hide are computed all the same."
-    methods = list(results["at_equal_macs"][0]["accuracies"]) if results["at_equal_macs"] else []
-    equal = Table(title="top-1 % at the multiply-adds of each learnt policy")
+    table.caption = "MACs: mean, all passes and decisions counted. Channels that gates hide are computed all the same."
+    return table
+
+
+def _at_equal_macs(rows: Sequence[EqualCostRow]) -> Table:
+    methods = list(rows[0].accuracies) if rows else []
+    table = Table(title="top-1 % at the MACs of each learnt policy")
     for column in ("learnt", "MACs %", "top-1 %", *methods):
-        equal.add_column(column, justify="left" if column == "learnt" else "right")
-    for row in results["at_equal_macs"]:
-        reached = (
-            "" if row["accuracies"][name] is None else _points(row["accuracies"][name]) + "!" * (name in row["beaten"])
-            for name in methods
-        )
-        equal.add_row(
-            f"{row['method']}, {row['label']}", _points(row["macs_share"], 1), _points(row["accuracy"]), *reached
-        )
-    equal.caption = (
+        table.add_column(column, justify="left" if column == "learnt" else "right")
+    for row in rows:
+        reached = [_reached(row, method) for method in methods]
+        table.add_row(f"{row.method}, {row.label}", _points(row.macs_share, 1), _points(row.accuracy), *reached)
+    table.caption = (
         "Neighbouring points mixed; nothing where a method is never so cheap. !: above the learnt one's 95 % interval."
     )
-    return points, equal
+    return table
 
 
-def _milliseconds(bench: Mapping[str, Any] | None, name: str) -> list[str]:
+def _reached(row: EqualCostRow, method: str) -> str:
+    accuracy = row.accuracies[method]
+    return "" if accuracy is None else _points(accuracy) + "!" * (method in row.beaten)
+
+
+def _milliseconds(bench: BenchmarkResult | None, name: str) -> list[str]:
     """The best median of the rows that begin so, for every batch size."""
-    if bench is None:
-        return []
-    rows = [row for row in bench["rows"] if row["name"].startswith(name)]
-    return [f"{min(row['ms'] for row in rows if str(row['batch']) == batch):.2f}" for batch in bench["macs_ratio"]]
+    return [] if bench is None else [f"{bench.best_ms(name, batch):.2f}" for batch in bench.macs_ratio]
 
 
 def predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -195,27 +202,42 @@ def predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def benchmark(results: Mapping[str, Any]) -> Table:
-    """Rows of a benchmark, as `bench`, `bench_adapt` or `rlprune.agents.benchmark.bench_env` gives them."""
-    table = Table(title=f"{escape(results['hardware'])}, {results['threads']} threads, {results['dtype']}; medians")
+def benchmark(results: BenchmarkResult | AdaptBenchmark | EnvBenchmark) -> Table:
+    """Rows of a benchmark."""
+    made_with = results.conditions
+    table = Table(title=f"{escape(made_with.hardware)}, {made_with.threads} threads, {made_with.dtype}; medians")
     for column in ("name", "batch", "ms", "images/s", "speed-up", "MACs ratio"):
         table.add_column(column, justify="left" if column == "name" else "right")
-    for row in results["rows"]:
-        batch = str(row["batch"])
-        speedup = results.get("speedup", {}).get(row["name"], {}).get(batch)
-        table.add_row(
-            row["name"],
-            batch,
-            f"{row['ms']:.2f}",
-            f"{row['images_per_s']:.0f}",
-            "" if speedup is None else f"{speedup:.2f}",
-            "" if speedup is None else f"{results['macs_ratio'][batch]:.2f}",
-        )
+    for row in results.rows:
+        compared_to_dense = ("", "")
+        if isinstance(results, BenchmarkResult):
+            speedup = results.speedup.get(row.name, {}).get(row.batch)
+            if speedup is not None:
+                compared_to_dense = (f"{speedup:.2f}", f"{results.macs_ratio[row.batch]:.2f}")
+        table.add_row(row.name, str(row.batch), f"{row.ms:.2f}", f"{row.images_per_s:.0f}", *compared_to_dense)
     return table
 
 
+def _measured(results: EvaluationResult | DenseResult | GatedResult, columns: Sequence[str]) -> Table:
+    """A table of figures, its first column one of names."""
+    table = Table(title=_title(results, "images" if isinstance(results, GatedResult | StaticResult) else "test images"))
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    return table
+
+
+def _title(results: EvaluationResult | DenseResult | GatedResult | ComparisonResult, images: str) -> str:
+    made_with = results.conditions
+    return f"{results.n_images} {images}; {escape(made_with.hardware)}, {made_with.threads} threads"
+
+
+def _interval(results: EvaluationResult | DenseResult | GatedResult) -> str:
+    low, high = results.accuracy_interval
+    return f"{_points(low, 1)} to {_points(high, 1)} % is the 95 % interval"
+
+
 def _size(params: Tensor, macs: Tensor) -> str:
-    return f"{int(params) / 1e6:.2f} M parameters, {int(macs) / 1e6:.2f} M multiply-adds"
+    return f"{int(params) / 1e6:.2f} M parameters, {int(macs) / 1e6:.2f} M MACs"
 
 
 def _percent(share: float) -> str:

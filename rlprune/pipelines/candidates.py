@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from rlprune.data.image_set import ImageSet, normalise
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.timing_results import ComparisonRow, EqualCostRow
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.metrics import wilson_interval
 from rlprune.policies.policy import Policy
@@ -121,20 +122,20 @@ class Candidates:
         labels, macs = self._predict_all(candidate, images)
         return float((labels == images.labels).double().mean() - penalty * macs.double().mean() / self.dense.macs)
 
-    def measure(self, candidate: Candidate) -> dict[str, Any]:
+    def measure(self, candidate: Candidate) -> ComparisonRow:
         """Accuracy and cost on the test images, as a row of the results; `ms` is still empty."""
         labels, macs = self._predict_all(candidate, self.test)
         n_correct = int((labels == self.test.labels).sum())
-        return {
-            "method": candidate.method,
-            "label": candidate.label,
-            "accuracy": n_correct / len(self.test),
-            "accuracy_interval": wilson_interval(n_correct, len(self.test)),
-            "macs_share": float(macs.double().mean() / self.dense.macs),
-            "decision_share": candidate.decision,
-            "saves_time": candidate.saves_time,
-            "ms": {},
-        }
+        return ComparisonRow(
+            method=candidate.method,
+            label=candidate.label,
+            accuracy=n_correct / len(self.test),
+            accuracy_interval=wilson_interval(n_correct, len(self.test)),
+            macs_share=float(macs.double().mean() / self.dense.macs),
+            decision_share=candidate.decision,
+            saves_time=candidate.saves_time,
+            ms={},
+        )
 
     @torch.inference_mode()
     def time(self, candidates: Sequence[Candidate], batch: int, seconds: float) -> list[float]:
@@ -163,27 +164,30 @@ class Candidates:
         return torch.cat([network(part) for part in parts])
 
 
-def at_equal_macs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def at_equal_macs(rows: Sequence[ComparisonRow]) -> tuple[EqualCostRow, ...]:
     """What all methods reach at the cost of every learnt point, and which of them beat it; see `Comparison.run`."""
     found = []
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    for row in (row for row in rows if row["method"] in LEARNT):
-        reached = {method: _at(row["macs_share"], method, rows) for method in methods if method not in LEARNT}
-        high = row["accuracy_interval"][1]
+    methods = list(dict.fromkeys(row.method for row in rows))
+    for row in (row for row in rows if row.method in LEARNT):
+        reached = {method: _at(row.macs_share, method, rows) for method in methods if method not in LEARNT}
+        high = row.accuracy_interval[1]
         found.append(
-            {
-                **{key: row[key] for key in ("method", "label", "macs_share", "accuracy")},
-                "accuracies": reached,
-                "beaten": [method for method, other in reached.items() if other is not None and other > high],
-            }
+            EqualCostRow(
+                method=row.method,
+                label=row.label,
+                macs_share=row.macs_share,
+                accuracy=row.accuracy,
+                accuracies=reached,
+                beaten=tuple(method for method, other in reached.items() if other is not None and other > high),
+            )
         )
-    return found
+    return tuple(found)
 
 
-def _at(share: float, method: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
+def _at(share: float, method: str, rows: Sequence[ComparisonRow]) -> float | None:
     """The accuracy of a method at a cost, between its neighbouring points; one that a cheaper one beats is left out."""
     best: list[tuple[float, float]] = []
-    for point in sorted((row["macs_share"], row["accuracy"]) for row in rows if row["method"] == method):
+    for point in sorted((row.macs_share, row.accuracy) for row in rows if row.method == method):
         if not best or point[1] > best[-1][1]:
             best.append(point)
     if share < best[0][0]:

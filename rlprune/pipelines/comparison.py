@@ -24,6 +24,8 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.envs.logit_cache import LatestLogitCache
 from rlprune.errors import ModelError, RLPruneError
+from rlprune.evaluation.results import Conditions
+from rlprune.evaluation.timing_results import ComparisonResult
 from rlprune.pipelines.candidates import LEARNT, METHODS, Candidate, Candidates, Method, at_equal_macs
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.policies.policy import Policy
@@ -34,7 +36,6 @@ from rlprune.training.adaptation import SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
-from rlprune.utils.hardware import conditions
 from rlprune.utils.settings import InnerShare, Must, NonNegativeFloat, PositiveInt, as_tuple, settings_dataclass
 from rlprune.utils.tensorboard import scalar_log
 
@@ -114,14 +115,8 @@ class Comparison:
         self.candidates = Candidates(elastic, splits.test)
         self._logit_caches = LatestLogitCache(splits.policy, splits.validation)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> ComparisonResult:
         """Make and measure everything.
-
-        Returns:
-            `rows` of {method, label, accuracy, accuracy_interval, macs_share, decision_share, saves_time, ms (by batch
-            size)}; `dense` {accuracy, ms}; `at_equal_macs`: for every learnt point its `macs_share` and `accuracy`,
-            what each method reaches there (`accuracies`, neighbouring points mixed; None where a method has none), and
-            by which it is `beaten` by more than its 95 % interval; and what the figures were measured with.
 
         Raises:
             RLPruneError: the folder holds what was made of other things or under other settings; or the network has
@@ -154,20 +149,25 @@ class Comparison:
             parts.append(self.teacher)
         return fingerprint(*parts)
 
-    def _compare(self) -> dict[str, Any]:
+    def _compare(self) -> ComparisonResult:
         network = self._specialised()
         candidates = [one for method in self.settings.methods for one in self._of(method, network)]
         if not candidates:
             raise RLPruneError(f"methods={self.settings.methods}: this network has nothing for any of them")
         whole = self.candidates.static("uniform", "dense", self.elastic, self.elastic.full)
-        rows = [self.candidates.measure(one) for one in candidates]
-        dense = self.candidates.measure(whole)
+        everything = [whole, *candidates]
+        measured = [self.candidates.measure(one) for one in everything]
         for batch in (1, min(64, len(self.splits.test))):
-            times = self.candidates.time([whole, *candidates], batch, self.settings.seconds)
-            for row, ms in zip([dense, *rows], times, strict=True):
-                row["ms"][str(batch)] = ms
-        found = {"rows": rows, "dense": dense, "at_equal_macs": at_equal_macs(rows)}
-        return found | {"n_images": len(self.splits.test), **conditions()}
+            times = self.candidates.time(everything, batch, self.settings.seconds)
+            measured = [replace(row, ms={**row.ms, batch: ms}) for row, ms in zip(measured, times, strict=True)]
+        dense, *rows = measured
+        return ComparisonResult(
+            rows=tuple(rows),
+            dense=dense,
+            at_equal_macs=at_equal_macs(rows),
+            n_images=len(self.splits.test),
+            conditions=Conditions.now(),
+        )
 
     def _of(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
         """The points of a method."""

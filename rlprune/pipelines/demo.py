@@ -1,28 +1,33 @@
-"""The whole way in a few minutes, offline: digits in, a network pruned per image out, measured beside its controls."""
+"""Every step in a few minutes, offline: digits in, a network pruned per image out, measured beside its controls."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
-from rlprune.data import image_set, loading
+from rlprune.data import loading
+from rlprune.data.image_set import ImageSet, Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate, predict_all
-from rlprune.evaluation.plots import frontier_plot, spending_strip
+from rlprune.evaluation.image_strips import ImageStrip
+from rlprune.evaluation.plots import frontier_plot
+from rlprune.evaluation.results import EvaluationResult
+from rlprune.evaluation.timing_results import BenchmarkResult
 from rlprune.models import registry
+from rlprune.policies.policy import Policy
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage.bundle import save_bundle
 from rlprune.training.adaptation import AdaptSettings, adapt
@@ -32,9 +37,11 @@ from rlprune.utils.files import write_json
 from rlprune.utils.imports import require
 
 SOURCE = "mnist5k"
+PENALTY = 0.01
+"""Price of running the whole network once, in right answers."""
 
 
-def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
+def run_demo(out: Path, seed: int = 0) -> EvaluationResult:
     """Pretrain, make elastic, adapt, learn a policy, evaluate, export, reload in a new process, and time it there.
 
     Args:
@@ -53,25 +60,21 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "policy", ignore_errors=True)
     splits = loading.load(SOURCE)
-    torch.manual_seed(seed)
-    dense = registry.build("digits_cnn", n_classes=10, in_channels=1)
-    pretrain(dense, splits.network, TrainingSettings(epochs=16, padding=2, flip=False, seed=seed))
-    network = ElasticCNN.from_model(dense, splits.network.images.shape[1:])
-    adapt(network, splits.network, AdaptSettings(epochs=20, padding=2, flip=False, seed=seed))
-    codebook = choose_codebook(network, search_profiles(network, splits.policy, n_candidates=32, seed=seed))
-    # Without the stem's features: with some hundred images to learn from, they invite to learn images by heart.
-    settings = PolicySettings(penalty=0.01, pool=0, total_steps=200_000, seed=seed)
-    policy = train_policy(network, splits.policy, splits.validation, out / "policy", settings, codebook=codebook)
+    dense = _dense_network(splits, seed)
+    network, policy = _elastic_network_and_policy(dense, splits, out / "policy", seed)
     dynamic = DynamicCNN(network, policy, splits.network.mean, splits.network.std, splits.network.classes)
     results = evaluate(dynamic, splits.test, splits.policy, dense=dense, n_candidates=32, seed=seed)
-    results["seconds"] = time.monotonic() - start
-    metrics = {key: results[key] for key in ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")}
+    results = replace(results, seconds=time.monotonic() - start)
     source = {"data": SOURCE, "split_seed": 0}
-    metadata = {"network": {"model": "digits_cnn", "source": source}, "penalty": settings.penalty, "metrics": metrics}
+    metadata = {
+        "network": {"model": "digits_cnn", "source": source},
+        "penalty": PENALTY,
+        "metrics": results.headline(),
+    }
     save_bundle(out / "bundle", network, policy, splits.network, metadata)
-    write_json(out / "results.json", results)
-    _picture(out / "digits.png", dynamic, splits.test, results)
-    bench = _reload_in_new_process(out, results["accuracy"])
+    write_json(out / "results.json", results.to_json())
+    draw_demo(out / "digits.png", dynamic, splits.test, results)
+    bench = _reload_in_new_process(out, results.accuracy)
     console = Console()
     console.print(tables.evaluation(results, bench))
     console.print(f"bundle   {out / 'bundle'}\nfigures  {out / 'results.json'}, {out / 'bench.json'}")
@@ -79,7 +82,24 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Any]:
     return results
 
 
-def _reload_in_new_process(out: Path, accuracy: float) -> dict[str, Any]:
+def _dense_network(splits: Splits, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    dense = registry.build("digits_cnn", n_classes=10, in_channels=1)
+    pretrain(dense, splits.network, TrainingSettings(epochs=16, padding=2, flip=False, seed=seed))
+    return dense
+
+
+def _elastic_network_and_policy(dense: nn.Module, splits: Splits, folder: Path, seed: int) -> tuple[ElasticCNN, Policy]:
+    """The network made elastic and adapted, and a policy for the best profiles found, which is saved in the folder."""
+    network = ElasticCNN.from_model(dense, splits.network.images.shape[1:])
+    adapt(network, splits.network, AdaptSettings(epochs=20, padding=2, flip=False, seed=seed))
+    codebook = choose_codebook(network, search_profiles(network, splits.policy, n_candidates=32, seed=seed))
+    # Without the stem's features: with some hundred images to learn from, they invite to learn images by heart.
+    settings = PolicySettings(penalty=PENALTY, pool=0, total_steps=200_000, seed=seed)
+    return network, train_policy(network, splits.policy, splits.validation, folder, settings, codebook=codebook)
+
+
+def _reload_in_new_process(out: Path, accuracy: float) -> BenchmarkResult:
     """Load the bundle where nothing of this process is left: it must be as accurate there, and is timed."""
     for verb, file in (("evaluate", "reloaded.json"), ("bench", "bench.json")):
         options = ["bundle", "--data", SOURCE, "--json", file, *(["--n-candidates", "5"] if verb == "evaluate" else [])]
@@ -89,19 +109,33 @@ def _reload_in_new_process(out: Path, accuracy: float) -> dict[str, Any]:
         )
         if done.returncode:
             raise RLPruneError(f"the bundle in {out / 'bundle'} fails in a new process: {done.stderr.strip()}")
-    reloaded = json.loads((out / "reloaded.json").read_text())["accuracy"]
+    reloaded = EvaluationResult.load(out / "reloaded.json").accuracy
     if reloaded != accuracy:
         raise RLPruneError(f"the reloaded bundle has an accuracy of {reloaded}, before it was {accuracy}")
-    bench: dict[str, Any] = json.loads((out / "bench.json").read_text())
-    return bench
+    return BenchmarkResult.load(out / "bench.json")
 
 
-def _picture(path: Path, dynamic: DynamicCNN, test: image_set.ImageSet, results: dict[str, Any], n: int = 12) -> None:
+def draw_demo(path: Path, dynamic: DynamicCNN, test: ImageSet, results: EvaluationResult, n: int = 12) -> None:
+    """Draw the policy beside its controls, above the images that it spends least and most on; a PNG.
+
+    Args:
+        path: the file to write.
+        dynamic: the network with its policy.
+        test: the images.
+        results: of the policy.
+        n: images in each strip.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     predicted = predict_all(dynamic, test)
     shares = predicted.macs / dynamic.prices.dense.macs
     order = shares.argsort(stable=True)
+    parts = {"Least compute": order[:n], "Most compute": order[-n:].flip(0)}
     strips = {
-        title: spending_strip(test.images[part], shares[part], (predicted.labels == test.labels)[part])
-        for title, part in (("least is spent on", order[:n]), ("most is spent on", order[-n:].flip(0)))
+        f"{title}: true class, right (✓) or wrong (✗ and the answer), MACs in % of the dense network": ImageStrip.of(
+            test, predicted, shares, part
+        )
+        for title, part in parts.items()
     }
-    frontier_plot(path, results, strips)
+    frontier_plot(path, results, strips, "Digits: one policy and its controls")

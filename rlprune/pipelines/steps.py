@@ -23,6 +23,7 @@ from rlprune.errors import RLPruneError
 from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import codebook_logits, evaluate, mean_reward
 from rlprune.evaluation.plots import budgets_plot
+from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
 from rlprune.pipelines.inputs import build_model, load_profiles
@@ -229,23 +230,26 @@ class Steps:
         elastic = self._load("tuned" if self.recipe.refit is None else "refitted")
         networks = (elastic, self._load("adapted"))
         test = self.splits.test
-        rivals = Controls.measure(networks, self.codebook, test, self._selection_set, seed=self.recipe.seed)
+        controls = Controls.measure(networks, self.codebook, test, self._selection_set, seed=self.recipe.seed)
         dense_accuracy = accuracy(self.teachers.reference(), test)
-        answers = None
-        results = []
+        logits: Tensor | None = None
+        results: list[PenaltyResult] = []
         for penalty in self._penalties:
             saved = load_policy(self.chosen(penalty) / "policy")
             dynamic = DynamicCNN(elastic, saved.policy, *self._of_images)
-            if answers is None:  # the same for all policies
-                answers = codebook_logits(dynamic, test)
-            figures = evaluate(dynamic, test, self.splits.policy, dense=dense_accuracy, rivals=rivals, answers=answers)
-            results.append({"penalty": penalty, **figures})
+            if logits is None:  # the same for all policies
+                logits = codebook_logits(dynamic, test)
+            figures = evaluate(
+                dynamic, test, self.splits.policy, dense=dense_accuracy, controls=controls, logits=logits
+            )
+            results.append(PenaltyResult(penalty=penalty, evaluation=figures))
             if penalty == self.recipe.policy.penalty:
                 metadata = {"network": self._made_of, "policy": saved.metadata, "penalty": penalty}
-                metadata["metrics"] = _headline(figures)
+                metadata["metrics"] = figures.headline()
                 save_bundle(self.out / "bundle", elastic, saved.policy, self.splits.network, metadata)
-        budgets_plot(self.out / "frontier.png", results)
-        write_json(self.out / "results.json", {"recipe": self.recipe.to_json(), "budgets": results})
+        result = RecipeResult(recipe=self.recipe.to_json(), budgets=tuple(results))
+        budgets_plot(self.out / "frontier.png", result)
+        write_json(self.out / "results.json", result.to_json())
 
     @cached_property
     def splits(self) -> Splits:
@@ -338,7 +342,3 @@ class Steps:
 
     def _load(self, name: str) -> ElasticCNN:
         return load_network(self.out / name).network
-
-
-def _headline(figures: dict[str, Any]) -> dict[str, Any]:
-    return {key: figures[key] for key in ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")}

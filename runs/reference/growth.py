@@ -2,7 +2,7 @@
 
     python runs/reference/growth.py runs/reference/m_cifarnet/bundle
 
-measures on this machine and writes growth.json and growth.png next to this script. Batches are of the bundle's test
+measures on this machine and writes growth.json and growth.png beside this script. Batches are of the bundle's test
 images, as noise is not what a policy is used to; the rest, which does not depend on images, takes noise.
 """
 
@@ -17,11 +17,12 @@ from statistics import median
 from typing import Any
 
 import torch
+from reference_plots import growth_plot
+from reference_results import GrowthResult
 
 import rlprune
 from rlprune import models
 from rlprune.data.image_set import ImageSet
-from rlprune.evaluation.plots import growth_plot
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.pipelines.options import DataOptions
 from rlprune.policies.actions import Actions
@@ -29,7 +30,6 @@ from rlprune.policies.observations import Observer
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import random_profiles, sorted_codebook, uniform_codebook
 from rlprune.profiles.cost import Cost
-from rlprune.training.adaptation import adapt
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions
 from rlprune.utils.timing import Turns, interleaved
@@ -84,8 +84,7 @@ def with_batch(dynamic: rlprune.DynamicCNN, test: ImageSet) -> list[dict[str, fl
 @torch.inference_mode()
 def with_profiles(elastic: rlprune.ElasticCNN) -> list[dict[str, float]]:
     """Preparing and running more and more profiles."""
-    rows = []
-    generator = torch.Generator().manual_seed(0)
+    rows, generator = [], torch.Generator().manual_seed(0)
     for n in (2, 4, 8, 16):
         codebook = sorted_codebook(torch.stack(random_profiles(elastic, 2 * n, generator))[: 2 * n], Cost(elastic))
         codebook = codebook[torch.linspace(0, len(codebook) - 1, n).long()]
@@ -121,7 +120,7 @@ def large_images() -> dict[str, float]:
     data = noise(8, (3, 224, 224))
     data = dataclasses.replace(data, classes=tuple(map(str, range(1000))))
     step, _ = seconds(
-        lambda: adapt(elastic, data, rlprune.AdaptSettings(epochs=1, batch_size=8, n_random=1, sandwich=False))
+        lambda: rlprune.adapt(elastic, data, rlprune.AdaptSettings(epochs=1, batch_size=8, n_random=1, sandwich=False))
     )
     dynamic = random_dynamic(elastic, uniform_codebook(elastic, Cost(elastic))[[0, -1]])
     with tempfile.TemporaryDirectory() as folder:
@@ -143,4 +142,4 @@ if __name__ == "__main__":
         **conditions(),
     }
     write_json(HERE / "growth.json", results)
-    growth_plot(HERE / "growth.png", results)
+    growth_plot(HERE / "growth.png", GrowthResult.from_json(results))

@@ -18,8 +18,6 @@ from result_tables import (
     speed_table,
 )
 
-from rlprune.evaluation.plots import one_policy_plot, speed_plot
-
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
 TITLES = {"resnet20": "ResNet-20", "m_cifarnet": "M-CifarNet", "resnet56": "ResNet-56", "vgg16_bn": "VGG-16-BN"}
@@ -52,9 +50,6 @@ if __name__ == "__main__":
         text = between_markers(text, "signals", signals_table(compared))
     if budgeted:
         text = between_markers(text, "budgets", budgets_table(budgeted))
-        for name, title in TITLES.items():
-            if title in budgeted:
-                one_policy_plot(HERE / name / "budgets.png", budgeted[title]["rows"])
     if precise:
         text = between_markers(text, "precision", precision_table(precise))
     if ranked:
@@ -65,5 +60,4 @@ if __name__ == "__main__":
         timed["ResNet-56, paid in time"] = read("resnet56/bench_latency.json")
     if timed:
         text = between_markers(text, "speed", speed_table(timed))
-        speed_plot(HERE / "speed.png", timed)
     README.write_text(text)

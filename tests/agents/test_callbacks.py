@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rlprune.agents import KeepRatioVecEnv
 from rlprune.agents.callbacks import EntropyCallback, FiguresCallback, ResumeCheckpointCallback, easy_and_hard
 from rlprune.envs import Sweep, World
+from rlprune.evaluation.image_strips import RIGHT
 from rlprune.storage.policies import load_policy
 
 SETTINGS = lamp_settings(total_steps=4096, validate_every=1024, max_passes=2)
@@ -116,8 +117,8 @@ def test_the_picture_sorts_images_by_what_is_spent_on_them() -> None:
     none: Any = torch.zeros(4)
     result = Sweep(none, torch.ones(4, dtype=torch.bool), none, macs, none, torch.zeros(4, 1, 1))
     picture = easy_and_hard(world, result, n=2)
-    green = (picture == (46, 125, 50)).all(-1)
-    widths = [[int(green[row, 100 * i : 100 * (i + 1)].sum()) for i in range(2)] for row in (104, 216)]
+    blue = (picture == RIGHT).all(-1)
+    widths = [[int(blue[row, 100 * i : 100 * (i + 1)].sum()) for i in range(2)] for row in (104, 216)]
     assert picture.shape == (224, 200, 3) and picture.dtype == np.uint8
     assert widths == [[round(share * 95) + 1 for share in pair] for pair in ((0.2, 0.4), (0.6, 0.8))]
 

@@ -25,10 +25,10 @@ def test_training_meets_the_density_and_stays_right(kind: str) -> None:
     seen: list[dict[str, float]] = []
     train_gates(gated, data, settings, log=lambda _, figures: seen.append(figures))
     results = evaluate_gated(gated, data)
-    assert results["accuracy"] > 0.9
-    assert results["density"] == pytest.approx(0.6, abs=0.15)
+    assert results.accuracy > 0.9
+    assert results.density == pytest.approx(0.6, abs=0.15)
     assert seen[-1].keys() == {"loss", "density", "learning_rate"}
-    assert 0 < results["macs_cut"] < 1
+    assert 0 < results.macs_cut < 1
 
 
 def test_sparsity_closes_gates_without_a_target() -> None:
@@ -37,5 +37,5 @@ def test_sparsity_closes_gates_without_a_target() -> None:
         gated = make_gated("residual", "channels")
         settings = GateSettings(epochs=20, sparsity=sparsity, distillation=0.0, **QUICK)
         train_gates(gated, data, settings)
-        densities.append(evaluate_gated(gated, data)["density"])
+        densities.append(evaluate_gated(gated, data).density)
     assert densities[1] < densities[0] - 0.3

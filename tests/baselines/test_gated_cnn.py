@@ -105,19 +105,19 @@ def test_gates_read_what_a_layer_reads_and_speak_of_what_it_makes() -> None:
 def test_figures_are_those_of_the_images() -> None:
     gated, data = make_gated("residual", "branches"), make_data(40)
     results, found = evaluate_gated(gated, data, seed=3), decide_all(gated, data, batch_size=7)
-    assert results["accuracy"] == float((found.logits.argmax(1) == data.labels).double().mean())
-    assert results["macs_cut"] == pytest.approx(1 - float(found.compute.macs.double().mean() / gated.cost.dense.macs))
-    assert len(results["layers"]) == len(gated.gated)
-    for layer, index in zip(results["layers"], gated.gated, strict=True):
-        assert layer["name"] == gated.source[0].groups[index].name
-        assert layer["kept"] == pytest.approx(float(found.kept[:, index].double().mean()))
+    assert results.accuracy == float((found.logits.argmax(1) == data.labels).double().mean())
+    assert results.macs_cut == pytest.approx(1 - float(found.compute.macs.double().mean() / gated.cost.dense.macs))
+    assert len(results.layers) == len(gated.gated)
+    for layer, index in zip(results.layers, gated.gated, strict=True):
+        assert layer.name == gated.source[0].groups[index].name
+        assert layer.kept == pytest.approx(float(found.kept[:, index].double().mean()))
         counts = torch.bincount(data.labels, minlength=5)
-        mean = sum(layer["by_class"][name] * int(n) for name, n in zip(data.classes, counts, strict=True)) / 40
-        assert mean == pytest.approx(layer["kept"])
-    assert results["controls"].keys() == results["controls_macs_cut"].keys() == {"shuffled", "average"}
-    assert results["controls_macs_cut"]["shuffled"] == pytest.approx(results["macs_cut"])
-    assert results["saves_time"] and results["distinct"] == len(found.kept.unique(dim=0))
-    json.dumps(results)
+        mean = sum(layer.by_class[name] * int(n) for name, n in zip(data.classes, counts, strict=True)) / 40
+        assert mean == pytest.approx(layer.kept)
+    assert results.controls.keys() == results.controls_macs_cut.keys() == {"shuffled", "average"}
+    assert results.controls_macs_cut["shuffled"] == pytest.approx(results.macs_cut)
+    assert results.saves_time and results.distinct == len(found.kept.unique(dim=0))
+    json.dumps(results.to_json())
     assert tables.gates(results).row_count == 4 + len(gated.gated)
 
 

@@ -101,11 +101,15 @@ def test_all_are_trained_and_come_back_from_their_folder(how: Any, tmp_path: Pat
     dense = Cost(elastic).dense
     metadata = {"how": how, "dense": {"params": int(dense.params), "macs": int(dense.macs)}}
     results = evaluate_static(network, DATA, metadata)
-    assert results["accuracy"] > 0.9 and results["dense_accuracy"] is None
-    assert results["zeros"] == pytest.approx(0.4 if how == "unstructured" else 0.0, abs=1e-3)
+    assert results.accuracy > 0.9 and results.dense_accuracy is None
+    assert results.zeros == pytest.approx(0.4 if how == "unstructured" else 0.0, abs=1e-3)
     beside = evaluate_static(network, DATA, metadata, lambda images: -network(images))
-    assert beside["dense_accuracy"] < 0.1 and tables.static(beside).row_count == tables.static(results).row_count + 1
-    assert (results["macs_cut"] >= 0.4) == results["saves_time"] == (how != "unstructured")
+    assert (
+        beside.dense_accuracy is not None
+        and beside.dense_accuracy < 0.1
+        and tables.static(beside).row_count == tables.static(results).row_count + 1
+    )
+    assert (results.macs_cut >= 0.4) == results.saves_time == (how != "unstructured")
     save_plain(tmp_path / "plain", network, IMAGE_SHAPE, DATA, metadata)
     saved = load_plain(tmp_path / "plain")
     assert saved.image_shape == IMAGE_SHAPE
@@ -141,7 +145,7 @@ def test_a_training_is_not_gone_on_with_under_another_budget(tmp_path: Path) -> 
 
 def test_a_plain_network_without_notes_is_measured_as_it_is() -> None:
     results = evaluate_static(make_elastic("plain").slice(), DATA, {})
-    assert results["macs_cut"] == results["params_cut"] == 0 and results["how"] == "as it is"
+    assert results.macs_cut == results.params_cut == 0 and results.how == "as it is"
 
 
 def test_the_elastic_network_is_left_as_it_is() -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from nets import make_data, make_elastic, make_levels, make_policy
@@ -11,7 +9,8 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
-from rlprune.evaluation.contenders import NAMES, available
+from rlprune.evaluation.runners import ROWS, available_rows
+from rlprune.evaluation.timing_results import BenchmarkResult
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.utils.timing import Turns, interleaved
@@ -28,7 +27,7 @@ def dynamic() -> DynamicCNN:
 
 
 @pytest.fixture(scope="module")
-def results(dynamic: DynamicCNN) -> dict[str, Any]:
+def results(dynamic: DynamicCNN) -> BenchmarkResult:
     return bench(dynamic, DATA.images, (1, 8), seconds=0)
 
 
@@ -60,38 +59,38 @@ def test_a_turn_is_shared_by_its_batches(dynamic: DynamicCNN, monkeypatch: pytes
         return {name: [64.0] * 3 for name in rows}
 
     monkeypatch.setattr("rlprune.evaluation.benchmark.interleaved", took_64)
-    rows = bench(dynamic, make_data(40).images, (1, 8, 33))["rows"]
+    rows = bench(dynamic, make_data(40).images, (1, 8, 33)).rows
     assert taken == [[32] * 3, [4] * 3, [1] * 3]  # 32 images at least
-    assert {(row["batch"], row["ms"], row["ms_low"], row["ms_high"]) for row in rows} == {
+    assert {(row.batch, row.ms, row.ms_low, row.ms_high) for row in rows} == {
         (1, 2, 2, 2),
         (8, 16, 16, 16),
         (33, 64, 64, 64),
     }
 
 
-def test_the_rows_of_a_bundle(results: dict[str, Any]) -> None:
-    assert [(row["name"], row["backend"], row["batch"]) for row in results["rows"]] == [
+def test_the_rows_of_a_bundle(results: BenchmarkResult) -> None:
+    assert [(row.name, row.backend, row.batch) for row in results.rows] == [
         (name, "pytorch", batch) for batch in (1, 8) for name in ("dense", "dense folded", "dynamic")
     ]
     keys = {"name", "backend", "batch", "ms", "ms_low", "ms_high", "images_per_s", "macs"}
-    assert all(row.keys() == keys for row in results["rows"])
-    assert all(row["ms_low"] <= row["ms"] <= row["ms_high"] for row in results["rows"])
-    assert all(row["images_per_s"] == pytest.approx(row["batch"] / row["ms"] * 1000) for row in results["rows"])
+    assert all(row.keys() == keys for row in results.to_json()["rows"])
+    assert all((row.ms_low or 0) <= row.ms <= (row.ms_high or 0) for row in results.rows)
+    assert all(row.images_per_s == pytest.approx(row.batch / row.ms * 1000) for row in results.rows)
 
 
-def test_multiply_adds_are_counted_on_whole_batches(results: dict[str, Any], dynamic: DynamicCNN) -> None:
+def test_multiply_adds_are_counted_on_whole_batches(results: BenchmarkResult, dynamic: DynamicCNN) -> None:
     macs, dense = dynamic(DATA.images).macs.double(), int(COST.dense.macs)
     each, eights = macs.mean().item(), macs[:16].mean().item()
-    assert [row["macs"] for row in results["rows"]] == [dense, dense, each, dense, dense, eights]
-    assert results["macs_ratio"] == pytest.approx({"1": dense / each, "8": dense / eights})
+    assert [row.macs for row in results.rows] == [dense, dense, each, dense, dense, eights]
+    assert results.macs_ratio == pytest.approx({1: dense / each, 8: dense / eights})
 
 
-def test_the_speed_up_is_over_the_faster_dense_row(results: dict[str, Any]) -> None:
-    ms = {(row["name"], row["batch"]): row["ms"] for row in results["rows"]}
+def test_the_speed_up_is_over_the_faster_dense_row(results: BenchmarkResult) -> None:
+    ms = {(row.name, row.batch): row.ms for row in results.rows}
     best = {n: min(ms["dense", n], ms["dense folded", n]) for n in (1, 8)}
-    assert results["speedup"]["dynamic"] == pytest.approx({str(n): best[n] / ms["dynamic", n] for n in (1, 8)})
-    assert results["peak_memory_mb"] > 0
-    assert {"hardware", "threads", "dtype", "torch", "date"} <= results.keys()
+    assert results.speedup["dynamic"] == pytest.approx({n: best[n] / ms["dynamic", n] for n in (1, 8)})
+    assert results.peak_memory_mb > 0
+    assert {"hardware", "threads", "dtype", "torch", "date"} <= results.to_json().keys()
 
 
 @pytest.mark.parametrize("batches", [(), (0,), (1, 21)])
@@ -102,11 +101,13 @@ def test_batches_that_cannot_be_are_refused(dynamic: DynamicCNN, batches: tuple[
 
 def test_the_rows_of_the_environment() -> None:
     found = bench_env(NETWORK, DATA, n_envs=4, seconds=0)
-    speed = {row["name"]: row["images_per_s"] for row in found["rows"]}
+    speed = {row.name: row.images_per_s for row in found.rows}
     assert list(speed) == ["masked_forward", "vec_env", "dummy_vec_env", "remembered"]
-    assert all(row.keys() == {"name", "batch", "ms", "images_per_s"} and row["batch"] == 4 for row in found["rows"])
-    assert found["vec_env_share"] == pytest.approx(speed["vec_env"] / speed["masked_forward"])
-    assert found["vec_env_speedup"] == pytest.approx(speed["vec_env"] / speed["dummy_vec_env"])
+    assert all(
+        row.keys() == {"name", "batch", "ms", "images_per_s"} and row["batch"] == 4 for row in found.to_json()["rows"]
+    )
+    assert found.vec_env_share == pytest.approx(speed["vec_env"] / speed["masked_forward"])
+    assert found.vec_env_speedup == pytest.approx(speed["vec_env"] / speed["dummy_vec_env"])
     assert tables.benchmark(found).row_count == 4
 
 
@@ -114,15 +115,15 @@ def test_every_row_can_take_part() -> None:
     elastic = make_elastic("plain")
     policy = make_policy(elastic, DATA, sorted_codebook(make_levels(elastic, 3, seed=3), Cost(elastic)), max_passes=2)
     dynamic = DynamicCNN(elastic, policy, DATA.mean, DATA.std, DATA.classes)
-    found = bench(dynamic, DATA.images, (2,), seconds=0, rows=available())
-    rows = {row["name"]: row for row in found["rows"]}
-    assert tuple(rows) == available() == NAMES
+    found = bench(dynamic, DATA.images, (2,), seconds=0, rows=available_rows())
+    rows = {row.name: row for row in found.rows}
+    assert tuple(rows) == available_rows() == ROWS
     spent = dynamic(DATA.images).macs.double().mean().item()
-    assert rows["static"]["macs"] <= spent < rows["dense compiled"]["macs"] == rows["dense onnxruntime"]["macs"]
+    assert (rows["static"].macs or 0) <= spent < (rows["dense compiled"].macs or 0) == rows["dense onnxruntime"].macs
     for name in ("dynamic", "dynamic compiled", "dynamic onnxruntime"):
-        backend = rows[name]["backend"]
-        dense = [row["ms"] for other, row in rows.items() if other.startswith("dense") and row["backend"] == backend]
-        assert found["speedup"][name]["2"] == pytest.approx(min(dense) / rows[name]["ms"])
+        backend = rows[name].backend
+        dense = [row.ms for other, row in rows.items() if other.startswith("dense") and row.backend == backend]
+        assert found.speedup[name][2] == pytest.approx(min(dense) / rows[name].ms)
 
 
 def test_what_torch_pruning_cannot_prune_is_said(dynamic: DynamicCNN) -> None:
@@ -131,7 +132,7 @@ def test_what_torch_pruning_cannot_prune_is_said(dynamic: DynamicCNN) -> None:
 
 
 def test_a_speed_up_needs_a_dense_row(dynamic: DynamicCNN) -> None:
-    assert bench(dynamic, DATA.images, (2,), seconds=0, rows=("dynamic",))["speedup"] == {"dynamic": {"2": None}}
+    assert bench(dynamic, DATA.images, (2,), seconds=0, rows=("dynamic",)).speedup == {"dynamic": {2: None}}
 
 
 def test_a_row_that_is_not_there_is_named(dynamic: DynamicCNN) -> None:
@@ -139,7 +140,7 @@ def test_a_row_that_is_not_there_is_named(dynamic: DynamicCNN) -> None:
         bench(dynamic, DATA.images, (2,), seconds=0, rows=("dens",))
 
 
-def test_the_table_has_every_row(results: dict[str, Any]) -> None:
+def test_the_table_has_every_row(results: BenchmarkResult) -> None:
     assert tables.benchmark(results).row_count == 6
 
 
@@ -147,10 +148,10 @@ def test_the_rows_of_adaptation() -> None:
     elastic = make_elastic("residual")
     found = bench_adapt(elastic, DATA, batch=8, seconds=0)
     ratios = [f"keep ratio {ratio:g}" for ratio in (1, 0.75, 0.5, 0.25)]
-    assert [row["name"] for row in found["rows"]] == list(found["step_share"]) == list(found["macs_share"]) == ratios
-    assert found["step_share"]["keep ratio 1"] == found["macs_share"]["keep ratio 1"] == 1
+    assert [row.name for row in found.rows] == list(found.step_share) == list(found.macs_share) == ratios
+    assert found.step_share["keep ratio 1"] == found.macs_share["keep ratio 1"] == 1
     half = int(COST.of(elastic.uniform(2)).macs) / int(COST.dense.macs)
-    assert found["macs_share"]["keep ratio 0.5"] == pytest.approx(half)
+    assert found.macs_share["keep ratio 0.5"] == pytest.approx(half)
     assert tables.benchmark(found).row_count == 4
 
 

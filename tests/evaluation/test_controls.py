@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,19 +41,19 @@ def points(elastic: ElasticCNN, profiles: Tensor) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("elastic", [NETWORK, OTHER])
-def test_uniform_rivals_are_the_uniform_profiles(elastic: ElasticCNN) -> None:
+def test_uniform_controls_are_the_uniform_profiles(elastic: ElasticCNN) -> None:
     (uniform,) = measure(elastic).uniform
     assert uniform == points(elastic, torch.stack([elastic.uniform(level) for level in (1, 2, 3, 4)]))
 
 
-def test_static_rivals_are_the_frontier_of_a_search_on_other_images_that_tries_the_codebook_too() -> None:
+def test_static_controls_are_the_frontier_of_a_search_on_other_images_that_tries_the_codebook_too() -> None:
     (static,) = measure(NETWORK).static
     found = search_profiles(NETWORK, CHOOSING, 12, seed=3, also=BOOK)
     assert static == points(NETWORK, found.profiles[found.frontier()])
     assert all((found.profiles == profile).all(1).any() for profile in BOOK)
 
 
-def test_random_rivals_span_all_costs() -> None:
+def test_random_controls_span_all_costs() -> None:
     (random,) = measure(NETWORK).random
     costs = [cost for cost, _ in random]
     assert costs == sorted(costs) and costs[0] < 0.4 and costs[-1] > 0.9
@@ -61,32 +62,38 @@ def test_random_rivals_span_all_costs() -> None:
 @pytest.mark.parametrize("max_passes", [1, 3])
 def test_measured_before_they_give_the_same_figures(max_passes: int) -> None:
     expected = evaluate(dynamic(max_passes), TEST, CHOOSING, n_candidates=12, seed=3)
-    known = {"answers": codebook_logits(dynamic(), TEST), "dense": expected["dense_accuracy"]}
-    again = evaluate(dynamic(max_passes), TEST, CHOOSING, rivals=measure(NETWORK), **known)
-    assert again == expected | {"dense": "original"}
+    again = evaluate(
+        dynamic(max_passes),
+        TEST,
+        CHOOSING,
+        controls=measure(NETWORK),
+        logits=codebook_logits(dynamic(), TEST),
+        dense=expected.dense_accuracy,
+    )
+    assert again == replace(expected, dense="original")
 
 
 def test_nothing_is_searched_again_and_the_figures_say_how_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    rivals = measure(NETWORK, n_candidates=7, seed=5)
+    controls = measure(NETWORK, n_candidates=7, seed=5)
 
     def forbidden(*_: Any) -> None:
         raise AssertionError
 
     monkeypatch.setattr(sys.modules["rlprune.evaluation.controls"], "search_profiles", forbidden)
-    results = evaluate(dynamic(), TEST, CHOOSING, n_candidates=64, seed=0, rivals=rivals)
-    assert (results["n_candidates"], results["seed"]) == (7, 5)
+    results = evaluate(dynamic(), TEST, CHOOSING, n_candidates=64, seed=0, controls=controls)
+    assert (results.n_candidates, results.seed) == (7, 5)
 
 
 def test_of_several_networks_the_better_one_counts() -> None:
     one, other, both = (
-        evaluate(dynamic(), TEST, CHOOSING, rivals=measure(*networks))
+        evaluate(dynamic(), TEST, CHOOSING, controls=measure(*networks))
         for networks in ((NETWORK,), (OTHER,), (OTHER, NETWORK))
     )
     for name in ("uniform", "random", "best_static"):
-        assert both["controls"][name] == max(one["controls"][name], other["controls"][name])
-    assert one["controls"] != other["controls"]
-    assert both["controls"]["shuffled"] == one["controls"]["shuffled"]
-    assert both["frontier"]["codebook"] == points(NETWORK, BOOK)
+        assert getattr(both.controls, name) == max(getattr(one.controls, name), getattr(other.controls, name))
+    assert one.controls != other.controls
+    assert both.controls.shuffled == one.controls.shuffled
+    assert both.frontier.codebook == tuple(points(NETWORK, BOOK))
 
 
 def test_the_best_of_two_networks_at_a_cost_by_hand() -> None:
@@ -105,10 +112,10 @@ def test_points_that_something_cheaper_beats_are_left_out() -> None:
 
 
 def test_the_frontier_shown_is_of_all_networks() -> None:
-    rivals = measure(NETWORK, OTHER)
-    frontier = evaluate(dynamic(), TEST, CHOOSING, rivals=rivals)["frontier"]
-    for name, of_networks in (("uniform", rivals.uniform), ("static", rivals.static)):
-        shares, accuracies = zip(*frontier[name], strict=True)
+    controls = measure(NETWORK, OTHER)
+    frontier = evaluate(dynamic(), TEST, CHOOSING, controls=controls).frontier
+    for shown, of_networks in ((frontier.uniform, controls.uniform), (frontier.static, controls.static)):
+        shares, accuracies = zip(*shown, strict=True)
         assert list(shares) == sorted(shares) and list(accuracies) == sorted(set(accuracies))
         for share, right in of_networks[0] + of_networks[1]:
-            assert any(s <= share and a >= right for s, a in frontier[name])
+            assert any(s <= share and a >= right for s, a in shown)

@@ -65,33 +65,33 @@ def test_a_policy_that_picks_one_profile_is_that_profile_plus_its_own_cost(alway
     dynamic = make(always=always)
     results = evaluate(dynamic, TEST, CHOOSING, **QUICK)
     cost = COST.of(BOOK[always])
-    assert results["accuracy"] == int(right(BOOK[always][None]).sum()) / 60
-    assert results["controls"]["shuffled"] == pytest.approx(results["accuracy"], rel=1e-12)
-    assert results["macs_cut"] == pytest.approx(1 - share(cost.macs + dynamic.prices.decision.macs))
+    assert results.accuracy == int(right(BOOK[always][None]).sum()) / 60
+    assert results.controls.shuffled == pytest.approx(results.accuracy, rel=1e-12)
+    assert results.macs_cut == pytest.approx(1 - share(cost.macs + dynamic.prices.decision.macs))
     whole = int(COST.dense.params)
-    assert results["params_cut"] == pytest.approx(1 - int(cost.params + dynamic.prices.decision.params) / whole)
-    assert (results["distinct_profiles"], results["mean_passes"]) == (1, 1.0)
+    assert results.params_cut == pytest.approx(1 - int(cost.params + dynamic.prices.decision.params) / whole)
+    assert (results.distinct_profiles, results.mean_passes) == (1, 1.0)
 
 
 def test_the_figures_are_those_of_the_predictions() -> None:
     dynamic = make(3)
     results, predicted = evaluate(dynamic, TEST, CHOOSING, **QUICK), dynamic(TEST.images)
     used = predicted.profiles[predicted.profiles >= 0]
-    assert results["accuracy"] == (predicted.labels == TEST.labels).double().mean()
-    assert results["macs_cut"] == pytest.approx(1 - share(predicted.macs))
-    assert results["mean_passes"] == pytest.approx(predicted.passes.double().mean()) and results["mean_passes"] > 1
-    assert results["distinct_profiles"] == len(used.unique()) > 1
-    assert sum(results["runs_per_image"]) == pytest.approx(results["mean_passes"])
+    assert results.accuracy == (predicted.labels == TEST.labels).double().mean()
+    assert results.macs_cut == pytest.approx(1 - share(predicted.macs))
+    assert results.mean_passes == pytest.approx(predicted.passes.double().mean()) and results.mean_passes > 1
+    assert results.distinct_profiles == len(used.unique()) > 1
+    assert sum(results.runs_per_image) == pytest.approx(results.mean_passes)
 
 
 def test_every_promised_key_is_there() -> None:
     results = evaluate(make(), TEST, CHOOSING, **QUICK)
     keys = {"accuracy", "dense_accuracy", "macs_cut", "params_cut", "n_images", "distinct_profiles", "mean_passes"}
-    assert keys | {"accuracy_interval", "hardware", "threads", "dtype", "date", "seed"} <= results.keys()
-    assert results["controls"].keys() == {"uniform", "random", "best_static", "shuffled"}
-    assert results["n_images"] == 60
-    assert results["dense_accuracy"] == right(NETWORK.full[None]).double().mean()
-    assert evaluate_dense(NETWORK.slice(NETWORK.full), TEST)["accuracy"] == results["dense_accuracy"]
+    assert keys | {"accuracy_interval", "hardware", "threads", "dtype", "date", "seed"} <= results.to_json().keys()
+    assert results.controls.to_json().keys() == {"uniform", "random", "best_static", "shuffled"}
+    assert results.n_images == 60
+    assert results.dense_accuracy == right(NETWORK.full[None]).double().mean()
+    assert evaluate_dense(NETWORK.slice(NETWORK.full), TEST).accuracy == results.dense_accuracy
 
 
 def test_the_uniform_control_mixes_two_neighbouring_ratios() -> None:
@@ -103,7 +103,7 @@ def test_the_uniform_control_mixes_two_neighbouring_ratios() -> None:
     assert above > 0
     weight = (spent - costs[above - 1]) / (costs[above] - costs[above - 1])
     expected = (1 - weight) * shares[above - 1] + weight * shares[above]
-    assert evaluate(dynamic, TEST, CHOOSING, **QUICK)["controls"]["uniform"] == pytest.approx(float(expected))
+    assert evaluate(dynamic, TEST, CHOOSING, **QUICK).controls.uniform == pytest.approx(float(expected))
 
 
 def test_every_ratio_above_zero_is_a_uniform_control() -> None:
@@ -112,7 +112,7 @@ def test_every_ratio_above_zero_is_a_uniform_control() -> None:
         network = ElasticCNN.from_model(model, NETWORK.image_shape, keep_ratios=ratios)
         policy = make_policy(network, TEST, network.full[None])
         dynamic = DynamicCNN(network, policy, TEST.mean, TEST.std, TEST.classes)
-        assert len(evaluate(dynamic, TEST, CHOOSING, **QUICK)["frontier"]["uniform"]) == n_points
+        assert len(evaluate(dynamic, TEST, CHOOSING, **QUICK).frontier.uniform) == n_points
 
 
 def random_means() -> tuple[list[float], list[float]]:
@@ -134,8 +134,8 @@ def test_the_random_control_mixes_the_means_of_random_profiles_around_its_cost()
     spent = share(dynamic(TEST.images).macs)
     assert costs[0] < spent < costs[-1] and len(set(shares)) > 1
     results = evaluate(dynamic, TEST, CHOOSING, **QUICK)
-    assert results["controls"]["random"] == pytest.approx(float(np.interp(spent, costs, shares)))
-    assert results["controls_macs_cut"]["random"] == results["macs_cut"]
+    assert results.controls.random == pytest.approx(float(np.interp(spent, costs, shares)))
+    assert results.controls_macs_cut.random == results.macs_cut
 
 
 def test_the_best_static_control_is_chosen_by_other_images_than_it_is_measured_on() -> None:
@@ -144,13 +144,13 @@ def test_the_best_static_control_is_chosen_by_other_images_than_it_is_measured_o
     best = found.profiles[found.frontier()]
     costs, shares = COST.of(best).macs / COST.dense.macs, right(best).double().mean(1)
     expected = np.interp(share(dynamic(TEST.images).macs), costs, shares)
-    actual = evaluate(dynamic, TEST, CHOOSING, n_candidates=20)["controls"]["best_static"]
+    actual = evaluate(dynamic, TEST, CHOOSING, n_candidates=20).controls.best_static
     assert actual == pytest.approx(float(expected))
 
 
 def test_on_the_images_it_was_chosen_by_the_best_static_mixture_beats_the_uniform_one() -> None:
-    controls = evaluate(make(), TEST, TEST, n_candidates=20)["controls"]
-    assert controls["best_static"] >= controls["uniform"]
+    controls = evaluate(make(), TEST, TEST, n_candidates=20).controls
+    assert controls.best_static >= controls.uniform
 
 
 def test_shuffled_is_the_mean_over_all_permutations() -> None:
@@ -191,7 +191,7 @@ def test_shuffled_weighs_each_profile_by_how_often_it_decides() -> None:
     last = predicted.profiles.gather(1, predicted.passes[:, None] - 1)[:, 0]
     weights = last.bincount(minlength=len(BOOK)) / len(TEST)
     expected = float((weights * right(BOOK).double().mean(1)).sum())
-    assert evaluate(dynamic, TEST, CHOOSING, **QUICK)["controls"]["shuffled"] == pytest.approx(expected)
+    assert evaluate(dynamic, TEST, CHOOSING, **QUICK).controls.shuffled == pytest.approx(expected)
 
 
 def test_predictions_in_batches_are_those_of_the_whole() -> None:
@@ -219,7 +219,7 @@ def test_accuracy_is_what_the_dense_network_given_says() -> None:
         return torch.eye(5)[:1].expand(len(images), -1)
 
     expected = float((TEST.labels == 0).double().mean())
-    assert evaluate(make(), TEST, CHOOSING, dense=first_class, **QUICK)["dense_accuracy"] == expected
+    assert evaluate(make(), TEST, CHOOSING, dense=first_class, **QUICK).dense_accuracy == expected
     assert accuracy(first_class, TEST) == expected
 
 
@@ -234,31 +234,29 @@ def test_other_normalisation_of_the_sets_changes_nothing(with_dense: bool) -> No
     other = [replace(part, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7)) for part in (TEST, CHOOSING)]
     expected = evaluate(dynamic, TEST, CHOOSING, dense=dense, **QUICK)
     assert evaluate(dynamic, *other, dense=dense, **QUICK) == expected
-    assert expected["dense"] == ("original" if with_dense else "full width")
-    assert expected["dense_accuracy"] == right(NETWORK.full[None]).double().mean()
+    assert expected.dense == ("original" if with_dense else "full width")
+    assert expected.dense_accuracy == right(NETWORK.full[None]).double().mean()
 
 
 @pytest.mark.parametrize("max_passes", [1, 2, 3])
 def test_controls_cost_what_the_policy_costs(max_passes: int) -> None:
     results = evaluate(make(max_passes), TEST, CHOOSING, **QUICK)
-    assert 0 < results["macs_cut"] < 0.7
-    assert results["controls_macs_cut"] == dict.fromkeys(results["controls"], results["macs_cut"])
+    assert 0 < results.macs_cut < 0.7
+    assert results.controls_macs_cut.to_json() == dict.fromkeys(results.controls.to_json(), results.macs_cut)
 
 
 def test_a_control_that_cannot_be_as_dear_says_what_it_costs() -> None:
     policy = make_policy(NETWORK, TEST, NETWORK.full[None])
     dynamic = DynamicCNN(NETWORK, policy, TEST.mean, TEST.std, TEST.classes)
     results = evaluate(dynamic, TEST, CHOOSING, **QUICK)
-    cuts = results["controls_macs_cut"]
+    cuts = results.controls_macs_cut
     every = torch.tensor(list(itertools.product(range(5), repeat=3)))
     dearest = COST.of(every).macs.double().sort().values[-2:].mean() / COST.dense.macs
-    assert (
-        results["macs_cut"] == cuts["shuffled"] == pytest.approx(-float(dynamic.prices.decision.macs / COST.dense.macs))
-    )
-    assert (cuts["uniform"], cuts["random"]) == (0, pytest.approx(1 - float(dearest)))
-    assert cuts["best_static"] == 1 - max(macs for macs, _ in results["frontier"]["static"])
+    assert results.macs_cut == cuts.shuffled == pytest.approx(-float(dynamic.prices.decision.macs / COST.dense.macs))
+    assert (cuts.uniform, cuts.random) == (0, pytest.approx(1 - float(dearest)))
+    assert cuts.best_static == 1 - max(macs for macs, _ in results.frontier.static)
 
 
 def test_an_ordinary_network_has_no_controls() -> None:
     results = evaluate_dense(NETWORK.slice(NETWORK.full), TEST)
-    assert (results["dense"], results["controls"], results["controls_macs_cut"]) == ("original", {}, {})
+    assert (results.dense, results.controls, results.controls_macs_cut) == ("original", {}, {})

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rlprune.evaluation import tables
+from rlprune.evaluation.results import Conditions, ControlFigures, DenseResult, EvaluationResult, Frontier
+from rlprune.evaluation.timing_results import BenchmarkResult, BenchmarkRow
 from rlprune.profiles.cost import Cost
 
 NETWORK = make_elastic("residual")
@@ -42,23 +44,39 @@ def test_a_codebook_s_last_profile_is_all_of_the_network() -> None:
     assert "0 0 0" in lines[-3] and "1 1 1" in lines[-2] and lines[-2].count("100.0 %") == 2
 
 
-def evaluation(**change: Any) -> dict[str, Any]:
-    results: dict[str, Any] = {
-        "accuracy": 0.9012,
-        "accuracy_interval": (0.88, 0.92),
-        "dense_accuracy": 0.91,
-        "macs_cut": 0.515,
-        "params_cut": 0.25,
-        "n_images": 1000,
-        "distinct_profiles": 4,
-        "mean_passes": 1.25,
-        "hardware": MARKUP,
-        "threads": 1,
-        "dense": "original",
-        "controls": {"uniform": 0.801, "random": 0.602, "best_static": 0.853, "shuffled": 0.874},
-        "controls_macs_cut": {"uniform": 0.515, "random": 0.404, "best_static": 0.515, "shuffled": 0.515},
-    }
-    return results | change
+CONDITIONS = Conditions(hardware=MARKUP, threads=1, dtype="float32", torch="2.13.0", date="2026-11-25")
+
+
+def evaluation(**change: Any) -> EvaluationResult:
+    found = EvaluationResult(
+        accuracy=0.9012,
+        accuracy_interval=(0.88, 0.92),
+        dense_accuracy=0.91,
+        macs_cut=0.515,
+        params_cut=0.25,
+        n_images=1000,
+        distinct_profiles=4,
+        mean_passes=1.25,
+        dense="original",
+        controls=ControlFigures(uniform=0.801, random=0.602, best_static=0.853, shuffled=0.874),
+        controls_macs_cut=ControlFigures(uniform=0.515, random=0.404, best_static=0.515, shuffled=0.515),
+        policy_macs_share=0.001,
+        runs_per_image=(1.0, 0.25),
+        frontier=Frontier(uniform=(), static=(), codebook=()),
+        dense_macs=1000,
+        dense_params=100,
+        n_candidates=8,
+        seed=0,
+        conditions=CONDITIONS,
+    )
+    return dataclasses.replace(found, **change)
+
+
+def benchmark(rows: list[BenchmarkRow], speedup: dict[str, dict[int, float | None]]) -> BenchmarkResult:
+    ratios = {row.batch: 2.25 for row in rows}
+    return BenchmarkResult(
+        rows=tuple(rows), speedup=speedup, macs_ratio=ratios, peak_memory_mb=1.0, conditions=CONDITIONS
+    )
 
 
 def test_an_evaluation_stands_beside_its_controls() -> None:
@@ -77,8 +95,8 @@ def test_a_control_that_is_dearer_says_so() -> None:
 def test_a_benchmark_adds_the_best_times_of_each_batch_size() -> None:
     times = {("dense", 1): 3.0, ("dense channels_last", 1): 2.0, ("dynamic", 1): 1.0}
     times |= {("dense", 64): 6.0, ("dense channels_last", 64): 7.0, ("dynamic", 64): 5.0}
-    rows = [{"name": name, "batch": batch, "ms": ms} for (name, batch), ms in times.items()]
-    lines = shown(tables.evaluation(evaluation(), {"rows": rows, "macs_ratio": {"1": 2.0, "64": 1.2}})).splitlines()
+    rows = [BenchmarkRow(name=name, batch=batch, ms=ms, images_per_s=1.0) for (name, batch), ms in times.items()]
+    lines = shown(tables.evaluation(evaluation(), benchmark(rows, {}))).splitlines()
     assert any("ms at 1 " in line and "ms at 64 " in line for line in lines)
     for name, expected in (("│ dense", ["2.00", "6.00"]), ("│ learnt", ["1.00", "5.00"])):
         (line,) = (line for line in lines if line.startswith(name))
@@ -86,7 +104,11 @@ def test_a_benchmark_adds_the_best_times_of_each_batch_size() -> None:
 
 
 def test_an_ordinary_network_has_one_row() -> None:
-    assert tables.evaluation(evaluation(controls={})).row_count == 1
+    dense = DenseResult(
+        accuracy=0.9, accuracy_interval=(0.8, 0.95), dense_accuracy=0.9, n_images=10, conditions=CONDITIONS
+    )
+    table = tables.evaluation(dense)
+    assert table.row_count == 1 and "90.00" in shown(table)
 
 
 def test_names_with_brackets_are_shown_as_they_are() -> None:
@@ -105,8 +127,7 @@ def test_layers_with_brackets_are_shown_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", ["dense", "dynamic"])
 def test_only_the_dynamic_row_of_a_benchmark_has_a_speed_up(name: str) -> None:
-    row = {"name": name, "batch": 8, "ms": 1.5, "images_per_s": 5333.3}
-    results = {"rows": [row], "speedup": {"dynamic": {"8": 1.75}}, "macs_ratio": {"8": 2.25}}
-    text = shown(tables.benchmark(results | {"hardware": MARKUP, "threads": 1, "dtype": "float32"}))
+    row = BenchmarkRow(name=name, batch=8, ms=1.5, images_per_s=5333.3)
+    text = shown(tables.benchmark(benchmark([row], {"dynamic": {8: 1.75}})))
     assert ("1.75" in text) == ("2.25" in text) == (name == "dynamic")
     assert "5333" in text and MARKUP in text

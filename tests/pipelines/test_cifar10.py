@@ -24,5 +24,5 @@ def test_dense_accuracy(name: str, accuracy: float, assets: Path, test_images: d
     models.load_weights(model, assets / "weights" / "cifar10" / f"{name}.safetensors")
     with torch.no_grad():
         results = evaluate_dense(model.eval(), test_images)
-    assert results["n_images"] == 10_000
-    assert results["accuracy"] == pytest.approx(accuracy, abs=1e-9)
+    assert results.n_images == 10_000
+    assert results.accuracy == pytest.approx(accuracy, abs=1e-9)

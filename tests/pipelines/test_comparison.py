@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.plots import compare_plot
+from rlprune.evaluation.timing_results import ComparisonResult, ComparisonRow
 from rlprune.pipelines.candidates import METHODS, at_equal_macs
 from rlprune.pipelines.comparison import CompareSettings, Comparison
 from rlprune.policies.policy import Policy
@@ -40,13 +41,13 @@ def policies(out: Path, name: str) -> list[Policy]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ComparisonResult]:
     out = tmp_path_factory.mktemp("compare")
     return out, comparison(out).run()
 
 
-def test_every_method_is_measured(made: tuple[Path, dict[str, Any]]) -> None:
-    results = json.loads(json.dumps(made[1]))
+def test_every_method_is_measured(made: tuple[Path, ComparisonResult]) -> None:
+    results = json.loads(json.dumps(made[1].to_json()))
     assert {row["method"] for row in results["rows"]} == set(METHODS)
     for row in results["rows"]:
         low, high = row["accuracy_interval"]
@@ -63,7 +64,7 @@ def test_every_method_is_measured(made: tuple[Path, dict[str, Any]]) -> None:
 
 
 def test_policies_are_learnt_from_both_ends_and_the_better_counts(
-    made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, ComparisonResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     several, learnt = comparison(made[0], penalties=(0.1, 0.05), methods=("rl once",)), []
     monkeypatch.setattr(Comparison, "_reward", lambda _, one, penalty: learnt.append(one) or len(learnt) % 2)
@@ -74,28 +75,28 @@ def test_policies_are_learnt_from_both_ends_and_the_better_counts(
     assert begun == {f"{name}/1-{penalty}" for name in ("policies", "policies-up") for penalty in (0.1, 0.05)}
 
 
-def test_it_is_shown(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_it_is_shown(made: tuple[Path, ComparisonResult], tmp_path: Path) -> None:
     points, equal = tables.compared(made[1])
-    assert points.row_count == 1 + len(made[1]["rows"]) and equal.row_count == 2
+    assert points.row_count == 1 + len(made[1].rows) and equal.row_count == 2
     compare_plot(tmp_path / "compare.png", made[1])
     assert (tmp_path / "compare.png").stat().st_size > 5000
 
 
-def test_what_is_there_is_not_made_again(made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_is_not_made_again(made: tuple[Path, ComparisonResult], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("adapt", "train_gates", "search_profiles"):
         monkeypatch.setattr(f"rlprune.pipelines.comparison.{name}", lambda *_, **__: pytest.fail("made again"))
     again = comparison(made[0]).run()
-    for before, after in zip(made[1]["rows"], again["rows"], strict=True):
-        assert {**before, "ms": {}} == {**after, "ms": {}}
+    for before, after in zip(made[1].rows, again.rows, strict=True):
+        assert replace(before, ms={}) == replace(after, ms={})
 
 
-def test_other_settings_are_refused(made: tuple[Path, dict[str, Any]]) -> None:
+def test_other_settings_are_refused(made: tuple[Path, ComparisonResult]) -> None:
     longer = SpecialiseSettings(epochs=3, n_random=1, sandwich=False, **QUICK)
     with pytest.raises(RLPruneError, match=r"made under other settings \(training\.epochs: 2, now 3\); made_of is"):
         comparison(made[0], training=longer).run()
 
 
-def test_another_network_s_is_not_mixed_in(made: tuple[Path, dict[str, Any]]) -> None:
+def test_another_network_s_is_not_mixed_in(made: tuple[Path, ComparisonResult]) -> None:
     other = comparison(made[0])
     other.elastic = make_elastic("residual", seed=1)
     with pytest.raises(
@@ -119,18 +120,23 @@ def test_policies_that_cannot_be_compared_are_named(policy: dict[str, Any], tmp_
 
 def test_a_network_without_branches_has_no_gates_for_them(tmp_path: Path) -> None:
     results = comparison(tmp_path, "plain", methods=("branches", "uniform")).run()
-    assert {row["method"] for row in results["rows"]} == {"uniform"} and results["at_equal_macs"] == []
+    assert {row.method for row in results.rows} == {"uniform"} and results.at_equal_macs == ()
     tables.compared(results)
     with pytest.raises(RLPruneError, match=r"methods=\('branches',\): this network has nothing for any of them"):
         comparison(tmp_path, "plain", methods=("branches",)).run()
 
 
-def row_of(method: str, share: float, accuracy: float) -> dict[str, Any]:
-    interval = (accuracy - 0.01, accuracy + 0.01)
-    return {
-        **{"method": method, "label": "", "macs_share": share, "accuracy": accuracy},
-        "accuracy_interval": interval,
-    }
+def row_of(method: str, share: float, accuracy: float) -> ComparisonRow:
+    return ComparisonRow(
+        method=method,
+        label="",
+        accuracy=accuracy,
+        accuracy_interval=(accuracy - 0.01, accuracy + 0.01),
+        macs_share=share,
+        decision_share=0.0,
+        saves_time=True,
+        ms={},
+    )
 
 
 def test_points_are_compared_at_equal_cost() -> None:
@@ -143,9 +149,9 @@ def test_points_are_compared_at_equal_cost() -> None:
         row_of("uniform", 0.1, 0.805),
     ]
     (found,) = at_equal_macs(rows)
-    assert found["accuracies"] == {"gates": pytest.approx(0.82), "static": None, "uniform": 0.805}
-    assert found["beaten"] == ["gates"]
-    assert at_equal_macs(copy.deepcopy(rows[1:])) == []
+    assert found.accuracies == {"gates": pytest.approx(0.82), "static": None, "uniform": 0.805}
+    assert found.beaten == ("gates",)
+    assert at_equal_macs(rows[1:]) == ()
 
 
 @pytest.mark.parametrize(

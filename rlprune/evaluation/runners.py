@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark: the dense network in several preparations, a static pruned one, the dynamic one."""
+"""What a benchmark times: the dense network prepared in several ways, a static pruned one, and the dynamic one."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from dataclasses import dataclass
 import torch
 import torch_pruning
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_cnn import session
 from rlprune.deployment.onnx_export import export_piece, to_onnx
 from rlprune.errors import RLPruneError
+from rlprune.evaluation.static import count_macs
 from rlprune.graph.folding import fold_norms, optimize_for_inference
 
 Run = Callable[[Tensor], object]
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One row of a benchmark.
+class Runner:
+    """A network that is ready to be timed.
 
     Attributes:
         backend: `pytorch` or `onnxruntime`.
-        dynamic: whether it decides per image; it then takes pixels, uint8 (B, C, H, W), as deciding and normalising
-            belong to it. The others take normalised images.
-        run: a batch.
-        macs: multiply-adds per image; those of a dynamic one depend on the images.
+        dynamic: whether it decides per image. It then takes pixels, uint8 (B, C, H, W), as normalising belongs to it;
+            the others take normalised images.
+        run: runs a batch.
+        macs: of an image; not a number for a dynamic one, whose MACs depend on the images.
     """
 
     backend: str
@@ -39,8 +39,8 @@ class Contender:
     macs: float = float("nan")
 
 
-def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dict[str, Contender]:
-    """Prepare contenders.
+def prepare_runners(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dict[str, Runner]:
+    """Prepare networks for timing.
 
     | name | what it is |
     |---|---|
@@ -48,7 +48,7 @@ def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dic
     | `dense folded` | without norms, in channels_last, as many images at once as the dynamic one runs |
     | `dense compiled` | that, through `torch.compile`, anew for every batch size |
     | `dense onnxruntime` | that, as ONNX |
-    | `static` | pruned by Torch-Pruning to the dynamic one's mean multiply-adds, then as `dense folded` |
+    | `static` | pruned by Torch-Pruning to the dynamic one's mean MACs, then as `dense folded` |
     | `dynamic` | the policy, every pass, and the slices |
     | `dynamic compiled` | the same with slices through `torch.compile` |
     | `dynamic onnxruntime` | the same as one ONNX file, run without torch |
@@ -57,54 +57,72 @@ def contenders(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dic
 
     Args:
         dynamic: the network with its policy.
-        share: of the dense network's multiply-adds, for the static one.
-        names: of those that are wanted.
+        share: of the dense network's MACs, for the static one.
+        names: those that are wanted.
+
+    Returns:
+        The runners by name, in the order of the table.
 
     Raises:
         MissingExtraError: onnx, onnxscript or onnxruntime is needed and not installed.
-        RLPruneError: there is no such contender.
+        RLPruneError: there is no row of such a name, or Torch-Pruning cannot prune this network.
     """
-    wrong = [name for name in names if name not in NAMES]
-    if wrong:
-        raise RLPruneError(f"there is no row {wrong[0]!r}; allowed: {', '.join(NAMES)}")
-    dense, macs = dynamic.elastic.slice(dynamic.elastic.full), float(dynamic.prices.dense.macs)
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        raise RLPruneError(f"there is no row {unknown[0]!r}; allowed: {', '.join(ROWS)}")
+    dense = dynamic.elastic.slice(dynamic.elastic.full)
+    macs = float(dynamic.prices.dense.macs)
     example = torch.zeros(1, *dynamic.image_shape)
 
     def in_parts(network: Run) -> Run:
         return lambda images: [network(part) for part in images.split(dynamic.max_batch or len(images))]
 
-    makers: dict[str, Callable[[], Contender]] = {
-        "dense": lambda: Contender("pytorch", False, dense, macs),
-        "dense folded": lambda: Contender("pytorch", False, in_parts(optimize_for_inference(dense)), macs),
-        "dense compiled": lambda: Contender(
+    makers: dict[str, Callable[[], Runner]] = {
+        "dense": lambda: Runner("pytorch", False, dense, macs),
+        "dense folded": lambda: Runner("pytorch", False, in_parts(optimize_for_inference(dense)), macs),
+        "dense compiled": lambda: Runner(
             "pytorch", False, in_parts(torch.compile(optimize_for_inference(dense), dynamic=False)), macs
         ),
-        "dense onnxruntime": lambda: Contender("onnxruntime", False, _onnx(fold_norms(dense), example), macs),
+        "dense onnxruntime": lambda: Runner("onnxruntime", False, _onnx(fold_norms(dense), example), macs),
         "static": lambda: _static(dense, example, share * macs, in_parts),
-        "dynamic": lambda: Contender("pytorch", True, dynamic),
-        "dynamic compiled": lambda: Contender("pytorch", True, _compiled(dynamic)),
-        "dynamic onnxruntime": lambda: Contender("onnxruntime", True, _onnx_dynamic(dynamic)),
+        "dynamic": lambda: Runner("pytorch", True, dynamic),
+        "dynamic compiled": lambda: Runner("pytorch", True, _compiled(dynamic)),
+        "dynamic onnxruntime": lambda: Runner("onnxruntime", True, _onnx_dynamic(dynamic)),
     }
-    return {name: makers[name]() for name in NAMES if name in names}
+    return {name: makers[name]() for name in ROWS if name in names}
 
 
-NAMES = (
-    *("dense", "dense folded", "dense compiled", "dense onnxruntime", "static"),
-    *("dynamic", "dynamic compiled", "dynamic onnxruntime"),
+ROWS = (
+    "dense",
+    "dense folded",
+    "dense compiled",
+    "dense onnxruntime",
+    "static",
+    "dynamic",
+    "dynamic compiled",
+    "dynamic onnxruntime",
 )
-PLAIN = ("dense", "dense folded", "dynamic")
+"""All rows that a benchmark can have, in their order."""
+DEFAULT_ROWS = ("dense", "dense folded", "dynamic")
 """Those that need nothing but torch, and no time to prepare."""
 
 
-def available() -> tuple[str, ...]:
-    """Those that can be had here, without what is not installed."""
+def available_rows() -> tuple[str, ...]:
+    """The rows that can be timed here, with what is installed."""
     has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
-    return tuple(name for name in NAMES if has_onnx or not name.endswith("onnxruntime"))
+    return tuple(name for name in ROWS if has_onnx or not name.endswith("onnxruntime"))
 
 
 def _compiled(dynamic: DynamicCNN) -> DynamicCNN:
-    parts = (dynamic.elastic, dynamic.policy, dynamic.mean, dynamic.std, dynamic.classes)
-    return DynamicCNN(*parts, compiled=True, max_batch=dynamic.max_batch)
+    return DynamicCNN(
+        dynamic.elastic,
+        dynamic.policy,
+        dynamic.mean,
+        dynamic.std,
+        dynamic.classes,
+        compiled=True,
+        max_batch=dynamic.max_batch,
+    )
 
 
 def _onnx_dynamic(dynamic: DynamicCNN) -> Run:
@@ -119,16 +137,19 @@ def _onnx(network: nn.Module, example: Tensor) -> Run:
     return lambda images: runs.run(None, {name: images.numpy()})
 
 
-def _static(dense: nn.Sequential, example: Tensor, macs: float, in_parts: Callable[[Run], Run]) -> Contender:
+def _static(dense: nn.Sequential, example: Tensor, macs: float, in_parts: Callable[[Run], Run]) -> Runner:
     """The network under the smallest pruning ratio, in steps of 1/64, with which Torch-Pruning makes it so cheap."""
-    low, high = 0, 63
+    low = 0
+    high = 63
     while low < high:
         middle = (low + high) // 2
-        low, high = (
-            (low, middle) if _macs(_pruned(dense, example, middle / 64), example) <= macs else (middle + 1, high)
-        )
+        if count_macs(_pruned(dense, example, middle / 64), example) <= macs:
+            high = middle
+        else:
+            low = middle + 1
     network = _pruned(dense, example, low / 64)
-    return Contender("pytorch", False, in_parts(optimize_for_inference(network)), _macs(network, example))
+    run = in_parts(optimize_for_inference(network))
+    return Runner("pytorch", False, run, float(count_macs(network, example)))
 
 
 def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequential:
@@ -144,14 +165,7 @@ def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequentia
             round_to=8,
         ).step()
         network(example)
-    except Exception as error:  # whatever it runs into in networks that it does not understand
+    except Exception as error:  # Torch-Pruning raises all sorts where it does not understand a network
         reason = f"{type(error).__name__}: {error}"
         raise RLPruneError(f"Torch-Pruning cannot prune this network ({reason}); leave out the row static") from error
     return network.eval()
-
-
-@torch.no_grad()
-def _macs(network: nn.Module, example: Tensor) -> float:
-    with FlopCounterMode(display=False) as counter:
-        network(example)
-    return float(counter.get_total_flops()) / 2

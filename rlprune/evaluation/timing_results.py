@@ -1,0 +1,159 @@
+"""What timing and comparing give, as types that read and write their JSON; as in `rlprune.evaluation.results`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rlprune.evaluation.json_codec import INLINE, JsonResult
+from rlprune.evaluation.results import Conditions, Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRow(JsonResult):
+    """The time of one network, or of whatever else is timed, at one batch size.
+
+    Attributes:
+        name: of the row.
+        backend: `pytorch` or `onnxruntime`; None where there is no choice.
+        batch: images at once.
+        ms: median milliseconds of a batch.
+        ms_low: lower quartile.
+        ms_high: upper quartile.
+        images_per_s: at the median.
+        macs: of an image, on average.
+    """
+
+    name: str
+    backend: str | None = None
+    batch: int
+    ms: float
+    ms_low: float | None = None
+    ms_high: float | None = None
+    images_per_s: float
+    macs: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkResult(JsonResult):
+    """Time of a dynamic network beside others.
+
+    Attributes:
+        rows: one for each network and batch size.
+        speedup: of every dynamic row, by batch size, over the best dense row of its backend; None if there is none.
+        macs_ratio: dense MACs over the mean dynamic ones, by batch size.
+        peak_memory_mb: of the process.
+        conditions: what the figures were measured with.
+    """
+
+    rows: tuple[BenchmarkRow, ...]
+    speedup: dict[str, dict[int, float | None]]
+    macs_ratio: dict[int, float]
+    peak_memory_mb: float
+    conditions: Conditions = field(metadata=INLINE)
+
+    def best_ms(self, kind: str, batch: int, backend: str | None = None) -> float:
+        """The lowest median of the rows whose name begins so, of one backend or of all."""
+        return min(
+            row.ms
+            for row in self.rows
+            if row.name.startswith(kind) and row.batch == batch and backend in (None, row.backend)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptBenchmark(JsonResult):
+    """Time of training steps under uniform profiles, the widest first.
+
+    Attributes:
+        rows: one for each profile.
+        step_share: time of each over the widest one's.
+        macs_share: MACs of each over the widest one's.
+        conditions: what the figures were measured with.
+    """
+
+    rows: tuple[BenchmarkRow, ...]
+    step_share: dict[str, float]
+    macs_share: dict[str, float]
+    conditions: Conditions = field(metadata=INLINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvBenchmark(JsonResult):
+    """Time of steps of the environment.
+
+    Attributes:
+        rows: the network alone, and environments.
+        vec_env_share: images per second of the batched environment over those of the network alone.
+        vec_env_speedup: the same over those of single environments.
+        conditions: what the figures were measured with.
+    """
+
+    rows: tuple[BenchmarkRow, ...]
+    vec_env_share: float
+    vec_env_speedup: float
+    conditions: Conditions = field(metadata=INLINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow(JsonResult):
+    """One point of one way of deciding.
+
+    Attributes:
+        method: the way of deciding.
+        label: at which penalty, density or profile.
+        accuracy: top-1.
+        accuracy_interval: of 95 % (Wilson's).
+        macs_share: mean MACs over the dense network's, all decisions included.
+        decision_share: MACs of deciding once, over the dense network's.
+        saves_time: whether what is cut is not computed.
+        ms: median milliseconds of a batch, by its size.
+    """
+
+    method: str
+    label: str
+    accuracy: float
+    accuracy_interval: Interval
+    macs_share: float
+    decision_share: float
+    saves_time: bool
+    ms: dict[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualCostRow(JsonResult):
+    """What other methods reach at the cost of a learnt policy.
+
+    Attributes:
+        method: the policy's.
+        label: its penalty.
+        macs_share: its mean MACs over the dense network's.
+        accuracy: its own.
+        accuracies: of each other method at that cost, neighbouring points mixed; None where it is never that cheap.
+        beaten: methods that lie above the policy's 95 % interval.
+    """
+
+    method: str
+    label: str
+    macs_share: float
+    accuracy: float
+    accuracies: dict[str, float | None]
+    beaten: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonResult(JsonResult):
+    """All ways of deciding, side by side.
+
+    Attributes:
+        rows: their points.
+        dense: the dense network.
+        at_equal_macs: what the others reach at the cost of each learnt policy.
+        n_images: test images.
+        conditions: what the figures were measured with.
+    """
+
+    rows: tuple[ComparisonRow, ...]
+    dense: ComparisonRow
+    at_equal_macs: tuple[EqualCostRow, ...]
+    n_images: int
+    conditions: Conditions = field(metadata=INLINE)
