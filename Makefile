@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types unit wheel reference clean
+.PHONY: demo test lint types unit wheel reference clean docs
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -43,6 +43,10 @@ reference: $(VENV)/demo
 	mkdir -p runs/reference/digits
 	cp runs/demo/results.json runs/demo/bench.json runs/demo/digits.png runs/reference/digits/
 	$(VENV)/bin/python runs/reference/update_readme.py
+
+# The documentation, in build/docs; a warning is an error.
+docs: $(VENV)/test
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 # The wheel, in an environment of its own and far from the sources.
 wheel: $(VENV)/test

@@ -17,7 +17,6 @@ __all__ = [
     "Latency",
     "Search",
     "best_within",
-    "check_codebook",
     "choose_codebook",
     "nearest_profiles",
     "random_profiles",
