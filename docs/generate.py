@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import io
+import itertools
 import json
 import os
 import re
@@ -174,7 +175,9 @@ def api(face: str) -> str:
     for name in faces.names_of(module):
         value = getattr(module, name)
         if inspect.isclass(value):
-            lines += [f".. autoclass:: {face}.{name}", "   :members:", "   :show-inheritance:", ""]
+            known = any(base.__module__.startswith("rlprune") for base in value.__bases__)
+            options = ["   :members:", *(["   :show-inheritance:"] if known else [])]
+            lines += [f".. autoclass:: {face}.{name}", *options, ""]
         elif inspect.isfunction(value):
             lines += [f".. autofunction:: {face}.{name}", ""]
         elif not inspect.ismodule(value):
@@ -186,12 +189,11 @@ def _constant(face: str, name: str, value: Any) -> list[str]:
     """A constant, documented where it is defined, which autodoc does not follow through a face."""
     shown = repr(value)
     lines = [f".. py:data:: {face}.{name}", *([f"   :value: {shown}"] if len(shown) < 100 else []), ""]
-    package = importlib.import_module(face)
-    paths = [package.__name__, *(f"{face}.{p.stem}" for p in sorted(Path(inspect.getfile(package)).parent.glob("*.py")))]
-    for path in paths:
-        docs = ModuleAnalyzer.for_module(path).find_attr_docs() if "__" not in path else {}
-        if ("", name) in docs:
-            return [*lines, *(f"   {line}" for line in docs["", name]), ""]
+    for path in sorted(module for module in sys.modules if module.startswith("rlprune.")):
+        if vars(sys.modules[path]).get(name) is value:
+            docs = ModuleAnalyzer.for_module(path).find_attr_docs()
+            if ("", name) in docs:
+                return [*lines, *(f"   {line}" for line in docs["", name]), ""]
     return lines
 
 
@@ -205,8 +207,9 @@ def front() -> str:
         elif not isinstance(value, str):
             home = faces.HOMES[f"{value.__module__}.{value.__qualname__}"]
             rows.append(f"| `rlprune.{name}` | {{py:obj}}`{home}` |")
-    return "# rlprune\n\nThe few names that most users need. Everything else is in the packages below it.\n\n" + "\n".join(
-        rows
+    return (
+        "# rlprune\n\nThe few names that most users need. Everything else is in the packages below it.\n\n"
+        + "\n".join(rows)
     )
 
 
@@ -224,7 +227,7 @@ def by_network(file: str) -> dict[str, Any]:
 
 
 def conditions(found: dict[str, Any], command: str) -> str:
-    """The line under a table: the command that makes it, the machine, the seed and the time, as far as they are known."""
+    """The line under a table: the command that makes it, the machine, the seed and the time, as far as known."""
     parts = [f"{found['hardware']}, {found['threads']} threads, {found['dtype']}, torch {found['torch']}"]
     parts += [f"measured on {found['date']}"]
     parts += [f"seed {found['seed']}"] if "seed" in found else []
@@ -242,7 +245,7 @@ def script(name: str) -> str:
 def recipe_notes(name: str) -> str:
     """How the results of a recipe were made: the comment that it begins with."""
     lines = (REFERENCE / name / "recipe.toml").read_text().splitlines()
-    comment = [line.lstrip("# ") for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]]
+    comment = [line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
     return f"```text\n{chr(10).join(comment)}\n```"
 
 

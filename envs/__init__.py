@@ -14,6 +14,7 @@ from rlprune.envs.world import World
 __all__ = ["ENV_ID", "KeepRatioEnv", "KeepRatioVectorEnv", "LogitCache", "Sweep", "World", "run_sweep"]
 
 ENV_ID = "rlprune/KeepRatio-v0"
+"""The environment's id in Gymnasium's registry."""
 
 if ENV_ID not in gymnasium.registry:
     gymnasium.register(

@@ -1,6 +1,6 @@
 """Draw flow.png: what an image goes through.
 
-    python docs/pictures/flow.py
+python docs/pictures/flow.py
 """
 
 from pathlib import Path
@@ -18,7 +18,9 @@ HERE = Path(__file__).parent
 
 def box(axes: Axes, x: float, y: float, width: float, height: float, title: str, text: str, colour: str) -> None:
     """A step: what it is called, and below that what it does."""
-    shape = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.12", fc="white", ec=colour, lw=2)
+    shape = FancyBboxPatch(
+        (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.12", fc="white", ec=colour, lw=2
+    )
     axes.add_patch(shape)
     middle = x + width / 2
     axes.text(middle, y + height - 0.28, title, ha="center", va="center", color=colour, weight="bold", size=12)

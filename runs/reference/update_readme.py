@@ -1,13 +1,17 @@
-"""Write the README's table of results, between its markers, from what is committed in this folder.
+"""Write the README's table of results and its screen, between their markers, from what is committed in this folder.
 
-    python runs/reference/update_readme.py
+python runs/reference/update_readme.py
 """
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 from result_tables import between_markers, headline_table
+from rich.console import Console
+
+from rlprune.evaluation import tables
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
@@ -20,10 +24,19 @@ def read(path: str) -> Any:
     return json.loads((HERE / path).read_text())
 
 
+def screen() -> str:
+    """What `rlprune evaluate` shows of the demo's bundle."""
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(tables.evaluation(read("digits/results.json")))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+
+
 def updated(text: str) -> str:
     """The README with the table as it is to be."""
     measured = {title: read(f"{folder}/results.json") for title, folder in NETWORKS.items()}
-    return between_markers(text, "results", headline_table(measured, read("published.json")))
+    text = between_markers(text, "results", headline_table(measured, read("published.json")))
+    return between_markers(text, "screen", f"```text\n{screen()}\n```")
 
 
 if __name__ == "__main__":
