@@ -60,7 +60,7 @@ def verb_names() -> list[str]:
 def help_of(arguments: list[str]) -> str:
     """What the command line says to `--help`, without colours and at a fixed width."""
     text, before = io.StringIO(), dict(os.environ)
-    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    os.environ |= {"COLUMNS": "82", "NO_COLOR": "1", "TERM": "dumb"}
     path = list(sys.path)
     try:
         with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
