@@ -17,7 +17,6 @@ LAYERS: dict[str, type[nn.Module]] = {
     Softmax LogSoftmax MaxPool2d AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d Dropout Dropout2d Identity Flatten
     Unflatten Upsample PixelShuffle ZeroPad2d ReflectionPad2d ChannelShuffle""".split()
 }
-"""Layers that a stored graph may hold, by name."""
 FUNCTIONS = {
     fx.node._get_qualified_name(function): function
     for function in (
@@ -37,13 +36,10 @@ FUNCTIONS = {
         builtins.getattr,
     )
 }
-"""Functions that a stored graph may call, by their qualified name."""
 METHODS = frozenset(
     """add sub mul div view reshape flatten permute transpose contiguous mean sum amax amin max relu
     sigmoid tanh softmax clamp size dim squeeze unsqueeze chunk split expand expand_as
     view_as reshape_as repeat pow sqrt rsqrt exp float type_as to""".split()
 )
-"""Methods of tensors that a stored graph may call."""
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device"})
-"""Attributes of tensors that a stored graph may read."""
 DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)}
