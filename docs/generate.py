@@ -115,7 +115,8 @@ def _key_table(settings: type, leave_out: set[str] = frozenset()) -> str:  # typ
 
 
 def _type(hint: Any) -> str:
-    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", hint.__name__ if isinstance(hint, type) else str(hint))
+    name = hint.__name__ if type(hint) is type else str(hint)
+    return re.sub(r"\bOptional\[(.*)\]", r"\1 | None", re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", name))
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
