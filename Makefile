@@ -49,6 +49,10 @@ reference: $(VENV)/demo
 	cp runs/demo/results.json runs/demo/bench.json runs/demo/digits.png runs/reference/digits/
 	$(VENV)/bin/python runs/reference/update_readme.py
 
+# The documentation, in build/docs; a warning is an error.
+docs: $(VENV)/test
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
+
 # The wheel, in an environment of its own and far from the sources.
 wheel: $(VENV)/test
 	rm -rf build/lib build/wheel && $(PIP) wheel --quiet --no-deps --wheel-dir build/wheel .

@@ -21,6 +21,7 @@ from rlprune.envs.world import Rules, World
 __all__ = ["ENV_ID", "KeepRatioEnv", "KeepRatioVectorEnv", "LogitCache", "Rules", "Sweep", "World", "run_sweep"]
 
 ENV_ID = "rlprune/KeepRatio-v0"
+"""The environment's id in Gymnasium's registry."""
 
 if ENV_ID not in gymnasium.registry:
     gymnasium.register(

@@ -1,8 +1,7 @@
-"""What the README says is true: its Python runs, its figures are the committed ones, the example works."""
+"""What the README says is true: its Python and its commands run, its figures are the committed ones."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -10,34 +9,86 @@ from pathlib import Path
 
 import pytest
 import torch
-from result_tables import between_markers, markdown_table
+from pages import ROOT, blocks, command_lines
+from update_readme import updated
 
 import rlprune
+from rlprune.cli.main import main
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PATH = ROOT / "README.md"
+README = PATH.read_text()
+SMALL = {
+    "pretrain": ["--epochs", "1"],
+    "adapt": ["--epochs", "1"],
+    "train": ["--total-steps", "2048", "--n-candidates", "8"],
+    "export": [],
+    "evaluate": ["--n-candidates", "5"],
+}
+"""What makes each verb quick."""
 
 
-def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-    quick = re.sub(r"epochs=\d+", "epochs=1", code).replace("learn(100_000)", "learn(2_048)")
-    assert quick.count("epochs=1") == 2 and "learn(2_048)" in quick
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands and the lines of Python leave what they make."""
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_it_is_short() -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", README, re.MULTILINE)
+    assert len(README.encode()) <= 8192
+    assert max(len(table.splitlines()) - 2 for table in tables) <= 8
+    assert max(map(len, README.splitlines())) <= 170
+
+
+def test_its_commands_run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    commands = command_lines(PATH)
+    assert [verb for verb, *_ in commands] == list(SMALL)
+    for verb, *arguments in commands:
+        if "--epochs" in arguments:
+            arguments[arguments.index("--epochs") + 1] = "1"
+        else:
+            arguments += SMALL[verb]
+        main([verb, *arguments])
+    shown = capsys.readouterr().out
+    screen = "\n".join(blocks(PATH, "text"))
+    rows = re.findall(r"^│ ([a-z, ()]+?) +│", screen, re.MULTILINE)
+    assert rows == [
+        "dense (original)",
+        "learnt, per image",
+        "shuffled",
+        "best static",
+        "uniform ratio",
+        "random profiles",
+    ]
+    # Dense in a bundle alone is its own full network, as nothing names the one that it was made from.
+    assert [row for row in rows[1:] if row not in shown] == [] and "│ dense" in shown
+
+
+def test_its_lines_of_python_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (folder / "runs" / "mine" / "bundle" / "dynamic.onnx").exists()  # as the commands left it
+    code = "\n".join(blocks(PATH, "python"))
+    quick = re.sub(r"epochs=\d+", "epochs=1", code).replace("pool=0", "pool=0, total_steps=2048")
+    assert quick.count("epochs=1") == 2 and quick.count("total_steps=2048") == 1
+    monkeypatch.chdir(folder)
     scope: dict[str, object] = {}
     exec(quick, scope)
-    prediction = scope["prediction"]
+    prediction, logits = scope["prediction"], scope["logits"]
     assert isinstance(prediction, rlprune.Prediction)
     assert prediction.labels.shape == (64,) and 1 <= int(prediction.passes.min()) <= int(prediction.passes.max()) <= 2
-    assert (tmp_path / "bundle" / "manifest.json").exists()
-    small, resnet = scope["small"], scope["resnet"]
-    assert isinstance(small, torch.nn.Module) and isinstance(resnet, rlprune.ElasticCNN)
-    assert resnet.profile.tolist() == [2] * resnet.n_groups
+    assert torch.as_tensor(logits).shape == (4, 10)
+    assert (folder / "runs" / "python" / "bundle" / "manifest.json").exists()
+
+
+def test_its_targets_of_make_are_there() -> None:
+    named = set(re.findall(r"^make (\w+)", README, re.MULTILINE)) | set(re.findall(r"`make (\w+)`", README))
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test", "docs"} == named and named <= targets
 
 
 def test_the_figures_are_the_committed_ones() -> None:
-    folder = ROOT / "runs" / "reference" / "digits"
-    results, bench = (json.loads((folder / name).read_text()) for name in ("results.json", "bench.json"))
-    assert between_markers(README, "digits", markdown_table(results, bench)) == README
+    assert updated(README) == README
+    assert updated(README.replace("92.57", "99.99")) == README
 
 
 def test_its_links_lead_somewhere() -> None:
@@ -51,3 +102,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     script = str(ROOT / "examples" / "train_policy.py")
     subprocess.run([sys.executable, script, *options, "--out", str(tmp_path)], check=True, capture_output=True)
     assert rlprune.load(tmp_path / "bundle").classes == tuple("0123456789")
+
+
+def test_what_is_cited_is_this_version() -> None:
+    assert f"version: {rlprune.__version__}" in (ROOT / "CITATION.cff").read_text()

@@ -27,6 +27,7 @@ HUB_IDS = {
 """Data sets with a short name, and where the Hugging Face hub has them."""
 
 NAMES: tuple[str, ...] = ("mnist5k", *HUB_IDS)
+"""Data sets that `load` knows by name."""
 TEST_SPLITS = ("test", "validation", "val")
 """What a source's own test split may be called, best first."""
 

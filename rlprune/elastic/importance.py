@@ -29,6 +29,7 @@ from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import ModelError
 
 Criterion = Callable[[Sequence[GroupLayer], int], Tensor]
+"""A ranking of your own: the layers that hold a group's channels, and their number -> importance (n_channels,)."""
 N_IMAGES = 128
 """How many calibration images are used at most."""
 

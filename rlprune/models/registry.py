@@ -30,6 +30,7 @@ _BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     "digits_cnn": partial(Chain, _DIGITS_CNN),
 }
 NAMES: tuple[str, ...] = tuple(_BUILDERS)
+"""Networks that `build` knows by name."""
 
 
 def build(name: str, n_classes: int = 10, in_channels: int = 3) -> nn.Module:

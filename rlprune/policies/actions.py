@@ -14,6 +14,7 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.errors import LevelsError
 
 ActionKind = Literal["profiles", "levels", "ratios"]
+"""What a policy chooses: one profile of a codebook, or a keep level or a keep ratio for every group."""
 
 
 @dataclass(frozen=True, eq=False)

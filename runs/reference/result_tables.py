@@ -1,4 +1,4 @@
-"""Tables for the README, in Markdown."""
+"""Tables of the committed results in Markdown, for the README and the documentation. Percentages throughout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlprune.errors import RLPruneError
+
+_CLOSE = 10.0
+"""Points of MACs saved within which a published result is a rival."""
 
 
 def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
@@ -26,11 +29,11 @@ def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
         ("one keep ratio everywhere", controls["uniform"], cuts["uniform"]),
         ("random profiles", controls["random"], cuts["random"]),
     ]
-    lines = ["| decision | accuracy % | multiply-adds cut % |", "|---|---|---|"]
+    lines = ["| decision | accuracy % | MACs saved, % |", "|---|---|---|"]
     lines += [f"| {name} | {100 * accuracy:.2f} | {cut} |" for name, accuracy, cut in rows]
     lines += [
         "",
-        "| batch | best dense, ms | dynamic, ms | speed-up | ratio of multiply-adds |",
+        "| batch | best dense, ms | dynamic, ms | speed-up | MACs saved, % |",
         "|---|---|---|---|---|",
     ]
     for batch, speedup in bench["speedup"]["dynamic"].items():
@@ -38,8 +41,8 @@ def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
             min(row["ms"] for row in bench["rows"] if row["name"].startswith(name) and row["batch"] == int(batch))
             for name in ("dense", "dynamic")
         )
-        ratio = bench["macs_ratio"][batch]
-        lines.append(f"| {batch} | {dense:.2f} | {dynamic:.2f} | {speedup:.2f} | {ratio:.2f} |")
+        saved = _percent(1 - 1 / bench["macs_ratio"][batch], 1)
+        lines.append(f"| {batch} | {dense:.2f} | {dynamic:.2f} | {speedup:.2f} | {saved} |")
     conditions = (
         f"{results['n_images']} test images, seed {results['seed']}, {results['mean_passes']:.2f} passes per image; "
         f"{bench['hardware']}, {bench['threads']} threads, {bench['dtype']}, torch {bench['torch']}, {bench['date']}."
@@ -52,10 +55,10 @@ def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequen
 
     Args:
         measured: what `rlprune.pipelines.steps` wrote as `results.json`, by the name of the network.
-        published: rows of {method, network, dense, pruned, macs_cut, per_image}; accuracies and cuts in percent.
+        published: rows of {method, network, dense, pruned, macs_cut, per_image}, in percent.
     """
     lines = [
-        "| network | method | per image | dense % | pruned % | multiply-adds cut % | parameters cut % |",
+        "| network | method | per image | dense % | pruned % | MACs saved, % | parameters saved, % |",
         "|---|---|---|---|---|---|---|",
     ]
     for network, results in measured.items():
@@ -89,7 +92,7 @@ def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
         measured: what `rlprune.evaluation.benchmark.bench` gives, by the name of the network.
     """
     lines = [
-        "| network | backend | batch | best dense, ms | static, ms | dynamic, ms | speed-up | ratio of multiply-adds |",
+        "| network | backend | batch | best dense, ms | static, ms | dynamic, ms | speed-up | MACs saved, % |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for network, bench in measured.items():
@@ -106,7 +109,7 @@ def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
                 static = f"{ms['static']:.2f}" if "static" in ms else ""
                 lines.append(
                     f"| {network} | {backend} | {batch} | {dense:.2f} | {static} | {dynamic:.2f} "
-                    f"| {dense / dynamic:.2f} | {ratio:.2f} |"
+                    f"| {dense / dynamic:.2f} | {_percent(1 - 1 / ratio, 1)} |"
                 )
     return "\n".join(lines)
 
@@ -118,11 +121,11 @@ def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
         measured: by the name of the network `at_macs_share`, and `rows` of {name, accuracy}; the accuracy is None where
             a policy's costs do not span that share.
     """
-    lines = ["| network | multiply-adds cut % | policy | accuracy % |", "|---|---|---|---|"]
+    lines = ["| network | MACs saved, % | policy | accuracy % |", "|---|---|---|---|"]
     for network, found in measured.items():
         cut = _percent(1 - found["at_macs_share"], 1)
         for row in found["rows"]:
-            accuracy = "not that cheap or dear" if row["accuracy"] is None else _percent(row["accuracy"])
+            accuracy = "no policy costs that" if row["accuracy"] is None else _percent(row["accuracy"])
             lines.append(f"| {network} | {cut} | {row['name']} | {accuracy} |")
     return "\n".join(lines)
 
@@ -132,15 +135,16 @@ def budgets_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
 
     Args:
         measured: by the name of the network `rows` of {penalty, alone, one_at_that_budget}, both with `accuracy` and
-            `macs_share`, and `streams` of {target, held, without, without_when_hard}, shares of multiply-adds.
+            `macs_share`, and `streams` of {target, held, without, without_when_hard}, shares of the dense MACs.
     """
     alone = [
-        "| network | penalty | trained for it alone, % | multiply-adds cut % | one policy for all, % | cut % |",
+        "| network | penalty | trained for it alone, accuracy % | MACs saved, % | one policy for all, accuracy % "
+        "| MACs saved, % |",
         "|---|---|---|---|---|---|",
     ]
     held = [
-        "| network | multiply-adds to spend % | spent % | without a controller %: first half, second half |",
-        "|---|---|---|---|",
+        "| network | MACs saved, %: target | with a controller | without one, first half | without one, second half |",
+        "|---|---|---|---|---|",
     ]
     for network, found in measured.items():
         for row in found["rows"]:
@@ -150,9 +154,9 @@ def budgets_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
             alone.append(f"| {network} | {' | '.join(cells)} |")
         for row in found["streams"]:
             target, spent, first, second = (
-                _percent(row[key], 1) for key in ("target", "held", "without", "without_when_hard")
+                _percent(1 - row[key], 1) for key in ("target", "held", "without", "without_when_hard")
             )
-            held.append(f"| {network} | {target} | {spent} | {first}, {second} |")
+            held.append(f"| {network} | {target} | {spent} | {first} | {second} |")
     return "\n".join([*alone, "", *held])
 
 
@@ -193,7 +197,7 @@ def gates_table(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         measured: by the name of the network, what `rlprune.evaluation.gated.evaluate_gated` gives of each gated one.
     """
     lines = [
-        "| network | gates of | of those stay % | multiply-adds cut % | dense % | gated % | shuffled % | average % |",
+        "| network | gates of | of those stay, % | MACs saved, % | dense % | gated % | shuffled % | average % |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for network, rows in measured.items():
@@ -212,7 +216,7 @@ def rankings_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
         measured: by the name of the network `dense_accuracy`, and `rows` of {criterion, macs_cut, before, after}.
     """
     lines = [
-        "| network | ranked by | multiply-adds cut % | dense % | slice % | trained on % |",
+        "| network | ranked by | MACs saved, % | dense % | slice, untrained % | slice, fine-tuned % |",
         "|---|---|---|---|---|---|",
     ]
     for network, found in measured.items():
@@ -223,21 +227,21 @@ def rankings_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def prices_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
-    """What policies save that pay in multiply-adds, and in time, in Markdown.
+    """What policies save that pay in MACs, and in time, in Markdown.
 
     Args:
         measured: by the name of the network `rows` of {paid, penalty, accuracy, macs and time (shares of the dense
             network's), blocks_dropped, width_of_the_others (shares)}.
     """
     lines = [
-        "| network | paid in | penalty | accuracy % | multiply-adds % | time at batch 1 % | blocks dropped % "
-        "| width of the others % |",
+        "| network | paid in | penalty | accuracy % | MACs saved, % | time saved at batch 1, % | blocks dropped, % "
+        "| channels kept of the others, % |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for network, found in measured.items():
         for row in found["rows"]:
-            paid = "multiply-adds" if row["paid"] == "macs" else "time"
-            shares = (row[name] for name in ("macs", "time", "blocks_dropped", "width_of_the_others"))
+            paid = "MACs" if row["paid"] == "macs" else "time"
+            shares = (1 - row["macs"], 1 - row["time"], row["blocks_dropped"], row["width_of_the_others"])
             cells = [network, paid, f"{row['penalty']:g}", _percent(row["accuracy"]), *(_percent(x, 1) for x in shares)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -250,25 +254,94 @@ def compare_table(results: Mapping[str, Any]) -> str:
         results: as `rlprune.pipelines.comparison.Comparison.run` gives them.
     """
     batches = list(results["dense"]["ms"])
-    headings = " | ".join(f"ms at {batch}" for batch in batches)
+    headings = " | ".join(f"ms at batch {batch}" for batch in batches)
     points = [
-        f"| method | point | accuracy % | multiply-adds % | a decision's % | {headings} |",
+        f"| method | point | accuracy % | MACs saved, % | MACs of deciding, % | {headings} |",
         f"|{'---|' * (5 + len(batches))}",
     ]
     for row in (results["dense"], *results["rows"]):
         name = ("dense", "") if row is results["dense"] else (row["method"], row["label"])
-        shares = (_percent(row["accuracy"]), _percent(row["macs_share"], 1), _percent(row["decision_share"]))
+        shares = (_percent(row["accuracy"]), _percent(1 - row["macs_share"], 1), _percent(row["decision_share"]))
         times = (f"{row['ms'][batch]:.2f}" for batch in batches)
         points.append(f"| {' | '.join([*name, *shares, *times])} |")
     others = list(results["at_equal_macs"][0]["accuracies"]) if results["at_equal_macs"] else []
-    equal = [f"| at the cost of | multiply-adds % | it, % | {' | '.join(others)} |", f"|{'---|' * (3 + len(others))}"]
+    equal = [
+        f"| at the cost of | MACs saved, % | its accuracy % | {' | '.join(others)} |",
+        f"|{'---|' * (3 + len(others))}",
+    ]
     for row in results["at_equal_macs"]:
         reached = ("" if row["accuracies"][name] is None else _percent(row["accuracies"][name]) for name in others)
         cost_of = f"{row['method']}, {row['label']}"
         equal.append(
-            f"| {' | '.join([cost_of, _percent(row['macs_share'], 1), _percent(row['accuracy']), *reached])} |"
+            f"| {' | '.join([cost_of, _percent(1 - row['macs_share'], 1), _percent(row['accuracy']), *reached])} |"
         )
     return "\n".join([*points, "", *equal])
+
+
+def headline_table(measured: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each network: its bundle beside the dense network, two controls and the best published rival.
+
+    The rival is the most accurate published result that saves about as many MACs, up to ten points more or fewer.
+
+    Args:
+        measured: as for `reference_table`; the first of a network's budgets is the bundle's.
+        published: as for `reference_table`.
+    """
+    lines = [
+        "| network | dense % | **rlprune %** | MACs saved, % | shuffled % | best static % "
+        "| best published: % at MACs saved, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for network, results in measured.items():
+        bundle = results["budgets"][0]
+        saved, controls = _percent(bundle["macs_cut"], 1), bundle["controls"]
+        close = [
+            row for row in published if row["network"] == network and abs(row["macs_cut"] - float(saved)) <= _CLOSE
+        ]
+        rival = max(close, key=lambda row: float(row["pruned"]))
+        cells = [network, _percent(bundle["dense_accuracy"]), f"**{_percent(bundle['accuracy'])}**", saved]
+        cells += [_percent(controls[name]) for name in ("shuffled", "best_static")]
+        lines.append(f"| {' | '.join(cells)} | {rival['method']}: {rival['pruned']:.2f} at {rival['macs_cut']:g} |")
+    return "\n".join(lines)
+
+
+def seeds_table(found: Mapping[str, Any]) -> str:
+    """The same policy learnt with several seeds, in Markdown.
+
+    Args:
+        found: `rows` of {seed, accuracy, macs_cut, shuffled}, and `accuracy_mean` and `accuracy_std` of them.
+    """
+    lines = ["| seed | accuracy % | MACs saved, % | shuffled % |", "|---|---|---|---|"]
+    for row in found["rows"]:
+        cells = (_percent(row["accuracy"]), _percent(row["macs_cut"], 1), _percent(row["shuffled"]))
+        lines.append(f"| {row['seed']} | {' | '.join(cells)} |")
+    mean, std = _percent(found["accuracy_mean"]), _percent(found["accuracy_std"])
+    return "\n".join([*lines, "", f"Mean accuracy {mean} %, standard deviation {std} points."])
+
+
+def growth_tables(found: Mapping[str, Any]) -> str:
+    """How time and memory grow with the batch, the profiles and the groups, in Markdown.
+
+    Args:
+        found: as `growth.py` writes it: rows of `batch`, `profiles` and `groups`, and `resnet50`.
+    """
+    lines = ["| batch | dense, ms per image | dynamic, ms per image | peak memory, MB |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['batch']} | {row['dense']:.2f} | {row['dynamic']:.2f} | {row['peak_mb']:.0f} |"
+        for row in found["batch"]
+    ]
+    lines += [
+        "",
+        "| profiles | prepared in, s | memory of slices, dense networks | 64 images, s |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['profiles']} | {row['prepare_s']:.2f} | {row['held']:.2f} | {row['run_64_s']:.3f} |"
+        for row in found["profiles"]
+    ]
+    lines += ["", "| groups | found in, s | one slice, s |", "|---|---|---|"]
+    lines += [f"| {row['groups']} | {row['find_s']:.2f} | {row['slice_s']:.3f} |" for row in found["groups"]]
+    return "\n".join(lines)
 
 
 def between_markers(text: str, name: str, content: str) -> str:

@@ -8,9 +8,12 @@ from result_tables import (
     budgets_table,
     compare_table,
     gates_table,
+    growth_tables,
+    headline_table,
     precision_table,
     prices_table,
     rankings_table,
+    seeds_table,
     signals_table,
     speed_table,
 )
@@ -33,8 +36,8 @@ def test_the_best_dense_row_stands_beside_the_best_dynamic_one() -> None:
         row("dynamic onnxruntime", "onnxruntime", 1, 2.0),
     ]
     assert speed_table({"Net": {"rows": rows, "macs_ratio": {"1": 2.75}}}).splitlines()[2:] == [
-        "| Net | pytorch | 1 | 3.00 | 2.00 | 1.50 | 2.00 | 2.75 |",
-        "| Net | onnxruntime | 1 | 5.00 |  | 2.00 | 2.50 | 2.75 |",
+        "| Net | pytorch | 1 | 3.00 | 2.00 | 1.50 | 2.00 | 63.6 |",
+        "| Net | onnxruntime | 1 | 5.00 |  | 2.00 | 2.50 | 63.6 |",
     ]
 
 
@@ -42,7 +45,7 @@ def test_what_signals_are_worth_stands_at_one_cost() -> None:
     rows = [{"name": "pixels", "accuracy": 0.9012}, {"name": "beliefs", "accuracy": None}]
     assert signals_table({"Net": {"at_macs_share": 0.3219, "rows": rows}}).splitlines()[2:] == [
         "| Net | 67.8 | pixels | 90.12 |",
-        "| Net | 67.8 | beliefs | not that cheap or dear |",
+        "| Net | 67.8 | beliefs | no policy costs that |",
     ]
 
 
@@ -54,7 +57,7 @@ def test_one_policy_stands_beside_those_for_one_penalty_each() -> None:
     streams = [{"target": 0.5, "held": 0.503, "without": 0.52, "without_when_hard": 0.63}]
     lines = budgets_table({"Net": {"rows": [{"penalty": 0.05, **figures}], "streams": streams}}).splitlines()
     assert lines[2] == "| Net | 0.05 | 91.00 | 60.0 | 90.90 | 59.0 |"
-    assert lines[-1] == "| Net | 50.0 | 50.3 | 52.0, 63.0 |"
+    assert lines[-1] == "| Net | 50.0 | 49.7 | 48.0 | 37.0 |"
 
 
 def test_number_formats_stand_beside_each_other() -> None:
@@ -71,7 +74,7 @@ def test_number_formats_stand_beside_each_other() -> None:
 def test_prices_stand_beside_each_other() -> None:
     row = {"paid": "macs", "penalty": 0.1, "accuracy": 0.9, "macs": 0.5, "time": 0.8, "blocks_dropped": 0.25}
     lines = prices_table({"Net": {"rows": [row | {"width_of_the_others": 0.75}]}}).splitlines()
-    assert lines[2] == "| Net | multiply-adds | 0.1 | 90.00 | 50.0 | 80.0 | 25.0 | 75.0 |"
+    assert lines[2] == "| Net | MACs | 0.1 | 90.00 | 50.0 | 20.0 | 25.0 | 75.0 |"
 
 
 def test_ways_of_deciding_stand_beside_each_other() -> None:
@@ -82,7 +85,7 @@ def test_ways_of_deciding_stand_beside_each_other() -> None:
     lines = compare_table({"dense": row, "rows": [dict(row)], "at_equal_macs": equal}).splitlines()
     assert lines[2] == "| dense |  | 90.00 | 50.0 | 0.10 | 1.00 | 30.00 |"
     assert lines[3] == "| gates | density 0.5 | 90.00 | 50.0 | 0.10 | 1.00 | 30.00 |"
-    assert lines[-1] == "| rl once, penalty 0.1 | 40.0 | 91.00 |  | 88.00 |"
+    assert lines[-1] == "| rl once, penalty 0.1 | 60.0 | 91.00 |  | 88.00 |"
 
 
 def test_without_markers_nothing_is_written() -> None:
@@ -105,3 +108,30 @@ def test_gates_stand_beside_their_controls() -> None:
     assert gates_table({"Net": [row], "None": []}).splitlines()[2:] == [
         "| Net | branches | 65.1 | 34.0 | 93.39 | 93.00 | 90.00 | 80.00 |"
     ]
+
+
+def test_the_best_published_rival_is_the_most_accurate_of_those_that_save_about_as_much() -> None:
+    bundle = {"accuracy": 0.92, "dense_accuracy": 0.93, "macs_cut": 0.55, "controls": {}}
+    bundle["controls"] = {"shuffled": 0.9, "best_static": 0.91, "uniform": 0.8}
+    others = [("far", 99.0, 44.9), ("near", 92.5, 65), ("nearer", 91.5, 55)]
+    rows = [{"network": "Net", "method": name, "pruned": pruned, "macs_cut": cut} for name, pruned, cut in others]
+    cheaper = bundle | {"accuracy": 0.5}
+    assert headline_table({"Net": {"budgets": [bundle, cheaper]}}, rows).splitlines()[2:] == [
+        "| Net | 93.00 | **92.00** | 55.0 | 90.00 | 91.00 | near: 92.50 at 65 |"
+    ]
+
+
+def test_seeds_stand_above_their_mean() -> None:
+    rows = [{"seed": 3, "accuracy": 0.92, "macs_cut": 0.5577, "shuffled": 0.9}]
+    lines = seeds_table({"rows": rows, "accuracy_mean": 0.92, "accuracy_std": 0.0004}).splitlines()
+    assert lines[2] == "| 3 | 92.00 | 55.8 | 90.00 |"
+    assert lines[-1] == "Mean accuracy 92.00 %, standard deviation 0.04 points."
+
+
+def test_growth_has_a_table_for_each_thing_that_grows() -> None:
+    found = {"batch": [{"batch": 64, "dense": 2.5, "dynamic": 1.25, "peak_mb": 800.4}]}
+    found |= {"profiles": [{"profiles": 2, "prepare_s": 0.5, "held": 1.5, "run_64_s": 0.0625}]}
+    found |= {"groups": [{"groups": 9, "find_s": 0.5, "slice_s": 0.0225}]}
+    lines = growth_tables(found).splitlines()
+    assert lines[2] == "| 64 | 2.50 | 1.25 | 800 |"
+    assert lines[6] == "| 2 | 0.50 | 1.50 | 0.062 |" and lines[10] == "| 9 | 0.50 | 0.022 |"

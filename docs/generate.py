@@ -1,0 +1,292 @@
+"""Write the pages that nobody types: the API, verbs, recipe keys, the environment, TensorBoard's tags, results."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import faces
+from sphinx.pycode import ModuleAnalyzer
+
+import rlprune
+from rlprune.agents import callbacks
+from rlprune.cli.main import Verb, main
+from rlprune.envs import KeepRatioEnv
+from rlprune.pipelines.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "runs" / "reference"
+sys.path.insert(0, str(REFERENCE))
+
+import result_tables as tables  # noqa: E402
+
+TITLES = {"resnet20": "ResNet-20", "m_cifarnet": "M-CifarNet", "resnet56": "ResNet-56", "vgg16_bn": "VGG-16-BN"}
+
+
+def generate(folder: Path) -> None:
+    """Write all of them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    pages = {"verbs.md": verbs(), "recipe.md": recipe_keys(), "environment.md": environment(), "tags.md": tags()}
+    pages |= {f"api/{name.rpartition('.')[2]}.md": api(name) for name in faces.MODULES}
+    pages |= {"api/rlprune.md": front(), "signature.md": onnx_signature()}
+    pages |= {f"results/{name}.md": page for name, page in results().items()}
+    pages |= {f"results/recipe_{name}.md": recipe_notes(name) for name in ("resnet20", "m_cifarnet", "resnet56")}
+    for name, text in pages.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.rstrip() + "\n")
+
+
+# ---- the command line
+
+
+def verb_names() -> list[str]:
+    """The verbs of the command line, in its order."""
+    return [annotated.__metadata__[0].name for annotated in typing.get_args(Verb)]
+
+
+def help_of(arguments: list[str]) -> str:
+    """What the command line says to `--help`, without colours and at a fixed width."""
+    text, before = io.StringIO(), dict(os.environ)
+    os.environ |= {"COLUMNS": "82", "NO_COLOR": "1", "TERM": "dumb"}
+    path = list(sys.path)
+    try:
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            main([*arguments, "--help"])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        sys.path[:] = path
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue()).rstrip()
+    if not plain.startswith("usage: rlprune"):
+        raise RuntimeError(f"`rlprune {' '.join(arguments)} --help` says {plain!r}")
+    return plain
+
+
+def verbs() -> str:
+    """Every verb by its own help."""
+    parts = [f"```text\n{help_of([])}\n```"]
+    parts += [f"## {name}\n\n```text\n{help_of([name])}\n```" for name in verb_names()]
+    return "\n\n".join(parts)
+
+
+# ---- recipes
+
+
+def recipe_keys() -> str:
+    """Every key of a recipe: those of the recipe itself, then those of each table in it."""
+    nested = {field.name: settings for field in dataclasses.fields(Recipe) if (settings := _settings_of(Recipe, field))}
+    parts = ["## Top level", _key_table(Recipe, leave_out=set(nested))]
+    for name, settings in nested.items():
+        docs = _attribute_docs(Recipe)
+        many = "list" in str(typing.get_type_hints(Recipe)[name])
+        parts += [f"## `{'[[' if many else '['}{name}{']]' if many else ']'}`", docs.get(name, "")]
+        parts.append(_key_table(settings))
+    return "\n\n".join(parts)
+
+
+def _settings_of(owner: type, field: dataclasses.Field[Any]) -> type | None:
+    """The dataclass that a field holds, itself, in a list, or maybe; None if it holds a plain value."""
+    hint = typing.get_type_hints(owner)[field.name]
+    return next((each for each in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(each)), None)
+
+
+def _key_table(settings: type, leave_out: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+    docs, hints = _attribute_docs(settings), typing.get_type_hints(settings)
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(settings):
+        if field.name in leave_out:
+            continue
+        cells = (f"`{field.name}`", f"`{_type(hints[field.name])}`", _default(field), docs.get(field.name, ""))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _type(hint: Any) -> str:
+    name = hint.__name__ if type(hint) is type else str(hint)
+    return re.sub(r"\bOptional\[(.*)\]", r"\1 | None", re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", name))
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = getattr(field.default, "default", field.default)  # what pydantic puts around it
+    if value is dataclasses.MISSING:
+        return "required" if field.default_factory is dataclasses.MISSING else "`[]`"
+    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`" if value is not None else "not set"
+
+
+def _attribute_docs(settings: type) -> dict[str, str]:
+    """What stands below each field, in the class or where it is inherited from."""
+    found: dict[str, str] = {}
+    for owner in reversed(settings.__mro__):
+        if owner is not object and owner.__module__.startswith("rlprune"):
+            docs = ModuleAnalyzer.for_module(owner.__module__).find_attr_docs()
+            found |= {name: " ".join(lines).strip() for (where, name), lines in docs.items() if where == owner.__name__}
+    return found
+
+
+# ---- the environment and its figures
+
+
+def environment() -> str:
+    """The environment's docstring, whose sections are Markdown already."""
+    text = inspect.cleandoc(KeepRatioEnv.__doc__ or "")
+    description, _, rest = text.partition("\nArgs:\n")
+    arguments, _, history = rest.partition("\n## ")
+    rows = ["## Arguments", "", "| argument | meaning |", "|---|---|"]
+    for name, meaning in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE):
+        rows.append(f"| `{name}` | {' '.join(meaning.split())} |".replace("\\", "\\\\"))
+    return "\n".join([description, "", *rows, "", f"## {history}"])
+
+
+def tags() -> str:
+    """The table of TensorBoard's tags, from the docstring of the callbacks."""
+    text = inspect.cleandoc(callbacks.__doc__ or "")
+    return text.partition("\n")[2].strip()
+
+
+def onnx_signature() -> str:
+    """The table of inputs and outputs, from the docstring of what writes the file."""
+    from rlprune.deployment import save_onnx
+    from rlprune.deployment.onnx_graph import DOMAIN, IR_VERSION, OPSET
+
+    text = inspect.cleandoc(save_onnx.__doc__ or "")
+    body = text.partition("\n")[2].partition("\nArgs:")[0].strip()
+    return f"{body}\n\nOpset {OPSET} of ONNX's own operators, IR version {IR_VERSION}; local functions in `{DOMAIN}`."
+
+
+# ---- the API
+
+
+def api(face: str) -> str:
+    """A package's docstring and everything public in it, for autodoc."""
+    module = importlib.import_module(face)
+    lines = [f".. py:module:: {face}", "", *inspect.cleandoc(module.__doc__ or "").splitlines(), ""]
+    for name in faces.names_of(module):
+        value = getattr(module, name)
+        if inspect.isclass(value):
+            known = any(base.__module__.startswith("rlprune") for base in value.__bases__)
+            options = ["   :members:", *(["   :show-inheritance:"] if known else [])]
+            lines += [f".. autoclass:: {face}.{name}", *options, ""]
+        elif inspect.isfunction(value):
+            lines += [f".. autofunction:: {face}.{name}", ""]
+        elif not inspect.ismodule(value):
+            lines += _constant(face, name, value)
+    return f"# {face}\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```"
+
+
+def _constant(face: str, name: str, value: Any) -> list[str]:
+    """A constant, documented where it is defined, which autodoc does not follow through a face."""
+    shown = repr(value)
+    lines = [f".. py:data:: {face}.{name}", *([f"   :value: {shown}"] if len(shown) < 100 else []), ""]
+    for path in sorted(module for module in sys.modules if module.startswith("rlprune.")):
+        if vars(sys.modules[path]).get(name) is value:
+            docs = ModuleAnalyzer.for_module(path).find_attr_docs()
+            if ("", name) in docs:
+                return [*lines, *(f"   {line}" for line in docs["", name]), ""]
+    return lines
+
+
+def front() -> str:
+    """What `import rlprune` gives, and where each name is documented."""
+    rows = ["| name | documented in |", "|---|---|"]
+    for name in rlprune.__all__:
+        value = getattr(rlprune, name)
+        if inspect.ismodule(value):
+            rows.append(f"| `rlprune.{name}` | {{py:mod}}`{value.__name__}` |")
+        elif not isinstance(value, str):
+            home = faces.HOMES[f"{value.__module__}.{value.__qualname__}"]
+            rows.append(f"| `rlprune.{name}` | {{py:obj}}`{home}` |")
+    return (
+        "# rlprune\n\nThe few names that most users need. Everything else is in the packages below it.\n\n"
+        + "\n".join(rows)
+    )
+
+
+# ---- results
+
+
+def read(path: str) -> Any:
+    """A JSON file of the committed results."""
+    return json.loads((REFERENCE / path).read_text())
+
+
+def by_network(file: str) -> dict[str, Any]:
+    """The files of a name, by the title of the network."""
+    return {title: read(f"{name}/{file}") for name, title in TITLES.items() if (REFERENCE / name / file).exists()}
+
+
+def conditions(found: dict[str, Any], command: str) -> str:
+    """The line under a table: the command that makes it, the machine, the seed and the time, as far as known."""
+    parts = [f"{found['hardware']}, {found['threads']} threads, {found['dtype']}, torch {found['torch']}"]
+    parts += [f"measured on {found['date']}"]
+    parts += [f"seed {found['seed']}"] if "seed" in found else []
+    parts += [f"{found['seconds']:.0f} s in all"] if "seconds" in found else []
+    return f"Made by `{command}`. {'; '.join(parts)}."
+
+
+def script(name: str) -> str:
+    """The command line of a script, as its docstring says it."""
+    return next(
+        line.strip() for line in (REFERENCE / name).read_text().splitlines() if line.strip().startswith("python runs/")
+    )
+
+
+def recipe_notes(name: str) -> str:
+    """How the results of a recipe were made: the comment that it begins with."""
+    lines = (REFERENCE / name / "recipe.toml").read_text().splitlines()
+    comment = [line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+    return f"```text\n{chr(10).join(comment)}\n```"
+
+
+def results() -> dict[str, str]:
+    """Every table of results, each above the conditions that it was measured under."""
+    cifar10 = {name: each for name, each in by_network("results.json").items()}
+    published = read("published.json")
+    pages = {"headline": tables.headline_table(cifar10, published)}
+    for name, title in TITLES.items():
+        if title in cifar10:
+            table = tables.reference_table({title: cifar10[title]}, published)
+            first = cifar10[title]["budgets"][0]
+            command = f"rlprune run runs/reference/{name}/recipe.toml --out runs/{name}"
+            pages[f"cifar10_{name}"] = f"{table}\n\n{conditions(first, command)}"
+    digits = read("digits/results.json")
+    pages["digits"] = "\n\n".join(
+        [
+            tables.markdown_table(digits, read("digits/bench.json")),
+            conditions(digits, "rlprune demo"),
+        ]
+    )
+    timed = by_network("bench.json") | {"ResNet-56, paid in time": read("resnet56/bench_latency.json")}
+    bench = "rlprune bench BUNDLE --data cifar10 --batch 1 64 --rows all"
+    pages["speed"] = f"{tables.speed_table(timed)}\n\n{conditions(timed['ResNet-20'], bench)}"
+    single = {
+        "signals": (tables.signals_table, "compare_signals.py"),
+        "budgets": (tables.budgets_table, "compare_budgets.py"),
+        "precision": (tables.precision_table, "compare_precision.py"),
+        "rankings": (tables.rankings_table, "compare_rankings.py"),
+        "prices": (tables.prices_table, "compare_prices.py"),
+    }
+    for name, (table, file) in single.items():
+        measured = by_network(f"{name}.json")
+        pages[name] = f"{table(measured)}\n\n{conditions(next(iter(measured.values())), script(file))}"
+    gates = {"ResNet-20": [read("resnet20/gates.json")], "ResNet-56": [read("resnet56/branches.json")]}
+    pages["gates"] = f"{tables.gates_table(gates)}\n\n{conditions(gates['ResNet-20'][0], 'rlprune gate')}"
+    for name in ("resnet20", "digits"):
+        compared = read(f"{name}/compare.json")
+        pages[f"compare_{name}"] = f"{tables.compare_table(compared)}\n\n{conditions(compared, 'rlprune compare')}"
+    seeds, growth = read("resnet20/seeds.json"), read("growth.json")
+    pages["seeds"] = f"{tables.seeds_table(seeds)}\n\n{conditions(seeds, script('compare_seeds.py'))}"
+    pages["growth"] = f"{tables.growth_tables(growth)}\n\n{conditions(growth, script('growth.py'))}"
+    return pages
