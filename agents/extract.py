@@ -72,7 +72,7 @@ def measure_budgets(agent: BaseAlgorithm, world: World, n: int = 17) -> Tensor:
     """Some of the penalties that an agent learnt, and what images cost at each on average.
 
     Returns:
-        float64 (n, 2): ascending penalties, and the share of the dense network's multiply-adds that each comes to on
+        float64 (n, 2): ascending penalties, and the share of the dense network's MACs that each comes to on
             the world's images.
     """
     assert world.observer.penalties is not None

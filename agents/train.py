@@ -218,7 +218,7 @@ def _make_worlds(
 
 
 def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
-    """Parameters and multiply-adds of linear layers between these widths."""
+    """Parameters and MACs of linear layers between these widths."""
     weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
     return weights + sum(sizes[1:]), weights
 

@@ -15,7 +15,7 @@ class Episodes:
         images: index of each episode's image, int64.
         passes: made so far, int64.
         logits: what is believed after the passes so far, float32 (n, classes).
-        macs: multiply-adds of the passes so far, int64.
+        macs: MACs of the passes so far, int64.
         levels: of the last pass, int64 (n, G); -1 before the first.
         penalties: price of compute, float32.
     """
@@ -47,7 +47,7 @@ class Outcome:
         correct: whether the prediction that stands now is right, bool.
         predictions: its class, int64.
         params: active parameters of this step over the dense network's.
-        macs: multiply-adds likewise.
+        macs: MACs likewise.
         levels: the levels chosen, int64 (n, G); -1 where the last prediction was accepted.
         passes: made so far.
     """

@@ -48,13 +48,13 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     | min(classes, 10) | largest class probabilities at hand, falling; 0 before the first pass | 0 | 1 |
     | 1 | their entropy over its maximum; 0 before the first pass | 0 | 1 |
     | 1 | margin m between the two largest logits, as m / (m + 4); 0 before the first pass | 0 | 1 |
-    | 1 | multiply-adds of the passes so far over the dense network's, over 2 * `max_passes` | 0 | 1 |
+    | 1 | MACs of the passes so far over the dense network's, over 2 * `max_passes` | 0 | 1 |
     | 1 | passes so far over `max_passes` | 0 | 1 |
     | 1 | where the episode's penalty lies in its range, by logarithm; only if there is a range | 0 | 1 |
 
     ## Rewards
     Every step costs `penalty * active / total`: what it ran, every pass and the policy included, over the dense
-    network's parameters or multiply-adds. The penalty is fixed, or drawn for every episode from a range, evenly by
+    network's parameters or MACs. The penalty is fixed, or drawn for every episode from a range, evenly by
     logarithm: one policy then learns them all. The last step adds 1 if the prediction is right; with `control_variate`,
     minus 1 if the whole network is right on that image. That does not depend on the action: less noise, same optimum.
 
@@ -79,7 +79,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         penalty: price of compute, λ >= 0; or the lowest and the highest of a range, above 0.
         cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it.
         control_variate: subtract the whole network's own correctness from the reward.
-        policy_cost: parameters and multiply-adds of one decision, paid for at every step.
+        policy_cost: parameters and MACs of one decision, paid for at every step.
         observer: what builds observations; fitted to `data` if None.
         pool: cells per side of the grid that stem features are averaged over, if there is no observer.
 

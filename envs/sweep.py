@@ -23,7 +23,7 @@ class Sweep:
         rewards: summed over the episode, float32 (N,).
         correct: bool (N,).
         params: active parameters over the dense network's, summed over the episode, (N,).
-        macs: multiply-adds likewise.
+        macs: MACs likewise.
         passes: int64 (N,).
         levels: of every pass, int64 (N, max_passes, G); -1 where there was none.
     """

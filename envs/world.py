@@ -37,7 +37,7 @@ class Rules:
         penalty: price of compute, 0 or more; or the lowest and the highest of a range, above 0.
         cost: what is paid for: `params`, `macs`, or time.
         control_variate: whether the whole network's own correctness is subtracted from the reward.
-        policy_cost: parameters and multiply-adds of one decision.
+        policy_cost: parameters and MACs of one decision.
         pool: cells per side of the grid that stem features are averaged over.
 
     Raises:
@@ -163,7 +163,7 @@ class World:
         """What the profiles of a codebook cost, (K,) each, if they are in order."""
         cost = self.cost.of(codebook)
         if (cost.macs.diff() < 0).any():
-            raise RLPruneError("the codebook is not in order; sort it by multiply-adds, cheapest profile first")
+            raise RLPruneError("the codebook is not in order; sort it by MACs, cheapest profile first")
         return cost
 
     @property

@@ -33,7 +33,7 @@ class Cascade:
         steps: indices into a codebook, one to three, ascending.
         margin: between the two largest logits; an image with a smaller margin runs the next profile.
         accuracy: on the images that the cascade was chosen with, in [0, 1].
-        price: mean share of the dense network's multiply-adds on these images, without the cascade's own decisions.
+        price: mean share of the dense network's MACs on these images, without the cascade's own decisions.
     """
 
     steps: tuple[int, ...]
@@ -140,7 +140,7 @@ def within(cascades: Sequence[Cascade], budget: float) -> Cascade:
 
     Args:
         cascades: one or more, measured.
-        budget: mean share of the dense network's multiply-adds that the cascade may cost.
+        budget: mean share of the dense network's MACs that the cascade may cost.
 
     Raises:
         RLPruneError: every cascade costs more.

@@ -107,7 +107,7 @@ class Branch(Gated):
 
     Args:
         body: inputs (B, ...) -> the summand of the branch.
-        macs: multiply-adds of the branch for one image.
+        macs: MACs of the branch for one image.
         threshold: probability above which the branch runs.
     """
 

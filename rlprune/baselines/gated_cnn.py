@@ -25,7 +25,7 @@ class GatedOutput(NamedTuple):
     kept: Tensor
     """Channels kept of each group, int64 (B, G); groups without a gate keep all."""
     compute: ComputeCost
-    """Active parameters and multiply-adds, those of the gates included, int64 (B,)."""
+    """Active parameters and MACs, those of the gates included, int64 (B,)."""
     gate_probs: tuple[Tensor, ...]
     """Probabilities of each gate, float32 in (0, 1), (B, its channels, or 1 for a branch)."""
 

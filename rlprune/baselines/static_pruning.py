@@ -26,7 +26,7 @@ class StaticSettings(TrainingSettings):
     """How a network is pruned, and trained on then."""
 
     budget: PositiveShare = 0.5
-    """Share of the dense multiply-adds that it may cost; of the weights that stay, if they are set to zero."""
+    """Share of the dense MACs that it may cost; of the weights that stay, if they are set to zero."""
     how: PruningMethod = "searched"
     """What stays: the same share of every group (uniform), the most important channels anywhere (global), the best of a
     search (searched); or, unstructured, everything with small weights at zero, which saves no time."""
@@ -47,7 +47,7 @@ def static_profile(
 
     Args:
         elastic: the network.
-        budget: share of the dense network's multiply-adds that the profile may cost, in (0, 1].
+        budget: share of the dense network's MACs that the profile may cost, in (0, 1].
         how: one of the above.
         images: images that the search measures accuracy on; never the test set.
         n_candidates: how many profiles the search tries.

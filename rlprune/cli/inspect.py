@@ -14,7 +14,7 @@ from rlprune.pipelines.options import ElasticOptions
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show the channel groups of a network: channels, parameters, multiply-adds, skippable, or why not prunable."""
+    """Show the channel groups of a network: channels, parameters, MACs, skippable, or why not prunable."""
 
     model: str
     """A name such as resnet20, or package.module:callable returning an nn.Module."""

@@ -19,7 +19,7 @@ class PriceOptions:
     """What images may cost, where the policy was trained for a range of penalties."""
 
     budget: float | None = None
-    """Mean share of the dense network's multiply-adds that images are to cost."""
+    """Mean share of the dense network's MACs that images are to cost."""
     penalty: float | None = None
     """Instead, the price of running the whole network, in right answers."""
 

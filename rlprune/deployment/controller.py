@@ -21,9 +21,9 @@ class ControllerStatus:
 
     Attributes:
         n_images: how many images were counted.
-        target: mean cost per image to hold, as a share of the dense network's multiply-adds, or in milliseconds.
+        target: mean cost per image to hold, as a share of the dense network's MACs, or in milliseconds.
         mean: mean cost per image so far, in the unit of the target; NaN before the first image.
-        budget: the budget that the policy decides at now, a share of the dense network's multiply-adds.
+        budget: the budget that the policy decides at now, a share of the dense network's MACs.
         at_limit: whether that is the lowest or the highest budget of the policy, so that it can move no further.
     """
 
@@ -43,7 +43,7 @@ class Controller:
 
     Args:
         dynamic: a network whose policy was trained for a range of penalties; its other callers are not counted.
-        macs: target, mean share of the dense network's multiply-adds per image.
+        macs: target, mean share of the dense network's MACs per image.
         milliseconds: target instead of `macs`, mean time per image, in batches as they come. The first call is not
             counted: it may prepare slices.
         horizon: number of images, 1 or more, over which a deviation is made up for; a larger call counts as a whole.
@@ -73,7 +73,7 @@ class Controller:
         if macs is not None and not self._low <= macs <= self._high:
             raise RLPruneError(
                 f"macs is {macs}; with this policy images can cost {self._low:.3f} to {self._high:.3f} of the dense "
-                "network's multiply-adds on average: choose a target in between"
+                "network's MACs on average: choose a target in between"
             )
         self._timed = macs is None
         self._warm = macs is not None
@@ -102,7 +102,7 @@ class Controller:
         return ControllerStatus(self._n_images, self.target, mean, self.budget, at_limit)
 
     def _count(self, n_images: int, cost: float, share: float) -> None:
-        """Add a call's images, their cost in the unit of the target, and their share of the dense multiply-adds."""
+        """Add a call's images, their cost in the unit of the target, and their share of the dense MACs."""
         self._n_images += n_images
         self._cost += cost
         self._recent_images += n_images
@@ -118,7 +118,7 @@ class Controller:
         self._recent_share = 0.0
 
     def _adjust(self) -> None:
-        """Move the budget so that the horizon makes up for the deviation; recent rates turn time into multiply-adds."""
+        """Move the budget so that the horizon makes up for the deviation; recent rates turn time into MACs."""
         self._rates.append(self._recent_cost / self._recent_share)
         excess = self._cost - self._n_images * self.target
         due = self.target - excess / max(self.horizon, self._recent_images)

@@ -53,7 +53,7 @@ class DynamicCNN:
         source_policy: the policy that was given.
         policy: the policy that decides: `source_policy` at `penalty`.
         penalty: the penalty decided at, where the policy was trained for a range; else None.
-        prices: active parameters and multiply-adds of stem, bodies, decision and dense network.
+        prices: active parameters and MACs of stem, bodies, decision and dense network.
         first: profile that every image runs first, where the policy observes no features; else None.
         max_batch: how many images run together; None for all.
         dtype: number format the network computes in.
@@ -112,7 +112,7 @@ class DynamicCNN:
         """The same network at another penalty; everything else, the prepared slices too, is shared.
 
         Args:
-            budget: mean share of the dense network's multiply-adds that images may cost.
+            budget: mean share of the dense network's MACs that images may cost.
             penalty: instead, the price of running the whole network, in correct predictions. If neither is given, the
                 middle of the policy's range on the logarithmic scale.
 

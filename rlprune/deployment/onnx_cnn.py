@@ -48,7 +48,7 @@ class OnnxCNN:
     Attributes:
         classes: class names.
         image_shape: (C, H, W) of the images.
-        prices: active parameters and multiply-adds of stem, bodies, decision and dense network.
+        prices: active parameters and MACs of stem, bodies, decision and dense network.
     """
 
     def __init__(self, path: Path, n_threads: int = 0, *, spin: bool = True) -> None:

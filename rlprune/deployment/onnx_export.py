@@ -45,10 +45,10 @@ def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None
     | `images` in | uint8 (B, C, H, W) | pixels |
     | `logits` out | float32 (B, classes) | logits of the final predictions |
     | `profiles` out | int64 (B, max_passes) | index into the codebook of every pass; -1 where there was none |
-    | `macs` out | int64 (B,) | multiply-adds, those of the policy and of every pass included |
+    | `macs` out | int64 (B,) | MACs, those of the policy and of every pass included |
 
     Its metadata `rlprune` is JSON: `classes`, `keep_ratios` (of every profile, for every group), `prices` (parameters
-    and multiply-adds of `stem`, `bodies`, `decision` and the `dense` network).
+    and MACs of `stem`, `bodies`, `decision` and the `dense` network).
 
     Args:
         path: file to write.

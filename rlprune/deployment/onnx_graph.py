@@ -26,9 +26,9 @@ class GraphSpec:
         n_classes: number of logits.
         max_passes: the most passes an image may have.
         first: profile that every image runs first; None if the policy chooses it.
-        stem_macs: multiply-adds of the stem.
-        body_macs: multiply-adds of the body under each profile.
-        decision_macs: multiply-adds of one decision.
+        stem_macs: MACs of the stem.
+        body_macs: MACs of the body under each profile.
+        decision_macs: MACs of one decision.
     """
 
     image_shape: tuple[int, ...]

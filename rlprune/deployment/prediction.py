@@ -22,7 +22,7 @@ class Prediction:
         keep_ratios: of the last pass, float32 in [0, 1], (B, G).
         passes: number of passes, int64 (B,).
         params: active parameters summed over passes, the policy included, int64 (B,).
-        macs: multiply-adds summed over passes, stem and policy included, int64 (B,).
+        macs: MACs summed over passes, stem and policy included, int64 (B,).
     """
 
     labels: Tensor

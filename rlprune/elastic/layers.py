@@ -192,7 +192,7 @@ class ElasticConv2d(ElasticLayer):
         return _bias_or_zeros(self, choice)
 
     def rates(self, shape: Sequence[int]) -> Rates:
-        """One multiply-add per weight and output position; a grouped convolution reads a fixed number of inputs."""
+        """One MAC per weight and output position; a grouped convolution reads a fixed number of inputs."""
         per_pair = math.prod(self.weight.shape[2:]) * (self.weight.shape[1] if self.groups > 1 else 1)
         return Rates(per_pair * math.prod(shape[2:]), per_pair, int(self.bias is not None))
 
@@ -242,7 +242,7 @@ class ElasticLinear(ElasticLayer):
         return _bias_or_zeros(self, choice)
 
     def rates(self, shape: Sequence[int]) -> Rates:
-        """One multiply-add per weight."""
+        """One MAC per weight."""
         return Rates(math.prod(shape[1:-1]), 1, int(self.bias is not None))
 
     def reorder(self, group: int, order: Tensor) -> None:

@@ -73,7 +73,9 @@ def codebook(network: ElasticCNN, profiles: Tensor) -> Table:
 def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult | None = None) -> Table:
     """Accuracy and cost of a network beside its controls, with times if a benchmark is given."""
     batches = list(bench.macs_ratio) if bench else []
-    table = _measured(results, ("decision", "top-1 %", "MACs cut %", "params cut %", *(f"ms at {n}" for n in batches)))
+    table = _measured(
+        results, ("decision", "top-1 %", "MACs saved %", "parameters saved %", *(f"ms at {n}" for n in batches))
+    )
     dense_accuracy = "" if results.dense_accuracy is None else _points(results.dense_accuracy)
     table.add_row(f"dense ({results.dense})", dense_accuracy, "0.0", "0.0", *_milliseconds(bench, "dense"))
     if not isinstance(results, EvaluationResult):
@@ -90,7 +92,7 @@ def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult |
         accuracy = getattr(results.controls, name)
         table.add_row(title, _points(accuracy), _points(getattr(results.controls_macs_cut, name), 1), "")
     table.caption = (
-        "Cut: mean, every pass and the policy counted. Controls cost the same, unless none is that cheap; shuffled: "
+        "Saved: mean, every pass and the policy counted. Controls cost the same, unless none is that cheap; shuffled: "
         "the learnt decisions, dealt to other images. "
         f"Learnt: {_interval(results)}; {results.distinct_profiles} distinct profiles, {results.mean_passes:.2f} "
         "passes per image." + (" Times: medians, batch sizes above, best dense row." if bench else "")
@@ -100,7 +102,7 @@ def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult |
 
 def gates(results: GatedResult) -> Table:
     """What a gated network does, and what its gates keep of each layer."""
-    table = _measured(results, ("decision", "top-1 %", "MACs cut %"))
+    table = _measured(results, ("decision", "top-1 %", "MACs saved %"))
     table.add_row(f"dense ({results.dense})", _points(results.dense_accuracy), "0.0")
     table.add_row("gates", _points(results.accuracy), _points(results.macs_cut, 1), style="bold")
     for name, accuracy in results.controls.items():
@@ -127,7 +129,7 @@ def gates(results: GatedResult) -> Table:
 
 def static(results: StaticResult) -> Table:
     """Accuracy and cost of a network that was pruned once and for all."""
-    table = _measured(results, ("pruned", "top-1 %", "MACs cut %", "params cut %", "zeros %"))
+    table = _measured(results, ("pruned", "top-1 %", "MACs saved %", "parameters saved %", "zeros %"))
     if results.dense_accuracy is not None:
         table.add_row("not at all", _points(results.dense_accuracy), "0.0", "0.0", "")
     shares = (results.macs_cut, results.params_cut, results.zeros)

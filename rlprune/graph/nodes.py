@@ -23,7 +23,7 @@ class _Measure(fx.Interpreter):
 
 @torch.no_grad()
 def measure(network: fx.GraphModule, example: Tensor) -> Tensor:
-    """Run one example through a graph and note in each node's `meta` its output `shape` and its multiply-adds `macs`.
+    """Run one example through a graph and note in each node's `meta` its output `shape` and its `macs`.
 
     Args:
         network: the graph.

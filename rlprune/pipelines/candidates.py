@@ -40,9 +40,9 @@ class Candidate:
     Attributes:
         method: whose.
         label: at which price, density or profile.
-        predict: pixels uint8 (B, C, H, W) -> labels int64 (B,), multiply-adds int64 (B,).
+        predict: pixels uint8 (B, C, H, W) -> labels int64 (B,), MACs int64 (B,).
         run: the same as fast as it can be computed, for timing.
-        decision: what deciding costs each time, over the dense network's multiply-adds.
+        decision: what deciding costs each time, over the dense network's MACs.
         saves_time: whether what is pruned is not computed.
     """
 
@@ -118,7 +118,7 @@ class Candidates:
             yield self.dynamic("threshold", label, network, cascade_policy(network, codebook, cascade))
 
     def reward(self, candidate: Candidate, images: ImageSet, penalty: float) -> float:
-        """Accuracy minus the price of the multiply-adds, on a set of images."""
+        """Accuracy minus the price of the MACs, on a set of images."""
         labels, macs = self._predict_all(candidate, images)
         return float((labels == images.labels).double().mean() - penalty * macs.double().mean() / self.dense.macs)
 
@@ -146,7 +146,7 @@ class Candidates:
 
     @torch.inference_mode()
     def _predict_all(self, candidate: Candidate, images: ImageSet) -> tuple[Tensor, Tensor]:
-        """Labels and multiply-adds of a set, int64 (N,) each."""
+        """Labels and MACs of a set, int64 (N,) each."""
         labels, macs = zip(*map(candidate.predict, images.images.split(256)), strict=True)
         return torch.cat(labels), torch.cat(macs)
 

@@ -85,7 +85,7 @@ class Comparison:
         metadata: notes on the network, stored with everything that is made of it.
 
     Raises:
-        RLPruneError: policies that are paid in anything but multiply-adds, or for a range of penalties.
+        RLPruneError: policies that are paid in anything but MACs, or for a range of penalties.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Comparison:
         if policy.cost != "macs" or policy.penalty_range:
             raise RLPruneError(
                 f"policy.cost={policy.cost!r}, policy.penalty_range={policy.penalty_range}: policies are compared "
-                "at equal multiply-adds, for single penalties; allowed are macs, and no range"
+                "at equal MACs, for single penalties; allowed are macs, and no range"
             )
         self.elastic = elastic
         self.splits = splits

@@ -65,7 +65,7 @@ class SearchSettings:
     """How the codebook is found."""
 
     budgets: Budgets = (0.25, 0.5, 1.0)
-    """Shares of the dense multiply-adds; for each the best profile found that costs no more, ascending, at most 16."""
+    """Shares of the dense MACs; for each the best profile found that costs no more, ascending, at most 16."""
     n_candidates: PositiveInt = 128
     """Static profiles to try."""
     n_images: PositiveInt = 2000

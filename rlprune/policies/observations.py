@@ -33,7 +33,7 @@ class Observer:
     | min(classes, 10) | largest class probabilities so far, descending; 0 before the first pass | [0, 1] |
     | 1 | entropy of the prediction so far over its maximum; 0 before the first pass | [0, 1] |
     | 1 | margin m between the two largest logits, as m / (m + 4); 0 before the first pass | [0, 1] |
-    | 1 | multiply-adds spent on passes so far over the dense network's, over 2 * `max_passes` | [0, 1] |
+    | 1 | MACs spent on passes so far over the dense network's, over 2 * `max_passes` | [0, 1] |
     | 1 | passes made, over `max_passes` | [0, 1] |
     | 1 | the penalty's position in its range, if there is a range | [0, 1] |
 
@@ -155,7 +155,7 @@ class Observer:
             features: as `features` returns them, float32 (B, F * pool * pool).
             logits: of the prediction so far, float32 (B, classes); ignored for images that had no pass.
             passes: how many were made so far, int64 (B,).
-            spent: multiply-adds of the passes so far over the dense network's, float (B,).
+            spent: MACs of the passes so far over the dense network's, float (B,).
             penalty: of each image, float (B,); needed where there is a range.
 
         Returns:

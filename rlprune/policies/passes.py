@@ -17,7 +17,7 @@ Run = Callable[[Tensor, int], Tensor]
 
 
 class CostBreakdown(NamedTuple):
-    """Active parameters and multiply-adds of the parts of a prediction, int64.
+    """Active parameters and MACs of the parts of a prediction, int64.
 
     Attributes:
         stem: of the stem, which each image pays once; scalars.
@@ -47,7 +47,7 @@ class CostBreakdown(NamedTuple):
             profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
 
         Returns:
-            Active parameters summed over passes, and multiply-adds, int64 (B,).
+            Active parameters summed over passes, and MACs, int64 (B,).
         """
         ran = profiles >= 0
         n_decisions = (ran.sum(1) + 1).clamp_max(profiles.shape[1])

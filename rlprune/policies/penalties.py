@@ -79,7 +79,7 @@ def monotone_budgets(known: Tensor) -> Tensor:
     Where the measurement says otherwise, which is noise, the share at the next higher penalty is taken.
 
     Args:
-        known: penalties, and the mean share of the dense multiply-adds measured at each, float64 (M, 2).
+        known: penalties, and the mean share of the dense MACs measured at each, float64 (M, 2).
 
     Returns:
         float64 (M, 2), ascending by penalty, with shares that do not rise.
@@ -106,7 +106,7 @@ def check_budgets(known: Tensor, penalties: PenaltyRange) -> None:
     if not fits:
         raise RLPruneError(
             "budgets are ascending penalties of the policy's range, two or more, and shares of the dense network's "
-            f"multiply-adds, which do not rise with them; found {known.tolist()}"
+            f"MACs, which do not rise with them; found {known.tolist()}"
         )
 
 
@@ -114,7 +114,7 @@ def penalty_for(budget: float, known: Tensor) -> float:
     """The penalty at which images cost a budget on average.
 
     Args:
-        budget: mean share of the dense network's multiply-adds.
+        budget: mean share of the dense network's MACs.
         known: float64 (M, 2), as `monotone_budgets` returns it; between its rows, the logarithm of the penalty is
             interpolated.
 
@@ -127,6 +127,6 @@ def penalty_for(budget: float, known: Tensor) -> float:
     if not least <= budget <= most:
         raise RLPruneError(
             f"budget is {budget}; with this policy images can cost {least:.3f} to {most:.3f} of the dense network's "
-            "multiply-adds on average"
+            "MACs on average"
         )
     return float(np.exp(np.interp(budget, shares, np.log(penalties))))

@@ -30,7 +30,7 @@ class Policy(nn.Module):
         observer: builds the observations.
         actions: gives the outputs their meaning.
         codebook: int64 (K, G); the choice of a policy over levels or ratios becomes the nearest of these profiles.
-        budgets: needed for a range of penalties: some of them, and the mean share of the dense multiply-adds that
+        budgets: needed for a range of penalties: some of them, and the mean share of the dense MACs that
             images cost at each, float64 (M, 2), as `rlprune.policies.penalties.monotone_budgets` returns it.
 
     Raises:
@@ -76,7 +76,7 @@ class Policy(nn.Module):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest mean cost per image, as shares of the dense network's multiply-adds.
+        """The lowest and the highest mean cost per image, as shares of the dense network's MACs.
 
         Raises:
             RLPruneError: the policy was trained for one penalty.
@@ -90,7 +90,7 @@ class Policy(nn.Module):
 
         Args:
             penalty: one of the range; its middle on the logarithmic scale if neither is given.
-            budget: instead, the mean share of the dense network's multiply-adds that images may cost.
+            budget: instead, the mean share of the dense network's MACs that images may cost.
 
         Returns:
             The penalty; None for a policy that was trained for a single one.

@@ -1,4 +1,4 @@
-"""The cost of profiles in parameters, multiply-adds and measured time, and the search for good ones.
+"""The cost of profiles in parameters, MACs and measured time, and the search for good ones.
 
 May import `rlprune.elastic` and below.
 """

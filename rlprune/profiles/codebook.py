@@ -15,7 +15,7 @@ def uniform_codebook(elastic: ElasticModule, cost: Cost) -> Tensor:
 
 
 def sorted_codebook(profiles: Tensor, cost: Cost) -> Tensor:
-    """Sort profiles by multiply-adds and remove repetitions.
+    """Sort profiles by MACs and remove repetitions.
 
     Args:
         profiles: int64 (M, G).

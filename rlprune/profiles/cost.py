@@ -1,4 +1,4 @@
-"""The exact cost of profiles, in active parameters and multiply-adds, by table look-up."""
+"""The exact cost of profiles, in active parameters and MACs, by table look-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_PATTERNS = 10_000
 
 
 class ComputeCost(NamedTuple):
-    """Active parameters and multiply-adds (one multiply-add = 1), int64 tensors of one shape."""
+    """Active parameters and MACs (one multiply-add is 1), int64 tensors of one shape."""
 
     params: Tensor
     macs: Tensor
@@ -76,7 +76,7 @@ class Cost:
             levels: int64 (B, G) or (G,).
 
         Returns:
-            Active parameters and multiply-adds, int64 (B,) or scalars.
+            Active parameters and MACs, int64 (B,) or scalars.
         """
         rows = torch.atleast_2d(levels.cpu())
         groups = torch.arange(rows.shape[1])
@@ -95,7 +95,7 @@ class Cost:
             kept: channels kept of each group, int64 (B, G).
 
         Returns:
-            Active parameters and multiply-adds, int64 (B,).
+            Active parameters and MACs, int64 (B,).
         """
         n_channels = self._elastic_widths[:, -1]
         n_in, n_out = (fixed + kept.cpu() @ (table[:, :, -1] // n_channels).T for fixed, table in self._sides)

@@ -36,7 +36,7 @@ class Latency:
     """Milliseconds per batch of an elastic network's parts.
 
     The body's time is predicted either as a sum over groups, one term for each group's level, or as a linear function
-    of the multiply-adds, whichever predicts held-out profiles better.
+    of the MACs, whichever predicts held-out profiles better.
 
     Attributes:
         keep_ratios: the network's keep ratios.
@@ -46,7 +46,7 @@ class Latency:
         dense: time of the whole network.
         base: time of the body before the terms of the table.
         table: time that each level of each group adds, (G, L).
-        per_mac: time that each multiply-add of the body adds, if that predicts better; the table is then zero.
+        per_mac: time that each MAC of the body adds, if that predicts better; the table is then zero.
         errors: median relative error on held-out profiles, `groups` and `macs`.
         measured_with: hardware, threads, number format, version of torch, date.
     """
@@ -228,7 +228,7 @@ def _group_columns(elastic: ElasticModule, profiles: Tensor) -> Tensor:
 
 
 def _mac_columns(cost: Cost, profiles: Tensor) -> Tensor:
-    """A column of ones, then the body's multiply-adds over the dense network's, float64 (M, 2)."""
+    """A column of ones, then the body's MACs over the dense network's, float64 (M, 2)."""
     macs = (cost.of(profiles).macs - cost.stem.macs).double() / cost.dense.macs
     return torch.stack([torch.ones_like(macs), macs], 1)
 

@@ -30,7 +30,7 @@ class Search:
     Attributes:
         profiles: int64 (M, G).
         accuracy: of each on the images of the search, float64 in [0, 1], (M,).
-        price: multiply-adds or milliseconds of each over the dense network's, float64 (M,).
+        price: MACs or milliseconds of each over the dense network's, float64 (M,).
     """
 
     profiles: Tensor
@@ -92,7 +92,7 @@ def search_profiles(
         n_candidates: how many profiles to try, at least the number of keep levels.
         seed: of the random profiles.
         also: further profiles to try, such as a codebook, int64 (M, G).
-        latency: measured times, which then are the price instead of multiply-adds.
+        latency: measured times, which then are the price instead of MACs.
 
     Raises:
         RLPruneError: `n_candidates` is below the number of keep levels.

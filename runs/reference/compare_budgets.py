@@ -35,7 +35,7 @@ HARD = (0.2, 0.4)
 
 
 def share_of(dynamic: DynamicCNN, prediction: Prediction) -> float:
-    """Mean multiply-adds over the dense network's."""
+    """Mean MACs over the dense network's."""
     return float(prediction.macs.double().mean() / dynamic.prices.dense.macs)
 
 

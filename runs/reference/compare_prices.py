@@ -1,4 +1,4 @@
-"""What policies save where time is the price, and where multiply-adds are: whole blocks, or widths.
+"""What policies save where time is the price, and where MACs are: whole blocks, or widths.
 
     python runs/reference/compare_prices.py runs/resnet20/network runs/resnet20/prices resnet20
 

@@ -4,7 +4,7 @@
 
 needs the run of that recipe up to its policies, and writes signals.json next to the recipe. All variants decide for the
 tuned network (the one over all levels for the adapted one, if that is there); each is learnt at several penalties, so
-that its accuracy can be read off at the mean multiply-adds of the recipe's own policy.
+that its accuracy can be read off at the mean MACs of the recipe's own policy.
 """
 
 from dataclasses import replace
@@ -45,7 +45,7 @@ FACTORS = (5.0, 1.0, 0.5, 0.2, 0.1)
 
 
 class Measure:
-    """Mean multiply-adds over the dense network's, all included, and accuracy, of any policy for a network.
+    """Mean MACs over the dense network's, all included, and accuracy, of any policy for a network.
 
     The logits of a codebook's profiles are computed once.
     """

@@ -24,7 +24,7 @@ passes = pytest.mark.parametrize("max_passes", [1, 2, 3])
 def test_a_codebook_out_of_order_is_refused() -> None:
     assert (COST.of(BOOK).macs.diff() > 0).any()
     for wrong in (BOOK.flip(0), BOOK[[0, 2, 1]], torch.stack([NETWORK.full, NETWORK.min_level])):
-        with pytest.raises(RLPruneError, match="the codebook is not in order; sort it by multiply-adds, cheapest prof"):
+        with pytest.raises(RLPruneError, match="the codebook is not in order; sort it by MACs, cheapest prof"):
             World(NETWORK, DATA, action="profiles", codebook=wrong)
     World(NETWORK, DATA, action="profiles", codebook=BOOK[[0, 0, 1]])  # equal cost is in order
 

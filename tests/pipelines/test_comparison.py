@@ -114,7 +114,7 @@ def test_a_mistake_leaves_the_folder_free(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", [{"cost": "latency"}, {"cost": "params"}, {"penalty_range": (0.1, 1.0)}])
 def test_policies_that_cannot_be_compared_are_named(policy: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(RLPruneError, match="policies are compared at equal multiply-adds, for single penalties"):
+    with pytest.raises(RLPruneError, match="policies are compared at equal MACs, for single penalties"):
         Comparison(make_elastic("plain"), SPLITS, tmp_path, CompareSettings(), TRAINING, PolicySettings(**policy))
 
 

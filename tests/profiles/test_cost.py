@@ -15,7 +15,7 @@ from rlprune.profiles.cost import ComputeCost, Cost, mlp_cost
 
 
 def counted(network: nn.Module) -> tuple[int, int]:
-    """Parameters and multiply-adds of one image, counted on an ordinary network."""
+    """Parameters and MACs of one image, counted on an ordinary network."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(make_images(1))
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2

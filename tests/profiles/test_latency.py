@@ -61,7 +61,7 @@ def test_it_tells_the_time_of_profiles_it_has_not_seen(
 ) -> None:
     latency, unseen = clock(time_of), make_levels(NETWORK, 50, seed=9)
     assert latency.errors[name] < 0.01
-    assert time_of is by_macs or latency.errors["macs"] > 0.05  # a sum over groups can be multiply-adds, too
+    assert time_of is by_macs or latency.errors["macs"] > 0.05  # a sum over groups can be MACs, too
     found, expected = latency.predict_ms(COST, unseen), 1 + time_of(unseen)
     assert float(((found - expected) / expected).abs().median()) < 0.02
     assert latency.dense == pytest.approx(1 + float(time_of(NETWORK.full[None])))
