@@ -39,6 +39,7 @@ from rlprune.utils.files import write_json
 from rlprune.utils.settings import InnerShare, Must, NonNegativeFloat, PositiveInt, as_tuple, settings_dataclass
 from rlprune.utils.tensorboard import scalar_log
 
+_SomeMethods = Annotated[tuple[Method, ...], as_tuple, Must(len, f"one or more of {', '.join(METHODS)}")]
 _SHARED = {field.name for field in fields(TrainingSettings)}
 
 
@@ -46,7 +47,7 @@ _SHARED = {field.name for field in fields(TrainingSettings)}
 class CompareSettings:
     """What is compared, and at which points."""
 
-    methods: Annotated[tuple[Method, ...], as_tuple, Must(len, f"one or more of {', '.join(METHODS)}")] = METHODS
+    methods: _SomeMethods = METHODS
     """Ways of deciding."""
     penalties: Annotated[tuple[NonNegativeFloat, ...], as_tuple] = (0.3, 0.1, 0.03)
     """Prices of compute at which policies are learnt, from the highest down and from the lowest up, each begun with the
