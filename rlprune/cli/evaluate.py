@@ -18,13 +18,13 @@ from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate
 from rlprune.evaluation.gated import evaluate_gated
-from rlprune.evaluation.json_codec import JsonResult
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
 from rlprune.pipelines.inputs import build_model, load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat
 from rlprune.utils.files import write_json
+from rlprune.utils.json_codec import JsonResult
 
 
 @dataclass(frozen=True)

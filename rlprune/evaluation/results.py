@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlprune.evaluation.json_codec import INLINE, JsonResult
 from rlprune.utils.hardware import conditions
+from rlprune.utils.json_codec import INLINE, JsonResult
 
 Interval = tuple[float, float]
 """The lower and the upper end."""

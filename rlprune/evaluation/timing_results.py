@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rlprune.evaluation.json_codec import INLINE, JsonResult
 from rlprune.evaluation.results import Conditions, Interval
+from rlprune.utils.json_codec import INLINE, JsonResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from torch import Tensor
 from rlprune.agents import train_policy
 from rlprune.deployment.controller import Controller
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.offline import OfflineCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.evaluation.dynamic import codebook_logits
-from rlprune.evaluation.offline import OfflineCNN
 from rlprune.storage.networks import load_network
 from rlprune.storage.policies import load_policy
 from rlprune.utils.files import write_json

@@ -15,9 +15,9 @@ import torch
 from arguments import steps_of
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.offline import OfflineCNN
 from rlprune.evaluation.controls import shuffled_accuracy
 from rlprune.evaluation.dynamic import codebook_logits
-from rlprune.evaluation.offline import OfflineCNN
 from rlprune.pipelines.steps import Steps
 from rlprune.policies.policy import Policy
 from rlprune.storage.networks import load_network

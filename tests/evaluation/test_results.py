@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rlprune.errors import RLPruneError
-from rlprune.evaluation.json_codec import JsonResult
 from rlprune.evaluation.results import EvaluationResult, GatedResult, RecipeResult
 from rlprune.evaluation.timing_results import BenchmarkResult, BenchmarkRow, ComparisonResult
+from rlprune.utils.json_codec import JsonResult
 
 REFERENCE = Path(__file__).parents[2] / "runs" / "reference"
 KINDS: dict[str, type[JsonResult]] = {

@@ -12,8 +12,8 @@ from reference_plots import growth_plot, one_policy_plot, speed_plot
 from reference_results import BudgetsResult, GrowthResult
 
 from rlprune.errors import MissingExtraError
-from rlprune.evaluation.json_codec import JsonResult
 from rlprune.evaluation.timing_results import BenchmarkResult
+from rlprune.utils.json_codec import JsonResult
 
 REFERENCE = Path(__file__).parents[2] / "runs" / "reference"
 SPEED = BenchmarkResult.load(REFERENCE / "resnet20" / "bench.json")
