@@ -50,12 +50,12 @@ def train_policy(
     elastic: ElasticCNN,
     data: ImageSet,
     validation: ImageSet,
-    folder: Path,
+    folder: str | Path,
     settings: PolicySettings | None = None,
     *,
     codebook: Tensor | None = None,
     latency: Latency | None = None,
-    start: Path | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     logit_caches: Sequence[LogitCache] | None = None,
     ppo: dict[str, Any] | None = None,
@@ -86,6 +86,8 @@ def train_policy(
             or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
             start from, or the policy of that run sees or chooses other things.
     """
+    folder = Path(folder)
+    start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
     check_run(folder, settings, resume=resume, ppo=ppo)
     if codebook is None and settings.action == "profiles":

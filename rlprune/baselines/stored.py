@@ -39,7 +39,7 @@ class SavedPlain:
 
 
 def save_gated(
-    folder: Path, network: GatedCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
+    folder: str | Path, network: GatedCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write a gated network and the elastic network it was made from; the folder appears or is replaced as a whole.
 
@@ -60,16 +60,16 @@ def save_gated(
     for part, module in parts.items():
         tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
     files = {"network.json": dump(description), "network.safetensors": pack(tensors)}
-    write_folder(folder, "gated", files, {"data": format_to_json(data), "about": dict(metadata or {})})
+    write_folder(Path(folder), "gated", files, {"data": format_to_json(data), "about": dict(metadata or {})})
 
 
-def load_gated(folder: Path) -> SavedGated:
+def load_gated(folder: str | Path) -> SavedGated:
     """Read a gated network.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = read_folder(folder, ("gated",))
+    files, manifest = read_folder(Path(folder), ("gated",))
     with malformed("network"):
         description = json.loads(files["network.json"])
         tensors = load_tensors(files["network.safetensors"])
@@ -81,7 +81,7 @@ def load_gated(folder: Path) -> SavedGated:
 
 
 def save_plain(
-    folder: Path,
+    folder: str | Path,
     network: nn.Sequential,
     image_shape: Sequence[int],
     data: DataFormat | ImageSet,
@@ -103,16 +103,16 @@ def save_plain(
     parts = {name: serialization.to_json(cast(fx.GraphModule, part)) for name, part in network.named_children()}
     description = {"image_shape": list(image_shape), "parts": parts}
     files = {"network.json": dump(description), "network.safetensors": pack(network.state_dict())}
-    write_folder(folder, "plain", files, {"data": format_to_json(data), "about": dict(metadata or {})})
+    write_folder(Path(folder), "plain", files, {"data": format_to_json(data), "about": dict(metadata or {})})
 
 
-def load_plain(folder: Path) -> SavedPlain:
+def load_plain(folder: str | Path) -> SavedPlain:
     """Read an ordinary network.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = read_folder(folder, ("plain",))
+    files, manifest = read_folder(Path(folder), ("plain",))
     network = nn.Sequential()
     with malformed("network"):
         description = json.loads(files["network.json"])

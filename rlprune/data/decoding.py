@@ -83,7 +83,7 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
     return pixels, labels
 
 
-def read_images(paths: Sequence[Path], image_shape: Sequence[int]) -> Tensor:
+def read_images(paths: Sequence[str | Path], image_shape: Sequence[int]) -> Tensor:
     """Read image files at the size that a network takes, scaled and cropped where they have another.
 
     Args:
@@ -103,7 +103,7 @@ def read_images(paths: Sequence[Path], image_shape: Sequence[int]) -> Tensor:
     if height != width or n_channels not in (1, 3):
         raise DataError(f"the network takes images of shape {tuple(image_shape)}; files become square grey or RGB ones")
     mode = "L" if n_channels == 1 else "RGB"
-    return torch.from_numpy(np.stack([_pixels(str(path), path, height, mode) for path in paths]))
+    return torch.from_numpy(np.stack([_pixels(str(path), Path(path), height, mode) for path in paths]))
 
 
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:

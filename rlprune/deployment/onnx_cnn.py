@@ -51,10 +51,10 @@ class OnnxCNN:
         prices: active parameters and MACs of stem, bodies, decision and dense network.
     """
 
-    def __init__(self, path: Path, n_threads: int = 0, *, spin: bool = True) -> None:
+    def __init__(self, path: str | Path, n_threads: int = 0, *, spin: bool = True) -> None:
         require("onnxruntime", "onnx")
         try:
-            self.session = session(path.read_bytes(), n_threads, spin=spin)
+            self.session = session(Path(path).read_bytes(), n_threads, spin=spin)
             notes = json.loads(self.session.get_modelmeta().custom_metadata_map["rlprune"])
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror})") from error

@@ -37,7 +37,7 @@ _AT_ONCE = 64
 """Calibration images that run through the stem together."""
 
 
-def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None) -> None:
+def save_onnx(path: str | Path, dynamic: DynamicCNN, calibration: Tensor | None = None) -> None:
     """Write a network with its policy as one ONNX file, which needs neither torch nor this library.
 
     | name | shape | what |
@@ -62,7 +62,7 @@ def save_onnx(path: Path, dynamic: DynamicCNN, calibration: Tensor | None = None
         RLPruneError: the network does not compute in float32, or holds something that ONNX has no operator for.
     """
     content = to_onnx(dynamic, calibration)
-    with atomic_write(path) as temporary:
+    with atomic_write(Path(path)) as temporary:
         temporary.write_bytes(content)
 
 

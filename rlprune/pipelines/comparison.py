@@ -93,7 +93,7 @@ class Comparison:
         self,
         elastic: ElasticCNN,
         splits: Splits,
-        out: Path,
+        out: str | Path,
         settings: CompareSettings,
         training: SpecialiseSettings,
         policy: PolicySettings,
@@ -107,7 +107,7 @@ class Comparison:
             )
         self.elastic = elastic
         self.splits = splits
-        self.out = out
+        self.out = Path(out)
         self.settings = settings
         self.training = training
         self.policy = policy

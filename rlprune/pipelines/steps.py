@@ -72,11 +72,11 @@ class Steps:
 
     NAMES: tuple[StepName, ...] = get_args(StepName)
 
-    def __init__(self, recipe: Recipe, out: Path, recipe_dir: Path) -> None:
+    def __init__(self, recipe: Recipe, out: str | Path, recipe_dir: str | Path) -> None:
         self.recipe = recipe
-        self.out = out
-        self.recipe_dir = recipe_dir
-        self._chain = PenaltyChain(out / "policies")
+        self.out = Path(out)
+        self.recipe_dir = Path(recipe_dir)
+        self._chain = PenaltyChain(self.out / "policies")
 
     def run(self, last: str = NAMES[-1]) -> None:
         """Do every step up to the last one.

@@ -123,19 +123,19 @@ class Latency:
             measured_with=conditions(),
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write it as JSON."""
-        write_json(path, asdict(self))
+        write_json(Path(path), asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> Latency:
+    def load(cls, path: str | Path) -> Latency:
         """Read what `save` wrote.
 
         Raises:
             RLPruneError: the file cannot be read, or holds no latency table.
         """
         try:
-            stored = json.loads(path.read_text())
+            stored = json.loads(Path(path).read_text())
             stored |= {"keep_ratios": tuple(stored["keep_ratios"]), "table": tuple(map(tuple, stored["table"]))}
             return cls(**stored)
         except OSError as error:

@@ -19,7 +19,7 @@ from rlprune.storage.policies import build_policy, policy_files
 
 
 def save_bundle(
-    folder: Path,
+    folder: str | Path,
     network: ElasticCNN,
     policy: Policy,
     data: DataFormat | ImageSet,

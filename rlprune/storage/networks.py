@@ -27,7 +27,7 @@ class SavedNetwork:
 
 
 def save_network(
-    folder: Path, network: ElasticCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
+    folder: str | Path, network: ElasticCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write an elastic network; the folder appears or is replaced as a whole.
 
@@ -42,16 +42,16 @@ def save_network(
         ModelError: the network holds something that cannot be stored without its code.
     """
     more = {"data": format_to_json(data), "about": dict(metadata or {})}
-    write_folder(folder, "network", network_files(network), more)
+    write_folder(Path(folder), "network", network_files(network), more)
 
 
-def load_network(folder: Path) -> SavedNetwork:
+def load_network(folder: str | Path) -> SavedNetwork:
     """Read an elastic network, from its own folder or out of a bundle.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = read_folder(folder, ("network", "bundle"))
+    files, manifest = read_folder(Path(folder), ("network", "bundle"))
     return SavedNetwork(build_network(files), read_format(manifest), manifest["about"])
 
 

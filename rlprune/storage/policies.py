@@ -22,7 +22,7 @@ class SavedPolicy:
     metadata: dict[str, Any]
 
 
-def save_policy(folder: Path, policy: Policy, metadata: Mapping[str, Any]) -> None:
+def save_policy(folder: str | Path, policy: Policy, metadata: Mapping[str, Any]) -> None:
     """Write a policy; the folder appears or is replaced as a whole.
 
     Args:
@@ -33,16 +33,16 @@ def save_policy(folder: Path, policy: Policy, metadata: Mapping[str, Any]) -> No
     Raises:
         BundleError: the folder holds something else.
     """
-    write_folder(folder, "policy", policy_files(policy), {"about": dict(metadata or {})})
+    write_folder(Path(folder), "policy", policy_files(policy), {"about": dict(metadata or {})})
 
 
-def load_policy(folder: Path) -> SavedPolicy:
+def load_policy(folder: str | Path) -> SavedPolicy:
     """Read a policy, from its own folder or out of a bundle.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = read_folder(folder, ("policy", "bundle"))
+    files, manifest = read_folder(Path(folder), ("policy", "bundle"))
     return SavedPolicy(build_policy(files), manifest["about"])
 
 

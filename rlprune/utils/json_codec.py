@@ -52,14 +52,14 @@ class JsonResult:
         return typing.cast(R, _decode_object(cls, content, source, ""))
 
     @classmethod
-    def load(cls: type[R], path: Path) -> R:
+    def load(cls: type[R], path: str | Path) -> R:
         """Read a file.
 
         Raises:
             RLPruneError: it cannot be read, is no JSON, or holds something else than this kind of result.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(Path(path).read_text())
         except (OSError, ValueError) as error:
             raise RLPruneError(f"{path} cannot be read ({error}); expected the JSON of a {cls.__name__}") from error
         return cls.from_json(content, str(path))
