@@ -177,7 +177,7 @@ def test_a_later_format_is_refused_by_naming_the_version_that_reads_it(old: Path
 @pytest.mark.parametrize("number", [0, -1, "1", None, True, 1.5])
 def test_a_format_that_never_was_is_refused(old: Path, number: Any) -> None:
     rewrite_manifest(old / "bundle", format=number)
-    with pytest.raises(BundleError, match="bundle has no known format"):
+    with pytest.raises(BundleError, match=r"bundle has format .*, which is unknown"):
         rlprune.load(old / "bundle")
 
 

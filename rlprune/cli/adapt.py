@@ -11,6 +11,7 @@ from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
 from rlprune.errors import ModelError
 from rlprune.metrics import accuracy
+from rlprune.models import registry
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.storage import folders, networks
 from rlprune.training.adaptation import AdaptSettings, adapt
@@ -33,7 +34,7 @@ class Adapt:
     def run(self) -> None:
         """Do it."""
         name = self.network.model
-        if self.network.weights is None and ":" not in name:
+        if self.network.weights is None and name in registry.NAMES:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         folders.check_target(self.out, "network")
         splits = self.source.load()

@@ -18,6 +18,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError
 from rlprune.evaluation import tables
 from rlprune.evaluation.gated import evaluate_gated
+from rlprune.models import registry
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import folders
 
@@ -37,14 +38,14 @@ class Gate:
     threshold: float = 0.5
     """What a gate has to pass, in (0, 1)."""
     resume: bool = False
-    """Go on with an interrupted run."""
+    """Continue an interrupted run."""
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     settings: tyro.conf.OmitArgPrefixes[GateSettings] = field(default_factory=GateSettings)
 
     def run(self) -> None:
         """Do it."""
         name = self.network.model
-        if self.network.weights is None and ":" not in name:
+        if self.network.weights is None and name in registry.NAMES:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         folders.check_target(self.out, "gated")
         splits = self.source.load()

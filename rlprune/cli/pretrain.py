@@ -27,7 +27,7 @@ class Pretrain:
     """File to write, FILE.safetensors. Events for TensorBoard go beside it, into logs/."""
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     resume: bool = False
-    """Go on with an interrupted run."""
+    """Continue an interrupted run."""
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = field(default_factory=TrainingSettings)
 

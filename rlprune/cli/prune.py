@@ -31,7 +31,7 @@ class Prune:
     """Folder to write. Events for TensorBoard go beside it, into logs/."""
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     resume: bool = False
-    """Go on with an interrupted run."""
+    """Continue an interrupted run."""
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     settings: tyro.conf.OmitArgPrefixes[StaticSettings] = field(default_factory=StaticSettings)
 

@@ -130,7 +130,8 @@ def _pixels(name: str, item: Any, image_size: int | None, target_mode: str | Non
             mode = image.mode
             image = image.convert(target_mode or ("L" if mode in ("1", "L") else "RGB"))
     except Exception as error:
-        raise DataError(f"{name} cannot be read as an image ({error}); replace or remove it") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{name} cannot be read as an image ({reason}); replace or remove it") from error
     if mode[0] in "IF":
         raise DataError(f"{name} has pixels of mode {mode}; save it with 8 bits per channel, in grey or colour")
     if image_size is not None and image.size != (image_size, image_size):

@@ -18,6 +18,7 @@ from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
+from rlprune.utils.hardware import check_device
 from rlprune.utils.malloc import MOST_KEPT
 
 
@@ -77,6 +78,10 @@ class DynamicCNN:
         check_fit(elastic, policy, classes)
         if max_batch is not None and max_batch < 1:
             raise RLPruneError(f"max_batch is {max_batch}; 1 or more images, or None, is needed")
+        try:
+            check_device(str(device))
+        except ValueError as error:
+            raise RLPruneError(f"device={str(device)!r}: {error}") from error
         self.elastic = elastic.to(device).eval()
         self.device = torch.device(device)
         self.source_policy = policy.eval()

@@ -165,10 +165,13 @@ class Recipe:
         """Read a recipe.
 
         Raises:
-            SettingsError: the file is no TOML, or says something that a recipe cannot; a line for every such thing.
+            SettingsError: the file cannot be read or is no TOML; or it says what a recipe cannot, with a line for every
+                such thing.
         """
         try:
             return read_settings(cls, tomllib.loads(Path(path).read_text("utf-8")))
+        except OSError as error:
+            raise SettingsError(f"{path} cannot be read ({error.strerror}); name the TOML file of a recipe") from error
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"{path} is no TOML: {error}") from error
         except UnicodeDecodeError as error:

@@ -168,7 +168,10 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes],
 def _check_format(folder: Path, found: Any, manifest: Mapping[str, Any]) -> None:
     """Read every format there was until now, and say which version reads a later one."""
     if type(found) is not int or found < 1:
-        raise BundleError(f"{folder} has no known format, but {found!r}; formats are numbers from 1 to {FORMAT}")
+        raise BundleError(
+            f"{folder} has format {found!r}, which is unknown; formats are whole numbers, and this rlprune reads 1 to "
+            f"{FORMAT}: write the folder again"
+        )
     if found > FORMAT:
         maker = manifest.get("versions", {}).get("rlprune", "a later version")
         raise BundleError(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import AfterValidator
 
+from rlprune.utils.hardware import check_device
 from rlprune.utils.settings import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -17,20 +18,6 @@ from rlprune.utils.settings import (
     ShareBelowOne,
     settings_dataclass,
 )
-
-
-def _usable(device: str) -> str:
-    """Return a device that tensors can be on.
-
-    Raises:
-        ValueError: they cannot.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"it cannot be used here ({reason}); cpu always can") from error
-    return device
 
 
 @settings_dataclass
@@ -76,7 +63,7 @@ class TrainingSettings:
     """Run convolutions in bfloat16 (autocast); if not said, where the hardware computes in it."""
     channels_last: bool = True
     """Keep tensors in channels-last memory format."""
-    device: Annotated[str, AfterValidator(_usable)] = "cpu"
+    device: Annotated[str, AfterValidator(check_device)] = "cpu"
     """Where to train, such as cpu or cuda."""
     seed: int = 0
     """Fixes the order of images, augmentation and random profiles."""

@@ -1,4 +1,4 @@
-"""The machine and software that figures are measured with."""
+"""The machine and software that networks run on and figures are measured with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from datetime import date
 from typing import Any
 
 import torch
+
+
+def check_device(device: str) -> str:
+    """Return a device if tensors can be on it.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"it cannot be used here ({reason}); cpu always can") from error
+    return device
 
 
 def conditions() -> dict[str, Any]:

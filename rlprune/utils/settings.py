@@ -200,7 +200,7 @@ def _line(error: ErrorDetails, place: _Place) -> str:
 def _nearest(place: _Place) -> str:
     """Which settings a name may have been meant for; all of them if it is like none."""
     name = place.name.rpartition(".")[2]
-    near = difflib.get_close_matches(name, place.siblings, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, place.siblings, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"allowed are {', '.join(place.siblings)}"
 
 

@@ -48,7 +48,7 @@ def test_the_command_line_knows_all_steps_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "No such file or directory: 'bad/recipe.toml'"),
+        (None, "bad/recipe.toml cannot be read (No such file or directory); name the TOML file of a recipe"),
         ("model =", "bad/recipe.toml is no TOML: Invalid value"),
         (RECIPE + "round = 1", "bad/recipe.toml: tune.round=1: there is no such setting; did you mean rounds?"),
         (

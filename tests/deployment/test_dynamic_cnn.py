@@ -190,6 +190,11 @@ def test_however_many_run_at_once_all_images_are_predicted_in_their_order(monkey
         DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, max_batch=0)
 
 
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(RLPruneError, match=r"device='nowhere': it cannot be used here \(.*\); cpu always can"):
+        DynamicCNN(NETWORK, make().policy, DATA.mean, DATA.std, DATA.classes, "nowhere")
+
+
 def test_a_network_may_compute_in_half_precision() -> None:
     dynamic = make(2)
     half = DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, dtype=torch.bfloat16)

@@ -267,3 +267,9 @@ def test_conflicts_between_settings_have_lines_of_their_own_too(tmp_path: Path) 
         "recipe.toml: penalties=(0.3,): give each once, and none that equals policy.penalty, which is 0.3"
     )
     assert second.endswith("recipe.toml: refit_weights='a.pt': nothing begins with them; add a [refit]")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for name, reason in (("none.toml", "No such file or directory"), ("", "Is a directory")):
+        with pytest.raises(SettingsError, match=rf"cannot be read \({reason}\); name the TOML file of a recipe"):
+            Recipe.read(tmp_path / name)
