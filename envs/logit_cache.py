@@ -22,19 +22,19 @@ class LazyTable:
         n_rows: of the table.
         width: of a row.
         compute: rows int64 (B,) -> values float32 (B, width).
-        remember: False computes anew each time, as does a table over 1 GiB.
+        keep: keep what was computed; False computes it each time, as does a table over 1 GiB.
     """
 
-    def __init__(self, n_rows: int, width: int, compute: Callable[[Tensor], Tensor], remember: bool) -> None:
+    def __init__(self, n_rows: int, width: int, compute: Callable[[Tensor], Tensor], keep: bool) -> None:
         self._compute = compute
-        self._remember = remember and n_rows * width * 4 <= _MEMORY_LIMIT
-        if self._remember:
+        self._keep = keep and n_rows * width * 4 <= _MEMORY_LIMIT
+        if self._keep:
             self._table = torch.zeros(n_rows, width)
             self._known = torch.zeros(n_rows, dtype=torch.bool)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Values of some rows, float32 (B, width)."""
-        if not self._remember:
+        if not self._keep:
             return self._in_chunks(rows)
         missing = rows[~self._known[rows]].unique()
         if len(missing):
@@ -66,8 +66,8 @@ class LogitCache:
         n_classes = len(data.classes)
         whole = [] if codebook is None else (codebook == network.full.cpu()).all(1).nonzero().flatten().tolist()
         self._index_of_whole = next(iter(whole), None)
-        self._of_profiles = LazyTable(len(data) * self.n_profiles, n_classes, self._compute, remember=True)
-        self._of_whole = LazyTable(len(data), n_classes, self._compute_whole, remember=True)
+        self._of_profiles = LazyTable(len(data) * self.n_profiles, n_classes, self._compute, keep=True)
+        self._of_whole = LazyTable(len(data), n_classes, self._compute_whole, keep=True)
 
     def check(self, network: ElasticModule, data: ImageSet, codebook: Tensor | None) -> None:
         """Make sure that the cache is for this very network, these very images and this codebook.

@@ -139,7 +139,7 @@ class World:
         if self._codebook is not None:
             self._profile_cost = self._priced(self._codebook)
         self._policy_cost = ComputeCost(*(torch.tensor(amount) for amount in self.rules.policy_cost))
-        self._features = LazyTable(len(data), len(self.observer.mean), self._compute_features, remember=True)
+        self._features = LazyTable(len(data), len(self.observer.mean), self._compute_features, keep=True)
         self._logit_cache = logit_cache or LogitCache(network, data, self._codebook)
         self._logit_cache.check(network, data, self._codebook)
 

@@ -33,6 +33,13 @@ class BundleError(RLPruneError, ValueError):
 
 # What a file that is no network may raise while one is built from it.
 MALFORMED = (
-    *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError),
-    *(RuntimeError, SyntaxError, MemoryError),
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    SyntaxError,
+    MemoryError,
 )

@@ -31,5 +31,6 @@ def accuracy(
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson, "Probable Inference", JASA 1927)."""
     z = 1.959964
-    centre, half = n_correct + z * z / 2, z * math.sqrt(n_correct * (n - n_correct) / n + z * z / 4)
+    centre = n_correct + z * z / 2
+    half = z * math.sqrt(n_correct * (n - n_correct) / n + z * z / 4)
     return (centre - half) / (n + z * z), (centre + half) / (n + z * z)

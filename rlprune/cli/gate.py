@@ -49,7 +49,8 @@ class Gate:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         folders.check_target(self.out, "gated")
         splits = self.source.load()
-        model, teacher = self.network.build(splits), self.teaching.build(splits)
+        model = self.network.build(splits)
+        teacher = self.teaching.build(splits)
         elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
         gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
         metadata = {"model": name, "source": asdict(self.source), "settings": asdict(self.settings)}

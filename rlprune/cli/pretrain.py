@@ -37,7 +37,8 @@ class Pretrain:
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
         splits = self.source.load()
         torch.manual_seed(self.settings.seed)
-        model, teacher = self.network.build(splits), self.teaching.build(splits)
+        model = self.network.build(splits)
+        teacher = self.teaching.build(splits)
         with resumable(self, "pretrain") as kept:
             pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
             weights.save_weights(model, self.out)

@@ -138,7 +138,8 @@ def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str |
         raise RLPruneError(f"paid is {paid!r}; allowed are {', '.join(KINDS)}, and a Latency")
     predicted = predict_all(dynamic, data)
     if isinstance(paid, Latency):
-        ran, n_decisions = predicted.profiles >= 0, (predicted.passes + 1).clamp_max(predicted.profiles.shape[1])
+        ran = predicted.profiles >= 0
+        n_decisions = (predicted.passes + 1).clamp_max(predicted.profiles.shape[1])
         bodies = paid.predict_ms(Cost(dynamic.elastic), dynamic.codebook)[predicted.profiles] - paid.stem
         price = (paid.stem + n_decisions * paid.decision + (bodies * ran).sum(1)) / paid.dense
     else:

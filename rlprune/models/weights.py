@@ -46,18 +46,18 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(weights, strict=False)
 
 
-def find_weights(name: str, beside: Path) -> Path:
+def find_weights(name: str, recipe_dir: Path) -> Path:
     """Find the weights, a file or a folder, that a recipe names: in ``$RLPRUNE_WEIGHTS``, else in the recipe's folder.
 
     Args:
         name: path relative to one of these folders.
-        beside: the recipe's folder.
+        recipe_dir: the recipe's folder.
 
     Raises:
         ModelError: it is in neither place.
     """
     root = os.environ.get("RLPRUNE_WEIGHTS")
-    folders = [Path(root), beside] if root else [beside]
+    folders = [Path(root), recipe_dir] if root else [recipe_dir]
     for folder in folders:
         if (folder / name).exists():
             return folder / name

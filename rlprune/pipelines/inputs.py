@@ -33,7 +33,8 @@ def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
         ModelError: there is no such network, or it does not fit its weights or the images.
         BundleError: the folder holds nothing like that.
     """
-    n_classes, image_shape = len(splits.network.classes), splits.network.images.shape[1:]
+    n_classes = len(splits.network.classes)
+    image_shape = splits.network.images.shape[1:]
     if weights is not None and weights.is_dir():
         return _whole(name, weights, splits.network)
     model = registry.build(name, n_classes, image_shape[0])
@@ -103,7 +104,8 @@ def load_fitting(
             )
         options = dataclasses.replace(options, shares=shares)
     splits = options.load()
-    shape, n_classes = tuple(splits.network.images.shape[1:]), len(splits.network.classes)
+    shape = tuple(splits.network.images.shape[1:])
+    n_classes = len(splits.network.classes)
     if shape != tuple(image_shape) or n_classes != len(expected.classes):
         raise RLPruneError(
             f"the network takes images of shape {tuple(image_shape)} in {len(expected.classes)} classes, "

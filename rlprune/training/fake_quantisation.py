@@ -45,6 +45,7 @@ def round_weights(weight: Tensor) -> Tensor:
 def round_features(x: Tensor) -> Tensor:
     """Features as uint8 has them: 256 steps over the range of the batch and 0; gradients pass within it."""
     low, high = x.detach().aminmax()
-    low, high = low.clamp_max(0), high.clamp_min(0)
+    low = low.clamp_max(0)
+    high = high.clamp_min(0)
     step = ((high - low) / 255).clamp_min(_LEAST)
     return torch.fake_quantize_per_tensor_affine(x, step, (-low / step).round().int(), 0, 255)

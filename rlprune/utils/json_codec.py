@@ -122,7 +122,8 @@ def _decode_fields(cls: type, content: dict[str, Any], source: str, path: str) -
 
 def _decode(kind: Any, value: Any, source: str, path: str) -> Any:
     """A value as the type of its field says."""
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    arguments = get_args(kind)
     if kind is Any:
         return value
     if origin in (Union, types.UnionType):

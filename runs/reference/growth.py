@@ -84,7 +84,8 @@ def with_batch(dynamic: rlprune.DynamicCNN, test: ImageSet) -> list[dict[str, fl
 @torch.inference_mode()
 def with_profiles(elastic: rlprune.ElasticCNN) -> list[dict[str, float]]:
     """Preparing and running more and more profiles."""
-    rows, generator = [], torch.Generator().manual_seed(0)
+    rows = []
+    generator = torch.Generator().manual_seed(0)
     for n in (2, 4, 8, 16):
         codebook = sorted_codebook(torch.stack(random_profiles(elastic, 2 * n, generator))[: 2 * n], Cost(elastic))
         codebook = codebook[torch.linspace(0, len(codebook) - 1, n).long()]

@@ -18,7 +18,8 @@ def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
         results: as `rlprune.evaluation.dynamic.evaluate` gives them.
         bench: as `rlprune.evaluation.benchmark.bench` gives them.
     """
-    cut, controls = f"{100 * results['macs_cut']:.1f}", results["controls"]
+    cut = f"{100 * results['macs_cut']:.1f}"
+    controls = results["controls"]
     cuts = {name: f"{100 * share:.1f}" for name, share in results["controls_macs_cut"].items()}
     low, high = (100 * bound for bound in results["accuracy_interval"])
     rows = [
@@ -64,17 +65,17 @@ def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequen
     for network, results in measured.items():
         rows: list[tuple[str, ...]] = []
         for figures in sorted(results["budgets"], key=lambda each: float(each["macs_cut"])):
-            dense, cut, controls = _percent(figures["dense_accuracy"]), figures["macs_cut"], figures["controls"]
+            dense = _percent(figures["dense_accuracy"])
+            cut = figures["macs_cut"]
+            controls = figures["controls"]
             own = (_percent(figures["accuracy"]), _percent(cut, 1), _percent(figures["params_cut"], 1))
             rows.append(("**rlprune**", "yes", dense, f"**{own[0]}**", *own[1:]))
             for name in ("shuffled", "best_static", "uniform"):
                 control = (_percent(controls[name]), _percent(figures["controls_macs_cut"][name], 1))
                 rows.append((f"its control: {name.replace('_', ' ')}", "no", dense, *control, ""))
         for row in (row for row in published if row["network"] == network):
-            dense, per_image = (
-                "" if row["dense"] is None else f"{row['dense']:.2f}",
-                "yes" if row["per_image"] else "no",
-            )
+            dense = "" if row["dense"] is None else f"{row['dense']:.2f}"
+            per_image = "yes" if row["per_image"] else "no"
             theirs = (f"{row['pruned']:.2f}", f"{row['macs_cut']:g}")
             rows.append((f"{row['method']}, as published", per_image, dense, *theirs, ""))
         lines += [f"| {network} | {' | '.join(row)} |" for row in rows]
@@ -294,7 +295,8 @@ def headline_table(measured: Mapping[str, Mapping[str, Any]], published: Sequenc
     ]
     for network, results in measured.items():
         bundle = results["budgets"][0]
-        saved, controls = _percent(bundle["macs_cut"], 1), bundle["controls"]
+        saved = _percent(bundle["macs_cut"], 1)
+        controls = bundle["controls"]
         close = [
             row for row in published if row["network"] == network and abs(row["macs_cut"] - float(saved)) <= _CLOSE
         ]
@@ -315,7 +317,8 @@ def seeds_table(found: Mapping[str, Any]) -> str:
     for row in found["rows"]:
         cells = (_percent(row["accuracy"]), _percent(row["macs_cut"], 1), _percent(row["shuffled"]))
         lines.append(f"| {row['seed']} | {' | '.join(cells)} |")
-    mean, std = _percent(found["accuracy_mean"]), _percent(found["accuracy_std"])
+    mean = _percent(found["accuracy_mean"])
+    std = _percent(found["accuracy_std"])
     return "\n".join([*lines, "", f"Mean accuracy {mean} %, standard deviation {std} points."])
 
 
@@ -350,7 +353,8 @@ def between_markers(text: str, name: str, content: str) -> str:
     Raises:
         RLPruneError: they are not there.
     """
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    start = f"<!-- {name} -->"
+    end = f"<!-- /{name} -->"
     before, found, rest = text.partition(start)
     _, found_end, after = rest.partition(end)
     if not found or not found_end:

@@ -208,7 +208,7 @@ def test_a_table_computes_each_row_once() -> None:
         asked.extend(rows.tolist())
         return rows[:, None].float()
 
-    table = LazyTable(5, 1, compute, remember=True)
+    table = LazyTable(5, 1, compute, keep=True)
     assert table(torch.tensor([3, 1, 3])).flatten().tolist() == [3, 1, 3]
     assert table(torch.tensor([1, 4, 3])).flatten().tolist() == [1, 4, 3]
     assert asked == [1, 3, 4]
