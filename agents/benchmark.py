@@ -22,7 +22,7 @@ from rlprune.policies.observations import Observer
 from rlprune.utils.timing import interleaved
 
 _REPEATS = 20
-"""Steps of the remembered environment per round: one is so short that it would time the caches' filling."""
+"""Steps of the cached environment per round: one is so short that it would time the caches' filling."""
 
 
 def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: float = 20.0) -> EnvBenchmark:
@@ -41,10 +41,10 @@ def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: f
     observer = Observer.fit(network, data)
     batched = KeepRatioVecEnv(World(network, data, observer=observer), n_envs)
     single = DummyVecEnv([lambda: KeepRatioEnv(network, data, observer=observer) for _ in range(n_envs)])
-    remembered = KeepRatioVecEnv(World(network, data, action="profiles", observer=observer), n_envs)
+    cached = KeepRatioVecEnv(World(network, data, action="profiles", observer=observer), n_envs)
     images = data.normalised(torch.arange(n_envs) % len(data))
     rows = {}
-    for name, env in (("vec_env", batched), ("dummy_vec_env", single), ("remembered", remembered)):
+    for name, env in (("vec_env", batched), ("dummy_vec_env", single), ("remembered", cached)):
         env.seed(0)
         env.reset()
         env.action_space.seed(0)
@@ -57,9 +57,9 @@ def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: f
         with torch.no_grad():
             return network(images, levels)
 
-    for profile in range(remembered.world.actions.n_choices[0]):  # one sweep over all images fills the memory
-        episodes = remembered.world.begin(torch.arange(len(data)))
-        remembered.world.step(episodes, torch.full((len(data),), profile).numpy())
+    for profile in range(cached.world.actions.n_choices[0]):  # one sweep over all images fills the cache
+        episodes = cached.world.begin(torch.arange(len(data)))
+        cached.world.step(episodes, torch.full((len(data),), profile).numpy())
     times = interleaved({"masked_forward": masked_forward, **rows}, seconds, min_rounds=3)
     times["remembered"] = [value / _REPEATS for value in times["remembered"]]
     speed = {name: n_envs / median(values) * 1e3 for name, values in times.items()}

@@ -45,12 +45,12 @@ class PolicySettings:
     action: ActionKind = "profiles"
     """What the policy chooses: profiles of a codebook, levels of every group, or ratios of every group."""
     max_passes: Annotated[int, Field(ge=1, le=3)] = 2
-    """How often an image may be looked at, 1 to 3; with more than 1, the policy may accept or choose again."""
+    """Passes that an image may take, 1 to 3; with more than 1, the policy may accept or choose again."""
     combine: NonNegativeFloat = 0.0
-    """How much what earlier passes said counts beside the last, which counts 1, in the answer and in what is seen."""
+    """Weight of the logits of earlier passes; the last pass has 1. Counts in predictions and in observations."""
     pool: NonNegativeInt = 2
     """The stem's features are averaged over a grid of this many cells per side; 0 leaves them out, which helps where
-    few images train the policy: it learns those by heart otherwise."""
+    few images train the policy, which would otherwise memorise them."""
     control_variate: bool = True
     """Subtract the whole network's own correctness from the reward: less noise, same optimum."""
     total_steps: PositiveInt = 200_000

@@ -14,7 +14,7 @@ class Episodes:
     Attributes:
         images: index of each episode's image, int64.
         passes: made so far, int64.
-        logits: what is believed after the passes so far, float32 (n, classes).
+        logits: of the prediction after the passes so far, float32 (n, classes).
         macs: MACs of the passes so far, int64.
         levels: of the last pass, int64 (n, G); -1 before the first.
         penalties: price of compute, float32.

@@ -49,13 +49,13 @@ class LazyTable:
 class LogitCache:
     """The logits of an elastic network on images: of the profiles of a codebook, of all of it, or under any levels.
 
-    All but the last are remembered. Worlds of the same network and images may share a cache: for policies at several
+    All but the last are kept. Worlds of the same network and images may share a cache: for policies at several
     penalties the network then runs once.
 
     Args:
         network: the network, whose weights no longer change; put into eval mode.
         data: the images.
-        codebook: int64 (K, G); None if there are no profiles to ask about.
+        codebook: int64 (K, G); None if there are no profiles.
     """
 
     def __init__(self, network: ElasticModule, data: ImageSet, codebook: Tensor | None = None) -> None:
@@ -116,7 +116,7 @@ class LogitCache:
 
 
 class LatestLogitCache:
-    """Logit caches for some sets of images, kept for the network that was asked about last.
+    """Logit caches for some sets of images, kept for the latest network.
 
     Args:
         sets: the images.

@@ -311,13 +311,13 @@ class World:
 
 
 def first_information(world: World, episodes: Episodes) -> list[dict[str, Any]]:
-    """What `info` says of every episode when it starts."""
+    """What `info` holds for every episode when it starts."""
     labels = world.data.labels[episodes.images].tolist()
     return [{"image": image, "label": label} for image, label in zip(episodes.images.tolist(), labels, strict=True)]
 
 
 def information(world: World, episodes: Episodes, outcome: Outcome) -> list[dict[str, Any]]:
-    """What `info` says of every episode after a step."""
+    """What `info` holds for every episode after a step."""
     ratios = torch.tensor(world.network.keep_ratios)[outcome.levels.clamp_min(0)]
     ratios = torch.where(outcome.levels >= 0, ratios, torch.nan)
     columns = {

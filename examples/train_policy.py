@@ -65,7 +65,7 @@ def main(settings: Settings) -> None:
     # 3. A few good profiles make up the codebook from which the policy chooses.
     codebook = choose_codebook(network, search_profiles(network, splits.policy, settings.candidates), n_profiles=6)
 
-    # 4. The world: a cheap look first, then the policy accepts or looks again. PPO learns when.
+    # 4. The world: a cheap pass first, then the policy accepts or runs another. PPO learns when.
     rules = {"action": "profiles", "codebook": codebook, "max_passes": 2, "penalty": settings.penalty}
     check = gymnasium.make("rlprune.envs:rlprune/KeepRatio-v0", network=network, data=splits.policy, **rules)
     print(f"observations {check.observation_space}\nactions {check.action_space}")

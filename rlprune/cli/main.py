@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments == ["--version"]:
         print(f"rlprune {rlprune.__version__}")
         return
-    sys.path.insert(0, "")  # package.module:callable is looked for in the current folder too
+    sys.path.insert(0, "")  # package.module:callable is searched for in the current folder too
     try:
         parse(Verb, arguments, _DESCRIPTION).run()
     except SettingsError as error:
@@ -64,5 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"rlprune: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("rlprune: interrupted; the same command, with --resume where a verb has it, goes on", file=sys.stderr)
+        print(
+            "rlprune: interrupted; to continue, give the same command, with --resume where the verb has it",
+            file=sys.stderr,
+        )
         sys.exit(130)

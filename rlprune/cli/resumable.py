@@ -41,11 +41,11 @@ def resumable(verb: Verb, name: str) -> Iterator[dict[str, Any]]:
     """
     checkpoint = check_unfinished(verb.out, resume=verb.resume)
     note = checkpoint.with_suffix(".json")
-    said = _options(verb)
+    options = _options(verb)
     if checkpoint.exists() and note.exists():
         cure = f"go back to those, which {note} has, or remove the checkpoint to start anew"
-        check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), said, cure)
-    write_json(note, said)
+        check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), options, cure)
+    write_json(note, options)
     try:
         yield {"checkpoint": checkpoint, "log": scalar_log(verb.out.parent / "logs", name)}
         checkpoint.unlink(missing_ok=True)

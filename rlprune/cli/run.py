@@ -21,7 +21,8 @@ class RunRecipe:
     """
 
     recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]
-    """A TOML file, such as runs/reference/resnet20/recipe.toml; weights it names are looked for in $RLPRUNE_WEIGHTS."""
+    """A TOML file, such as runs/reference/resnet20/recipe.toml; weights that it names are searched for in
+    $RLPRUNE_WEIGHTS, then next to it."""
     out: Path | None = None
     """Folder for everything it makes; runs/NAME if not given, NAME being the folder of the recipe."""
     until: StepName = "evaluate"

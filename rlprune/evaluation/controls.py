@@ -81,7 +81,7 @@ def shuffled_accuracy(predicted: Prediction, logits: Tensor, labels: Tensor, obs
         predicted: the decisions.
         logits: of every profile on all images, float32 (K, N, classes).
         labels: of all images, int64 (N,).
-        observer: says what is believed after several passes.
+        observer: combines the logits of several passes.
     """
     decisions, counts = predicted.profiles.unique(dim=0, return_counts=True)
     n_right = torch.tensor(
@@ -91,11 +91,11 @@ def shuffled_accuracy(predicted: Prediction, logits: Tensor, labels: Tensor, obs
 
 
 def _believed(logits: Tensor, observer: Observer) -> Tensor:
-    """The classes believed after some passes, (passes, N, classes) -> int64 (N,)."""
-    believed = logits[0]
+    """The classes predicted after some passes, (passes, N, classes) -> int64 (N,)."""
+    combined = logits[0]
     for n_pass, of_pass in enumerate(logits[1:], 1):
-        believed = observer.believe(believed, of_pass, torch.full((len(of_pass),), n_pass))
-    return believed.argmax(1)
+        combined = observer.believe(combined, of_pass, torch.full((len(of_pass),), n_pass))
+    return combined.argmax(1)
 
 
 def _points(elastic: ElasticModule, data: ImageSet, profiles: Tensor, cost: Cost) -> Points:

@@ -74,7 +74,7 @@ def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult |
     """Accuracy and cost of a network beside its controls, with times if a benchmark is given."""
     batches = list(bench.macs_ratio) if bench else []
     table = _measured(
-        results, ("decision", "top-1 %", "MACs saved %", "parameters saved %", *(f"ms at {n}" for n in batches))
+        results, ("decision", "top-1, %", "MACs saved, %", "parameters saved, %", *(f"ms at {n}" for n in batches))
     )
     dense_accuracy = "" if results.dense_accuracy is None else _points(results.dense_accuracy)
     table.add_row(f"dense ({results.dense})", dense_accuracy, "0.0", "0.0", *_milliseconds(bench, "dense"))
@@ -102,7 +102,7 @@ def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult |
 
 def gates(results: GatedResult) -> Table:
     """What a gated network does, and what its gates keep of each layer."""
-    table = _measured(results, ("decision", "top-1 %", "MACs saved %"))
+    table = _measured(results, ("decision", "top-1, %", "MACs saved, %"))
     table.add_row(f"dense ({results.dense})", _points(results.dense_accuracy), "0.0")
     table.add_row("gates", _points(results.accuracy), _points(results.macs_cut, 1), style="bold")
     for name, accuracy in results.controls.items():
@@ -129,7 +129,7 @@ def gates(results: GatedResult) -> Table:
 
 def static(results: StaticResult) -> Table:
     """Accuracy and cost of a network that was pruned once and for all."""
-    table = _measured(results, ("pruned", "top-1 %", "MACs saved %", "parameters saved %", "zeros %"))
+    table = _measured(results, ("pruned", "top-1, %", "MACs saved, %", "parameters saved, %", "zeros, %"))
     if results.dense_accuracy is not None:
         table.add_row("not at all", _points(results.dense_accuracy), "0.0", "0.0", "")
     shares = (results.macs_cut, results.params_cut, results.zeros)
@@ -148,7 +148,7 @@ def compared(results: ComparisonResult) -> tuple[Table, Table]:
 def _points_of(results: ComparisonResult) -> Table:
     batches = list(results.dense.ms)
     table = Table(title=_title(results, "images"))
-    for column in ("method", "point", "top-1 %", "MACs %", "deciding %", *(f"ms at {batch}" for batch in batches)):
+    for column in ("method", "point", "top-1, %", "MACs, %", "deciding, %", *(f"ms at {batch}" for batch in batches)):
         table.add_column(column, justify="left" if column in ("method", "point") else "right")
     for method, label, row in (("dense", "", results.dense), *((row.method, row.label, row) for row in results.rows)):
         table.add_row(
@@ -165,8 +165,8 @@ def _points_of(results: ComparisonResult) -> Table:
 
 def _at_equal_macs(rows: Sequence[EqualCostRow]) -> Table:
     methods = list(rows[0].accuracies) if rows else []
-    table = Table(title="top-1 % at the MACs of each learnt policy")
-    for column in ("learnt", "MACs %", "top-1 %", *methods):
+    table = Table(title="top-1, % at the MACs of each learnt policy")
+    for column in ("learnt", "MACs, %", "top-1, %", *methods):
         table.add_column(column, justify="left" if column == "learnt" else "right")
     for row in rows:
         reached = [_reached(row, method) for method in methods]

@@ -95,7 +95,7 @@ def _elastic_network_and_policy(dense: nn.Module, splits: Splits, folder: Path, 
     network = ElasticCNN.from_model(dense, splits.network.images.shape[1:])
     adapt(network, splits.network, AdaptSettings(epochs=20, padding=2, flip=False, seed=seed))
     codebook = choose_codebook(network, search_profiles(network, splits.policy, n_candidates=32, seed=seed))
-    # Without the stem's features: with some hundred images to learn from, they invite to learn images by heart.
+    # Without the stem's features: with only some hundred images to learn from, the policy would memorise them.
     settings = PolicySettings(penalty=PENALTY, pool=0, total_steps=200_000, seed=seed)
     return network, train_policy(network, splits.policy, splits.validation, folder, settings, codebook=codebook)
 

@@ -43,7 +43,8 @@ class DataOptions:
 
     data: str
     """A name (mnist5k, cifar10, cifar100, fashion_mnist), a folder of class folders, a parquet file or folder, a data
-    set of the Hugging Face hub, or package.module:callable returning a Dataset. $RLPRUNE_DATA is looked in first."""
+    set of the Hugging Face hub, or package.module:callable returning a Dataset. The folder in
+    $RLPRUNE_DATA is searched first."""
     image_size: PositiveInt | None = None
     """Resize and crop images to squares of this many pixels; needed if their sizes differ."""
     image_column: str | None = None
@@ -76,7 +77,7 @@ class ElasticOptions:
     round_to: PositiveInt = 8
     """Widths round up to multiples of this many channels."""
     importance: str = "l1"
-    """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which look at training images."""
+    """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which need training images."""
     residual: bool = False
     """Also prune the channels of residual streams, which many blocks share."""
 

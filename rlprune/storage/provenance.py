@@ -1,6 +1,6 @@
 """What something was made with: written down before it is made, and compared before it is resumed.
 
-A run folder, a checkpoint or a step of a recipe is only gone on with under the settings, network and images that it was
+A run folder, a checkpoint or a step of a recipe is only continued under the settings, network and images that it was
 begun with. These are the few functions that everything resumable shares.
 """
 

@@ -90,12 +90,12 @@ def adapt(
         teacher: normalised images (B, C, H, W) -> logits (B, classes), or what `cache_teacher_logits` made of one;
             the network as it is now if None.
         codebook: int64 (K, G); random profiles are drawn from it, if given, and the smallest is its first.
-        checkpoint: file written after every epoch; if it exists, training goes on from it.
+        checkpoint: file written after every epoch; if it exists, training continues from it.
         log: called with the figures of every epoch.
 
     Raises:
         LevelsError: the codebook is not of this network.
-        RLPruneError: other shares than one per profile, or logits remembered under other settings.
+        RLPruneError: other shares than one per profile, or a teacher's logits cached under other settings.
     """
     settings = AdaptSettings() if settings is None else settings
     soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     indices: Tensor
     """Which images of the training set, int64 (B,)."""
     views: Tensor
-    """Which of an image's remembered views, int64 (B,); zeros where views are drawn afresh."""
+    """Which of an image's fixed views, int64 (B,); zeros where views are drawn afresh."""
 
 
 def index_batches(indices: Tensor, batch_size: int) -> Sequence[Tensor]:

@@ -1,4 +1,4 @@
-"""Learning from a teacher: what it says of every image, remembered once, and the loss that follows it."""
+"""Learning from a teacher: its logits on every image, computed once and cached, and the loss that follows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlprune.training.settings import TrainingSettings
 from rlprune.utils.progress import progress_bar
 
 Teacher = nn.Module | Tensor
-"""A network, asked on every batch, or its logits on the views of all images, as `cache_teacher_logits` gives them."""
+"""A network, run on every batch, or its logits on the views of all images, as `cache_teacher_logits` gives them."""
 
 
 class Ensemble(nn.Module):
@@ -51,7 +51,7 @@ def cache_teacher_logits(
         data: the images that train the student.
         settings: of the student's training; `views` must be 1 or more.
         batch_size: images at once.
-        known: what it said of the first images under the same settings, (M, views, classes): those are not asked about.
+        known: its logits on the first images under the same settings, (M, views, classes); not computed again.
 
     Returns:
         Logits, float16 (N, views, classes), on the CPU.
@@ -60,7 +60,7 @@ def cache_teacher_logits(
         RLPruneError: the settings keep no views, or others than are known.
     """
     if settings.views < 1:
-        raise RLPruneError("views=0 keeps no views of an image; give their number, to remember what a teacher says")
+        raise RLPruneError("views=0 keeps no views of an image; give their number, to cache a teacher's logits on them")
     shape = (settings.views, len(data.classes))
     if known is not None and (known.shape[1:] != shape or len(known) > len(data)):
         raise RLPruneError(
@@ -69,7 +69,7 @@ def cache_teacher_logits(
         )
     ask = _asked(teacher, settings)
     table = remembered_views(len(data), settings)
-    answers = [] if known is None else [known]
+    logits_so_far = [] if known is None else [known]
     n_known = 0 if known is None else len(known)
     max_batch = max(1, batch_size // settings.views)
     for start in progress_bar(range(n_known, len(data), max_batch), desc="teacher", unit="batch"):
@@ -77,26 +77,26 @@ def cache_teacher_logits(
         indices = part.repeat_interleave(settings.views)
         views = torch.arange(settings.views).repeat(len(part))
         logits = ask(to_batch(data, indices, views, table[indices, views], settings).images)
-        answers.append(logits.half().cpu().view(len(part), settings.views, -1))
-    return torch.cat(answers)
+        logits_so_far.append(logits.half().cpu().view(len(part), settings.views, -1))
+    return torch.cat(logits_so_far)
 
 
 def soft_labels(teacher: Teacher, settings: TrainingSettings) -> Callable[[Batch], Tensor]:
     """How to get a teacher's log-probabilities at the settings' temperature for a batch, float32 (B, classes).
 
     Raises:
-        RLPruneError: remembered logits that were made for another number of views.
+        RLPruneError: cached logits that were made for another number of views.
     """
     if isinstance(teacher, Tensor):
         if teacher.ndim != 3 or teacher.shape[1] != settings.views:
             raise RLPruneError(
                 f"the teacher's logits have shape {tuple(teacher.shape)}; with views={settings.views} they are "
-                f"(images, {settings.views}, classes): remember them under the settings they are used with"
+                f"(images, {settings.views}, classes): cache them under the settings they are used with"
             )
-        answers = teacher
+        cached = teacher
 
         def look_up(batch: Batch) -> Tensor:
-            return answers[batch.indices, batch.views].float().to(settings.device)
+            return cached[batch.indices, batch.views].float().to(settings.device)
 
         logits_of = look_up
     else:
@@ -110,7 +110,7 @@ def soft_labels(teacher: Teacher, settings: TrainingSettings) -> Callable[[Batch
 
 
 def _asked(teacher: nn.Module, settings: TrainingSettings) -> Callable[[Tensor], Tensor]:
-    """A copy of the teacher, ready to be asked."""
+    """A copy of the teacher, ready to run."""
     network = fold_for_teacher(teacher).to(settings.device)
     network = network.to(memory_format=settings.memory_format)  # type: ignore[call-overload]
 

@@ -48,7 +48,7 @@ def fit(
         data: its training images.
         settings: how.
         step: given the run's random generator, returns the forward and backward of a batch; gradients may add up there.
-        checkpoint: file written after every epoch; if it exists, training goes on from it.
+        checkpoint: file written after every epoch; if it exists, training continues from it.
         log: called after every epoch.
         label: what the progress bar says.
 

@@ -32,7 +32,7 @@ def pretrain(
         data: its training images.
         settings: how.
         teacher: a network, or what `cache_teacher_logits` made of one.
-        checkpoint: file written after every epoch; if it exists, training goes on from it.
+        checkpoint: file written after every epoch; if it exists, training continues from it.
         log: called with the figures of every epoch.
     """
     soft_of = None if teacher is None else soft_labels(teacher, settings)

@@ -46,7 +46,7 @@ class TrainingSettings:
     flip: bool = True
     """Mirror images at random; wrong for digits."""
     views: NonNegativeInt = 0
-    """So many shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
+    """Number of shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
     early_size: NonNegativeInt = 0
     """Pixels to which images are shrunk early in training, which is faster; 0 for never."""
     early_share: Share = 0.6
@@ -60,7 +60,7 @@ class TrainingSettings:
     distillation: Share = 0.7
     """Weight of the teacher's soft labels against the true ones, in [0, 1], where there is a teacher."""
     bf16: bool | None = None
-    """Run convolutions in bfloat16 (autocast); if not said, where the hardware computes in it."""
+    """Run convolutions in bfloat16 (autocast); if not given, where the hardware computes in it."""
     channels_last: bool = True
     """Keep tensors in channels-last memory format."""
     device: Annotated[str, AfterValidator(check_device)] = "cpu"

@@ -1,4 +1,4 @@
-"""What the comparing scripts are told on the command line: a recipe, and the folder of its run."""
+"""What the scripts that compare take on the command line: a recipe, and the folder of its run."""
 
 import argparse
 from pathlib import Path

@@ -5,7 +5,7 @@
 takes the bundle of that folder, and writes precision.json there. int8 is calibrated on 512 of the images that train
 the network; accuracies are of the test images. Times are of the whole dynamic network, policy and all passes included,
 in turns, in one process. For so many epochs the network is also trained on with the rounding of int8 and, so that what
-that is worth can be told from what training on is, without it (then in bfloat16, where the processor has it); the
+that is worth is compared with training on without it (then in bfloat16, where the processor has it); the
 policy stays as it is.
 """
 
@@ -53,7 +53,7 @@ def features_of(dynamic: Any, images: Tensor) -> Tensor:
 
 
 def logits_of(content: bytes, inputs: Tensor) -> Tensor:
-    """What a model of one input says of inputs (N, ...)."""
+    """What a model of one input returns for inputs (N, ...)."""
     run = session(content, torch.get_num_threads(), spin=False)
     name = run.get_inputs()[0].name
     return torch.cat([torch.from_numpy(run.run(None, {name: part.numpy()})[0]) for part in inputs.split(256)])

@@ -4,7 +4,7 @@
 
 takes a network with weights of $RLPRUNE_WEIGHTS, keeps half of the channels of every group, the most important ones by
 each criterion, trains what is left on, from labels and the whole network, and writes rankings.json into the network's
-folder. Accuracies are of the test images; those that criteria look at are training images.
+folder. Accuracies are of the test images; criteria are computed on training images.
 """
 
 import argparse

@@ -11,8 +11,11 @@ from reference_results import BudgetsResult, GrowthResult
 
 from rlprune.evaluation.figures import ACCURACY_AXIS, MACS_AXIS, Line, Look, figure, name_lines
 from rlprune.evaluation.timing_results import BenchmarkResult
+from rlprune.metrics import wilson_interval
 
 ONE_POLICY = Look("one policy, asked for each budget", "#0072B2", "o")
+N_TEST = 10_000
+"""Test images of CIFAR-10, on which accuracies are measured."""
 ALONE = Look("policies for one penalty each", "#000000", "*", "")
 BACKENDS = {
     "dynamic": ("PyTorch", "#0072B2", ""),
@@ -73,12 +76,13 @@ def one_policy_plot(path: Path, results: BudgetsResult, title: str = "One policy
     """
     one = sorted((point.macs_share, point.accuracy) for point in results.frontier)
     alone = sorted((row.alone.macs_share, row.alone.accuracy) for row in results.rows)
-    lines = [Line(ONE_POLICY, 100 * np.array(one)), Line(ALONE, 100 * np.array(alone))]
+    ends = [wilson_interval(round(accuracy * N_TEST), N_TEST) for _, accuracy in alone]
+    lines = [Line(ONE_POLICY, 100 * np.array(one)), Line(ALONE, 100 * np.array(alone), 100 * np.array(ends))]
     with figure(path, 8, 5) as drawn:
         chart = drawn.subplots()
         for line in lines:
             line.draw(chart)
-        chart.set(title=title, xlabel=MACS_AXIS, ylabel=ACCURACY_AXIS.partition(" (")[0])
+        chart.set(title=title, xlabel=MACS_AXIS, ylabel=ACCURACY_AXIS)
         name_lines(chart, lines)
 
 

@@ -107,9 +107,7 @@ class Last(nn.Module):
 
 
 def test_logits_of_other_views_are_refused() -> None:
-    with pytest.raises(
-        RLPruneError, match=r"shape \(20, 2, 5\); with views=3 they are \(images, 3, classes\): remember"
-    ):
+    with pytest.raises(RLPruneError, match=r"shape \(20, 2, 5\); with views=3 they are \(images, 3, classes\): cache"):
         soft_labels(torch.zeros(20, 2, 5), VIEWS)
     with pytest.raises(RLPruneError, match=r"shape \(20, 5\); with views=3 they are"):
         soft_labels(torch.zeros(20, 5), VIEWS)
