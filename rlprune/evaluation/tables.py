@@ -165,7 +165,7 @@ def _points_of(results: ComparisonResult) -> Table:
 
 def _at_equal_macs(rows: Sequence[EqualCostRow]) -> Table:
     methods = list(rows[0].accuracies) if rows else []
-    table = Table(title="top-1, % at the MACs of each learnt policy")
+    table = Table(title="top-1 accuracy in % at the MACs of each learnt policy")
     for column in ("learnt", "MACs, %", "top-1, %", *methods):
         table.add_column(column, justify="left" if column == "learnt" else "right")
     for row in rows:
