@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -15,6 +15,8 @@ from rlprune.elastic.importance import check_importance, criterion, rank
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import ModelError
 from rlprune.graph import nodes, tracing
+from rlprune.graph.flattening import read_flattening
+from rlprune.graph.plain import plain_copy
 
 _Elastic = TypeVar("_Elastic", bound=ElasticModule)
 _CLOSE = 1e-4
@@ -74,7 +76,7 @@ def convert(
     if _is_exact(elastic, traced):
         return elastic
     # Something in the network mixes channels without the dependency graph seeing it: find the groups it touches.
-    exact = [group for group in groups if _is_exact(build([group]), traced)]
+    exact = _exact_groups(groups, lambda chosen: _is_exact(build(chosen), traced))
     reason = "slicing it changes other channels, so masks and slices would differ"
     unprunable += [UnprunableLayer(g.name, g.n_channels, reason) for g in groups if g not in exact]
     elastic = build(exact)
@@ -83,14 +85,27 @@ def convert(
     return elastic
 
 
+def _exact_groups(groups: Sequence[Group], is_exact: Callable[[Sequence[Group]], bool]) -> list[Group]:
+    """Those of the groups that mix no channels, found by halving."""
+    if is_exact(groups):
+        return list(groups)
+    if len(groups) == 1:
+        return []
+    middle = len(groups) // 2
+    return _exact_groups(groups[:middle], is_exact) + _exact_groups(groups[middle:], is_exact)
+
+
 @torch.no_grad()
 def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Traced:
     """Trace a copy of a network, and check that it gives the network's logits."""
-    model = copy.deepcopy(model).cpu().eval()
-    stem, body = tracing.split_stem(tracing.trace(model))
+    model = plain_copy(model)
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    logits = _run(model, images)
+    network = tracing.trace(model, images[:1])
+    nodes.measure(network, images[:1])
+    read_flattening(network)
+    stem, body = tracing.split_stem(network)
     nodes.measure(body, nodes.measure(stem, images[:1]))
-    logits = model(images.clone())
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         given = f"tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"{type(model).__name__} returns a {given}; logits of shape (B, classes) are needed")
@@ -100,6 +115,16 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Traced:
             "its forward may change views in place, or depend on the batch size"
         )
     return _Traced(stem, body, images, logits)
+
+
+def _run(model: nn.Module, images: Tensor) -> object:
+    """What a network gives for images; a ModelError where it fails on them."""
+    try:
+        return model(images.clone())
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        shape = tuple(images.shape)
+        raise ModelError(f"the network does not run on an input of shape {shape}: {reason}") from error
 
 
 @torch.no_grad()

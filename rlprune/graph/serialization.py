@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from rlprune.errors import MALFORMED, BundleError, ModelError
+from rlprune.graph.names import is_safe
 from rlprune.graph.nodes import attach
 from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LAYERS, METHODS
 
@@ -191,7 +191,7 @@ def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
 
 def _check_name(name: str) -> None:
     """Refuse anything but a dotted name: torch.fx writes names into Python code, which it then executes."""
-    if not re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII):
+    if not is_safe(name):
         raise ValueError(f"name {name!r} is not allowed; names consist of letters, digits, underscores and dots")
 
 
