@@ -97,6 +97,11 @@ class Coupling:
             Uncoupled: they cannot be followed, or multiply on their way.
         """
         self._total[0] = 0
+        if layer not in self._graph.module2node:
+            raise Uncoupled(
+                "no gradient gets from the output to it, as behind `>` or round; `rlprune gate` builds gates that can "
+                "be trained"
+            )
         prune = self._graph.get_pruner_of_module(layer).prune_out_channels
         try:
             group = self._graph.get_pruning_group(layer, prune, list(range(width)))

@@ -39,7 +39,7 @@ def _flattens(source: fx.Node, first: Any, second: Any) -> bool:
     """Whether a reshape of a node to (first, second) keeps images and joins everything else."""
     if _is_batch_size(first):
         shape = source.meta.get("shape")
-        return second == -1 or (shape is not None and second == math.prod(shape[1:]))
+        return bool(second == -1 or (shape is not None and second == math.prod(shape[1:])))
     shape = source.meta.get("shape")
     return bool(first == -1 and shape and isinstance(second, int) and second == math.prod(shape[1:]))
 
@@ -49,7 +49,7 @@ def _is_batch_size(value: Any) -> bool:
     if not isinstance(value, fx.Node):
         return False
     if value.op == "call_method" and value.target == "size":
-        return value.args[1:] == (0,) or value.kwargs.get("dim") == 0
+        return bool(value.args[1:] == (0,) or value.kwargs.get("dim") == 0)
     if value.op == "call_function" and value.target is operator.getitem and value.args[1] == 0:
         sizes = value.args[0]
         assert isinstance(sizes, fx.Node)

@@ -110,6 +110,20 @@ def to_json(network: fx.GraphModule) -> JSON:
     return {"nodes": nodes, "layers": layers, "tensors": tensors}
 
 
+def check_storable(network: nn.Sequential) -> None:
+    """Make sure that a network can be stored, before it is trained.
+
+    Args:
+        network: a sequence of graphs as `ElasticCNN.slice` returns it.
+
+    Raises:
+        ModelError: a layer, a function, a method or a constant is not in `rlprune.graph.operators`.
+    """
+    for part in network.children():
+        assert isinstance(part, fx.GraphModule)
+        to_json(part)
+
+
 def _stored_target(node: fx.Node) -> str:
     """The name of what a node calls or reads, if it may be stored."""
     if node.op == "call_function":

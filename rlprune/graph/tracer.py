@@ -109,7 +109,7 @@ class Tracer(fx.Tracer):
 
     def sizes_of(self, proxy: fx.Proxy) -> tuple[Any, ...]:
         """The sizes of a tensor (B, C, ...): numbers, but for B and C, which are traced."""
-        shape = fx.Proxy.__getattr__(proxy, "shape")
+        shape: Any = fx.Proxy.__getattr__(proxy, "shape")
         value = self._value(proxy.node)
         if not isinstance(value, Tensor):
             raise TypeError(f"a {type(value).__name__} has no shape")

@@ -44,7 +44,7 @@ _STEM_LAYERS = (
 _STEM_FUNCTIONS = (F.relu, torch.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.max_pool2d, F.pad)
 
 
-def trace(model: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
+def trace(model: nn.Module, example: Tensor | None = None, output: str | int | None = None) -> fx.GraphModule:
     """The network as a `torch.fx` graph of its layers, on a copy of the weights and without in-place operations.
 
     In-place operations would let one pass overwrite the features that the next pass starts from.
@@ -52,6 +52,7 @@ def trace(model: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
     Args:
         model: takes one float32 tensor (B, C, H, W), returns logits (B, classes).
         example: one input, float32 (1, C, H, W), so that what depends on shapes can be traced.
+        output: key or index of the logits, where the network returns several things.
 
     Raises:
         ModelError: it is no network, the top-level forward cannot be traced, or it uses more than one input.
@@ -65,6 +66,8 @@ def trace(model: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
                 f"{type(model).__name__} takes {len(placeholders)} inputs; a network with one image input is needed"
             )
         graph.erase_node(extra)
+    if output is not None:
+        _keep_one_output(graph, output)
     make_safe(model, graph)
     network = fx.GraphModule(model, graph)
     _simplify(network)
@@ -91,6 +94,17 @@ def _traced(model: nn.Module, example: Tensor | None) -> fx.Graph:
         f"torch.fx cannot trace the forward of {type(model).__name__}: {reasons[0]}\n{_line_of(reasons[0], model)}"
         "Control flow that depends on a tensor must move into a submodule, which then stays one opaque layer."
     ) from reasons[0]
+
+
+def _keep_one_output(graph: fx.Graph, output: str | int) -> None:
+    """Let a graph return one of its outputs alone."""
+    (last,) = (node for node in graph.nodes if node.op == "output")
+    outputs: Any = last.args[0]
+    if isinstance(outputs, fx.Node):  # of a layer that is not traced
+        with graph.inserting_before(last):
+            last.args = (graph.call_function(operator.getitem, (outputs, output)),)
+    else:
+        last.args = (outputs[output],)
 
 
 def _defaults(model: nn.Module) -> dict[str, Any]:
