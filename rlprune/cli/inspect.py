@@ -27,4 +27,7 @@ class Inspect:
     def run(self) -> None:
         """Do it."""
         model = registry.build(self.model, self.n_classes, self.image_shape[0])
-        Console().print(*tables.groups(self.elastic.build(model, self.image_shape)))
+        network = self.elastic.build(model, self.image_shape)
+        console = Console()
+        console.print(*tables.groups(network))
+        console.print(tables.savings(network), markup=False)

@@ -50,6 +50,7 @@ class ElasticCNN(ElasticModule):
         importance: str = "l1",
         residual: bool = False,
         calibration: ImageSet | None = None,
+        output: str | int | None = None,
     ) -> ElasticCNN:
         """Find the groups of a pretrained CNN, rank their channels, and give its norms statistics per level.
 
@@ -62,11 +63,12 @@ class ElasticCNN(ElasticModule):
                 `gradient`, `taylor` or `hessian` (`rlprune.elastic.importance`).
             residual: also prune the channels of residual streams, which many blocks share.
             calibration: labelled images that the network was trained for.
+            output: key or index of the logits, where the network returns a dict, tuple or list of several things.
 
         Raises:
             LevelsError: keep ratios that are not ascending up to 1, or `round_to` below 1.
-            ModelError: the network cannot be traced; nothing in it can be pruned; or the importance is unknown, or
-                needs calibration images and none are given.
+            ModelError: the network cannot be traced; it returns no logits of two classes or more; nothing in it can be
+                pruned; or the importance is unknown, or needs calibration images and none are given.
         """
         return convert(
             cls,
@@ -77,6 +79,7 @@ class ElasticCNN(ElasticModule):
             importance=importance,
             residual=residual,
             calibration=calibration,
+            output=output,
         )
 
     @property

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from rlprune.data.image_set import ImageSet
+from rlprune.elastic.coupling import is_dense, is_depthwise
 from rlprune.elastic.groups import Group, UnprunableLayer, find_groups
 from rlprune.elastic.importance import check_importance, criterion, rank
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import ModelError
 from rlprune.graph import nodes, tracing
+from rlprune.graph.flattening import read_flattening
+from rlprune.graph.plain import plain_copy
 
 _Elastic = TypeVar("_Elastic", bound=ElasticModule)
 _CLOSE = 1e-4
@@ -40,6 +43,7 @@ def convert(
     importance: str,
     residual: bool,
     calibration: ImageSet | None,
+    output: str | int | None = None,
 ) -> _Elastic:
     """Convert a network; arguments and errors are those of `rlprune.elastic.cnn.ElasticCNN.from_model`.
 
@@ -52,10 +56,18 @@ def convert(
         importance: criterion that ranks channels.
         residual: also prune the channels of residual streams.
         calibration: labelled images, for criteria that need them.
+        output: key or index of the logits where the network returns more than them.
     """
     check_importance(importance, calibration)
-    traced = _trace(model, image_shape)
+    traced = _trace(model, image_shape, output)
     groups, unprunable = find_groups(traced.stem, traced.body, traced.images[:1], residual=residual)
+    unprunable = unprunable + _other_layers(traced.body, groups, unprunable)
+    if not groups and not residual:
+        streams = find_groups(traced.stem, traced.body, traced.images[:1], residual=True)[0]
+        if streams:
+            reasons = "; ".join(f"{item.name}: {item.reason}" for item in unprunable)
+            found = f"residual=True would give {len(streams)} groups"
+            raise ModelError(f"nothing in this network can be pruned without residual=True; {found}. {reasons}")
 
     def build(chosen: Sequence[Group]) -> _Elastic:
         elastic = kind(
@@ -74,7 +86,7 @@ def convert(
     if _is_exact(elastic, traced):
         return elastic
     # Something in the network mixes channels without the dependency graph seeing it: find the groups it touches.
-    exact = [group for group in groups if _is_exact(build([group]), traced)]
+    exact = _exact_groups(groups, lambda chosen: _is_exact(build(chosen), traced))
     reason = "slicing it changes other channels, so masks and slices would differ"
     unprunable += [UnprunableLayer(g.name, g.n_channels, reason) for g in groups if g not in exact]
     elastic = build(exact)
@@ -83,23 +95,89 @@ def convert(
     return elastic
 
 
+def _exact_groups(groups: Sequence[Group], is_exact: Callable[[Sequence[Group]], bool]) -> list[Group]:
+    """Those of the groups that mix no channels, found by halving."""
+    if is_exact(groups):
+        return list(groups)
+    if len(groups) == 1:
+        return []
+    middle = len(groups) // 2
+    return _exact_groups(groups[:middle], is_exact) + _exact_groups(groups[middle:], is_exact)
+
+
+def _other_layers(
+    body: fx.GraphModule, groups: Sequence[Group], unprunable: Sequence[UnprunableLayer]
+) -> list[UnprunableLayer]:
+    """Layers with weights that are of no kind that can be pruned, and that nothing else has named."""
+    named = {item.name for item in unprunable} | {member.layer for group in groups for member in group.members}
+    found = {}
+    for node in body.graph.nodes:
+        layer = body.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if layer is None or node.target in named or not any(p.ndim > 1 for p in layer.parameters()):
+            continue
+        if not (is_dense(layer) or is_depthwise(layer)):
+            n_channels = (node.meta.get("shape") or (0, 0))[1]
+            reason = f"a {type(layer).__name__} is no dense or depthwise Conv2d and no linear layer"
+            found[str(node.target)] = UnprunableLayer(str(node.target), n_channels, reason)
+    return list(found.values())
+
+
+def _logits(outputs: object, output: str | int | None, kind: str) -> object:
+    """What a network returns, or the one of its outputs that was asked for.
+
+    Raises:
+        ModelError: it returns several things and it was not said which are the logits, or there is no such output.
+    """
+    if not isinstance(outputs, dict | tuple | list):
+        if output is not None:
+            raise ModelError(f"output={output!r} is given, but {kind} returns a single result: leave it out")
+        return outputs
+    keys: list[Any] = list(outputs) if isinstance(outputs, dict) else list(range(len(outputs)))
+    if output in keys:
+        return outputs[output]  # type: ignore[index]
+    told = "" if output is None else f"; output={output!r} is none of them"
+    raise ModelError(
+        f"{kind} returns a {type(outputs).__name__}; logits of shape (B, classes) are needed; say which of {keys} "
+        f"they are: output={(keys or [0])[0]!r}{told}"
+    )
+
+
 @torch.no_grad()
-def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Traced:
+def _trace(model: nn.Module, image_shape: Sequence[int], output: str | int | None) -> _Traced:
     """Trace a copy of a network, and check that it gives the network's logits."""
-    model = copy.deepcopy(model).cpu().eval()
-    stem, body = tracing.split_stem(tracing.trace(model))
+    model = plain_copy(model)
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    kind = type(model).__name__
+    logits = _logits(_run(model, images), output, kind)
+    network = tracing.trace(model, images[:1], output)
+    nodes.measure(network, images[:1])
+    read_flattening(network)
+    stem, body = tracing.split_stem(network)
     nodes.measure(body, nodes.measure(stem, images[:1]))
-    logits = model(images.clone())
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         given = f"tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"{type(model).__name__} returns a {given}; logits of shape (B, classes) are needed")
+        raise ModelError(f"{kind} returns a {given}; logits of shape (B, classes) are needed")
+    if logits.shape[1] == 1:
+        raise ModelError(
+            f"{kind} returns 1 logit, which tells no two classes apart; a network of two classes needs 2 logits: of a "
+            "binary classifier, 0 and this logit"
+        )
     if not _close(body(stem(images)), logits):
         raise ModelError(
-            f"the traced {type(model).__name__} gives other logits than the network itself; "
+            f"the traced {kind} gives other logits than the network itself; "
             "its forward may change views in place, or depend on the batch size"
         )
     return _Traced(stem, body, images, logits)
+
+
+def _run(model: nn.Module, images: Tensor) -> object:
+    """What a network gives for images; a ModelError where it fails on them."""
+    try:
+        return model(images.clone())
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        shape = tuple(images.shape)
+        raise ModelError(f"the network does not run on an input of shape {shape}: {reason}") from error
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Run
-from rlprune.errors import ModelError
+from rlprune.elastic.coupling import Coupling, Item, Uncoupled, is_dense, is_depthwise
 from rlprune.graph.nodes import alive_nodes
 from rlprune.utils.imports import require
 
@@ -84,7 +84,7 @@ def find_groups(
     Raises:
         ModelError: Torch-Pruning fails on the network.
     """
-    graph = _dependency_graph(nn.Sequential(stem, body), example)
+    coupling = Coupling(nn.Sequential(stem, body), example, require("torch_pruning"))
     names = {module: name for name, module in body.named_modules(remove_duplicate=False)}
     uses = [node.target for node in body.graph.nodes if node.op == "call_module"]
     groups: list[Group] = []
@@ -93,8 +93,12 @@ def find_groups(
     for name, width in _dense_layers(body):
         if name in done:
             continue
-        items = _coupled(graph, body.get_submodule(name), width)
-        producers = {names[layer] for layer, axis, *_ in items if axis == "out" and _is_dense(layer) and layer in names}
+        try:
+            items = coupling.of(body.get_submodule(name), width)
+        except Uncoupled as error:
+            unprunable.append(UnprunableLayer(name, width, str(error)))
+            continue
+        producers = {names[layer] for layer, axis, *_ in items if axis == "out" and is_dense(layer) and layer in names}
         done |= producers
         reason = _why_not(items, names, uses, width, len(producers), residual)
         if reason:
@@ -104,67 +108,21 @@ def find_groups(
     return _with_exits(body, groups), unprunable
 
 
-def _members(items: Sequence[_Item], names: dict[nn.Module, str]) -> tuple[Member, ...]:
+def _members(items: Sequence[Item], names: dict[nn.Module, str]) -> tuple[Member, ...]:
     """The axes of the body's layers among what channels run through."""
     axes = [item for item in items if item[0] in names]
     return tuple(Member(names[layer], axis, _runs(positions, channels)) for layer, axis, positions, channels, _ in axes)
 
 
-def _dependency_graph(network: nn.Sequential, example: Tensor) -> Any:
-    """Torch-Pruning's dependency graph of stem and body."""
-    dependencies = require("torch_pruning")
-    try:
-        with torch.enable_grad():
-            return dependencies.DependencyGraph().build_dependency(
-                network, example, forward_fn=_interpret, verbose=False
-            )
-    except Exception as error:
-        raise ModelError(
-            f"Torch-Pruning cannot follow this network's channels: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _interpret(network: nn.Sequential, images: Tensor) -> Tensor:
-    """Run stem and body node by node; a generated forward would print every failure of Torch-Pruning's probing."""
-    for part in network:
-        assert isinstance(part, fx.GraphModule)
-        images = fx.Interpreter(part).run(images)
-    return images
-
-
 def _dense_layers(network: fx.GraphModule) -> Iterator[tuple[str, int]]:
     for node in network.graph.nodes:
         layer = network.get_submodule(node.target) if node.op == "call_module" else None
-        if layer is not None and _is_dense(layer):
+        if layer is not None and is_dense(layer):
             yield node.target, _axis_size(layer, "out")
 
 
-def _is_dense(layer: nn.Module) -> bool:
-    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1)
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return type(layer) is nn.Conv2d and layer.groups == layer.in_channels == layer.out_channels
-
-
-# layer, axis, positions on that axis, the group's channel at each position, what autograd calls the operation
-_Item = tuple[nn.Module, Literal["in", "out"], list[int], list[int], str]
-
-
-def _coupled(graph: Any, layer: nn.Module, width: int) -> list[_Item]:
-    """All layers and operations that a layer's output channels run through."""
-    prune = graph.get_pruner_of_module(layer).prune_out_channels
-    items: list[_Item] = []
-    for item in graph.get_pruning_group(layer, prune, list(range(width))):
-        node = item.dep.target
-        is_input = graph.is_in_channel_pruning_fn(item.dep.handler) and _is_dense(node.module)
-        operation = node.grad_fn.name() if node.grad_fn is not None else ""
-        items.append((node.module, "in" if is_input else "out", item.idxs, item.root_idxs, operation))
-    return items
-
-
 def _why_not(
-    items: Sequence[_Item],
+    items: Sequence[Item],
     names: dict[nn.Module, str],
     uses: Sequence[Any],
     width: int,
@@ -182,7 +140,7 @@ def _why_not(
     return "" if any(axis == "in" for _, axis, *_ in items) else "the network's output"
 
 
-def _why_not_item(item: _Item, names: dict[nn.Module, str], uses: Sequence[Any], width: int) -> str:
+def _why_not_item(item: Item, names: dict[nn.Module, str], uses: Sequence[Any], width: int) -> str:
     """Why a layer or operation keeps its group from being pruned, or an empty string if it does not."""
     layer, axis, positions, channels, operation = item
     if operation.startswith("ConstantPad") or len(set(positions)) != len(positions):
@@ -201,7 +159,7 @@ def _why_not_item(item: _Item, names: dict[nn.Module, str], uses: Sequence[Any],
 def _why_not_layer(layer: nn.Module | nn.Parameter, names: dict[nn.Module, str], uses: Sequence[Any]) -> str:
     if isinstance(layer, nn.Parameter):
         return "it meets a free parameter, which has no known channel axis"
-    if not (_is_dense(layer) or _is_depthwise(layer) or type(layer) in _NORMS):
+    if not (is_dense(layer) or is_depthwise(layer) or type(layer) in _NORMS):
         return (
             f"{names[layer]} ({type(layer).__name__}) is no dense or depthwise convolution, linear layer or batch norm"
         )

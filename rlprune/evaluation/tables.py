@@ -56,6 +56,17 @@ def groups(network: ElasticCNN) -> tuple[Table, Table]:
     return found, alone
 
 
+def savings(network: ElasticCNN) -> str:
+    """What is left of a network's MACs at least, in one line, and why it is much where it is."""
+    cost = Cost(network)
+    least = float(cost.of(network.uniform(0)).macs / cost.dense.macs)
+    line = f"From 100 % down to {100 * least:.1f} % of the MACs."
+    if least <= 0.9:
+        return line
+    reasons = dict.fromkeys(item.reason for item in network.unprunable)
+    return f"{line} Less than a tenth can be saved. What is left alone: {'; '.join(reasons)}."
+
+
 def codebook(network: ElasticCNN, profiles: Tensor) -> Table:
     """The profiles of a codebook and their cost."""
     cost = Cost(network)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from rlprune.errors import MALFORMED, BundleError, ModelError
+from rlprune.graph.names import is_safe
 from rlprune.graph.nodes import attach
 from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LAYERS, METHODS
 
@@ -110,6 +110,20 @@ def to_json(network: fx.GraphModule) -> JSON:
     return {"nodes": nodes, "layers": layers, "tensors": tensors}
 
 
+def check_storable(network: nn.Sequential) -> None:
+    """Make sure that a network can be stored, before it is trained.
+
+    Args:
+        network: a sequence of graphs as `ElasticCNN.slice` returns it.
+
+    Raises:
+        ModelError: a layer, a function, a method or a constant is not in `rlprune.graph.operators`.
+    """
+    for part in network.children():
+        assert isinstance(part, fx.GraphModule)
+        to_json(part)
+
+
 def _stored_target(node: fx.Node) -> str:
     """The name of what a node calls or reads, if it may be stored."""
     if node.op == "call_function":
@@ -191,7 +205,7 @@ def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
 
 def _check_name(name: str) -> None:
     """Refuse anything but a dotted name: torch.fx writes names into Python code, which it then executes."""
-    if not re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII):
+    if not is_safe(name):
         raise ValueError(f"name {name!r} is not allowed; names consist of letters, digits, underscores and dots")
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import copy
+import inspect
 import operator
+import traceback
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from rlprune.errors import ModelError
+from rlprune.graph.flattening import read_flattening
+from rlprune.graph.functional import fold_constants, read_functional_layers
+from rlprune.graph.names import make_safe
 from rlprune.graph.operators import METHODS
+from rlprune.graph.plain import plain_copy
+from rlprune.graph.tracer import Tracer
 
 _OUT_OF_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
 _OUT_OF_PLACE |= {torch.relu_: torch.relu, torch.sigmoid_: torch.sigmoid}
@@ -19,7 +25,7 @@ _OUT_OF_PLACE |= {torch.relu_: torch.relu, torch.sigmoid_: torch.sigmoid}
 # Functions that only training needs; traced in eval mode they return their first argument.
 _IDENTITIES = frozenset({"dropout", "dropout2d", "stochastic_depth", "drop_path", "drop_block_2d"})
 
-# Layers that a stem may hold after its convolution: they mix no channels and have one input.
+# Layers that a stem may hold beside its convolution: they mix no channels and have one input.
 _STEM_LAYERS = (
     nn.BatchNorm2d,
     nn.ReLU,
@@ -30,42 +36,29 @@ _STEM_LAYERS = (
     nn.LeakyReLU,
     nn.Identity,
     nn.MaxPool2d,
+    nn.ZeroPad2d,
+    nn.ConstantPad2d,
+    nn.ReflectionPad2d,
+    nn.ReplicationPad2d,
 )
-_STEM_FUNCTIONS = (F.relu, torch.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.max_pool2d)
+_STEM_FUNCTIONS = (F.relu, torch.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.max_pool2d, F.pad)
 
 
-class _Tracer(fx.Tracer):
-    """A tracer for which a submodule whose forward cannot be traced stays one opaque layer."""
-
-    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        before = len(self.graph.nodes)
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            for node in reversed(list(self.graph.nodes)[before:]):
-                self.graph.erase_node(node)
-            return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
+def trace(model: nn.Module, example: Tensor | None = None, output: str | int | None = None) -> fx.GraphModule:
     """The network as a `torch.fx` graph of its layers, on a copy of the weights and without in-place operations.
 
     In-place operations would let one pass overwrite the features that the next pass starts from.
 
     Args:
         model: takes one float32 tensor (B, C, H, W), returns logits (B, classes).
+        example: one input, float32 (1, C, H, W), so that what depends on shapes can be traced.
+        output: key or index of the logits, where the network returns several things.
 
     Raises:
-        ModelError: the top-level forward cannot be traced, or uses more than one input.
+        ModelError: it is no network, the top-level forward cannot be traced, or it uses more than one input.
     """
-    model = copy.deepcopy(model).eval()  # functional dropout and auxiliary heads are traced as inference runs them
-    try:
-        graph = _Tracer().trace(model)
-    except Exception as error:
-        raise ModelError(
-            f"torch.fx cannot trace the forward of {type(model).__name__}: {error}\n"
-            "Control flow that depends on a tensor must move into a submodule, which then stays one opaque layer."
-        ) from error
+    model = plain_copy(model)  # functional dropout and auxiliary heads are traced as inference runs them
+    graph = _traced(model, example)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for extra in placeholders[1:]:
         if extra.users:
@@ -73,11 +66,58 @@ def trace(model: nn.Module) -> fx.GraphModule:
                 f"{type(model).__name__} takes {len(placeholders)} inputs; a network with one image input is needed"
             )
         graph.erase_node(extra)
+    if output is not None:
+        _keep_one_output(graph, output)
+    make_safe(model, graph)
     network = fx.GraphModule(model, graph)
     _simplify(network)
     network.graph.eliminate_dead_code()
+    fold_constants(network)
+    read_functional_layers(network)
+    read_flattening(network)
+    network.delete_all_unused_submodules()
     network.recompile()
     return network
+
+
+def _traced(model: nn.Module, example: Tensor | None) -> fx.Graph:
+    """The graph of a forward, with sizes as plain numbers where that is what it takes."""
+    reasons = []
+    for fixed_sizes in (False, True)[: 1 if example is None else 2]:
+        tracer = Tracer(example)
+        tracer.fixed_sizes = fixed_sizes
+        try:
+            return tracer.trace(model, _defaults(model))
+        except Exception as error:
+            reasons.append(error)
+    raise ModelError(
+        f"torch.fx cannot trace the forward of {type(model).__name__}: {reasons[0]}\n{_line_of(reasons[0], model)}"
+        "Control flow that depends on a tensor must move into a submodule, which then stays one opaque layer."
+    ) from reasons[0]
+
+
+def _keep_one_output(graph: fx.Graph, output: str | int) -> None:
+    """Let a graph return one of its outputs alone."""
+    (last,) = (node for node in graph.nodes if node.op == "output")
+    outputs: Any = last.args[0]
+    if isinstance(outputs, fx.Node):  # of a layer that is not traced
+        with graph.inserting_before(last):
+            last.args = (graph.call_function(operator.getitem, (outputs, output)),)
+    else:
+        last.args = (outputs[output],)
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """The optional arguments of a forward, which are traced as their defaults."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    return {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
+
+
+def _line_of(error: Exception, model: nn.Module) -> str:
+    """The line of the user's own code at which tracing failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == inspect.getsourcefile(type(model).forward)]
+    return f"It fails at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}\n" if own else ""
 
 
 def _simplify(network: fx.GraphModule) -> None:
@@ -85,13 +125,19 @@ def _simplify(network: fx.GraphModule) -> None:
     _read_results_of_in_place_nodes(network)
     _clear_in_place_flags(network)
     for node in network.graph.nodes:
-        if getattr(node.target, "__name__", "") in _IDENTITIES:
+        if node.target is torch._assert:
+            network.graph.erase_node(node)
+        elif getattr(node.target, "__name__", "") in _IDENTITIES or _is_identity_layer(network, node):
             node.replace_all_uses_with(node.args[0])
             network.graph.erase_node(node)
         elif node.op == "call_function":
             node.target = _OUT_OF_PLACE.get(node.target, node.target)
         elif node.op == "call_method" and node.target.rstrip("_") in METHODS:
             node.target = node.target.rstrip("_")
+
+
+def _is_identity_layer(network: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "call_module" and type(network.get_submodule(str(node.target))) is nn.Identity and bool(node.args)
 
 
 def _read_results_of_in_place_nodes(network: fx.GraphModule) -> None:

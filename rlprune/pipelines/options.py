@@ -11,6 +11,7 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import SHARES
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import KEEP_RATIOS
+from rlprune.graph import serialization
 from rlprune.utils.settings import (
     Must,
     NonNegativeFloat,
@@ -82,8 +83,12 @@ class ElasticOptions:
     """Also prune the channels of residual streams, which many blocks share."""
 
     def build(self, model: nn.Module, image_shape: tuple[int, ...], calibration: ImageSet | None = None) -> ElasticCNN:
-        """The elastic network; images are needed for some ways of ranking."""
-        return ElasticCNN.from_model(
+        """The elastic network; images are needed for some ways of ranking.
+
+        Raises:
+            ModelError: it cannot be stored, so that training it would be in vain.
+        """
+        elastic = ElasticCNN.from_model(
             model,
             image_shape,
             keep_ratios=self.keep_ratios,
@@ -92,3 +97,5 @@ class ElasticOptions:
             residual=self.residual,
             calibration=calibration,
         )
+        serialization.check_storable(elastic.slice(elastic.full))
+        return elastic

@@ -64,6 +64,77 @@ def test_what_is_no_logits_is_refused_in_one_line(change: Any, message: str) -> 
     assert message in text and "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("change", "output"),
+    [
+        (lambda logits: {"features": logits * 2, "logits": logits}, "logits"),
+        (lambda logits: (logits * 2, logits), 1),
+        (lambda logits: [logits], 0),
+    ],
+)
+@torch.no_grad()
+def test_the_logits_are_one_of_several_outputs(change: Any, output: str | int) -> None:
+    elastic, images = ElasticCNN.from_model(Wrapped(change), IMAGE_SHAPE, output=output), make_images(2)
+    assert relative_error(elastic(images, elastic.full), network("plain")(images)) < 1e-5
+    with pytest.raises(ModelError, match=r"they are: output=.*; output=7 is none of them"):
+        ElasticCNN.from_model(Wrapped(change), IMAGE_SHAPE, output=7)
+
+
+def test_an_output_is_not_asked_for_where_there_is_one() -> None:
+    with pytest.raises(ModelError, match="output='logits' is given, but Plain returns a single result: leave it out"):
+        ElasticCNN.from_model(network("plain"), IMAGE_SHAPE, output="logits")
+
+
+def test_one_logit_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"returns 1 logit.*a network of two classes needs 2 logits"):
+        ElasticCNN.from_model(Wrapped(lambda logits: logits[:, :1]), IMAGE_SHAPE)
+
+
+class Parallel(nn.Module):
+    """A sum of two branches, as RepVGG has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.linear = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.linear((self.a(x) + self.b(x)).relu().mean((2, 3)))
+
+
+def test_residual_is_recommended_where_it_gives_groups() -> None:
+    with pytest.raises(ModelError, match="without residual=True; residual=True would give 1 groups"):
+        ElasticCNN.from_model(Parallel(), IMAGE_SHAPE)
+    assert ElasticCNN.from_model(Parallel(), IMAGE_SHAPE, residual=True).groups[0].name == "a"
+
+
+class Detached(nn.Module):
+    """A gate on the input, by a threshold that passes no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.gate = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Linear(8, 16)
+        self.last, self.linear = nn.Conv2d(16, 24, 1), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        gate = (self.gate(x.mean((2, 3))).sigmoid() > 0.5).float()[:, :, None, None]
+        return self.linear(self.last(self.conv(x) * gate).relu().mean((2, 3)))
+
+
+def test_a_gate_that_passes_no_gradient_is_left_alone() -> None:
+    elastic = ElasticCNN.from_model(Detached(), IMAGE_SHAPE)
+    assert [group.name for group in elastic.groups] == ["last"]
+    assert "`rlprune gate` builds gates" in {item.name: item.reason for item in elastic.unprunable}["gate"]
+
+
+def test_layers_of_other_kinds_are_named() -> None:
+    model = nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    with pytest.raises(ModelError, match="1: a Conv1d is no dense or depthwise Conv2d"):
+        ElasticCNN.from_model(nn.Sequential(*model, nn.Linear(16, 5)), IMAGE_SHAPE)
+
+
 class Seven(nn.Module):
     """Seven branches that can be dropped, so 128 drop patterns."""
 

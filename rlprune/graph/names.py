@@ -1,0 +1,64 @@
+"""Names that a stored network may use: letters, digits, underscores and dots, and nothing that Python reads as code."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterable
+
+from torch import fx, nn
+
+from rlprune.graph.nodes import attach
+
+
+def is_safe(name: str) -> bool:
+    """Whether a name is dotted, and each part plain: torch.fx writes names into Python code, which it then executes."""
+    return re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII) is not None
+
+
+def make_safe(root: nn.Module, graph: fx.Graph) -> None:
+    """Rename, in place, the layers and weights of a graph whose names could not be stored, such as `block1-0`.
+
+    Every character that is not allowed becomes an underscore; further underscores keep different names apart.
+
+    Args:
+        root: holds the layers and weights; gets them under their new names too.
+        graph: calls and reads them.
+    """
+    nodes = [node for node in graph.nodes if node.op in ("call_module", "get_attr")]
+    names = safe_names(str(node.target) for node in nodes)
+    for node in nodes:
+        target = str(node.target)
+        if names[target] != target:
+            owner, _, leaf = target.rpartition(".")
+            attach(root, names[target], getattr(root.get_submodule(owner), leaf))
+            node.target = names[target]
+    for node in graph.nodes:
+        if node.op == "placeholder" and not is_safe(str(node.target)):
+            node.target = "images"
+
+
+def safe_names(names: Iterable[str]) -> dict[str, str]:
+    """A safe name for each dotted name: itself where it is safe, else one that no other name has."""
+    paths = {".".join(parts[: n + 1]) for parts in (name.split(".") for name in names) for n in range(len(parts))}
+    safe: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in sorted(paths, key=lambda path: (path.count("."), not _is_safe_part(path.rpartition(".")[2]), path)):
+        owner, _, part = path.rpartition(".")
+        prefix = safe[owner] + "." if owner else ""
+        new = prefix + (part if _is_safe_part(part) else _escaped(part))
+        while new in taken:
+            new += "_"
+        taken.add(new)
+        safe[path] = new
+    return safe
+
+
+def _is_safe_part(part: str) -> bool:
+    """Whether part of a name can be an attribute of a graph and be written into its code."""
+    return is_safe(part) and not keyword.iskeyword(part) and not hasattr(fx.GraphModule, part)
+
+
+def _escaped(part: str) -> str:
+    plain = re.sub(r"\W", "_", part, flags=re.ASCII)
+    return plain if _is_safe_part(plain) else plain + "_"
