@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
@@ -19,9 +20,11 @@ from torch import Tensor
 from rlprune.agents.callbacks import (
     EntropyCallback,
     FiguresCallback,
+    FiniteCallback,
     ProgressCallback,
     ResumeCheckpointCallback,
     ValidationCallback,
+    policy_not_finite,
 )
 from rlprune.agents.extract import extract_policy
 from rlprune.agents.settings import PolicySettings
@@ -42,6 +45,7 @@ from rlprune.profiles.latency import Latency
 from rlprune.storage.policies import load_policy, save_policy
 from rlprune.storage.provenance import check_unchanged, fingerprint, plain
 from rlprune.utils.files import write_json
+from rlprune.utils.finite import finite_logits, not_finite_in
 
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
 
@@ -82,6 +86,7 @@ def train_policy(
         The policy at the end of training.
 
     Raises:
+        NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
             start from, or the policy of that run sees or chooses other things.
@@ -95,6 +100,7 @@ def train_policy(
     env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
     described = _described(settings, ppo)
     made_of = _made_of(elastic, data, codebook, start)
+    _check_logits(elastic, data, codebook)
     resumed = resume and (folder / CHECKPOINT).exists()
     if resumed:
         agent = _resume_agent(folder, env, settings, made_of)
@@ -217,6 +223,20 @@ def _make_worlds(
     ]
 
 
+@torch.no_grad()
+def _check_logits(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None) -> None:
+    """Run some images through the network, before a policy is trained for it.
+
+    Raises:
+        NotFiniteError: its logits are not finite.
+    """
+    images = data.normalised(torch.arange(min(len(data), 64))).to(elastic.widths.device)
+    profiles = [elastic.full, elastic.uniform(elastic.narrowest)] if codebook is None else [elastic.full, *codebook]
+    elastic.eval()
+    for profile in profiles:
+        finite_logits(elastic(images, profile))
+
+
 def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
     """Parameters and MACs of linear layers between these widths."""
     weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
@@ -271,6 +291,7 @@ def _make_callbacks(
     """What logs, validates and saves during training; the first world is trained in, the second validates."""
     train_world, validation_world = worlds
     return [
+        FiniteCallback(),  # before those that save
         FiguresCallback(train_world),
         ValidationCallback(validation_world, settings.validate_every, described, save),
         ResumeCheckpointCallback(folder / CHECKPOINT, settings.validate_every),
@@ -283,6 +304,10 @@ def _learn(
     """Train for some further steps."""
     try:
         agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed)
+    except ValueError as error:  # of torch's distributions, in the midst of an update
+        if not_finite_in(agent.policy) is None:
+            raise
+        raise policy_not_finite(agent) from error
     except TypeError as error:
         if ppo:
             raise RLPruneError(f"Stable-Baselines3's PPO cannot train with {ppo}: {error}") from error

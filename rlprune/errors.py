@@ -27,6 +27,10 @@ class SettingsError(RLPruneError, ValueError):
     """Settings that cannot be; the message has a line for each of them."""
 
 
+class NotFiniteError(RLPruneError, ArithmeticError):
+    """A loss, weights or logits are NaN or infinite."""
+
+
 class BundleError(RLPruneError, ValueError):
     """A saved network, policy or bundle is incomplete, altered or of another kind."""
 

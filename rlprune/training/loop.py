@@ -16,11 +16,12 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from rlprune.data.image_set import ImageSet
-from rlprune.errors import RLPruneError
+from rlprune.errors import NotFiniteError, RLPruneError
 from rlprune.storage.provenance import check_unchanged, plain
 from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write
+from rlprune.utils.finite import not_finite_in
 from rlprune.utils.malloc import keep_freed
 from rlprune.utils.progress import Log
 
@@ -53,10 +54,14 @@ def fit(
         label: what the progress bar says.
 
     Raises:
+        NotFiniteError: the weights hold NaN before training; or a loss, a gradient or a norm's statistics become so,
+            and training stops: the checkpoint is that of the epoch before.
         RLPruneError: the checkpoint belongs to other settings or another network; or the network takes no smaller
             images, which `early_size` asks for.
     """
     keep_freed()
+    if name := not_finite_in(network):
+        raise NotFiniteError(f"{name} of the network holds NaN or infinity before training; give other weights")
     network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
     n_steps = len(index_batches(torch.arange(len(data)), settings.batch_size))
     run = _Run(network, settings, n_steps)
@@ -64,7 +69,8 @@ def fit(
     first_epoch = 0 if checkpoint is None or not checkpoint.exists() else run.resume(checkpoint)
     with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
-            means = _train_epoch(run, data, run_batch, epoch, progress)
+            with _stopped_if_not_finite(run, epoch, checkpoint):
+                means = _train_epoch(run, data, run_batch, epoch, progress)
             progress.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
             if log is not None:
                 log((epoch + 1) * len(data), means | {"learning_rate": run.learning_rate})
@@ -117,7 +123,9 @@ class _Run:
         """Take a step along the gradients that the network has."""
         if self.settings.scale_penalty:
             _penalise_scales(self.network, self.settings.scale_penalty)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        if not math.isfinite(norm):
+            raise NotFiniteError("the gradient is not finite")
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None and epoch >= self.settings.first_averaged:
@@ -180,12 +188,35 @@ def _train_epoch(run: _Run, data: ImageSet, run_batch: Step, epoch: int, progres
         run.optimizer.zero_grad(set_to_none=True)
         with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
             figures = run_batch(batch)
+        if not all(map(math.isfinite, figures.values())):
+            raise NotFiniteError("the loss is not finite")
         for key, value in figures.items():
             means[key] = means.get(key, 0.0) + value / run.n_steps
         run.update(epoch)
         progress.update()
     run.network.eval()
+    if name := not_finite_in(run.network):
+        raise NotFiniteError(f"{name} is not finite")
     return means
+
+
+@contextmanager
+def _stopped_if_not_finite(run: _Run, epoch: int, checkpoint: Path | None) -> Iterator[None]:
+    """Say where a training went wrong, what may help, and what is left of it.
+
+    Raises:
+        NotFiniteError: the block raised one.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        precision = "bf16=False, which --resume can go on with, " if run.settings.computes_in_bf16 else ""
+        kept = checkpoint is not None and checkpoint.exists()
+        raise NotFiniteError(
+            f"training stopped: {error} in epoch {epoch + 1} of {run.settings.epochs}, at learning rate "
+            f"{run.learning_rate:g}; a lower learning_rate or clip_norm, {precision}or images without odd ones (all "
+            f"black, say) may help; {f'{checkpoint} has the epochs before' if kept else 'no checkpoint was written'}"
+        ) from error
 
 
 def _measure_norms(network: nn.Module, batches: Iterable[Batch], run_batch: Step) -> None:

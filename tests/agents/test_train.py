@@ -16,11 +16,13 @@ from rlprune.agents import KeepRatioVecEnv
 from rlprune.agents.callbacks import ResumeCheckpointCallback
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
+from rlprune.agents.warm_start import CHECKPOINT
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.errors import RLPruneError
+from rlprune.errors import NotFiniteError, RLPruneError
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost, mlp_cost
 from rlprune.storage.policies import load_policy
+from rlprune.utils.finite import not_finite_in
 
 SHORT: dict[str, Any] = {"total_steps": 1024, "validate_every": 512}
 TESTS = Path(__file__).parents[1] / "support"
@@ -85,6 +87,35 @@ def test_it_learns_when_to_look_twice_from_what_the_first_pass_believed(tmp_path
     optimum = 1 - settings.penalty * (narrow + 2 * decision + (whole - stem) / 2)
     assert reward(tmp_path) - best_static >= 0.9 * (optimum - best_static)
     assert reward(tmp_path) <= optimum + 1e-5
+
+
+def test_a_network_with_nan_logits_is_refused_before_training(tmp_path: Path) -> None:
+    network, data = make_lamp(), make_lamp_data(16)
+    with torch.no_grad():
+        network.body.get_submodule("linear").weight[0] = float("nan")
+    with pytest.raises(NotFiniteError, match="logits are not finite in float32; look for NaN in the weights"):
+        train_policy(network, data, data, tmp_path, lamp_settings(), progress=False)
+    assert not (tmp_path / "policy").exists() and not (tmp_path / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("after", [0, 1024])
+def test_a_policy_loss_that_is_not_finite_stops_training(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = PPO.train
+
+    def spoilt(self: PPO) -> None:
+        if self.num_timesteps > after:
+            self.ent_coef = float("nan")
+        train(self)
+
+    monkeypatch.setattr(PPO, "train", spoilt)
+    message = r"the policy's loss is not finite, after \d+ steps; .*the last checkpoint, if there is one, stays"
+    with pytest.raises(NotFiniteError, match=message):
+        train_lamp(tmp_path, lamp_settings(**SHORT | {"total_steps": 4096}))
+    assert (tmp_path / CHECKPOINT).exists() is (after > 0)
+    if after:
+        assert not_finite_in(PPO.load(tmp_path / CHECKPOINT).policy) is None
 
 
 @pytest.mark.parametrize("combine", [0.0, 0.5])
