@@ -29,7 +29,7 @@ from rlprune.agents.callbacks import (
 from rlprune.agents.extract import extract_policy
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.vec_env import KeepRatioVecEnv
-from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start
+from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint, warm_start, write_in_checkpoints
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LogitCache
@@ -46,6 +46,7 @@ from rlprune.storage.policies import load_policy, save_policy
 from rlprune.storage.provenance import check_unchanged, fingerprint, plain
 from rlprune.utils.files import write_json
 from rlprune.utils.finite import finite_logits, not_finite_in
+from rlprune.utils.locks import hold
 
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
 
@@ -86,44 +87,47 @@ def train_policy(
         The policy at the end of training.
 
     Raises:
+        InUseError: another process trains into the folder.
         NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
             start from, or the policy of that run sees or chooses other things.
     """
     settings = PolicySettings() if settings is None else settings
-    check_run(folder, settings, resume=resume, ppo=ppo)
-    if codebook is None and settings.action == "profiles":
-        codebook = uniform_codebook(elastic, Cost(elastic))
-    paid = _paid(settings, latency)
-    worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches)
-    env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-    described = _described(settings, ppo)
-    made_of = _made_of(elastic, data, codebook, start)
-    _check_logits(elastic, data, codebook)
-    resumed = resume and (folder / CHECKPOINT).exists()
-    if resumed:
-        agent = _resume_agent(folder, env, settings, made_of)
-    else:
-        agent = _make_agent(env, settings, ppo or {})
-        if start is not None:
-            warm_start(agent, start, described, codebook)
-        write_json(folder / NOTES, described | {"made_of": made_of})
+    with hold(folder, inside=True):
+        check_run(folder, settings, resume=resume, ppo=ppo)
+        if codebook is None and settings.action == "profiles":
+            codebook = uniform_codebook(elastic, Cost(elastic))
+        paid = _paid(settings, latency)
+        worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches)
+        env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
+        described = _described(settings, ppo)
+        made_of = _made_of(elastic, data, codebook, start)
+        _check_logits(elastic, data, codebook)
+        resumed = resume and (folder / CHECKPOINT).exists()
+        if resumed:
+            agent = _resume_agent(folder, env, settings, made_of)
+        else:
+            agent = _make_agent(env, settings, ppo or {})
+            if start is not None:
+                warm_start(agent, start, described, codebook)
+            write_json(folder / NOTES, described | {"made_of": made_of})
+        write_in_checkpoints(agent, described | {"made_of": made_of})
 
-    def save(figures: dict[str, float]) -> None:
-        metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
-        save_policy(folder / "policy", extract_policy(agent, worlds[0]), metadata)
+        def save(figures: dict[str, float]) -> None:
+            metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
+            save_policy(folder / "policy", extract_policy(agent, worlds[0]), metadata)
 
-    remaining = settings.total_steps - agent.num_timesteps
-    if remaining > 0:
-        callbacks = _make_callbacks(worlds, folder, settings, described, save)
-        if "ent_coef" not in (ppo or {}):
-            callbacks.append(EntropyCallback(settings.entropy, settings.total_steps))
-        if progress:
-            callbacks.append(ProgressCallback(settings.total_steps))
-        agent.set_logger(configure(str(folder), ["tensorboard"]))
-        _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
-    return load_policy(folder / "policy").policy
+        remaining = settings.total_steps - agent.num_timesteps
+        if remaining > 0:
+            callbacks = _make_callbacks(worlds, folder, settings, described, save)
+            if "ent_coef" not in (ppo or {}):
+                callbacks.append(EntropyCallback(settings.entropy, settings.total_steps))
+            if progress:
+                callbacks.append(ProgressCallback(settings.total_steps))
+            agent.set_logger(configure(str(folder), ["tensorboard"]))
+            _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
+        return load_policy(folder / "policy").policy
 
 
 def check_run(
@@ -158,10 +162,10 @@ def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str
 
 
 def _read_notes(folder: Path) -> dict[str, Any]:
-    """What a run was begun with; nothing if it says nothing."""
+    """What a run was begun with, as its checkpoint itself has it, or, of older ones, a file beside it; else nothing."""
     notes = folder / NOTES
-    found: dict[str, Any] = json.loads(notes.read_text()) if notes.exists() else {}
-    return found
+    found: dict[str, Any] = read_from_checkpoint(folder / CHECKPOINT)
+    return found or (json.loads(notes.read_text()) if notes.exists() else {})
 
 
 def _made_of(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start: Path | None) -> str:

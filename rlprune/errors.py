@@ -27,6 +27,10 @@ class SettingsError(RLPruneError, ValueError):
     """Settings that cannot be; the message has a line for each of them."""
 
 
+class InUseError(RLPruneError):
+    """Another process writes to the same file or folder."""
+
+
 class NotFiniteError(RLPruneError, ArithmeticError):
     """A loss, weights or logits are NaN or infinite."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from itertools import chain, count, islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write
 from rlprune.utils.finite import not_finite_in
+from rlprune.utils.locks import hold
 from rlprune.utils.malloc import keep_freed
 from rlprune.utils.progress import Log
 
@@ -54,11 +55,26 @@ def fit(
         label: what the progress bar says.
 
     Raises:
+        InUseError: another process trains with that checkpoint.
         NotFiniteError: the weights hold NaN before training; or a loss, a gradient or a norm's statistics become so,
             and training stops: the checkpoint is that of the epoch before.
         RLPruneError: the checkpoint belongs to other settings or another network; or the network takes no smaller
             images, which `early_size` asks for.
     """
+    with nullcontext() if checkpoint is None else hold(checkpoint):
+        _fit(network, data, settings, step, checkpoint, log, label)
+
+
+def _fit(
+    network: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    step: Callable[[torch.Generator], Step],
+    checkpoint: Path | None,
+    log: Log | None,
+    label: str,
+) -> None:
+    """Train while the checkpoint is held."""
     keep_freed()
     if name := not_finite_in(network):
         raise NotFiniteError(f"{name} of the network holds NaN or infinity before training; give other weights")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
 from rlprune.agents.warm_start import CHECKPOINT
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.errors import NotFiniteError, RLPruneError
+from rlprune.errors import InUseError, NotFiniteError, RLPruneError
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost, mlp_cost
 from rlprune.storage.policies import load_policy
@@ -116,6 +117,33 @@ def test_a_policy_loss_that_is_not_finite_stops_training(
     assert (tmp_path / CHECKPOINT).exists() is (after > 0)
     if after:
         assert not_finite_in(PPO.load(tmp_path / CHECKPOINT).policy) is None
+
+
+def test_what_resumes_compares_with_what_the_checkpoint_itself_says(tmp_path: Path) -> None:
+    settings = lamp_settings(penalty=0.2, **SHORT)
+    train_lamp(tmp_path, settings)
+    notes = json.loads((tmp_path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(notes | {"penalty": 0.1}))  # another job's
+    with pytest.raises(RLPruneError, match=r"penalty: 0\.2, now 0\.1"):
+        train_lamp(tmp_path, replace(settings, penalty=0.1), resume=True)
+    train_lamp(tmp_path, settings, resume=True)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from rlprune.utils.locks import hold
+with hold(Path({str(tmp_path)!r}), inside=True):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(InUseError, match=f"is in use by process {other.pid} on"):
+            train_lamp(tmp_path, lamp_settings(**SHORT))
+        other.kill()
+    assert not (tmp_path / "settings.json").exists()
 
 
 @pytest.mark.parametrize("combine", [0.0, 0.5])
