@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from rlprune.data.image_set import ImageSet
 from rlprune.errors import NotFiniteError, RLPruneError
-from rlprune.storage.provenance import check_unchanged, plain
+from rlprune.storage.provenance import HOW, check_unchanged, plain
 from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write
@@ -181,7 +181,7 @@ class _Run:
 
 
 def _check_settings(checkpoint: Path, before: dict[str, Any], settings: TrainingSettings) -> None:
-    """Make sure that a checkpoint was written under these settings.
+    """Make sure that a checkpoint was written under these settings, but for where and how it is computed.
 
     Raises:
         RLPruneError: it was not.
@@ -192,6 +192,9 @@ def _check_settings(checkpoint: Path, before: dict[str, Any], settings: Training
     gone = dict.fromkeys(then.keys() - now.keys())
     cure = "go back to those, or remove the file to start anew"
     check_unchanged(f"checkpoint {checkpoint}", then, now | gone, cure)
+    moved = [f"{key}={then[key]}, now {now[key]}" for key in sorted(HOW) if then[key] != now[key]]
+    if moved:
+        print(f"{checkpoint} is gone on with elsewhere ({'; '.join(moved)}): rounding may differ")
 
 
 def _train_epoch(run: _Run, data: ImageSet, run_batch: Step, epoch: int, progress: tqdm[NoReturn]) -> dict[str, float]:

@@ -145,6 +145,31 @@ def test_weights_that_hold_nan_are_not_trained() -> None:
         pretrain(model, make_data(20), TrainingSettings(epochs=1, **QUICK))
 
 
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ({"device": "cuda"}, "(device=cuda, now cpu)"),
+        ({"device": "cuda:1", "bf16": True}, "(bf16=True, now False; device=cuda:1, now cpu)"),
+        ({"channels_last": True}, "(channels_last=True, now False)"),
+        ({}, None),
+    ],
+)
+def test_a_run_goes_on_elsewhere_and_in_another_precision(
+    before: dict[str, Any], said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, data = TrainingSettings(epochs=3, **QUICK), make_data(20)
+    whole, first, second = (network("plain") for _ in range(3))
+    pretrain(whole, data, settings)
+    with pytest.raises(Interrupted):
+        pretrain(first, data, settings, checkpoint=tmp_path / "run.pt", log=interrupt_after(1))
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    torch.save(saved | {"settings": saved["settings"] | before}, tmp_path / "run.pt")  # as another machine writes it
+    pretrain(second, data, settings, checkpoint=tmp_path / "run.pt")
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in second.state_dict().items())
+    out = capsys.readouterr().out
+    assert f"{said}: rounding may differ" in out if said else out == ""
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     settings, data = TrainingSettings(epochs=1, **QUICK), make_data(20)
     pretrain(network("plain"), data, settings, checkpoint=tmp_path / "run.pt")
