@@ -31,6 +31,10 @@ class InUseError(RLPruneError):
     """Another process writes to the same file or folder."""
 
 
+class WriteError(RLPruneError, OSError):
+    """A file or folder cannot be written: the disk is full, or it may not be."""
+
+
 class NotFiniteError(RLPruneError, ArithmeticError):
     """A loss, weights or logits are NaN or infinite."""
 

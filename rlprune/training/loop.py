@@ -20,7 +20,7 @@ from rlprune.errors import NotFiniteError, RLPruneError
 from rlprune.storage.provenance import HOW, check_unchanged, plain
 from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.settings import TrainingSettings
-from rlprune.utils.files import atomic_write
+from rlprune.utils.files import atomic_write, check_room
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.locks import hold
 from rlprune.utils.malloc import keep_freed
@@ -60,6 +60,7 @@ def fit(
             and training stops: the checkpoint is that of the epoch before.
         RLPruneError: the checkpoint belongs to other settings or another network; or the network takes no smaller
             images, which `early_size` asks for.
+        WriteError: there is no room for the checkpoint, which is asked before the first step, too.
     """
     with nullcontext() if checkpoint is None else hold(checkpoint):
         _fit(network, data, settings, step, checkpoint, log, label)
@@ -83,6 +84,9 @@ def _fit(
     run = _Run(network, settings, n_steps)
     run_batch = step(run.generator)
     first_epoch = 0 if checkpoint is None or not checkpoint.exists() else run.resume(checkpoint)
+    if checkpoint is not None and first_epoch < settings.epochs:
+        n_copies = 1 if first_epoch or settings.epochs == 1 else 2  # the one before stays until the next is complete
+        check_room(checkpoint, n_copies * run.n_bytes)
     with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
             with _stopped_if_not_finite(run, epoch, checkpoint):
@@ -134,6 +138,12 @@ class _Run:
     def learning_rate(self) -> float:
         """That of the next step."""
         return float(self.schedule.get_last_lr()[0])
+
+    @property
+    def n_bytes(self) -> int:
+        """About how large a checkpoint is: weights, momentum, and averaged weights if there are any."""
+        n_bytes = sum(value.numel() * value.element_size() for value in self.network.state_dict().values())
+        return n_bytes * (1 + (self.settings.momentum > 0) + (self.average is not None))
 
     def update(self, epoch: int) -> None:
         """Take a step along the gradients that the network has."""

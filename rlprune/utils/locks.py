@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from rlprune.errors import InUseError
+from rlprune.utils.files import writing
 
 _PATIENCE = 1.0
 """Seconds in which a process that has just begun says who it is."""
@@ -31,20 +32,24 @@ def hold(out: Path, *, inside: bool = False) -> Iterator[None]:
 
     Raises:
         InUseError: another process, or another thread, holds it; the message names it.
+        WriteError: there is no room for it, or it may not be written.
     """
     path = (out / ".lock" if inside else out.with_name(f".{out.name}.lock")).resolve()
     made = inside and not out.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        path.parent.mkdir(parents=True, exist_ok=True)
     owner = path.with_suffix(".owner.json")
     lock = FileLock(path, timeout=0, is_singleton=True)
-    try:
-        _acquire(lock, path)
-    except Timeout:
-        raise InUseError(f"{out} is in use by {_named(owner)}; let that end, or name another one") from None
+    with writing(out):
+        try:
+            _acquire(lock, path)
+        except Timeout:
+            raise InUseError(f"{out} is in use by {_named(owner)}; let that end, or name another one") from None
     outermost = lock.lock_counter == 1
     try:
         if outermost:
-            owner.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+            with writing(out):
+                owner.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
         if outermost:
