@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -143,6 +144,8 @@ def check_run(
         raise RLPruneError(
             "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
         )
+    if not _all_finite(ppo or {}):
+        raise RLPruneError(f"ppo has a number that is not finite: {ppo}; give finite ones")
     unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
     if unknown:
         raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
@@ -153,6 +156,15 @@ def check_run(
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
     before = {"penalty_range": []} | _read_notes(folder)  # the first runs knew no range
     check_unchanged(str(checkpoint), before, _described(settings, ppo), "go back to those, or name another folder")
+
+
+def _all_finite(value: Any) -> bool:
+    """Whether no number is NaN or infinite, in containers neither."""
+    if isinstance(value, dict):
+        return _all_finite(list(value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str, Any]:
@@ -281,7 +293,7 @@ def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
-    agent.set_random_seed(settings.seed + agent.num_timesteps)  # or it would draw the first images once more
+    agent.set_random_seed((settings.seed + agent.num_timesteps) % 2**32)  # or it would draw the first images once more
     return agent
 
 

@@ -13,6 +13,7 @@ from rlprune.utils.settings import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Seed,
     Share,
     ShareBelowOne,
     settings_dataclass,
@@ -26,7 +27,7 @@ def _usable(device: str) -> str:
         ValueError: they cannot.
     """
     try:
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).add(1).item()  # the device "meta" has no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"it cannot be used here ({reason}); cpu always can") from error
@@ -78,7 +79,7 @@ class TrainingSettings:
     """Keep tensors in channels-last memory format."""
     device: Annotated[str, AfterValidator(_usable)] = "cpu"
     """Where to train, such as cpu or cuda."""
-    seed: int = 0
+    seed: Seed = 0
     """Fixes the order of images, augmentation and random profiles."""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -111,3 +112,16 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8, with or without the byte order mark that editors on Windows put before it.
+
+    Raises:
+        UnicodeDecodeError: it is in another encoding, which the message names if there is a mark for it.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UnicodeDecodeError("utf-8", content, 0, 2, "it has the byte order mark of UTF-16")
+    return content.decode("utf-8-sig").replace("\r\n", "\n")

@@ -90,6 +90,13 @@ def test_it_learns_when_to_look_twice_from_what_the_first_pass_believed(tmp_path
     assert reward(tmp_path) <= optimum + 1e-5
 
 
+@pytest.mark.parametrize("wrong", [{"gamma": float("nan")}, {"policy_kwargs": {"log_std_init": float("inf")}}])
+def test_arguments_of_ppo_that_are_not_finite_are_refused_at_once(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(RLPruneError, match=r"ppo has a number that is not finite: .*(nan|inf)\S*; give finite ones"):
+        train_lamp(tmp_path, lamp_settings(), ppo=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_network_with_nan_logits_is_refused_before_training(tmp_path: Path) -> None:
     network, data = make_lamp(), make_lamp_data(16)
     with torch.no_grad():

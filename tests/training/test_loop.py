@@ -193,6 +193,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"scale_penalty": -1.0}, r"scale_penalty=-1\.0"),
         ({"padding": -1}, "padding=-1"),
         ({"device": "toaster"}, r"device='toaster': it cannot be used here \(.*\); cpu always can"),
+        ({"device": "meta"}, r"device='meta': it cannot be used here \(.*\); cpu always can"),
         ({"device": "cuda:99"}, r"device='cuda:99': it cannot be used here \(.*\); cpu always can"),
         ({"n_random": -1}, "n_random=-1"),
         (
