@@ -142,7 +142,7 @@ class _Run:
     @property
     def n_bytes(self) -> int:
         """About how large a checkpoint is: weights, momentum, and averaged weights if there are any."""
-        n_bytes = sum(value.numel() * value.element_size() for value in self.network.state_dict().values())
+        n_bytes: int = sum(value.numel() * value.element_size() for value in self.network.state_dict().values())
         return n_bytes * (1 + (self.settings.momentum > 0) + (self.average is not None))
 
     def update(self, epoch: int) -> None:
