@@ -27,14 +27,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
 from tqdm import tqdm
 
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
+from rlprune.errors import NotFiniteError
 from rlprune.evaluation.image_strips import spending_strip
 from rlprune.utils.files import atomic_write
+from rlprune.utils.finite import not_finite_in
 
 
 class ProgressCallback(BaseCallback):
@@ -59,6 +62,31 @@ class ProgressCallback(BaseCallback):
         """End the bar's line, also where training ended early, so that the next output starts a new one."""
         if self.bar is not None:
             self.bar.close()
+
+
+class FiniteCallback(BaseCallback):
+    """Ends training once the policy's weights are not finite, before anything is saved of it."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self._check()
+
+    def _on_training_end(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        if not_finite_in(self.model.policy) is not None:
+            raise policy_not_finite(self.model)
+
+
+def policy_not_finite(agent: BaseAlgorithm) -> NotFiniteError:
+    """What to say of an agent whose weights hold NaN."""
+    return NotFiniteError(
+        f"training stopped: the policy's loss is not finite, after {agent.num_timesteps} steps; a lower learning_rate, "
+        "or further arguments of PPO other than those given, may help; the last checkpoint, if there is one, stays"
+    )
 
 
 class EntropyCallback(BaseCallback):

@@ -15,6 +15,7 @@ from rlprune.utils.settings import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Seed,
     as_tuple,
     settings_dataclass,
 )
@@ -71,7 +72,7 @@ class PolicySettings:
     """Widths of the policy's hidden layers."""
     validate_every: PositiveInt = 20_000
     """Environment steps between validation sweeps, and between checkpoints."""
-    seed: int = 0
+    seed: Seed = 0
     """Fixes initial weights, exploration and the order of images."""
 
     def _conflicts(self) -> Iterator[str]:

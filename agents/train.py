@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
@@ -19,14 +21,16 @@ from torch import Tensor
 from rlprune.agents.callbacks import (
     EntropyCallback,
     FiguresCallback,
+    FiniteCallback,
     ProgressCallback,
     ResumeCheckpointCallback,
     ValidationCallback,
+    policy_not_finite,
 )
 from rlprune.agents.extract import extract_policy
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.vec_env import KeepRatioVecEnv
-from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start
+from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint, warm_start, write_in_checkpoints
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LogitCache
@@ -42,6 +46,8 @@ from rlprune.profiles.latency import Latency
 from rlprune.storage.policies import load_policy, save_policy
 from rlprune.storage.provenance import check_unchanged, fingerprint, plain
 from rlprune.utils.files import write_json
+from rlprune.utils.finite import finite_logits, not_finite_in
+from rlprune.utils.locks import hold
 
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
 
@@ -82,6 +88,8 @@ def train_policy(
         The policy at the end of training.
 
     Raises:
+        InUseError: another process trains into the folder.
+        NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
             start from, or the policy of that run sees or chooses other things.
@@ -89,37 +97,40 @@ def train_policy(
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
-    check_run(folder, settings, resume=resume, ppo=ppo)
-    if codebook is None and settings.action == "profiles":
-        codebook = uniform_codebook(elastic, Cost(elastic))
-    paid = _paid(settings, latency)
-    worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches)
-    env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-    described = _described(settings, ppo)
-    made_of = _made_of(elastic, data, codebook, start)
-    resumed = resume and (folder / CHECKPOINT).exists()
-    if resumed:
-        agent = _resume_agent(folder, env, settings, made_of)
-    else:
-        agent = _make_agent(env, settings, ppo or {})
-        if start is not None:
-            warm_start(agent, start, described, codebook)
-        write_json(folder / NOTES, described | {"made_of": made_of})
+    with hold(folder, inside=True):
+        check_run(folder, settings, resume=resume, ppo=ppo)
+        if codebook is None and settings.action == "profiles":
+            codebook = uniform_codebook(elastic, Cost(elastic))
+        paid = _paid(settings, latency)
+        worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches)
+        env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
+        described = _described(settings, ppo)
+        made_of = _made_of(elastic, data, codebook, start)
+        _check_logits(elastic, data, codebook)
+        resumed = resume and (folder / CHECKPOINT).exists()
+        if resumed:
+            agent = _resume_agent(folder, env, settings, made_of)
+        else:
+            agent = _make_agent(env, settings, ppo or {})
+            if start is not None:
+                warm_start(agent, start, described, codebook)
+            write_json(folder / NOTES, described | {"made_of": made_of})
+        write_in_checkpoints(agent, described | {"made_of": made_of})
 
-    def save(figures: dict[str, float]) -> None:
-        metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
-        save_policy(folder / "policy", extract_policy(agent, worlds[0]), metadata)
+        def save(figures: dict[str, float]) -> None:
+            metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
+            save_policy(folder / "policy", extract_policy(agent, worlds[0]), metadata)
 
-    remaining = settings.total_steps - agent.num_timesteps
-    if remaining > 0:
-        callbacks = _make_callbacks(worlds, folder, settings, described, save)
-        if "ent_coef" not in (ppo or {}):
-            callbacks.append(EntropyCallback(settings.entropy, settings.total_steps))
-        if progress:
-            callbacks.append(ProgressCallback(settings.total_steps))
-        agent.set_logger(configure(str(folder), ["tensorboard"]))
-        _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
-    return load_policy(folder / "policy").policy
+        remaining = settings.total_steps - agent.num_timesteps
+        if remaining > 0:
+            callbacks = _make_callbacks(worlds, folder, settings, described, save)
+            if "ent_coef" not in (ppo or {}):
+                callbacks.append(EntropyCallback(settings.entropy, settings.total_steps))
+            if progress:
+                callbacks.append(ProgressCallback(settings.total_steps))
+            agent.set_logger(configure(str(folder), ["tensorboard"]))
+            _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
+        return load_policy(folder / "policy").policy
 
 
 def check_run(
@@ -135,6 +146,8 @@ def check_run(
         raise RLPruneError(
             "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
         )
+    if not _all_finite(ppo or {}):
+        raise RLPruneError(f"ppo has a number that is not finite: {ppo}; give finite ones")
     unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
     if unknown:
         raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
@@ -147,6 +160,15 @@ def check_run(
     check_unchanged(str(checkpoint), before, _described(settings, ppo), "go back to those, or name another folder")
 
 
+def _all_finite(value: Any) -> bool:
+    """Whether no number is NaN or infinite, in containers neither."""
+    if isinstance(value, dict):
+        return _all_finite(list(value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str, Any]:
     """The settings of a run as its notes hold them."""
     described: dict[str, Any] = plain(asdict(settings) | {"ppo": repr(ppo or {})})
@@ -154,10 +176,10 @@ def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str
 
 
 def _read_notes(folder: Path) -> dict[str, Any]:
-    """What a run was begun with; nothing if it says nothing."""
+    """What a run was begun with, as its checkpoint itself has it, or, of older ones, a file beside it; else nothing."""
     notes = folder / NOTES
-    found: dict[str, Any] = json.loads(notes.read_text()) if notes.exists() else {}
-    return found
+    found: dict[str, Any] = read_from_checkpoint(folder / CHECKPOINT)
+    return found or (json.loads(notes.read_text()) if notes.exists() else {})
 
 
 def _made_of(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start: Path | None) -> str:
@@ -219,6 +241,20 @@ def _make_worlds(
     ]
 
 
+@torch.no_grad()
+def _check_logits(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None) -> None:
+    """Run some images through the network, before a policy is trained for it.
+
+    Raises:
+        NotFiniteError: its logits are not finite.
+    """
+    images = data.normalised(torch.arange(min(len(data), 64))).to(elastic.widths.device)
+    profiles = [elastic.full, elastic.uniform(elastic.narrowest)] if codebook is None else [elastic.full, *codebook]
+    elastic.eval()
+    for profile in profiles:
+        finite_logits(elastic(images, profile))
+
+
 def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
     """Parameters and MACs of linear layers between these widths."""
     weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
@@ -259,7 +295,7 @@ def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
-    agent.set_random_seed(settings.seed + agent.num_timesteps)  # or it would draw the first images once more
+    agent.set_random_seed((settings.seed + agent.num_timesteps) % 2**32)  # or it would draw the first images once more
     return agent
 
 
@@ -273,6 +309,7 @@ def _make_callbacks(
     """What logs, validates and saves during training; the first world is trained in, the second validates."""
     train_world, validation_world = worlds
     return [
+        FiniteCallback(),  # before those that save
         FiguresCallback(train_world),
         ValidationCallback(validation_world, settings.validate_every, described, save),
         ResumeCheckpointCallback(folder / CHECKPOINT, settings.validate_every),
@@ -285,6 +322,10 @@ def _learn(
     """Train for some further steps."""
     try:
         agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed)
+    except ValueError as error:  # of torch's distributions, in the midst of an update
+        if not_finite_in(agent.policy) is None:
+            raise
+        raise policy_not_finite(agent) from error
     except TypeError as error:
         if ppo:
             raise RLPruneError(f"Stable-Baselines3's PPO cannot train with {ppo}: {error}") from error

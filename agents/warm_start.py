@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,27 @@ CHECKPOINT = "checkpoint.zip"
 """The agent of a run, in the run's folder, next to `policy/` and TensorBoard's events."""
 NOTES = "settings.json"
 """What the run was begun with, in the same folder."""
+_NOTES_INSIDE = "rlprune_notes"
+"""The same in the checkpoint: an attribute of the agent, which Stable-Baselines3 writes as JSON."""
 _SAME = ("action", "max_passes", "pool", "combine", "hidden", "penalty_range")
+
+
+def write_in_checkpoints(agent: PPO, notes: dict[str, Any]) -> None:
+    """Let every checkpoint of an agent say what its run was begun with."""
+    setattr(agent, _NOTES_INSIDE, notes)
+
+
+def read_from_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint says that its run was begun with; nothing if it is not there, damaged or says nothing.
+
+    Nothing is unpickled.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found: dict[str, Any] = json.loads(archive.read("data")).get(_NOTES_INSIDE, {})
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):  # what loads it says what is wrong
+        return {}
+    return found
 
 
 def warm_start(agent: PPO, folder: Path, settings: Mapping[str, Any], codebook: Tensor | None) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
+from rlprune.utils.finite import finite_logits
 
 _MEMORY_LIMIT = 2**30
 _CHUNK = 512
@@ -93,11 +94,16 @@ class LogitCache:
 
     @torch.no_grad()
     def under(self, images: Tensor, levels: Tensor) -> Tensor:
-        """Logits float32 (B, classes) of images, by index, int64 (B,), under levels (B, G) or (G,); computed anew."""
+        """Logits float32 (B, classes) of images, by index, int64 (B,), under levels (B, G) or (G,); computed anew.
+
+        Raises:
+            NotFiniteError: one is NaN or infinite.
+        """
         parts = []
         for here in torch.arange(len(images)).split(_CHUNK):
             pixels = self.data.normalised(images[here]).to(self.network.widths.device)
-            parts.append(self.network(pixels, levels if levels.ndim == 1 else levels[here]).float().cpu())
+            logits = self.network(pixels, levels if levels.ndim == 1 else levels[here])
+            parts.append(finite_logits(logits.float().cpu()))
         return torch.cat(parts)
 
     def _compute(self, rows: Tensor) -> Tensor:

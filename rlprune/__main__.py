@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line, or say which package it needs where rlprune was installed to serve alone."""
+    if sys.path[0] in ("", os.getcwd()):  # python -m puts it there, where the user's files hide installed packages
+        del sys.path[0]
     try:
         from rlprune.cli.main import main as run
     except ModuleNotFoundError as error:

@@ -27,6 +27,18 @@ class SettingsError(RLPruneError, ValueError):
     """Settings that cannot be; the message has a line for each of them."""
 
 
+class InUseError(RLPruneError):
+    """Another process writes to the same file or folder."""
+
+
+class WriteError(RLPruneError, OSError):
+    """A file or folder cannot be written: the disk is full, or it may not be."""
+
+
+class NotFiniteError(RLPruneError, ArithmeticError):
+    """A loss, weights or logits are NaN or infinite."""
+
+
 class BundleError(RLPruneError, ValueError):
     """A saved network, policy or bundle is incomplete, altered or of another kind."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
+from rlprune.utils.finite import finite_logits
 
 
 @torch.no_grad()
@@ -22,9 +23,14 @@ def accuracy(
         data: the images.
         batch_size: images at once.
         device: where `predict` wants its images.
+
+    Raises:
+        NotFiniteError: a logit is NaN or infinite, which is no prediction.
     """
-    batches = data.batches(batch_size)
-    n_correct = sum(int((predict(images.to(device)).argmax(1).cpu() == labels).sum()) for images, labels in batches)
+    n_correct = 0
+    for images, labels in data.batches(batch_size):
+        logits = finite_logits(predict(images.to(device)))
+        n_correct += int((logits.argmax(1).cpu() == labels).sum())
     return n_correct / len(data)
 
 

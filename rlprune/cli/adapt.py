@@ -14,6 +14,7 @@ from rlprune.metrics import accuracy
 from rlprune.models import registry
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.storage import folders, networks
+from rlprune.storage.structure import describe
 from rlprune.training.adaptation import AdaptSettings, adapt
 
 
@@ -37,13 +38,14 @@ class Adapt:
         if self.network.weights is None and name in registry.NAMES:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         folders.check_target(self.out, "network")
-        splits = self.source.load()
-        model = self.network.build(splits)
-        teacher = self.teaching.build(splits)
-        print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
-        elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
-        metadata = {"model": name, "source": asdict(self.source)}
         with resumable(self, "adapt") as checkpointing:
+            splits = self.source.load()
+            model = self.network.build(splits)
+            teacher = self.teaching.build(splits)
+            elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
+            describe(elastic)  # what cannot be stored is not trained
+            print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
+            metadata = {"model": name, "source": asdict(self.source)}
             adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)
             networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
         for level in range(elastic.narrowest, elastic.n_levels):

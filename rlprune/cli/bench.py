@@ -57,9 +57,9 @@ class Bench:
         if self.price.given and self.target in ("env", "adapt"):
             raise RLPruneError(f"--budget and --penalty are for bundles; {self.target} times no policy")
         results = self._timed()
-        Console().print(tables.benchmark(results))
         if self.json is not None:
             write_json(self.json, results.to_json())
+        Console().print(tables.benchmark(results))
 
     def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark:
         """Times of what the target is."""

@@ -56,8 +56,8 @@ class Compare:
             metadata=saved.metadata,
         )
         results = comparison.run()
-        for table in tables.compared(results):
-            Console().print(table)
         write_json(self.out / "results.json", results.to_json())
         compare_plot(self.out / "compare.png", results)
+        for table in tables.compared(results):
+            Console().print(table)
         print(f"everything is in {self.out}, watch it with: tensorboard --logdir {self.out}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlprune.pipelines.demo import run_demo
+from rlprune.utils.locks import hold
 
 
 @dataclass(frozen=True)
@@ -19,4 +20,5 @@ class Demo:
 
     def run(self) -> None:
         """Do it."""
-        run_demo(self.out, self.seed)
+        with hold(self.out, inside=True):
+            run_demo(self.out, self.seed)

@@ -51,9 +51,9 @@ class Evaluate:
         if self.bundle is None and self.model is None:
             raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
         results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
-        Console().print(table)
         if self.json is not None:
             write_json(self.json, results.to_json())
+        Console().print(table)
 
     def _measured(self, kind: str | None) -> tuple[JsonResult, Table]:
         """Figures of what a folder of that kind holds, or of an ordinary network, and their table."""

@@ -21,6 +21,7 @@ from rlprune.evaluation.gated import evaluate_gated
 from rlprune.models import registry
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import folders
+from rlprune.storage.structure import describe
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,14 @@ class Gate:
         if self.network.weights is None and name in registry.NAMES:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         folders.check_target(self.out, "gated")
-        splits = self.source.load()
-        model = self.network.build(splits)
-        teacher = self.teaching.build(splits)
-        elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
-        gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
-        metadata = {"model": name, "source": asdict(self.source), "settings": asdict(self.settings)}
         with resumable(self, "gates") as kept:
+            splits = self.source.load()
+            model = self.network.build(splits)
+            teacher = self.teaching.build(splits)
+            elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
+            describe(elastic)  # what cannot be stored is not trained
+            gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
+            metadata = {"model": name, "source": asdict(self.source), "settings": asdict(self.settings)}
             train_gates(gated, splits.network, self.settings, teacher=teacher, **kept)
             stored.save_gated(self.out, gated.cpu(), splits.network, metadata)
         Console().print(tables.gates(evaluate_gated(gated, splits.validation)))

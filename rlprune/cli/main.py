@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -53,7 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments == ["--version"]:
         print(f"rlprune {rlprune.__version__}")
         return
-    sys.path.insert(0, "")  # package.module:callable is searched for in the current folder too
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show are shown by their numbers
+            stream.reconfigure(errors="backslashreplace")
     try:
         parse(Verb, arguments, _DESCRIPTION).run()
     except SettingsError as error:

@@ -47,9 +47,9 @@ class Predict:
             }
             for i, path in enumerate(paths)
         ]
-        Console().print(tables.predictions(rows))
         if self.json is not None:
             write_json(self.json, rows)
+        Console().print(tables.predictions(rows))
 
     def _network(self) -> tuple[DynamicCNN | OnnxCNN, tuple[Path, ...]]:
         """What predicts, and which images."""

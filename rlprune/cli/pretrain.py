@@ -35,11 +35,11 @@ class Pretrain:
         """Do it."""
         if self.out.suffix != ".safetensors":
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
-        splits = self.source.load()
-        torch.manual_seed(self.settings.seed)
-        model = self.network.build(splits)
-        teacher = self.teaching.build(splits)
         with resumable(self, "pretrain") as kept:
+            splits = self.source.load()
+            torch.manual_seed(self.settings.seed)
+            model = self.network.build(splits)
+            teacher = self.teaching.build(splits)
             pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
             weights.save_weights(model, self.out)
         print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rlprune.baselines import stored
 from rlprune.baselines.static_pruning import StaticSettings, remove_masks, static_network
 from rlprune.cli.options import TeacherOptions
-from rlprune.cli.resumable import check_unfinished, resumable
+from rlprune.cli.resumable import resumable
 from rlprune.evaluation import tables
 from rlprune.evaluation.static import evaluate_static
 from rlprune.pipelines.inputs import load_fitting
@@ -38,13 +38,12 @@ class Prune:
     def run(self) -> None:
         """Do it."""
         folders.check_target(self.out, "plain")
-        check_unfinished(self.out, resume=self.resume)
-        saved = networks.load_network(self.network)
-        elastic = saved.network
-        splits = load_fitting(elastic.image_shape, saved.data, saved.metadata, self.source)
-        teacher = self.teaching.build(splits) or elastic.slice(elastic.full)
-        network = static_network(elastic, self.settings, splits.policy)
         with resumable(self, "prune") as kept:
+            saved = networks.load_network(self.network)
+            elastic = saved.network
+            splits = load_fitting(elastic.image_shape, saved.data, saved.metadata, self.source)
+            teacher = self.teaching.build(splits) or elastic.slice(elastic.full)
+            network = static_network(elastic, self.settings, splits.policy)
             pretrain(network, splits.network, self.settings, teacher=teacher, **kept)
             remove_masks(network)
             dense = Cost(elastic).dense

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from rlprune.errors import RLPruneError
 from rlprune.storage.provenance import check_unchanged, plain
 from rlprune.utils.files import write_json
+from rlprune.utils.locks import hold
 from rlprune.utils.tensorboard import scalar_log
 
 _MAY_CHANGE = {"out", "resume", "settings"}
@@ -35,23 +36,27 @@ class Verb(Protocol):
 def resumable(verb: Verb, name: str) -> Iterator[dict[str, Any]]:
     """Where a training's checkpoint and events go, as its arguments; the checkpoint goes away once `out` is written.
 
+    No other process can train into `out` meanwhile.
+
     Raises:
+        InUseError: another process does.
         RLPruneError: what is finished would be trained again, or what was interrupted would be overwritten, or
             continued under other options.
     """
-    checkpoint = check_unfinished(verb.out, resume=verb.resume)
-    note = checkpoint.with_suffix(".json")
-    options = _options(verb)
-    if checkpoint.exists() and note.exists():
-        cure = f"go back to those, which {note} has, or remove the checkpoint to start anew"
-        check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), options, cure)
-    write_json(note, options)
-    try:
-        yield {"checkpoint": checkpoint, "log": scalar_log(verb.out.parent / "logs", name)}
-        checkpoint.unlink(missing_ok=True)
-    finally:
-        if not checkpoint.exists():
-            note.unlink()
+    with hold(verb.out):
+        checkpoint = check_unfinished(verb.out, resume=verb.resume)
+        note = checkpoint.with_suffix(".json")
+        said = _options(verb)
+        if checkpoint.exists() and note.exists():
+            cure = f"go back to those, which {note} has, or remove the checkpoint to start anew"
+            check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), said, cure)
+        write_json(note, said)
+        try:
+            yield {"checkpoint": checkpoint, "log": scalar_log(verb.out.parent / "logs", name)}
+            checkpoint.unlink(missing_ok=True)
+        finally:
+            if not checkpoint.exists():
+                note.unlink(missing_ok=True)
 
 
 def _options(verb: Verb) -> dict[str, Any]:

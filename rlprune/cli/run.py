@@ -11,6 +11,7 @@ import tyro
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import StepName
 from rlprune.pipelines.steps import Steps
+from rlprune.utils.locks import hold
 
 
 @dataclass(frozen=True)
@@ -35,5 +36,6 @@ class RunRecipe:
         recipe = Recipe.read(self.recipe)
         recipe = recipe if self.seed is None else replace(recipe, seed=self.seed)
         out = Path("runs") / self.recipe.resolve().parent.name if self.out is None else self.out
-        Steps(recipe, out, self.recipe.parent).run(self.until)
+        with hold(out, inside=True):
+            Steps(recipe, out, self.recipe.parent).run(self.until)
         print(f"done; everything is in {out}, watch it with: tensorboard --logdir {out}")

@@ -20,11 +20,13 @@ from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
+from rlprune.policies.policy import Policy
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage import networks
 from rlprune.storage.policies import load_policy
 from rlprune.utils.files import write_json
+from rlprune.utils.locks import hold
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,15 @@ class Train:
         arguments = _json_object(self.ppo, "--ppo")
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
+        with hold(self.out, inside=True):
+            policy, network = self._train(arguments)
+        Console().print(tables.codebook(network, policy.codebook))
+        figures = load_policy(self.out / "policy").metadata["validation"]
+        print(f"validation accuracy {figures['accuracy']:.4f} at {figures['active_macs']:.3f} of the dense MACs")
+        print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
+
+    def _train(self, arguments: dict[str, Any]) -> tuple[Policy, ElasticCNN]:
+        """Train into the folder, which is held meanwhile; the policy, and the network that it is for."""
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
         start_codebook = None if self.start is None else load_policy(self.start / "policy").policy.codebook
         saved = networks.load_network(self.network)
@@ -76,10 +87,7 @@ class Train:
             resume=self.resume,
             ppo=arguments,
         )
-        Console().print(tables.codebook(saved.network, policy.codebook))
-        figures = load_policy(self.out / "policy").metadata["validation"]
-        print(f"validation accuracy {figures['accuracy']:.4f} at {figures['active_macs']:.3f} of the dense MACs")
-        print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
+        return policy, saved.network
 
     def _latency(self, network: ElasticCNN) -> Latency:
         """Measure this machine, or take the table that is in the folder already."""

@@ -18,6 +18,7 @@ from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
+from rlprune.utils.finite import finite_logits
 from rlprune.utils.hardware import check_device
 from rlprune.utils.malloc import MOST_KEPT
 
@@ -146,6 +147,7 @@ class DynamicCNN:
 
         Raises:
             DataError: images of another shape, type or range.
+            NotFiniteError: the logits overflow `dtype`, or are NaN.
             RLPruneError: a budget or a penalty that the policy was not trained for.
         """
         if budget is not None or penalty is not None:
@@ -175,7 +177,7 @@ class DynamicCNN:
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
         logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
-        return logits.float().cpu()
+        return finite_logits(logits.float().cpu(), self.dtype)
 
 
 def _gather(features: Tensor, bucket: Tensor) -> Tensor:

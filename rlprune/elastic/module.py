@@ -17,6 +17,7 @@ from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checke
 from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import LevelsError, ModelError
 from rlprune.graph.nodes import measure
+from rlprune.graph.pickling import pack_graphs
 
 _MAX_RUNS = 64
 """How many interpreters are cached, one for each set of dropped branches."""
@@ -91,7 +92,7 @@ class ElasticModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave cached interpreters out of copies: they belong to this network's graph."""
-        return self.__dict__ | {"_runs": {}}
+        return pack_graphs(self.__dict__ | {"_runs": {}})
 
     @property
     def keep_ratios(self) -> tuple[float, ...]:

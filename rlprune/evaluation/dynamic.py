@@ -18,6 +18,7 @@ from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import profile_accuracies
+from rlprune.utils.finite import finite_logits
 
 
 def evaluate(
@@ -154,5 +155,5 @@ def codebook_logits(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) 
     parts = []
     for images, _ in data.batches(batch_size):
         here = images.to(dynamic.device, dynamic.dtype)
-        parts.append(torch.stack([each(here).float().cpu() for each in slices]))
+        parts.append(torch.stack([finite_logits(each(here).float().cpu(), dynamic.dtype) for each in slices]))
     return torch.cat(parts, 1)

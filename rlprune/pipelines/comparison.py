@@ -36,6 +36,7 @@ from rlprune.training.adaptation import SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
+from rlprune.utils.locks import hold
 from rlprune.utils.settings import InnerShare, Must, NonNegativeFloat, PositiveInt, as_tuple, settings_dataclass
 from rlprune.utils.tensorboard import scalar_log
 
@@ -120,6 +121,7 @@ class Comparison:
         """Make and measure everything.
 
         Raises:
+            InUseError: another process works in the folder.
             RLPruneError: the folder holds what was made of other things or under other settings; or the network has
                 nothing for any of the methods.
         """
@@ -137,7 +139,7 @@ class Comparison:
             cure="made_of is network, images and teacher; go back to those, or name another folder",
             made=self.out / "specialised",
         )
-        with note:
+        with hold(self.out, inside=True), note:
             return self._compare()
 
     def _made_of(self) -> str:

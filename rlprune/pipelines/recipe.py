@@ -17,11 +17,13 @@ from rlprune.errors import SettingsError
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.files import read_text
 from rlprune.utils.settings import (
     Must,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    Seed,
     as_tuple,
     ascending,
     read_settings,
@@ -115,7 +117,7 @@ class Recipe:
     refit_weights: str | None = None
     """Weights, found as above, that the refit begins with in place of the tuned network's: public ones, say, that have
     seen every training image, and so could not train policies, which are learnt with a network that has not."""
-    seed: int = 0
+    seed: Seed = 0
     """Fixes everything but times."""
 
     def _conflicts(self) -> Iterator[str]:
@@ -169,13 +171,13 @@ class Recipe:
                 such thing.
         """
         try:
-            return read_settings(cls, tomllib.loads(Path(path).read_text("utf-8")))
+            return read_settings(cls, tomllib.loads(read_text(Path(path))))
         except OSError as error:
             raise SettingsError(f"{path} cannot be read ({error.strerror}); name the TOML file of a recipe") from error
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"{path} is no TOML: {error}") from error
         except UnicodeDecodeError as error:
-            raise SettingsError(f"{path} is no text: {error}") from error
+            raise SettingsError(f"{path} is no text: {error}; save it as UTF-8") from error
         except SettingsError as error:
             raise SettingsError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
 

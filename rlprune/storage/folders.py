@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from rlprune.errors import MALFORMED, BundleError
+from rlprune.utils.files import writing
 
 FORMAT = 1
 """Of the folders that are written. Every version reads its own format and all earlier ones."""
@@ -79,6 +80,7 @@ def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapp
 
     Raises:
         BundleError: the folder holds something else.
+        WriteError: the disk is full, or the folder may not be written.
     """
     manifest = {
         "format": FORMAT,
@@ -90,6 +92,12 @@ def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapp
     packed = dump(manifest)
     everything = {**files, "manifest.json": packed, "manifest.sha256": _checksum_line(packed)}
     check_target(folder, kind)
+    with writing(folder):
+        _write_whole(folder, everything)
+
+
+def _write_whole(folder: Path, everything: Mapping[str, bytes]) -> None:
+    """Write files into a folder that takes the place of what is there, or change nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     before = _before(folder)

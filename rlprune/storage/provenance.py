@@ -19,6 +19,9 @@ from torch import Tensor
 from rlprune.errors import RLPruneError
 from rlprune.utils.files import write_json
 
+HOW = frozenset({"device", "bf16", "channels_last"})
+"""Settings of where and how something is computed, not of what: it may be gone on with under others."""
+
 
 def plain(settings: Any) -> Any:
     """Settings as JSON holds them: dataclasses become objects, tuples lists, paths and other objects strings."""
@@ -36,10 +39,12 @@ def fingerprint(*parts: Tensor | bytes) -> str:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The settings that differ from those that something was made with, each with both values.
 
-    Settings inside of others are named by their path, such as `training.epochs`.
+    Settings inside of others are named by their path, such as `training.epochs`; those of `HOW` make no difference.
     """
     found = []
     for key, value in now.items():
+        if key in HOW:
+            continue
         old = before.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             either = dict.fromkeys(old) | value  # a setting that only one of them has differs, too

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -50,9 +49,10 @@ class AdaptSettings(TrainingSettings):
         if not self.n_random and not self.sandwich:
             yield "n_random=0, sandwich=False: a step needs a profile; give an n_random of 1 or more, or the sandwich"
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The context for forward passes."""
-        return nullcontext() if self.int8 else super().autocast()
+    @property
+    def computes_in_bf16(self) -> bool:
+        """As for all trainings, but never where weights and features are rounded as int8 does."""
+        return not self.int8 and super().computes_in_bf16
 
 
 @settings_dataclass

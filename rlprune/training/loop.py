@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from itertools import chain, count, islice
 from pathlib import Path
@@ -16,11 +16,13 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from rlprune.data.image_set import ImageSet
-from rlprune.errors import RLPruneError
-from rlprune.storage.provenance import check_unchanged, plain
+from rlprune.errors import NotFiniteError, RLPruneError
+from rlprune.storage.provenance import HOW, check_unchanged, plain
 from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.settings import TrainingSettings
-from rlprune.utils.files import atomic_write
+from rlprune.utils.files import atomic_write, check_room
+from rlprune.utils.finite import not_finite_in
+from rlprune.utils.locks import hold
 from rlprune.utils.malloc import keep_freed
 from rlprune.utils.progress import Log
 
@@ -53,18 +55,42 @@ def fit(
         label: what the progress bar says.
 
     Raises:
+        InUseError: another process trains with that checkpoint.
+        NotFiniteError: the weights hold NaN before training; or a loss, a gradient or a norm's statistics become so,
+            and training stops: the checkpoint is that of the epoch before.
         RLPruneError: the checkpoint belongs to other settings or another network; or the network takes no smaller
             images, which `early_size` asks for.
+        WriteError: there is no room for the checkpoint, which is asked before the first step, too.
     """
+    with nullcontext() if checkpoint is None else hold(checkpoint):
+        _fit(network, data, settings, step, checkpoint, log, label)
+
+
+def _fit(
+    network: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    step: Callable[[torch.Generator], Step],
+    checkpoint: Path | None,
+    log: Log | None,
+    label: str,
+) -> None:
+    """Train while the checkpoint is held."""
     keep_freed()
+    if name := not_finite_in(network):
+        raise NotFiniteError(f"{name} of the network holds NaN or infinity before training; give other weights")
     network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
     n_steps = len(index_batches(torch.arange(len(data)), settings.batch_size))
     run = _Run(network, settings, n_steps)
     run_batch = step(run.generator)
     first_epoch = 0 if checkpoint is None or not checkpoint.exists() else run.resume(checkpoint)
+    if checkpoint is not None and first_epoch < settings.epochs:
+        n_copies = 1 if first_epoch or settings.epochs == 1 else 2  # the one before stays until the next is complete
+        check_room(checkpoint, n_copies * run.n_bytes)
     with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
-            means = _train_epoch(run, data, run_batch, epoch, progress)
+            with _stopped_if_not_finite(run, epoch, checkpoint):
+                means = _train_epoch(run, data, run_batch, epoch, progress)
             progress.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
             if log is not None:
                 log((epoch + 1) * len(data), means | {"learning_rate": run.learning_rate})
@@ -113,11 +139,19 @@ class _Run:
         """That of the next step."""
         return float(self.schedule.get_last_lr()[0])
 
+    @property
+    def n_bytes(self) -> int:
+        """About how large a checkpoint is: weights, momentum, and averaged weights if there are any."""
+        n_bytes: int = sum(value.numel() * value.element_size() for value in self.network.state_dict().values())
+        return n_bytes * (1 + (self.settings.momentum > 0) + (self.average is not None))
+
     def update(self, epoch: int) -> None:
         """Take a step along the gradients that the network has."""
         if self.settings.scale_penalty:
             _penalise_scales(self.network, self.settings.scale_penalty)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        if not math.isfinite(norm):
+            raise NotFiniteError("the gradient is not finite")
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None and epoch >= self.settings.first_averaged:
@@ -157,7 +191,7 @@ class _Run:
 
 
 def _check_settings(checkpoint: Path, before: dict[str, Any], settings: TrainingSettings) -> None:
-    """Make sure that a checkpoint was written under these settings.
+    """Make sure that a checkpoint was written under these settings, but for where and how it is computed.
 
     Raises:
         RLPruneError: it was not.
@@ -168,6 +202,9 @@ def _check_settings(checkpoint: Path, before: dict[str, Any], settings: Training
     gone = dict.fromkeys(then.keys() - now.keys())
     cure = "go back to those, or remove the file to start anew"
     check_unchanged(f"checkpoint {checkpoint}", then, now | gone, cure)
+    moved = [f"{key}={then[key]}, now {now[key]}" for key in sorted(HOW) if then[key] != now[key]]
+    if moved:
+        print(f"{checkpoint} is gone on with elsewhere ({'; '.join(moved)}): rounding may differ")
 
 
 def _train_epoch(run: _Run, data: ImageSet, run_batch: Step, epoch: int, progress: tqdm[NoReturn]) -> dict[str, float]:
@@ -180,12 +217,35 @@ def _train_epoch(run: _Run, data: ImageSet, run_batch: Step, epoch: int, progres
         run.optimizer.zero_grad(set_to_none=True)
         with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
             figures = run_batch(batch)
+        if not all(map(math.isfinite, figures.values())):
+            raise NotFiniteError("the loss is not finite")
         for key, value in figures.items():
             means[key] = means.get(key, 0.0) + value / run.n_steps
         run.update(epoch)
         progress.update()
     run.network.eval()
+    if name := not_finite_in(run.network):
+        raise NotFiniteError(f"{name} is not finite")
     return means
+
+
+@contextmanager
+def _stopped_if_not_finite(run: _Run, epoch: int, checkpoint: Path | None) -> Iterator[None]:
+    """Say where a training went wrong, what may help, and what is left of it.
+
+    Raises:
+        NotFiniteError: the block raised one.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        precision = "bf16=False, which --resume can go on with, " if run.settings.computes_in_bf16 else ""
+        kept = checkpoint is not None and checkpoint.exists()
+        raise NotFiniteError(
+            f"training stopped: {error} in epoch {epoch + 1} of {run.settings.epochs}, at learning rate "
+            f"{run.learning_rate:g}; a lower learning_rate or clip_norm, {precision}or images without odd ones (all "
+            f"black, say) may help; {f'{checkpoint} has the epochs before' if kept else 'no checkpoint was written'}"
+        ) from error
 
 
 def _measure_norms(network: nn.Module, batches: Iterable[Batch], run_batch: Step) -> None:

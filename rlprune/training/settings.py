@@ -14,6 +14,7 @@ from rlprune.utils.settings import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Seed,
     Share,
     ShareBelowOne,
     settings_dataclass,
@@ -65,7 +66,7 @@ class TrainingSettings:
     """Keep tensors in channels-last memory format."""
     device: Annotated[str, AfterValidator(check_device)] = "cpu"
     """Where to train, such as cpu or cuda."""
-    seed: int = 0
+    seed: Seed = 0
     """Fixes the order of images, augmentation and random profiles."""
 
     @property
@@ -82,11 +83,14 @@ class TrainingSettings:
         """The first epoch over whose steps weights are averaged; none has this number if they are not."""
         return self.epochs - round(self.average_share * self.epochs)
 
+    @property
+    def computes_in_bf16(self) -> bool:
+        """Whether it was asked for, or, if nothing was said, whether the hardware computes in it."""
+        return _computes_in_bf16(torch.device(self.device).type) if self.bf16 is None else self.bf16
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes."""
-        kind = torch.device(self.device).type
-        enabled = _computes_in_bf16(kind) if self.bf16 is None else self.bf16
-        return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.computes_in_bf16)
 
 
 def _computes_in_bf16(device: str) -> bool:

@@ -16,7 +16,7 @@ def check_device(device: str) -> str:
         ValueError: they cannot.
     """
     try:
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).add(1).item()  # the device "meta" has no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"it cannot be used here ({reason}); cpu always can") from error

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +38,8 @@ def require(module: str, extra: str | None = None) -> ModuleType:
 def call(source: str, error: type[RLPruneError]) -> Any:
     """Import ``package.module:callable``, call it without arguments and return what it returns.
 
+    Meanwhile modules are also looked for in the current folder, after those that are installed.
+
     Args:
         source: the callable, such as ``"my_package.networks:small"``.
         error: what to raise when that fails.
@@ -43,9 +49,24 @@ def call(source: str, error: type[RLPruneError]) -> Any:
     """
     module, _, name = source.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)()
+        with _current_folder_last():
+            return getattr(importlib.import_module(module), name)()
     except Exception as reason:
+        found = getattr(sys.modules.get(module), "__file__", None)
+        where = "" if found is None else f" (the module is {found})"
         raise error(
-            f"{source!r} failed with {type(reason).__name__}: {reason}; give package.module:callable, with the package "
-            "on Python's path and a function or class that works without arguments"
+            f"{source!r} failed with {type(reason).__name__}: {reason}{where}; give package.module:callable, with the "
+            "package on Python's path and a function or class that works without arguments"
         ) from reason
+
+
+@contextmanager
+def _current_folder_last() -> Iterator[None]:
+    """Let the current folder be the last in which modules are looked for."""
+    folder = os.getcwd()
+    sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import pydantic.dataclasses
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, core_schema
 from typing_extensions import dataclass_transform
 
@@ -66,6 +66,16 @@ class Must:
         if not self.test(value):
             raise ValueError(f"give {self.words}")
         return value
+
+
+def _in_range(seed: int) -> int:
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"give a whole number from 0 to {2**32 - 1}")
+    return seed
+
+
+Seed = Annotated[int, AfterValidator(_in_range)]
+"""What all generators of random numbers take; those of numpy take no others."""
 
 
 def ascending(values: Sequence[float]) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from rlprune.agents import KeepRatioVecEnv
 from rlprune.agents.callbacks import ResumeCheckpointCallback
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
+from rlprune.agents.warm_start import CHECKPOINT
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.errors import RLPruneError
+from rlprune.errors import InUseError, NotFiniteError, RLPruneError
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost, mlp_cost
 from rlprune.storage.policies import load_policy
+from rlprune.utils.finite import not_finite_in
 
 SHORT: dict[str, Any] = {"total_steps": 1024, "validate_every": 512}
 TESTS = Path(__file__).parents[1] / "support"
@@ -85,6 +88,69 @@ def test_it_learns_when_to_look_twice_from_what_the_first_pass_believed(tmp_path
     optimum = 1 - settings.penalty * (narrow + 2 * decision + (whole - stem) / 2)
     assert reward(tmp_path) - best_static >= 0.9 * (optimum - best_static)
     assert reward(tmp_path) <= optimum + 1e-5
+
+
+@pytest.mark.parametrize("wrong", [{"gamma": float("nan")}, {"policy_kwargs": {"log_std_init": float("inf")}}])
+def test_arguments_of_ppo_that_are_not_finite_are_refused_at_once(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(RLPruneError, match=r"ppo has a number that is not finite: .*(nan|inf)\S*; give finite ones"):
+        train_lamp(tmp_path, lamp_settings(), ppo=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_with_nan_logits_is_refused_before_training(tmp_path: Path) -> None:
+    network, data = make_lamp(), make_lamp_data(16)
+    with torch.no_grad():
+        network.body.get_submodule("linear").weight[0] = float("nan")
+    with pytest.raises(NotFiniteError, match="logits are not finite in float32; look for NaN in the weights"):
+        train_policy(network, data, data, tmp_path, lamp_settings(), progress=False)
+    assert not (tmp_path / "policy").exists() and not (tmp_path / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("after", [0, 1024])
+def test_a_policy_loss_that_is_not_finite_stops_training(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = PPO.train
+
+    def spoilt(self: PPO) -> None:
+        if self.num_timesteps > after:
+            self.ent_coef = float("nan")
+        train(self)
+
+    monkeypatch.setattr(PPO, "train", spoilt)
+    message = r"the policy's loss is not finite, after \d+ steps; .*the last checkpoint, if there is one, stays"
+    with pytest.raises(NotFiniteError, match=message):
+        train_lamp(tmp_path, lamp_settings(**SHORT | {"total_steps": 4096}))
+    assert (tmp_path / CHECKPOINT).exists() is (after > 0)
+    if after:
+        assert not_finite_in(PPO.load(tmp_path / CHECKPOINT).policy) is None
+
+
+def test_what_resumes_compares_with_what_the_checkpoint_itself_says(tmp_path: Path) -> None:
+    settings = lamp_settings(penalty=0.2, **SHORT)
+    train_lamp(tmp_path, settings)
+    notes = json.loads((tmp_path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(notes | {"penalty": 0.1}))  # another job's
+    with pytest.raises(RLPruneError, match=r"penalty: 0\.2, now 0\.1"):
+        train_lamp(tmp_path, replace(settings, penalty=0.1), resume=True)
+    train_lamp(tmp_path, settings, resume=True)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from rlprune.utils.locks import hold
+with hold(Path({str(tmp_path)!r}), inside=True):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(InUseError, match=f"is in use by process {other.pid} on"):
+            train_lamp(tmp_path, lamp_settings(**SHORT))
+        other.kill()
+    assert not (tmp_path / "settings.json").exists()
 
 
 @pytest.mark.parametrize("combine", [0.0, 0.5])

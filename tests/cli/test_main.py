@@ -383,14 +383,23 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
             r"--momentum=1\.0: give a number of 0 or more, below 1",
         ),
         (
-            (*PRETRAIN, "--teacher", "tinynet.nets:small"),
+            (*PRETRAIN[:-1], "x.safetensors", "--teacher", "tinynet.nets:small"),
             "--teacher names 1 networks and --teacher-weights 0 files; give",
         ),
-        ((*PRETRAIN, "--weights", "none.pt"), r"there is no weights file none\.pt; give a \.safetensors"),
-        ((*PRETRAIN, "--data", "../no where"), r"there is nothing at '\.\./no where'; give a name"),
         (("adapt", "--model", "resnet2", *DATA, "--out", "x"), "there is no network called 'resnet2'; choose one of"),
+        (
+            (*PRETRAIN[:-1], "x.safetensors", "--weights", "none.pt"),
+            r"there is no weights file none\.pt; give a \.safetensors",
+        ),
+        (
+            (*PRETRAIN[:-1], "x.safetensors", "--data", "../no where"),
+            r"there is nothing at '\.\./no where'; give a name",
+        ),
         (("adapt", "--model", "resnet20", *DATA, "--out", "x"), "--weights is missing: resnet20 alone has random"),
-        ((*ADAPT, "--weights", "pets/cat/0.png"), r"pets/cat/0\.png cannot be read: it is damaged or needs pickle"),
+        (
+            (*ADAPT[:-1], "x", "--weights", "pets/cat/0.png"),
+            r"pets/cat/0\.png cannot be read: it is damaged or needs pickle",
+        ),
         ((*ADAPT, "--out", "pets"), "pets exists and is no folder that rlprune wrote; name another one"),
         (TRAIN, r"run/checkpoint\.zip is from an earlier run; resume it, or name another folder"),
         ((*TRAIN, "--resume", "--penalty", "9"), r"made under other settings \(penalty: 0\.3, now 9\.0\)"),
@@ -440,18 +449,22 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*NEW, "--image-size", "9"), r"\(3, 8, 8\) in 2 classes, pets has \(3, 9, 9\) in 2;"),
         (("evaluate", "bundle", *DATA, "--split-seed", "3"), "split of seed 0; with --split-seed 3 some of its train"),
         ((*NEW, "--split-seed", "3"), "split of seed 0; with --split-seed 3 some of its training images"),
+        (
+            (*PRETRAIN, "--data", "no where"),
+            r"dense\.safetensors exists and is finished; name another --out, or remove it",
+        ),
         ((*PRETRAIN, "--split-seed", "-1"), "--split-seed=-1: give a whole number of 0 or more"),
         ((*NEW, "--pool", "-1"), "--pool=-1: give a whole number of 0 or more"),
         (
-            (*PRETRAIN, "--model", "tinynet.nets:three_classes"),
+            (*PRETRAIN[:-1], "x.safetensors", "--model", "tinynet.nets:three_classes"),
             r"the network gives \(1, 3\) for one image; logits of shape \(1, 2\) are needed",
         ),
         (
-            (*PRETRAIN, "--model", "tinynet.nets:grey"),
+            (*PRETRAIN[:-1], "x.safetensors", "--model", "tinynet.nets:grey"),
             r"the network fails on an image of shape \(3, 8, 8\): .*channels",
         ),
         (
-            (*ADAPT, "--model", "tinynet.nets:three_classes", "--weights", "dense.safetensors"),
+            (*ADAPT[:-1], "x", "--model", "tinynet.nets:three_classes", "--weights", "dense.safetensors"),
             r"dense\.safetensors does not fit this Sequential \(of another shape: 5\.",
         ),
         (("export", "--network", "network", "--policy", "none", "--out", "x"), r"none/manifest\.json cannot be read"),

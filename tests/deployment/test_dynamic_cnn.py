@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
-from rlprune.errors import BundleError, DataError, RLPruneError
+from rlprune.errors import BundleError, DataError, NotFiniteError, RLPruneError
 from rlprune.evaluation.dynamic import mean_reward
 from rlprune.policies.actions import ActionKind
 from rlprune.policies.policy import Policy, check_fit
@@ -193,6 +194,20 @@ def test_however_many_run_at_once_all_images_are_predicted_in_their_order(monkey
 def test_a_device_that_is_not_there_is_named() -> None:
     with pytest.raises(RLPruneError, match=r"device='nowhere': it cannot be used here \(.*\); cpu always can"):
         DynamicCNN(NETWORK, make().policy, DATA.mean, DATA.std, DATA.classes, "nowhere")
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_logits_that_overflow_the_number_format_are_no_prediction(images: int) -> None:
+    network = copy.deepcopy(NETWORK)
+    head = [layer for layer in network.body.modules() if isinstance(getattr(layer, "bias", None), torch.Tensor)][-1]
+    with torch.no_grad():
+        head.bias += 1e5  # all logits alike: the same labels in float32, infinity in float16
+    whole = make(network=network)
+    assert torch.equal(whole(DATA.images[:images]).labels, make()(DATA.images[:images]).labels)
+    half = DynamicCNN(network, whole.policy, DATA.mean, DATA.std, DATA.classes, dtype=torch.float16)
+    message = r"logits are not finite in float16; float16 ends at 65504; compute in bfloat16 or float32"
+    with pytest.raises(NotFiniteError, match=message):
+        half(DATA.images[:images])
 
 
 def test_a_network_may_compute_in_half_precision() -> None:

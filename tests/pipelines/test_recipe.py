@@ -7,10 +7,12 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from rlprune.agents.settings import PolicySettings
 from rlprune.errors import RLPruneError, SettingsError
 from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.recipe import Recipe, SearchSettings, TrainedNetwork
 from rlprune.training.adaptation import SpecialiseSettings
+from rlprune.training.settings import TrainingSettings
 
 RECIPES = sorted((Path(__file__).parents[2] / "runs" / "reference").rglob("recipe.toml"))
 LEAST = """
@@ -273,3 +275,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for name, reason in (("none.toml", "No such file or directory"), ("", "Is a directory")):
         with pytest.raises(SettingsError, match=rf"cannot be read \({reason}\); name the TOML file of a recipe"):
             Recipe.read(tmp_path / name)
+
+
+TEXT = 'model = "digits_cnn"\nseed = 1\n[data]\ndata = "pets"\n'
+
+
+@pytest.mark.parametrize("content", [TEXT.encode("utf-8-sig"), TEXT.replace("\n", "\r\n").encode("utf-8-sig")])
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "marked.toml").write_bytes(content)
+    recipe = Recipe.read(tmp_path / "marked.toml")
+    assert (recipe.model, recipe.seed, recipe.data.data) == ("digits_cnn", 1, "pets")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_recipe_in_another_encoding_is_refused_with_the_cure(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "other.toml").write_bytes(TEXT.replace("pets", "pet\u00e9s").encode(encoding))
+    with pytest.raises(SettingsError, match=r"other\.toml is no text: .*; save it as UTF-8") as raised:
+        Recipe.read(tmp_path / "other.toml")
+    assert ("UTF-16" in str(raised.value)) is (encoding == "utf-16")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize(
+    "kind", [TrainingSettings, PolicySettings, lambda seed: Recipe("x", DataOptions("y"), seed=seed)]
+)
+def test_seeds_are_checked_before_anything_begins(kind: Any, seed: int) -> None:
+    with pytest.raises(SettingsError, match=f"seed={seed}: give a whole number from 0 to 4294967295"):
+        kind(seed=seed)
+    assert kind(seed=2**32 - 1).seed == 2**32 - 1

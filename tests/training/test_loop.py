@@ -21,7 +21,7 @@ from torch import nn
 
 from rlprune.data.image_set import normalise
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import RLPruneError
+from rlprune.errors import NotFiniteError, RLPruneError
 from rlprune.training.adaptation import AdaptSettings, adapt, calibrate
 from rlprune.training.batches import Batch, index_batches, remembered_views
 from rlprune.training.loop import fit, share_of_peak
@@ -93,6 +93,83 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
         )
 
 
+class _StdPool(nn.Module):
+    """Its gradient is NaN where all features of a channel are equal, though its output is a number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.var((2, 3)).sqrt()
+
+
+def test_a_gradient_that_is_not_finite_stops_training_before_it_is_applied() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), _StdPool(), nn.Linear(8, N_CLASSES))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    data = make_data(16)
+    black = replace(data, images=torch.zeros_like(data.images), mean=(0.0,) * 3)
+    message = (
+        r"stopped: the gradient is not finite in epoch 1 of 2, at learning rate 0\.\d+; .*no checkpoint was written"
+    )
+    with pytest.raises(NotFiniteError, match=message):
+        pretrain(model, black, TrainingSettings(epochs=2, **QUICK))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_last_good_checkpoint(
+    bf16: bool, tmp_path: Path
+) -> None:
+    model = network("plain")
+    settings = TrainingSettings(epochs=3, **(QUICK | {"bf16": bf16}))
+
+    def spoil(*_: Any) -> None:
+        log.append(_)
+        if len(log) == 2:  # the second epoch is over, its checkpoint is not written yet
+            with torch.no_grad():
+                model.classifier[1].weight[0] = 1e38
+
+    log: list[Any] = []
+    message = "the loss is not finite in epoch 3 of 3.*" + (
+        "bf16=False, which --resume can" if bf16 else "run.pt has the"
+    )
+    with pytest.raises(NotFiniteError, match=message) as raised:
+        pretrain(model, make_data(20), settings, checkpoint=tmp_path / "run.pt", log=spoil)
+    assert ("bf16" in str(raised.value)) is bf16
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert saved["epoch"] == 2 and all(value.isfinite().all() for value in saved["network"].values())
+
+
+def test_weights_that_hold_nan_are_not_trained() -> None:
+    model = network("plain")
+    with torch.no_grad():
+        model.classifier[1].weight[0, 0] = float("nan")
+    with pytest.raises(NotFiniteError, match=r"classifier\.1\.weight of the network holds NaN or infinity before"):
+        pretrain(model, make_data(20), TrainingSettings(epochs=1, **QUICK))
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ({"device": "cuda"}, "(device=cuda, now cpu)"),
+        ({"device": "cuda:1", "bf16": True}, "(bf16=True, now False; device=cuda:1, now cpu)"),
+        ({"channels_last": True}, "(channels_last=True, now False)"),
+        ({}, None),
+    ],
+)
+def test_a_run_goes_on_elsewhere_and_in_another_precision(
+    before: dict[str, Any], said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, data = TrainingSettings(epochs=3, **QUICK), make_data(20)
+    whole, first, second = (network("plain") for _ in range(3))
+    pretrain(whole, data, settings)
+    with pytest.raises(Interrupted):
+        pretrain(first, data, settings, checkpoint=tmp_path / "run.pt", log=interrupt_after(1))
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    torch.save(saved | {"settings": saved["settings"] | before}, tmp_path / "run.pt")  # as another machine writes it
+    pretrain(second, data, settings, checkpoint=tmp_path / "run.pt")
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in second.state_dict().items())
+    out = capsys.readouterr().out
+    assert f"{said}: rounding may differ" in out if said else out == ""
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     settings, data = TrainingSettings(epochs=1, **QUICK), make_data(20)
     pretrain(network("plain"), data, settings, checkpoint=tmp_path / "run.pt")
@@ -116,6 +193,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"scale_penalty": -1.0}, r"scale_penalty=-1\.0"),
         ({"padding": -1}, "padding=-1"),
         ({"device": "toaster"}, r"device='toaster': it cannot be used here \(.*\); cpu always can"),
+        ({"device": "meta"}, r"device='meta': it cannot be used here \(.*\); cpu always can"),
         ({"device": "cuda:99"}, r"device='cuda:99': it cannot be used here \(.*\); cpu always can"),
         ({"n_random": -1}, "n_random=-1"),
         (

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from safetensors import SafetensorError
+
+from rlprune.errors import WriteError
+from rlprune.utils import files
+from rlprune.utils.files import atomic_write, check_room, write_json, writing
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from torch import nn
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from rlprune.errors import WriteError
+from rlprune.models.weights import save_weights
+from rlprune.storage.folders import write_folder
+from rlprune.utils.files import atomic_write, write_json
+network, path = nn.Linear(100, 100), Path("file.safetensors")
+def checkpoint():
+    with atomic_write(path) as temporary:
+        torch.save(network.state_dict(), temporary)
+ways = {
+    "weights": lambda: save_weights(network, path),
+    "checkpoint": checkpoint,
+    "json": lambda: write_json(path, "x" * 30_000),
+    "folder": lambda: write_folder(path, "network", {"network.json": b"x" * 30_000}, {}),
+}
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as if the disk were full
+try:
+    ways[sys.argv[1]]()
+except WriteError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+@pytest.mark.parametrize("way", ["weights", "checkpoint", "json", "folder"])
+def test_a_full_disk_is_one_line_and_leaves_no_rubbish(tmp_path: Path, way: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, way], cwd=tmp_path, capture_output=True, text=True)
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("file.safetensors cannot be written: ") and "make room and give the same command" in line
+    assert "--resume" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device; make room"),
+        (OSError(errno.EROFS, "Read-only file system"), "read-only file system; name a folder that may be written"),
+        (PermissionError(errno.EACCES, "Permission denied"), "permission denied; name a folder that may be written"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory"), "not a directory; name another place"),
+        (SafetensorError("I/O error: File too large (os error 27)"), f"{os.strerror(27).lower()}; make room"),
+        (SafetensorError("IoError(Os { code: 28, kind: StorageFull })"), f"{os.strerror(28).lower()}; make room"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), "no room is left on its disk"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_the_reason_and_the_cure(error: Exception, message: str) -> None:
+    with pytest.raises(WriteError, match=f"^out cannot be written: {message}"), writing(Path("out")):
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), SafetensorError("no tensor"), ValueError("other")])
+def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)), atomic_write(tmp_path / "file"):
+        raise error
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WriteError, match=r"out\.json cannot be written: (file exists|not a directory)"):
+        write_json(tmp_path / "file" / "out.json", 1)
+
+
+def test_room_is_asked_for_before_there_is_anything_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage(NamedTuple):
+        free: int
+
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: Usage(2**20))
+    check_room(tmp_path / "run.pt", 2**20)
+    with pytest.raises(WriteError, match=r"run\.pt will need about 3\.0 MiB, and 1\.0 MiB are free on its disk; make"):
+        check_room(tmp_path / "run.pt", 3 * 2**20)
+
+
+def test_a_network_is_not_trained_without_room_for_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nets import make_data, network
+
+    from rlprune.training.pretraining import pretrain
+    from rlprune.training.settings import TrainingSettings
+
+    def no_room(path: Path, n_bytes: int) -> None:
+        asked.append(n_bytes)
+        raise WriteError("no room")
+
+    asked: list[int] = []
+    monkeypatch.setattr("rlprune.training.loop.check_room", no_room)
+    model: Any = network("plain")
+    with pytest.raises(WriteError, match="no room"):
+        pretrain(model, make_data(20), TrainingSettings(epochs=2, batch_size=16), checkpoint=tmp_path / "run.pt")
+    assert asked[0] >= 4 * sum(p.numel() for p in model.parameters()) * 4  # weights and momentum, twice
+    assert not (tmp_path / "run.pt").exists()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlprune.errors import ModelError
+from rlprune.utils.imports import call
+
+LATE = "def late():\n    import my_helper\n    return my_helper.x\n"
+
+
+@pytest.fixture(autouse=True)
+def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The current folder, in which nothing is on Python's path."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("my_own", "my_helper"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def test_a_callable_is_found_in_the_current_folder_and_the_path_stays(user: Path) -> None:
+    (user / "my_own.py").write_text(LATE)
+    (user / "my_helper.py").write_text("x = 3\n")
+    before = [*sys.path]
+    assert call("my_own:late", ModelError) == 3
+    assert sys.path == before and str(user) not in before
+
+
+def test_installed_packages_come_before_the_current_folder(user: Path) -> None:
+    (user / "tomllib.py").write_text("loads = None\n")
+    (user / "colorsys.py").write_text("def late():\n    pass\n")
+    with pytest.raises(ModelError, match=r"has no attribute 'late' \(the module is .*lib.*colorsys.py\); give package"):
+        call("colorsys:late", ModelError)
+
+
+@pytest.mark.parametrize("name", ["datasets", "onnx", "rich", "tyro"])
+def test_a_file_of_the_users_hides_no_package(user: Path, name: str) -> None:
+    (user / f"{name}.py").write_text("raise SystemExit('the wrong one')\n")
+    done = subprocess.run([sys.executable, "-m", "rlprune", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("rlprune ")
+
+
+def test_names_that_the_terminal_cannot_show_are_shown_by_their_numbers(user: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "rlprune", "inspect", "--model", "no\u00e9:x"]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == 2 and b"UnicodeEncodeError" not in done.stderr and b"no\\xe9" in done.stderr
