@@ -38,7 +38,7 @@ class Adapt:
         folders.check_target(self.out, "network")
         splits = self.source.load()
         model = self.network.build(splits)
-        teacher = self.teaching.build(splits)
+        teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
         elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
         metadata = {"model": name, "source": asdict(self.source)}

@@ -48,7 +48,7 @@ class Gate:
             raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
         folders.check_target(self.out, "gated")
         splits = self.source.load()
-        model, teacher = self.network.build(splits), self.teaching.build(splits)
+        model, teacher = self.network.build(splits), self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
         elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
         gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
         metadata = {"model": name, "source": asdict(self.source), "settings": asdict(self.settings)}

@@ -37,7 +37,7 @@ class Pretrain:
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
         splits = self.source.load()
         torch.manual_seed(self.settings.seed)
-        model, teacher = self.network.build(splits), self.teaching.build(splits)
+        model, teacher = self.network.build(splits), self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
         with resumable(self, "pretrain") as kept:
             pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
             weights.save_weights(model, self.out)

@@ -16,6 +16,7 @@ from rlprune.data.loading import SHARES
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import LevelsError, ModelError, RLPruneError
 from rlprune.models import registry
+from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.weights import load_weights
 from rlprune.pipelines.options import DataOptions
 from rlprune.profiles.codebook import sorted_codebook
@@ -24,21 +25,27 @@ from rlprune.storage.data_format import DataFormat
 from rlprune.storage.networks import load_network
 
 
-def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
+def build_model(name: str, weights: Path | None, splits: Splits, *, trust_pickle: bool = False) -> nn.Module:
     """Build a network for images, with its weights if they are named, and see that it gives the right logits.
 
     The weights may be the folder of an elastic network or a bundle: the network is all of that then.
+
+    Args:
+        name: as for `rlprune.models.registry.build`.
+        weights: what it begins with; None leaves it as it was built.
+        splits: the images.
+        trust_pickle: read weights that run code, too; see `rlprune.models.weights.load_weights`.
 
     Raises:
         ModelError: there is no such network, or it does not fit its weights or the images.
         BundleError: the folder holds nothing like that.
     """
     n_classes, image_shape = len(splits.network.classes), splits.network.images.shape[1:]
-    if weights is not None and weights.is_dir():
+    if weights is not None and weights.is_dir() and weights_in_folder(weights) is None:
         return _whole(name, weights, splits.network)
     model = registry.build(name, n_classes, image_shape[0])
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, trust_pickle=trust_pickle)
     registry.check_outputs(model, image_shape, n_classes)
     return model
 

@@ -37,3 +37,19 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
+
+
+_STARTS = (
+    (b"version https://git-lfs.github.com/spec/", "is a pointer of Git LFS, not the file itself: run git lfs pull"),
+    (b"<!doctype html", "is a web page, perhaps of a download that failed: download it again"),
+    (b"<html", "is a web page, perhaps of a download that failed: download it again"),
+)
+
+
+def strange_content(path: Path) -> str | None:
+    """What a file is instead of what its name says, and the cure; None if it does not look strange."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "is empty: download or write it again"
+    return next((what for known, what in _STARTS if start.lower().startswith(known)), None)
