@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from rlprune.data.decoding import Record, Source
+from rlprune.data.pictures import suffixes
 from rlprune.errors import DataError, MissingExtraError
 from rlprune.utils.imports import call, require
 
@@ -31,7 +32,7 @@ NAMES: tuple[str, ...] = ("mnist5k", *HUB_IDS)
 TEST_SPLITS = ("test", "validation", "val")
 """What a source's own test split may be called, best first."""
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+COMMON_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tiff", ".webp")
 FORMS = (
     f"a name ({', '.join(NAMES)}), a folder with one folder of images per class, a parquet file, a folder with "
     "train-*.parquet, a data set of the Hugging Face hub, or package.module:callable"
@@ -138,10 +139,11 @@ def _subfolders(folder: Path) -> list[str]:
 def _images(folder: Path, classes: list[str]) -> list[Record]:
     records: list[Record] = []
     for label, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("[!.]*") if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in (folder / name).rglob("[!.]*") if path.suffix.lower() in suffixes())
         if not files:
             raise DataError(
-                f"the class folder {folder / name} has no images ({' '.join(SUFFIXES)}); add some or remove it"
+                f"the class folder {folder / name} has no images ({' '.join(COMMON_SUFFIXES)}, ...); add some or "
+                "remove it"
             )
         records += [(str(file), file, label) for file in files]
     return records

@@ -65,8 +65,9 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cat/odd\.png cannot be read as an image .*; replace or remove it"):
         load("pets")
 
-    Image.fromarray(np.zeros((3, 4), np.uint16)).save(root / "cat" / "odd.png")
-    with pytest.raises(DataError, match=r"odd\.png has pixels of mode I;16; save it with 8 bits"):
+    (root / "cat" / "odd.png").unlink()
+    Image.fromarray(np.zeros((3, 4), np.int32)).save(root / "cat" / "odd.tiff")
+    with pytest.raises(DataError, match=r"odd\.tiff has pixels of mode I, 32 bits; save it with 8 or 16 bits"):
         load("pets")
 
     (root / "emu").mkdir()
