@@ -35,12 +35,15 @@ class Source:
         n_test: how many records of the source's own test split, which follow; 0 where it has none.
         records: every record, once.
         classes: class names in the order of the labels; None where nothing names them.
+        n_validation: how many records of the source's own validation split, which come last; 0 where it has none, or
+            where they test.
     """
 
     n_train: int
     n_test: int
     records: Iterable[Record]
     classes: tuple[str, ...] | None
+    n_validation: int = 0
 
 
 def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

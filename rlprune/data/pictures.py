@@ -144,11 +144,11 @@ def _channels_last(name: str, kind: str, pixels: NDArray[Any]) -> NDArray[Any]:
     shape = pixels.shape
     wanted = "(C, H, W) with 1 or 3 channels" if kind == "a tensor" else "(H, W) or (H, W, C) with 1, 3 or 4 channels"
     if pixels.ndim == 3:
-        if kind == "an array" and shape[2] in (1, 3, 4):
+        if kind == "an array" and shape[2] in (1, 3):
             pixels = pixels[:, :, 0] if shape[2] == 1 else pixels
         elif shape[0] in (1, 3):
             pixels = pixels[0] if shape[0] == 1 else pixels.transpose(1, 2, 0)
-        else:
+        elif kind == "a tensor" or shape[2] != 4:
             raise DataError(f"{name} is {kind} of shape {tuple(shape)}; return {wanted}")
     if pixels.ndim not in (2, 3) or pixels.size == 0:
         raise DataError(f"{name} is {kind} of shape {tuple(shape)}; return {wanted}")
