@@ -12,6 +12,7 @@ from rlprune.cli.resumable import resumable
 from rlprune.errors import ModelError
 from rlprune.metrics import accuracy
 from rlprune.models import registry
+from rlprune.pipelines.inputs import split_notes
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.storage import folders, networks
 from rlprune.storage.structure import describe
@@ -41,11 +42,11 @@ class Adapt:
         with resumable(self, "adapt") as checkpointing:
             splits = self.source.load()
             model = self.network.build(splits)
-            teacher = self.teaching.build(splits)
+            teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
             describe(elastic)  # what cannot be stored is not trained
             print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
-            metadata = {"model": name, "source": asdict(self.source)}
+            metadata = {"model": name, "source": asdict(self.source), "split": split_notes(splits)}
             adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)
             networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
         for level in range(elastic.narrowest, elastic.n_levels):

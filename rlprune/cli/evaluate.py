@@ -38,6 +38,8 @@ class Evaluate:
     """Instead of a bundle, a network by name or package.module:callable; beside one, the network it was made from."""
     weights: Path | None = None
     """That network's weights."""
+    trust_pickle: bool = False
+    """Read them from a file that holds whole objects or TorchScript, too, which runs code in it."""
     json: Path | None = None
     """File to write the figures to."""
     n_candidates: int = 64
@@ -70,7 +72,9 @@ class Evaluate:
     def _measured_dense(self) -> tuple[JsonResult, Table]:
         splits = self.source.load()
         assert self.model is not None
-        results = evaluate_dense(build_model(self.model, self.weights, splits).eval(), splits.test)
+        results = evaluate_dense(
+            build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle).eval(), splits.test
+        )
         return results, tables.evaluation(results)
 
     def _measured_gated(self, folder: Path) -> tuple[JsonResult, Table]:
@@ -101,4 +105,8 @@ class Evaluate:
 
     def _original(self, splits: Splits) -> nn.Module | None:
         """The network that it was made from, if that is named."""
-        return None if self.model is None else build_model(self.model, self.weights, splits).eval()
+        return (
+            None
+            if self.model is None
+            else build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle).eval()
+        )

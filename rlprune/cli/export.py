@@ -10,6 +10,7 @@ import tyro
 from torch import Tensor
 
 from rlprune.cli.options import PriceOptions
+from rlprune.data.identity import same_source
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_export import to_onnx
 from rlprune.errors import RLPruneError
@@ -78,8 +79,8 @@ class Export:
         assert self.data is not None
         made_of = _network_notes(network)
         source = made_of.get("source", {})
-        same_data = source.get("data") == self.data
-        options = DataOptions(**source | {"shares": None}) if same_data else DataOptions(self.data)
+        same_data = same_source(source.get("data"), self.data)
+        options = DataOptions(**source | {"shares": None, "data": self.data}) if same_data else DataOptions(self.data)
         splits = load_fitting(network.network.image_shape, network.data, made_of, options)
         return splits.network.images[:N_CALIBRATION]
 

@@ -40,12 +40,16 @@ class NetworkOptions:
     model: str
     """A name such as resnet20, or package.module:callable returning an nn.Module."""
     weights: Path | None = None
-    """Weights to start from, safetensors or a state dict, or the folder of an elastic network or a bundle, of which all
-    is taken; not needed if the callable loads its own."""
+    """Weights to start from: safetensors, a state dict or training checkpoint of PyTorch, or a folder of the Hugging
+    Face hub; or the folder of an elastic network or a bundle, of which all is taken. Not needed if the callable loads
+    its own."""
+    trust_pickle: bool = False
+    """Read weights, a teacher's too, from files that hold whole objects or TorchScript. That runs code in them: only
+    for files of people you trust."""
 
     def build(self, splits: Splits) -> nn.Module:
         """The network for these images."""
-        return build_model(self.model, self.weights, splits)
+        return build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle)
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,12 @@ class TeacherOptions:
     teacher_weights: tuple[Path, ...] = ()
     """Weights of each, in the same order, as for --weights."""
 
-    def build(self, splits: Splits) -> nn.Module | None:
+    def build(self, splits: Splits, *, trust_pickle: bool = False) -> nn.Module | None:
         """The teacher for these images; None if none is named.
+
+        Args:
+            splits: the images.
+            trust_pickle: read weights that run code, too.
 
         Raises:
             ModelError: not as many weights as teachers; or one of them cannot be used.
@@ -69,5 +77,5 @@ class TeacherOptions:
                 "files; give one file for each"
             )
         pairs = zip(self.teacher, self.teacher_weights, strict=True)
-        networks = [build_model(name, weights, splits).eval() for name, weights in pairs]
+        networks = [build_model(*pair, splits, trust_pickle=trust_pickle).eval() for pair in pairs]
         return Ensemble(networks) if len(networks) > 1 else next(iter(networks), None)

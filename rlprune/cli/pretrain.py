@@ -39,7 +39,7 @@ class Pretrain:
             splits = self.source.load()
             torch.manual_seed(self.settings.seed)
             model = self.network.build(splits)
-            teacher = self.teaching.build(splits)
+            teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
             weights.save_weights(model, self.out)
         print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")

@@ -14,7 +14,7 @@ from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
 from rlprune.utils.tensorboard import scalar_log
 
-_MAY_CHANGE = {"out", "resume", "settings"}
+_MAY_CHANGE = {"out", "resume", "settings", "trust_pickle"}
 """Options that a run may be resumed under others of: where it is, and what its checkpoint knows itself."""
 
 
@@ -65,7 +65,7 @@ def _options(verb: Verb) -> dict[str, Any]:
     for name, value in plain(verb).items():
         if name not in _MAY_CHANGE:
             found |= value if isinstance(value, dict) else {name: value}
-    return found
+    return {name: value for name, value in found.items() if name not in _MAY_CHANGE}
 
 
 def check_unfinished(out: Path, *, resume: bool) -> Path:

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from rlprune.data.pictures import read_picture
 from rlprune.errors import DataError
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of pixels above which they are kept in a temporary file that is mapped into memory."""
 
 Record = tuple[str, Any, Any]
-"""The name of an image in messages; the image as a path, an open file, a PIL image or a tensor; its label."""
+"""The name of an image in messages; the image in any form that `read_picture` takes; its label."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,15 @@ class Source:
         n_test: how many records of the source's own test split, which follow; 0 where it has none.
         records: every record, once.
         classes: class names in the order of the labels; None where nothing names them.
+        n_validation: how many records of the source's own validation split, which come last; 0 where it has none, or
+            where they test.
     """
 
     n_train: int
     n_test: int
     records: Iterable[Record]
     classes: tuple[str, ...] | None
+    n_validation: int = 0
 
 
 def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -59,11 +62,12 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
     Raises:
         DataError: an image is damaged or of another size than the first, or a label is not a whole number in range.
     """
+    size = None if image_size is None else (image_size, image_size)
     pixels = np.empty((0, 1, 0, 0), np.uint8)
     labels = np.empty(len(slots), np.int64)
     first = ""
     for (name, item, label), slot in zip(source.records, slots, strict=True):
-        image = _pixels(name, item, image_size)
+        image = read_picture(name, item, size)
         if not first:
             first = name
             pixels = _allocate((len(slots), *image.shape))
@@ -84,26 +88,28 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
 
 
 def read_images(paths: Sequence[str | Path], image_shape: Sequence[int]) -> Tensor:
-    """Read image files at the size that a network takes, scaled and cropped where they have another.
+    """Read image files at the size that a network takes.
+
+    A file of that size is taken as it is; another is scaled until it covers it, and its middle is cut out.
 
     Args:
         paths: the files, B of them.
-        image_shape: (C, H, W) of the network's images, with C = 1 or 3 and H = W.
+        image_shape: (C, H, W) of the network's images, with C = 1 or 3.
 
     Returns:
         Pixels in [0, 255], uint8 (B, C, H, W).
 
     Raises:
-        DataError: there are no files; a file is missing or not an image; or the network takes images that are not
-            square, or that have neither one nor three channels.
+        DataError: there are no files; a file is missing or not an image; or the network takes images that have neither
+            one nor three channels.
     """
     if not paths:
         raise DataError("there are no images; name at least one file")
     n_channels, height, width = image_shape
-    if height != width or n_channels not in (1, 3):
-        raise DataError(f"the network takes images of shape {tuple(image_shape)}; files become square grey or RGB ones")
+    if n_channels not in (1, 3):
+        raise DataError(f"the network takes images of shape {tuple(image_shape)}; files become grey or RGB ones")
     mode = "L" if n_channels == 1 else "RGB"
-    return torch.from_numpy(np.stack([_pixels(str(path), Path(path), height, mode) for path in paths]))
+    return torch.from_numpy(np.stack([read_picture(str(path), Path(path), (height, width), mode) for path in paths]))
 
 
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -119,57 +125,6 @@ def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         )
     with tempfile.TemporaryFile() as file:  # nameless: its space is free again when the last array on it is gone
         return np.memmap(file, np.uint8, "w+", shape=shape)
-
-
-def _pixels(name: str, item: Any, image_size: int | None, target_mode: str | None = None) -> NDArray[np.uint8]:
-    """Turn an image in any form into uint8 (C, H, W), in `target_mode` (`L` or `RGB`) or, if None, its own of both."""
-    if isinstance(item, Tensor):
-        item = _image_of_tensor(name, item)
-    try:
-        with item if isinstance(item, Image.Image) else Image.open(item) as image:
-            mode = image.mode
-            image = image.convert(target_mode or ("L" if mode in ("1", "L") else "RGB"))
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{name} cannot be read as an image ({reason}); replace or remove it") from error
-    if mode[0] in "IF":
-        raise DataError(f"{name} has pixels of mode {mode}; save it with 8 bits per channel, in grey or colour")
-    if image_size is not None and image.size != (image_size, image_size):
-        image = _resize(image, image_size)
-    array = np.asarray(image)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def _image_of_tensor(name: str, tensor: Tensor) -> Image.Image:
-    pixels = tensor.detach().cpu()
-    if pixels.ndim == 2:
-        pixels = pixels[None]
-    if pixels.ndim != 3 or len(pixels) not in (1, 3) or pixels.numel() == 0:
-        raise DataError(f"{name} is a tensor of shape {tuple(tensor.shape)}; return (C, H, W) with 1 or 3 channels")
-    if pixels.is_floating_point():
-        pixels = _bytes_of_floats(name, pixels)
-    if pixels.dtype != torch.uint8:
-        raise DataError(f"{name} is a tensor of {pixels.dtype}; return uint8, or float in [0, 1]")
-    return Image.fromarray(pixels.movedim(0, -1).numpy() if len(pixels) == 3 else pixels[0].numpy())
-
-
-def _bytes_of_floats(name: str, pixels: Tensor) -> Tensor:
-    """Float values in [0, 1] as uint8 of the same shape."""
-    low, high = (value.item() for value in pixels.aminmax())
-    if not (low >= 0 and high <= 1):  # also true of NaN
-        raise DataError(
-            f"{name} has float values from {low:.4g} to {high:.4g}; return values in [0, 1] (leave normalisation "
-            "out of the dataset's transform) or uint8"
-        )
-    return pixels.float().mul(255).round().to(torch.uint8)
-
-
-def _resize(image: Image.Image, size: int) -> Image.Image:
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left = (width - size) // 2
-    top = (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
 def _label(name: str, label: Any, classes: tuple[str, ...] | None) -> int:

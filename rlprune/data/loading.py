@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlprune.data.decoding import Source, decode
+from rlprune.data.decoding import decode
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.sources import find
+from rlprune.data.splitting import SPLIT_RULE, Division, divide, exchanges
 from rlprune.errors import DataError
+from rlprune.utils.notes import say_once
 
 _CHUNK = 4096
 SHARES = (0.7, 0.2, 0.1)
@@ -33,18 +36,23 @@ def load(
     label_column: str | None = None,
     shares: tuple[float, float, float] = SHARES,
     test_share: float = 0.2,
+    test_split: str | None = None,
+    split_rule: int = SPLIT_RULE,
 ) -> Splits:
     """Load images and labels into memory and split them, the same way for the same seed on any machine.
 
-    A test split of the source's own (``test``, else ``validation`` or ``val``) is taken whole and in its order;
-    otherwise ``test_share`` of the images is set aside at random first. The rest is shuffled and split by ``shares``.
+    A test split of the source's own is taken whole and in its order, and so is its validation split; that tests where
+    there is no test split with labels. Without either, ``test_share`` of the images is set aside at random first. The
+    rest is shuffled and split by ``shares``, so that every class of two images or more reaches the network, and the
+    test set where that was set aside.
 
     Args:
         source: in this order of preference a file or folder in ``$RLPRUNE_DATA``; a name: ``mnist5k`` (5,000 digits,
             offline), ``cifar10``, ``cifar100``, ``fashion_mnist``; a folder of class folders, alone or below ``train``
             and ``test``; a parquet file, or a folder of ``train-*.parquet`` and ``test-*.parquet`` as the Hugging Face
             hub has them; ``package.module:callable``, which returns a torch Dataset of (image, label) or a tuple
-            (train, test) of two, the image a PIL image, a uint8 tensor or a float tensor in [0, 1]; a hub data set.
+            (train, test) of two, or of dictionaries with ``image`` and ``label``, the image a PIL image, or a tensor or
+            array of uint8 or of floats in [0, 1]; a hub data set.
         seed: seed of the shuffle, at least 0.
         image_size: pixels of height and width (shorter side scaled, centre cropped); None keeps images as they are,
             which must then all have one size.
@@ -54,60 +62,52 @@ def load(
         shares: of the images outside the test set, for ``network``, ``policy`` and ``validation``; positive, adding up
             to 1.
         test_share: of all images, in (0, 1); used where the source has no test split.
+        test_split: name of the source's part that tests, such as ``val``; None takes its test split, else its
+            validation split.
+        split_rule: 2, or 1 as networks were trained by that were stored without one; see
+            `rlprune.data.splitting.SPLIT_RULE`.
 
     Raises:
         DataError: an option is out of range; the source is unknown, unreachable or damaged; its labels do not fit; or
             it has too few images.
         MissingExtraError: an optional package is needed to read it.
     """
-    _check_options(seed, image_size, shares, test_share)
-    found = find(source, image_column, label_column)
-    n_test = found.n_test or round(found.n_train * test_share)
-    n_rest = found.n_train + found.n_test - n_test
-    bounds = _split_bounds(source, n_rest, n_test, shares)
+    _check_options(seed, image_size, shares, test_share, split_rule)
+    found = find(source, image_column, label_column, test_split)
+    if split_rule == 1 and found.n_validation:
+        records = islice(found.records, found.n_train + found.n_test)
+        found = replace(found, records=records, n_validation=0)
+    division = divide(source, found, seed, shares, test_share)
 
     # Row j of the stored array is record order[j]: the four splits are slices of it, and no image is held twice.
-    order = _row_order(found, n_test, seed)
-    pixels, labels = decode(found, np.argsort(order).tolist(), image_size)
-    classes = _check_classes(source, labels[:n_rest], labels, found.classes)
+    pixels, labels = decode(found, np.argsort(division.order).tolist(), image_size)
+    if split_rule > 1:
+        for pair in exchanges(division, labels):
+            for rows in (pixels, labels):
+                rows[list(pair)] = rows[list(pair[::-1])]
+    classes = _check_classes(source, labels[: division.bounds[3]], labels, found.classes)
+    _say_missing(source, labels, division, classes)
     mean, std = STATISTICS.get(source, ((), ()))
     if len(mean) != pixels.shape[1]:
-        mean, std = _statistics(pixels[: bounds[1]])
+        mean, std = _statistics(pixels[division.slices[0]])
     everything = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), classes, mean, std)
-    network, policy, validation, test = (everything.subset(slice(start, stop)) for start, stop in pairwise(bounds))
+    network, policy, validation, test = map(everything.subset, division.slices)
     return Splits(network, policy, validation, test)
 
 
-def _check_options(seed: int, image_size: int | None, shares: tuple[float, float, float], test_share: float) -> None:
+def _check_options(
+    seed: int, image_size: int | None, shares: tuple[float, float, float], test_share: float, split_rule: int
+) -> None:
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise DataError(f"shares are {shares}; give three positive numbers that add up to 1")
     if not 0 < test_share < 1:
         raise DataError(f"test_share is {test_share}; give a number between 0 and 1")
+    if split_rule not in (1, SPLIT_RULE):
+        raise DataError(f"split_rule is {split_rule}; 1 and {SPLIT_RULE} are known, so install a later rlprune")
     if seed < 0:
         raise DataError(f"the seed of the split is {seed}; give 0 or more")
     if image_size is not None and image_size < 1:
         raise DataError(f"image_size is {image_size}; give at least 1 pixel")
-
-
-def _split_bounds(source: str, n_rest: int, n_test: int, shares: tuple[float, float, float]) -> list[int]:
-    """Where the splits for network, policy, validation and test begin and end: five ascending row numbers."""
-    bounds = [0, round(shares[0] * n_rest), round((shares[0] + shares[1]) * n_rest), n_rest, n_rest + n_test]
-    sizes = np.diff(bounds)
-    if sizes.min() < 1:
-        raise DataError(
-            f"{source} has {bounds[-1]} images, too few to split: {' + '.join(map(str, sizes))} for network, policy, "
-            "validation and test; each needs at least one: add images or change the shares"
-        )
-    return bounds
-
-
-def _row_order(found: Source, n_test: int, seed: int) -> NDArray[np.int64]:
-    """The record of every row, int64 (N,): shuffled, the test images last."""
-    shuffled = np.random.default_rng(seed).permutation(found.n_train)
-    if not found.n_test:
-        return np.concatenate((shuffled[n_test:], shuffled[:n_test]))
-    own_test = np.arange(found.n_train, found.n_train + found.n_test)
-    return np.concatenate((shuffled, own_test))
 
 
 def _check_classes(
@@ -123,7 +123,20 @@ def _check_classes(
             f"{source} has no image of class {missing}{name} to train on; the labels must cover 0 to {n_classes - 1}: "
             "add images of it or renumber the labels"
         )
+    if n_classes < 2:
+        raise DataError(f"{source} has one class, and there is nothing to learn; two are needed at least")
     return classes or tuple(map(str, range(n_classes)))
+
+
+def _say_missing(source: str, labels: NDArray[np.int64], division: Division, classes: tuple[str, ...]) -> None:
+    """Say which classes the network's images or the test set lack."""
+    network, _, _, test = division.slices
+    for what, rows in (("to train the network", network), ("to test", test)):
+        present = set(np.unique(labels[rows]).tolist())
+        lacking = [name for label, name in enumerate(classes) if label not in present]
+        if lacking:
+            more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+            say_once(f"{source}: there are no images {what} of the classes {', '.join(lacking[:5])}{more}")
 
 
 def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

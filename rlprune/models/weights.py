@@ -5,32 +5,77 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from rlprune.errors import ModelError
+from rlprune.models.checkpoints import Candidate, read_checkpoint
+from rlprune.models.tensor_names import Match, first_names, match_names, required
 from rlprune.utils.files import atomic_write
+from rlprune.utils.notes import say
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = False) -> None:
     """Load weights into a model; where they do not fit, the model stays as it was.
+
+    One line is printed where the file's names were changed, or where one of several state dicts was chosen.
 
     Args:
         model: changed in place.
-        path: ``.safetensors``, or a PyTorch file (``.pt``, ``.pth``, ``.th``, ``.bin``) that holds nothing but tensors;
-            there, a wrapping ``state_dict`` or ``model`` key and the prefix ``module.`` are removed. Batch norms may
-            lack ``num_batches_tracked``.
+        path: ``.safetensors``; a PyTorch file (``.pt``, ``.pth``, ``.th``, ``.ckpt``, ``.bin``) with a state dict,
+            alone or in a training checkpoint; or a folder of the Hugging Face hub. Averaged weights, under
+            ``state_dict_ema`` or ``model_ema``, go before others. A prefix before the network's names, such as
+            ``module.`` or ``model.``, is removed. Batch norms may lack ``num_batches_tracked``, and tensors that the
+            network ties may be there once.
+        trust_pickle: read whole objects and TorchScript, too, which runs code in the file.
 
     Raises:
-        ModelError: the file is missing, damaged, of another kind, needs pickle, or does not fit the model.
+        ModelError: the file is missing, damaged, of another kind, needs pickle, does not fit the model, or has values
+            that are not finite.
     """
     path = Path(path)
-    weights = _read_weights(path)
     expected = model.state_dict()
-    missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
+    candidates = read_checkpoint(path, trust_pickle=trust_pickle)
+    candidate, match = _choose(path, candidates, expected)
+    _check_fit(path, type(model).__name__, match, expected)
+    _check_finite(path, match.weights)
+    said = [match.said] if match.said else []
+    others = [repr(each.key) for each in candidates if each is not candidate]
+    if others:
+        said.insert(0, f"took {candidate.key!r} and not {', '.join(others)}")
+    elif not candidate.usual:
+        said.insert(0, f"took {candidate.key!r}")
+    if said:
+        say(f"{path}: {'; '.join(said)}")
+    model.load_state_dict(match.weights, strict=False)
+
+
+def _choose(path: Path, candidates: list[Candidate], expected: Mapping[str, Tensor]) -> tuple[Candidate, Match]:
+    """The first state dict under a usual key that fits, else the only other one; the first of all if none fits."""
+    pairs = [(candidate, match_names(candidate.weights, expected)) for candidate in candidates]
+    fitting = [pair for pair in pairs if pair[1].complete]
+    usual = [pair for pair in fitting if pair[0].usual]
+    keys = [candidate.key for candidate, _ in fitting]
+    if usual:
+        fitting = usual[:1]
+    elif len(fitting) > 1:
+        raise ModelError(
+            f"{path} has weights of this network at {', '.join(map(repr, keys))}; save those you mean alone"
+        )
+    chosen = fitting[0] if fitting else pairs[0]
+    if chosen[1].rivals:
+        raise ModelError(
+            f"{path} has weights of this network more than once ({chosen[1].said}; others begin with "
+            f"{', '.join(map(repr, chosen[1].rivals))}); save those you mean alone"
+        )
+    return chosen
+
+
+def _check_fit(path: Path, network: str, match: Match, expected: Mapping[str, Tensor]) -> None:
+    weights = match.weights
+    missing = [key for key in required(expected) if key not in weights]
     unexpected = [key for key in weights if key not in expected]
     shapes = [
         f"{key} is {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
@@ -38,12 +83,19 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         if key in weights and weights[key].shape != expected[key].shape
     ]
     problems = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    found = "; ".join(f"{what}: {_first(keys)}" for what, keys in problems if keys)
+    found = "; ".join(f"{what}: {first_names(keys)}" for what, keys in problems if keys)
     if found:
+        renamed = f", {match.said}" if match.said else ""
+        raise ModelError(f"{path} does not fit this {network} ({found}{renamed}); build the network it was saved from")
+
+
+def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    bad = [name for name, value in weights.items() if value.is_floating_point() and not value.float().isfinite().all()]
+    if bad:
         raise ModelError(
-            f"{path} does not fit this {type(model).__name__} ({found}); build the network it was saved from"
+            f"{path} has values that are not finite (NaN or infinite) in {first_names(bad)}; the training that made it "
+            "diverged: take an earlier checkpoint, or train again at a lower learning rate"
         )
-    model.load_state_dict(weights, strict=False)
 
 
 def find_weights(name: str, recipe_dir: Path) -> Path:
@@ -74,33 +126,3 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     }
     with atomic_write(Path(path)) as temporary:
         safetensors.torch.save_file(weights, temporary)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"there is no weights file {path}; give a .safetensors, .pt, .pth, .th or .bin file")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be read: it is damaged or needs pickle, which is never run ({type(error).__name__}); "
-            "convert it with safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-        ) from error
-    return _state_dict_in(found, path)
-
-
-def _state_dict_in(found: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a PyTorch file held, without a wrapping key or the prefix of data parallelism."""
-    for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise ModelError(f"{path} holds no state dict of tensors; save model.state_dict() instead")
-    prefix = "module." if all(str(key).startswith("module.") for key in found) else ""
-    return {str(key).removeprefix(prefix): value for key, value in found.items()}
-
-
-def _first(keys: list[str], n: int = 3) -> str:
-    return ", ".join(keys[:n]) + (f" and {len(keys) - n} more" if len(keys) > n else "")

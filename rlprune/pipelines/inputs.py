@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlprune.data.identity import n_seen, same_source, sample_of
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import SHARES
+from rlprune.data.splitting import SPLIT_RULE
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import LevelsError, ModelError, RLPruneError
 from rlprune.models import registry
+from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.weights import load_weights
 from rlprune.pipelines.options import DataOptions
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
 from rlprune.storage.networks import load_network
+from rlprune.utils.files import write_json
+from rlprune.utils.notes import say
 
 
-def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
+def build_model(name: str, weights: Path | None, splits: Splits, *, trust_pickle: bool = False) -> nn.Module:
     """Build a network for images, with its weights if they are named, and see that it gives the right logits.
 
     The weights may be the folder of an elastic network or a bundle: the network is all of that then.
+
+    Args:
+        name: as for `rlprune.models.registry.build`.
+        weights: what it begins with; None leaves it as it was built.
+        splits: the images.
+        trust_pickle: read weights that run code, too; see `rlprune.models.weights.load_weights`.
 
     Raises:
         ModelError: there is no such network, or it does not fit its weights or the images.
@@ -35,11 +47,11 @@ def build_model(name: str, weights: Path | None, splits: Splits) -> nn.Module:
     """
     n_classes = len(splits.network.classes)
     image_shape = splits.network.images.shape[1:]
-    if weights is not None and weights.is_dir():
+    if weights is not None and weights.is_dir() and weights_in_folder(weights) is None:
         return _whole(name, weights, splits.network)
     model = registry.build(name, n_classes, image_shape[0])
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, trust_pickle=trust_pickle)
     registry.check_outputs(model, image_shape, n_classes)
     return model
 
@@ -90,20 +102,11 @@ def load_fitting(
         RLPruneError: they have another shape or other classes, or are split so that training images would be measured.
     """
     before = made_from.get("source", {})
-    if before.get("data") == options.data and before.get("split_seed") != options.split_seed:
-        raise RLPruneError(
-            f"the network was trained on the split of seed {before['split_seed']}; with --split-seed "
-            f"{options.split_seed} some of its training images would be measured on"
-        )
-    if before.get("data") == options.data:
-        shares = before.get("shares") and tuple(before["shares"])
-        if options.shares not in (None, shares or SHARES):
-            raise RLPruneError(
-                f"the network was trained on splits of {shares or SHARES}; with --shares {options.shares} some of its "
-                "training images would be measured on"
-            )
-        options = dataclasses.replace(options, shares=shares)
-    splits = options.load()
+    split = made_from.get("split", {})
+    same = same_source(before.get("data"), options.data)
+    if same:
+        options = _as_trained(before, options)
+    splits = options.load(split.get("rule", 1) if same else SPLIT_RULE)
     shape = tuple(splits.network.images.shape[1:])
     n_classes = len(splits.network.classes)
     if shape != tuple(image_shape) or n_classes != len(expected.classes):
@@ -111,5 +114,101 @@ def load_fitting(
             f"the network takes images of shape {tuple(image_shape)} in {len(expected.classes)} classes, "
             f"{options.data} has {shape} in {n_classes}; use the data that it was adapted to, or --image-size"
         )
+    _check_classes(expected.classes, splits.network.classes, options.data)
+    _check_unseen(splits, split.get("sample", ()), before, options.data, same=same)
     parts = (splits.network, splits.policy, splits.validation, splits.test)
     return Splits(*(dataclasses.replace(part, mean=expected.mean, std=expected.std) for part in parts))
+
+
+def split_notes(splits: Splits, rule: int = SPLIT_RULE) -> dict[str, Any]:
+    """What is stored with a network of the split that it was trained on, for `load_fitting`."""
+    return {"rule": rule, "sample": sample_of(splits)}
+
+
+def note_split_rule(folder: Path) -> None:
+    """Write into a new run folder by which rule its images are split."""
+    write_json(folder / "split.json", {"rule": SPLIT_RULE})
+
+
+def split_rule_of(folder: Path) -> int:
+    """By which rule the images of a run folder are split; those of version 0.1.0 do not say it."""
+    note = folder / "split.json"
+    if note.exists():
+        return int(json.loads(note.read_text())["rule"])
+    return 1 if (folder / "steps").exists() else SPLIT_RULE
+
+
+def _as_trained(before: Mapping[str, Any], options: DataOptions) -> DataOptions:
+    """The options, with the shares that the network was trained with.
+
+    Raises:
+        RLPruneError: they divide the same images otherwise.
+    """
+    if before.get("split_seed") != options.split_seed:
+        raise RLPruneError(
+            f"the network was trained on the split of seed {before['split_seed']}; with --split-seed "
+            f"{options.split_seed} some of its training images would be measured on"
+        )
+    shares = before.get("shares") and tuple(before["shares"])
+    if options.shares not in (None, shares or SHARES):
+        raise RLPruneError(
+            f"the network was trained on splits of {shares or SHARES}; with --shares {options.shares} some of its "
+            "training images would be measured on"
+        )
+    test_split = before.get("test_split")
+    if options.test_split not in (None, test_split):
+        raise RLPruneError(
+            f"the network was trained where {test_split or 'the split that is called so'} tests; with --test-split "
+            f"{options.test_split} the images are split otherwise: leave it out, or adapt the network anew"
+        )
+    return dataclasses.replace(options, shares=shares, test_split=test_split)
+
+
+def _check_classes(expected: Sequence[str], found: Sequence[str], data: str) -> None:
+    """Make sure that the same names stand for the same logits.
+
+    Raises:
+        RLPruneError: the classes are the network's, but in another order.
+    """
+    names, ours = ([unicodedata.normalize("NFC", name) for name in each] for each in (expected, found))
+    if names != ours and sorted(names) == sorted(ours):
+        raise RLPruneError(
+            f"{data} has the network's classes in another order ({', '.join(ours[:5])}, ... and not "
+            f"{', '.join(names[:5])}, ...); rename its folders or labels so that they come in the network's"
+        )
+
+
+def _check_unseen(splits: Splits, sample: Collection[str], before: Mapping[str, Any], data: str, *, same: bool) -> None:
+    """Make sure that no image trained the network but those of its own split.
+
+    Args:
+        splits: the images, split now.
+        sample: digests of some images that trained the network; none of older networks.
+        before: where it says they came from.
+        data: where the images come from now.
+        same: whether that is the same place.
+
+    Raises:
+        RLPruneError: the network has been trained on some of the others.
+    """
+    if not sample:
+        return
+    others = (splits.policy, splits.validation, splits.test)
+    seen = sum(n_seen(part, sample) for part in others)
+    if seen:
+        shares = " ".join(f"{share:g}" for share in before.get("shares") or SHARES)
+        if same:
+            cure = "its pictures have changed: take them as they were then"
+        else:
+            seed = before.get("split_seed", 0)
+            cure = f"it was {before.get('data')!r}, split otherwise: give --split-seed {seed} and --shares {shares}"
+        raise RLPruneError(
+            f"{data} has images that trained the network where others are needed: of {len(sample)} that are known, "
+            f"{seen} are for the policy, validation or test; {cure}, or adapt the network anew"
+        )
+    known = n_seen(splits.network, sample)
+    if same and known < len(sample):
+        say(
+            f"{data} has changed since the network was trained on it: of {len(sample)} training images that are known, "
+            f"{len(sample) - known} are not there, or not the same"
+        )

@@ -9,6 +9,7 @@ from torch import nn
 from rlprune.data import loading
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import SHARES
+from rlprune.data.splitting import SPLIT_RULE
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import KEEP_RATIOS
 from rlprune.graph import serialization
@@ -57,8 +58,12 @@ class DataOptions:
     shares: Parts | None = None
     """How what is not test is divided among these three; as the network was trained, else 0.7 0.2 0.1, if not given."""
 
-    def load(self) -> Splits:
-        """The images, split."""
+    test_split: str | None = None
+    """Which part of the data tests, such as val; its test split if not given, or its validation split where that has no
+    labels or there is none."""
+
+    def load(self, split_rule: int = SPLIT_RULE) -> Splits:
+        """The images, split; by an earlier rule where a stored network was trained on that."""
         return loading.load(
             self.data,
             seed=self.split_seed,
@@ -66,6 +71,8 @@ class DataOptions:
             image_column=self.image_column,
             label_column=self.label_column,
             shares=SHARES if self.shares is None else self.shares,
+            test_split=self.test_split,
+            split_rule=split_rule,
         )
 
 

@@ -46,3 +46,11 @@ def weights_of(recipe: Recipe) -> list[str]:
 def views_of(settings: TrainingSettings) -> list[int]:
     """What cached logits depend on: the views of an image, and the way they are drawn, which is the second so far."""
     return [settings.views, settings.padding, int(settings.flip), 2]
+
+
+def told(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as results hold it: as they did before a part of the data could be chosen to test, if none is."""
+    settings = recipe.to_json()
+    if recipe.data.test_split is None:
+        del settings["data"]["test_split"]
+    return settings

@@ -26,10 +26,10 @@ from rlprune.evaluation.plots import budgets_plot
 from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
-from rlprune.pipelines.inputs import build_model, load_profiles
+from rlprune.pipelines.inputs import build_model, load_profiles, note_split_rule, split_notes, split_rule_of
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.pipelines.recipe import Recipe
-from rlprune.pipelines.step_settings import StepName, settings_of, weights_of
+from rlprune.pipelines.step_settings import StepName, settings_of, told, weights_of
 from rlprune.pipelines.teachers import Teachers
 from rlprune.policies.policy import Policy
 from rlprune.profiles.latency import Latency, measured
@@ -93,6 +93,7 @@ class Steps:
         if not (self.out / "steps").exists():
             for name in weights_of(self.recipe):  # better missed now than in hours
                 find_weights(name, self.recipe_dir)
+            note_split_rule(self.out)
         settings = settings_of(self.recipe)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             print(f"{name} ...", flush=True)
@@ -247,14 +248,14 @@ class Steps:
                 metadata = {"network": self._made_of, "policy": saved.metadata, "penalty": penalty}
                 metadata["metrics"] = figures.headline()
                 save_bundle(self.out / "bundle", elastic, saved.policy, self.splits.network, metadata)
-        result = RecipeResult(recipe=self.recipe.to_json(), budgets=tuple(results))
+        result = RecipeResult(recipe=told(self.recipe), budgets=tuple(results))
         budgets_plot(self.out / "frontier.png", result)
         write_json(self.out / "results.json", result.to_json())
 
     @cached_property
     def splits(self) -> Splits:
         """The images."""
-        return self.recipe.data.load()
+        return self.recipe.data.load(split_rule_of(self.out))
 
     @cached_property
     def teachers(self) -> Teachers:
@@ -279,7 +280,8 @@ class Steps:
 
     @property
     def _made_of(self) -> dict[str, Any]:
-        return {"model": self.recipe.model, "source": asdict(self.recipe.data)}
+        source, split = asdict(self.recipe.data), split_notes(self.splits, split_rule_of(self.out))
+        return {"model": self.recipe.model, "source": source, "split": split}
 
     @property
     def codebook(self) -> Tensor:

@@ -125,3 +125,19 @@ def read_text(path: Path) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UnicodeDecodeError("utf-8", content, 0, 2, "it has the byte order mark of UTF-16")
     return content.decode("utf-8-sig").replace("\r\n", "\n")
+
+
+_STARTS = (
+    (b"version https://git-lfs.github.com/spec/", "is a pointer of Git LFS, not the file itself: run git lfs pull"),
+    (b"<!doctype html", "is a web page, perhaps of a download that failed: download it again"),
+    (b"<html", "is a web page, perhaps of a download that failed: download it again"),
+)
+
+
+def strange_content(path: Path) -> str | None:
+    """What a file is instead of what its name says, and the cure; None if it does not look strange."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "is empty: download or write it again"
+    return next((what for known, what in _STARTS if start.lower().startswith(known)), None)

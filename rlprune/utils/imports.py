@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ def call(source: str, error: type[RLPruneError]) -> Any:
         RLPruneError: of the type ``error``: the callable cannot be imported, is not callable, or raised.
     """
     module, _, name = source.partition(":")
+    if module and not names_callable(source):
+        raise error(_no_callable(source, module, name))
     try:
         with _current_folder_last():
             return getattr(importlib.import_module(module), name)()
@@ -70,3 +73,23 @@ def _current_folder_last() -> Iterator[None]:
         yield
     finally:
         del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
+
+
+def names_callable(source: str) -> bool:
+    """Whether it has the form ``package.module:callable``: no path, no drive such as ``D:``, no file's name."""
+    module, colon, name = source.partition(":")
+    parts = module.split(".")
+    is_drive = len(module) == 1 and (name[:1] in ("\\", "/", "") or importlib.util.find_spec(module) is None)
+    return bool(colon) and not is_drive and all(map(str.isidentifier, parts)) and parts[-1] != "py"
+
+
+def _no_callable(source: str, module: str, name: str) -> str:
+    """What is wrong with a name that does not have that form, and the right one where it can be told."""
+    path, _, last = source.rpartition(":")
+    if not path.endswith(".py"):
+        return f"{source!r} has not the form package.module:callable; a path or a drive cannot be imported"
+    folder, _, file = path.replace("\\", "/").rpartition("/")
+    return (
+        f"{source!r} names a file; name the module, without .py: {file.removesuffix('.py')}:{last or name}, with "
+        f"{folder or 'its folder'} as the current folder or on PYTHONPATH"
+    )

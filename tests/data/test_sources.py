@@ -65,8 +65,9 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cat/odd\.png cannot be read as an image .*; replace or remove it"):
         load("pets")
 
-    Image.fromarray(np.zeros((3, 4), np.uint16)).save(root / "cat" / "odd.png")
-    with pytest.raises(DataError, match=r"odd\.png has pixels of mode I;16; save it with 8 bits"):
+    (root / "cat" / "odd.png").unlink()
+    Image.fromarray(np.zeros((3, 4), np.int32)).save(root / "cat" / "odd.tiff")
+    with pytest.raises(DataError, match=r"odd\.tiff has pixels of mode I, 32 bits; save it with 8 or 16 bits"):
         load("pets")
 
     (root / "emu").mkdir()
@@ -196,6 +197,13 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("../nowhere/at all", r"nothing at '\.\./nowhere/at all'; give a name \(mnist5k, cifar10, .*class.*callable"),
         ("", r"nothing at ''; give a name"),
+        ("D:\\pets", r"nothing at 'D:.*pets'; give a name"),
+        ("C:/pets", r"nothing at 'C:/pets'; give a name"),
+        ("/mnt/shots/10:30", r"nothing at '/mnt/shots/10:30'; give a name"),
+        (
+            "../sets/my_sets.py:pets",
+            r"names a file; name the module, without \.py: my_sets:pets, with \.\./sets as the",
+        ),
         ("my_data:nothing", r"'my_data:nothing' failed with AttributeError"),
         ("nowhere:nothing", r"failed with ModuleNotFoundError: No module named 'nowhere'.*package\.module:callable"),
         ("my_data:no_length", r"returned a object; return a torch Dataset of \(image, label\) with a length"),
@@ -227,3 +235,18 @@ def test_cifar10_has_its_own_test_split(assets: Path, monkeypatch: pytest.Monkey
     assert (splits.test.mean, splits.test.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     last = Image.open(io.BytesIO(rows["img"][9_999].as_py()["bytes"]))
     assert torch.equal(splits.test.images[-1], torch.from_numpy(np.array(last)).permute(2, 0, 1))
+
+
+def test_items_may_be_dictionaries_and_arrays() -> None:
+    expected = all_codes(load("my_data:hundred"))
+    assert all_codes(load("my_data:dictionaries")) == all_codes(load("my_data:arrays")) == expected
+    assert all_codes(load("my_data:other_keys", image_column="photo", label_column="kind")) == expected
+    with pytest.raises(DataError, match=r"item 0 of my_data:other_keys .* a dict with photo, kind; name the keys with"):
+        load("my_data:other_keys")
+
+
+def test_a_data_set_of_the_hub_s_library_may_be_returned() -> None:
+    pytest.importorskip("datasets")
+    splits = load("my_data:hub_splits")
+    assert codes(splits.test) == list(range(100, 106)) and splits.test.classes == ("cat", "dog")
+    assert len(load("my_data:hub_table").network) == 11

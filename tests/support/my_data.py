@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,45 @@ def hundred() -> Codes:
 
 def with_test() -> tuple[Codes, Codes]:
     return Codes(100), Codes(20, first=100)
+
+
+class Converted(Codes):
+    """The same images in another form."""
+
+    def __init__(self, convert: Callable[[Any, int], Any]) -> None:
+        super().__init__(100)
+        self.convert = convert
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        if isinstance(image, torch.Tensor):
+            image = image.numpy()
+        return self.convert(np.asarray(image), label)
+
+
+def dictionaries() -> Converted:
+    return Converted(lambda image, label: {"image": image, "label": label, "caption": "a code"})
+
+
+def other_keys() -> Converted:
+    return Converted(lambda image, label: {"photo": image, "kind": label})
+
+
+def arrays() -> Converted:
+    return Converted(lambda image, label: (image, np.int64(label)))
+
+
+def hub_splits() -> Any:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    parts = {"train": table(20), "validation": table(6, first=200), "test": table(6, first=100)}
+    return datasets.DatasetDict(
+        {name: datasets.Dataset.from_dict(t.to_pydict(), features) for name, t in parts.items()}
+    )
+
+
+def hub_table() -> Any:
+    return hub_splits()["train"]
 
 
 def three_images() -> Codes:

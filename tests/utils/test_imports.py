@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlprune.errors import ModelError
-from rlprune.utils.imports import call
+from rlprune.models.registry import build
+from rlprune.utils.imports import call, names_callable
 
 LATE = "def late():\n    import my_helper\n    return my_helper.x\n"
 
@@ -49,3 +50,38 @@ def test_names_that_the_terminal_cannot_show_are_shown_by_their_numbers(user: Pa
     command = [sys.executable, "-m", "rlprune", "inspect", "--model", "no\u00e9:x"]
     done = subprocess.run(command, capture_output=True, env=environment)
     assert done.returncode == 2 and b"UnicodeEncodeError" not in done.stderr and b"no\\xe9" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nets:build", True),
+        ("my_package.networks:Small", True),
+        ("D:\\nets", False),
+        ("C:/work/nets.py:build", False),
+        ("/mnt/shots/10:30", False),
+        ("nets.py:build", False),
+        ("../nets:build", False),
+        ("D:", False),
+        ("nets", False),
+    ],
+)
+def test_what_is_no_module_is_not_imported(name: str, expected: bool) -> None:
+    assert names_callable(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "../nets.py:small",
+            r"names a file; name the module, without \.py: nets:small, with \.\. as the",
+        ),
+        ("C:\\work\\nets.py:build", r"without \.py: nets:build, with C:/work as the current folder or on PYTHONPATH"),
+        ("nets.py:small", r"without \.py: nets:small, with its folder as the current folder"),
+        ("D:\\nets", r"has not the form package\.module:callable; a path or a drive cannot be imported"),
+    ],
+)
+def test_a_path_to_a_network_says_what_to_name(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        build(name)

@@ -1,0 +1,191 @@
+"""Folders of class folders, however they are nested and whatever else lies about in them."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlprune.data.decoding import Record, Source
+from rlprune.data.parts import assign, by_role, role_of
+from rlprune.data.pictures import FOREIGN_SUFFIXES, suffixes
+from rlprune.errors import DataError
+from rlprune.utils.notes import say_once
+
+COMMON_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tiff", ".webp")
+_SYSTEM = frozenset(
+    ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db")
+)
+"""What operating systems and other programs leave in folders, in lower case."""
+
+FORM = "make one for each class and put its images there"
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, without what is hidden or a system's."""
+    entries = [path for path in folder.iterdir() if not _hidden(path)]
+    return sorted(entries, key=lambda path: class_name(path.name))
+
+
+def class_name(name: str) -> str:
+    """A name in the one form of Unicode that class names have here."""
+    return unicodedata.normalize("NFC", name)
+
+
+def from_folders(root: Path, test_split: str | None) -> Source:
+    """Find the images in a folder of class folders, alone or below folders for training, validation and testing.
+
+    Args:
+        root: the folder.
+        test_split: which of its parts is to test; see `rlprune.data.parts.assign`.
+
+    Raises:
+        DataError: it has fewer than two classes, one without images, or parts that do not fit each other.
+    """
+    root = _without_wrapping(root)
+    inside = _folders(root)
+    if not _has_parts(inside):
+        if test_split is not None:
+            raise DataError(f"{root} has no part {test_split!r}, but classes: {_names(inside)}; leave test_split out")
+        records, classes = _records(_classes(root))
+        return Source(len(records), 0, records, classes)
+    found = by_role(str(root), ((path.name, path) for path in inside if _has_images(path)))
+    others = [path for path in inside if role_of(path.name) is None and _has_images(path)]
+    if others:
+        say_once(f"{root}: {_names(others)} is for neither training nor testing, and left out")
+    parts = assign(str(root), found, lambda path: _is_labelled(path, _class_names(found["train"].content)), test_split)
+    train, classes = _records(_classes(_without_wrapping(parts.train)))
+    test = _records_of_part(parts.test, parts.train, classes) if parts.test else []
+    validation = _records_of_part(parts.validation, parts.train, classes) if parts.validation else []
+    return Source(len(train), len(test), train + test + validation, classes, len(validation))
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.casefold() in _SYSTEM
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in visible(folder) if path.is_dir()]
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden, nor in a hidden folder."""
+    for path in visible(folder):
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink():  # one might lead back up
+            yield from _files(path)
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (path for path in _files(folder) if path.suffix.lower() in suffixes())
+
+
+def _has_images(folder: Path) -> bool:
+    return any(True for _ in _images(folder))
+
+
+def _has_own_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in suffixes() and path.is_file() for path in visible(folder))
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether its images lie in folders, and not in itself."""
+    return not _has_own_images(folder) and any(_has_images(path) for path in _folders(folder))
+
+
+def _without_wrapping(folder: Path) -> Path:
+    """The folder, or the only one in it that has images, if that holds folders of images again."""
+    full = [path for path in _folders(folder) if _has_images(path)]
+    if _has_own_images(folder) or len(full) != 1 or not _holds_classes(full[0]):
+        return folder
+    if role_of(full[0].name) not in (None, role_of(folder.name)):
+        return folder  # train/ alone, or test/ alone, which is refused
+    say_once(f"{folder}: its only folder of images, {full[0].name}, is taken")
+    return _without_wrapping(full[0])
+
+
+def _has_parts(inside: list[Path]) -> bool:
+    """Whether folders are parts of a set (train, test) and no classes, one of which may be called train."""
+    full = [path for path in inside if _has_images(path)]
+    roles = [path for path in full if role_of(path.name)]
+    others = len(full) - len(roles)
+    if any(role_of(path.name) == "train" and _holds_classes(path) for path in roles):
+        return len(roles) > 1 or not others
+    named_so = [path for path in roles if path.name.isalpha()]  # a class may be called train_station
+    if others or len(named_so) < len(roles) or not roles:
+        return False
+    if len(roles) > 1 and not any(_holds_classes(path) for path in roles):
+        raise DataError(f"{inside[0].parent} has {_names(full)}, which have no folders in them; {FORM}")
+    return any(_holds_classes(path) for path in roles)
+
+
+def _is_labelled(folder: Path, classes: set[str]) -> bool:
+    """Whether a part has folders of the classes, not images alone or in folders of other names."""
+    return bool(_class_names(folder) & classes) or (_holds_classes(folder) and len(_class_names(folder)) > 1)
+
+
+def _class_names(folder: Path) -> set[str]:
+    return {class_name(path.name) for path in _folders(_without_wrapping(folder))}
+
+
+def _classes(train: Path) -> dict[str, Path]:
+    """The folder of each class by its name."""
+    found: dict[str, Path] = {}
+    for path in _folders(train):
+        name = class_name(path.name)
+        if name in found:
+            raise DataError(f"{train} has two folders for the class {name!r}, in two forms of Unicode; join them")
+        found[name] = path
+    if not found:
+        raise DataError(f"{train} has no folders; {FORM}")
+    if len(found) == 1:
+        only = next(iter(found))
+        raise DataError(f"{train} has one class, {only!r}, and there is nothing to learn; {FORM}, for two at least")
+    loose = sum(1 for path in visible(train) if path.is_file() and path.suffix.lower() in suffixes())
+    if loose:
+        say_once(f"{train}: {loose} images in no class folder are left out")
+    return found
+
+
+def _records(classes: dict[str, Path]) -> tuple[list[Record], tuple[str, ...]]:
+    records: list[Record] = []
+    for label, folder in enumerate(classes.values()):
+        everything = list(_files(folder))
+        files = [path for path in everything if path.suffix.lower() in suffixes()]
+        _say_unread(folder, everything)
+        if not files:
+            raise DataError(
+                f"the class folder {folder} has no images ({' '.join(COMMON_SUFFIXES)}, ...); add some or remove it"
+            )
+        records += [(str(file), file, label) for file in files]
+    return records, tuple(classes)
+
+
+def _records_of_part(part: Path, train: Path, classes: tuple[str, ...]) -> list[Record]:
+    """The images of a part for testing or validation, in the classes of the one for training."""
+    part = _without_wrapping(part)
+    found = {class_name(path.name): path for path in _folders(part)}
+    unknown = [name for name in found if name not in classes]
+    if unknown:
+        raise DataError(f"{part} has a class {unknown[0]!r} that {train} lacks; its classes are {', '.join(classes)}")
+    records = [
+        [(str(file), file, label) for file in _images(found[name])] if name in found else []
+        for label, name in enumerate(classes)
+    ]
+    empty = [name for name, files in zip(classes, records, strict=True) if not files]
+    if empty:
+        say_once(f"{part}: it has no images of {', '.join(empty)}")
+    return list(itertools.chain.from_iterable(records))
+
+
+def _say_unread(folder: Path, files: list[Path]) -> None:
+    unread = [path for path in files if path.suffix.lower() in FOREIGN_SUFFIXES - suffixes()]
+    if unread:
+        kinds = " ".join(sorted({path.suffix.lower() for path in unread}))
+        say_once(f"{folder}: {len(unread)} files ({kinds}) are left out, which Pillow does not read here")
