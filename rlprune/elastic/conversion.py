@@ -206,7 +206,7 @@ def _lively(elastic: ElasticModule) -> ElasticModule:
     for norm in lively.elastic_layers().values():
         if isinstance(norm, ElasticBatchNorm):
             for tensor in (norm.weight, norm.bias):
-                tensor += 0.1 + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+                tensor.add_(0.1 + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype))
     return lively
 
 
