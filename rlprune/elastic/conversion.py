@@ -14,6 +14,7 @@ from rlprune.elastic.coupling import is_dense, is_depthwise
 from rlprune.elastic.groups import Group, UnprunableLayer, find_groups
 from rlprune.elastic.importance import check_importance, criterion, rank
 from rlprune.elastic.module import ElasticModule
+from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import ModelError
 from rlprune.graph import nodes, tracing
 from rlprune.graph.flattening import read_flattening
@@ -182,20 +183,40 @@ def _run(model: nn.Module, images: Tensor) -> object:
 
 @torch.no_grad()
 def _is_exact(elastic: ElasticModule, traced: _Traced) -> bool:
-    """Whether full keep gives the network's logits, and narrow slices give the same logits as masks."""
-    images = traced.images
+    """Whether full keep gives the network's logits, and narrow slices give the same logits as masks.
+
+    Masks and slices are compared once more on a copy in float64, whose norms have other values: neither the rounding
+    of a deep network nor a norm that is zero hides or feigns that channels mix.
+    """
+    try:
+        if not _close(elastic(traced.images, elastic.full), traced.logits):
+            return False
+        try:
+            return _slices_as_masked(_lively(elastic), traced.images.double())
+        except RuntimeError:  # something in the network computes in float32 only
+            return _slices_as_masked(elastic, traced.images)
+    except RuntimeError:  # the slice does not run at all, such as after a view with a fixed number of channels
+        return False
+
+
+def _lively(elastic: ElasticModule) -> ElasticModule:
+    """A copy in float64 whose norms scale and shift every channel."""
+    lively = copy.deepcopy(elastic).double()
+    generator = torch.Generator().manual_seed(0)
+    for norm in lively.elastic_layers().values():
+        if isinstance(norm, ElasticBatchNorm):
+            for tensor in (norm.weight, norm.bias):
+                tensor.add_(0.1 + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype))
+    return lively
+
+
+def _slices_as_masked(elastic: ElasticModule, images: Tensor) -> bool:
+    """Whether narrow profiles, and a mixed one, give the same logits as slices and as masks."""
     narrow = elastic.uniform(0)
     rng = torch.Generator().manual_seed(0)
     mixed = torch.stack([torch.randint(int(low), elastic.n_levels, (), generator=rng) for low in elastic.min_level])
-
-    def sliced_is_masked(profile: Tensor) -> bool:
-        return _close(elastic.slice(profile)(images), elastic(images, profile.expand(len(images), -1)))
-
-    try:
-        same = _close(elastic(images, elastic.full), traced.logits)
-        return same and all(sliced_is_masked(profile) for profile in (narrow, narrow.clamp_min(1), mixed))
-    except RuntimeError:  # the slice does not run at all, such as after a view with a fixed number of channels
-        return False
+    profiles = (narrow, narrow.clamp_min(1), mixed)
+    return all(_close(elastic.slice(p)(images), elastic(images, p.expand(len(images), -1))) for p in profiles)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -109,6 +109,27 @@ def test_residual_is_recommended_where_it_gives_groups() -> None:
     assert ElasticCNN.from_model(Parallel(), IMAGE_SHAPE, residual=True).groups[0].name == "a"
 
 
+class Silent(nn.Module):
+    """A branch that mixes channels and is silent, as its last norm is zero at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 1), nn.Conv2d(32, 16, 1)
+        self.norm, self.last, self.linear = nn.BatchNorm2d(16), nn.Conv2d(16, 24, 1), nn.Linear(24, 5)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.norm(self.b(self.a(x).flip(1)))
+        return self.linear(self.last(x).mean((2, 3)))
+
+
+def test_a_silent_branch_hides_no_mixing() -> None:
+    elastic = ElasticCNN.from_model(Silent().eval(), IMAGE_SHAPE)
+    assert [group.name for group in elastic.groups] == ["last"]
+    assert "slicing it changes other channels" in {i.name: i.reason for i in elastic.unprunable}["a"]
+
+
 class Detached(nn.Module):
     """A gate on the input, by a threshold that passes no gradient."""
 

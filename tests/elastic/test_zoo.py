@@ -1,0 +1,22 @@
+"""A sample of `tests/zoo.py`, which tries the networks of torchvision and timm."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ZOO = Path(__file__).parents[1] / "zoo.py"
+
+
+@pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "timm:tinynet_e"])
+def test_a_network_of_the_zoo_is_taken_and_right(name: str) -> None:
+    library = name.partition(":")[0]
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    done = subprocess.run([sys.executable, str(ZOO), name], capture_output=True, text=True)
+    assert f"{library}: 1 of 1" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
