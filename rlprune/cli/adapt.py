@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -11,7 +11,7 @@ from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
 from rlprune.errors import ModelError
 from rlprune.metrics import accuracy
-from rlprune.pipelines.inputs import split_notes
+from rlprune.pipelines.inputs import source_notes, split_notes
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.storage import folders, networks
 from rlprune.training.adaptation import AdaptSettings, adapt
@@ -42,7 +42,7 @@ class Adapt:
         teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
         print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
         elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
-        metadata = {"model": name, "source": asdict(self.source), "split": split_notes(splits)}
+        metadata = {"model": name, "source": source_notes(self.source), "split": split_notes(splits)}
         with resumable(self, "adapt") as checkpointing:
             adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)
             networks.save_network(self.out, elastic.cpu(), splits.network, metadata)

@@ -18,7 +18,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError
 from rlprune.evaluation import tables
 from rlprune.evaluation.gated import evaluate_gated
-from rlprune.pipelines.inputs import split_notes
+from rlprune.pipelines.inputs import source_notes, split_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import folders
 
@@ -52,7 +52,7 @@ class Gate:
         model, teacher = self.network.build(splits), self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
         elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
         gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
-        metadata = {"model": name, "source": asdict(self.source), "split": split_notes(splits)}
+        metadata = {"model": name, "source": source_notes(self.source), "split": split_notes(splits)}
         metadata |= {"settings": asdict(self.settings)}
         with resumable(self, "gates") as kept:
             train_gates(gated, splits.network, self.settings, teacher=teacher, **kept)

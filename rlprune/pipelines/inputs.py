@@ -100,8 +100,9 @@ def load_fitting(
     Raises:
         RLPruneError: they have another shape or other classes, or are split so that training images would be measured.
     """
-    before = made_from.get("source", {})
-    split = made_from.get("split", {})
+    notes = network_notes(made_from)
+    before = notes.get("source", {})
+    split = notes["split"]
     same = same_source(before.get("data"), options.data)
     if same:
         options = _as_trained(before, options)
@@ -116,6 +117,19 @@ def load_fitting(
     _check_unseen(splits, split.get("sample", ()), before, options.data, same=same)
     parts = (splits.network, splits.policy, splits.validation, splits.test)
     return Splits(*(dataclasses.replace(part, mean=expected.mean, std=expected.std) for part in parts))
+
+
+def source_notes(options: DataOptions) -> dict[str, Any]:
+    """What is stored of where images came from: as it was before a part could be chosen to test, if none is."""
+    notes = dataclasses.asdict(options)
+    if options.test_split is None:
+        del notes["test_split"]
+    return notes
+
+
+def network_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes on a network, out of its own or those of a bundle, which keeps them next to others."""
+    return {**metadata.get("network", metadata), "split": metadata.get("split", {})}
 
 
 def split_notes(splits: Splits, rule: int = SPLIT_RULE) -> dict[str, Any]:
