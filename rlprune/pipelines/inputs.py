@@ -26,7 +26,6 @@ from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
 from rlprune.storage.networks import load_network
-from rlprune.utils.files import write_json
 from rlprune.utils.notes import say
 
 
@@ -137,17 +136,12 @@ def split_notes(splits: Splits, rule: int = SPLIT_RULE) -> dict[str, Any]:
     return {"rule": rule, "sample": sample_of(splits)}
 
 
-def note_split_rule(folder: Path) -> None:
-    """Write into a new run folder by which rule its images are split."""
-    write_json(folder / "split.json", {"rule": SPLIT_RULE})
-
-
 def split_rule_of(folder: Path) -> int:
-    """By which rule the images of a run folder are split; those of version 0.1.0 do not say it."""
-    note = folder / "split.json"
-    if note.exists():
-        return int(json.loads(note.read_text())["rule"])
-    return 1 if (folder / "steps").exists() else SPLIT_RULE
+    """By which rule the images of a run folder are split: the one of the network in it, if there is one yet."""
+    manifest = folder / "adapted" / "manifest.json"
+    if not manifest.exists():
+        return SPLIT_RULE
+    return int(json.loads(manifest.read_text())["about"].get("split", {}).get("rule", 1))
 
 
 def _as_trained(before: Mapping[str, Any], options: DataOptions) -> DataOptions:

@@ -94,7 +94,6 @@ class Steps:
         if not (self.out / "steps").exists():
             for name in weights_of(self.recipe):  # better missed now than in hours
                 find_weights(name, self.recipe_dir)
-            inputs.note_split_rule(self.out)
         settings = settings_of(self.recipe)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             print(f"{name} ...", flush=True)
