@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -12,7 +12,7 @@ from rlprune.cli.resumable import resumable
 from rlprune.errors import ModelError
 from rlprune.metrics import accuracy
 from rlprune.models import registry
-from rlprune.pipelines.inputs import split_notes
+from rlprune.pipelines.inputs import source_notes, split_notes
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.storage import folders, networks
 from rlprune.storage.structure import describe
@@ -46,7 +46,7 @@ class Adapt:
             elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
             describe(elastic)  # what cannot be stored is not trained
             print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
-            metadata = {"model": name, "source": asdict(self.source), "split": split_notes(splits)}
+            metadata = {"model": name, "source": source_notes(self.source), "split": split_notes(splits)}
             adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)
             networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
         for level in range(elastic.narrowest, elastic.n_levels):

@@ -92,7 +92,7 @@ class Evaluate:
     def _measured_dynamic(self, folder: Path) -> tuple[JsonResult, Table]:
         dynamic = self.price.of(bundle.load(folder))
         expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
-        splits = load_fitting(dynamic.image_shape, expected, dynamic.metadata.get("network", {}), self.source)
+        splits = load_fitting(dynamic.image_shape, expected, dynamic.metadata, self.source)
         results = evaluate(
             dynamic,
             splits.test,

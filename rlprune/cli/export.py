@@ -14,7 +14,7 @@ from rlprune.data.identity import same_source
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_export import to_onnx
 from rlprune.errors import RLPruneError
-from rlprune.pipelines.inputs import load_fitting
+from rlprune.pipelines.inputs import load_fitting, network_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle, networks
 from rlprune.storage.policies import SavedPolicy, load_policy
@@ -77,7 +77,7 @@ class Export:
     def _calibration_images(self, network: networks.SavedNetwork) -> Tensor:
         """Some of the images that train the network, uint8 (N, C, H, W), split as it was trained."""
         assert self.data is not None
-        made_of = _network_notes(network)
+        made_of = network_notes(network.metadata)
         source = made_of.get("source", {})
         same_data = same_source(source.get("data"), self.data)
         options = DataOptions(**source | {"shares": None, "data": self.data}) if same_data else DataOptions(self.data)
@@ -85,18 +85,15 @@ class Export:
         return splits.network.images[:N_CALIBRATION]
 
 
-def _network_notes(network: networks.SavedNetwork) -> dict[str, Any]:
-    """The notes on a network; a bundle keeps them next to others."""
-    notes: dict[str, Any] = network.metadata.get("network", network.metadata)
-    return notes
-
-
 def _metadata_of(network: networks.SavedNetwork, policy: SavedPolicy) -> dict[str, Any]:
     """The notes of the new bundle."""
     notes = policy.metadata.get("policy", policy.metadata)  # a bundle keeps those of its policy next to others
     settings = notes.get("settings", {})
+    made_of = network_notes(network.metadata)
+    split = made_of.pop("split")
     return {
-        "network": _network_notes(network),
+        "network": made_of,
+        **({"split": split} if split else {}),
         "policy": notes,
         "penalty": settings.get("penalty_range") or settings.get("penalty"),
         "metrics": notes.get("validation"),

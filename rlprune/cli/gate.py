@@ -19,7 +19,7 @@ from rlprune.errors import ModelError
 from rlprune.evaluation import tables
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.models import registry
-from rlprune.pipelines.inputs import split_notes
+from rlprune.pipelines.inputs import source_notes, split_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import folders
 from rlprune.storage.structure import describe
@@ -57,7 +57,7 @@ class Gate:
             elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
             describe(elastic)  # what cannot be stored is not trained
             gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
-            metadata = {"model": name, "source": asdict(self.source), "split": split_notes(splits)}
+            metadata = {"model": name, "source": source_notes(self.source), "split": split_notes(splits)}
             metadata |= {"settings": asdict(self.settings)}
             train_gates(gated, splits.network, self.settings, teacher=teacher, **kept)
             stored.save_gated(self.out, gated.cpu(), splits.network, metadata)

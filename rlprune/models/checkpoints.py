@@ -202,8 +202,8 @@ def _unpickle(path: Path, start: bytes, trust_pickle: bool) -> Any:
 def _damaged(path: Path, error: Exception) -> str:
     reason = str(error).strip().partition("\n")[0]
     return (
-        f"{path} cannot be read: it is damaged, or no file of weights ({type(error).__name__}: {reason}); download or "
-        "write it again"
+        f"{path} cannot be read: it is damaged or needs pickle, or is no file of weights ({type(error).__name__}: "
+        f"{reason}); download or write it again"
     )
 
 

@@ -26,7 +26,6 @@ from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
 from rlprune.storage.networks import load_network
-from rlprune.utils.files import write_json
 from rlprune.utils.notes import say
 
 
@@ -101,8 +100,9 @@ def load_fitting(
     Raises:
         RLPruneError: they have another shape or other classes, or are split so that training images would be measured.
     """
-    before = made_from.get("source", {})
-    split = made_from.get("split", {})
+    notes = network_notes(made_from)
+    before = notes.get("source", {})
+    split = notes["split"]
     same = same_source(before.get("data"), options.data)
     if same:
         options = _as_trained(before, options)
@@ -120,22 +120,30 @@ def load_fitting(
     return Splits(*(dataclasses.replace(part, mean=expected.mean, std=expected.std) for part in parts))
 
 
+def source_notes(options: DataOptions) -> dict[str, Any]:
+    """What is stored of where images came from: as it was before a part could be chosen to test, if none is."""
+    notes = dataclasses.asdict(options)
+    if options.test_split is None:
+        del notes["test_split"]
+    return notes
+
+
+def network_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes on a network, out of its own or those of a bundle, which keeps them next to others."""
+    return {**metadata.get("network", metadata), "split": metadata.get("split", {})}
+
+
 def split_notes(splits: Splits, rule: int = SPLIT_RULE) -> dict[str, Any]:
     """What is stored with a network of the split that it was trained on, for `load_fitting`."""
     return {"rule": rule, "sample": sample_of(splits)}
 
 
-def note_split_rule(folder: Path) -> None:
-    """Write into a new run folder by which rule its images are split."""
-    write_json(folder / "split.json", {"rule": SPLIT_RULE})
-
-
 def split_rule_of(folder: Path) -> int:
-    """By which rule the images of a run folder are split; those of version 0.1.0 do not say it."""
-    note = folder / "split.json"
-    if note.exists():
-        return int(json.loads(note.read_text())["rule"])
-    return 1 if (folder / "steps").exists() else SPLIT_RULE
+    """By which rule the images of a run folder are split: the one of the network in it, if there is one yet."""
+    manifest = folder / "adapted" / "manifest.json"
+    if not manifest.exists():
+        return SPLIT_RULE
+    return int(json.loads(manifest.read_text())["about"].get("split", {}).get("rule", 1))
 
 
 def _as_trained(before: Mapping[str, Any], options: DataOptions) -> DataOptions:

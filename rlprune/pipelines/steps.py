@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -26,7 +26,8 @@ from rlprune.evaluation.plots import budgets_plot
 from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
-from rlprune.pipelines.inputs import build_model, load_profiles, note_split_rule, split_notes, split_rule_of
+from rlprune.pipelines import inputs
+from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import StepName, settings_of, told, weights_of
@@ -93,7 +94,6 @@ class Steps:
         if not (self.out / "steps").exists():
             for name in weights_of(self.recipe):  # better missed now than in hours
                 find_weights(name, self.recipe_dir)
-            note_split_rule(self.out)
         settings = settings_of(self.recipe)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             print(f"{name} ...", flush=True)
@@ -245,7 +245,7 @@ class Steps:
             )
             results.append(PenaltyResult(penalty=penalty, evaluation=figures))
             if penalty == self.recipe.policy.penalty:
-                metadata = {"network": self._made_of, "policy": saved.metadata, "penalty": penalty}
+                metadata = {"network": self._made_of, **self._split, "policy": saved.metadata, "penalty": penalty}
                 metadata["metrics"] = figures.headline()
                 save_bundle(self.out / "bundle", elastic, saved.policy, self.splits.network, metadata)
         result = RecipeResult(recipe=told(self.recipe), budgets=tuple(results))
@@ -255,7 +255,7 @@ class Steps:
     @cached_property
     def splits(self) -> Splits:
         """The images."""
-        return self.recipe.data.load(split_rule_of(self.out))
+        return self.recipe.data.load(inputs.split_rule_of(self.out))
 
     @cached_property
     def teachers(self) -> Teachers:
@@ -280,8 +280,11 @@ class Steps:
 
     @property
     def _made_of(self) -> dict[str, Any]:
-        source, split = asdict(self.recipe.data), split_notes(self.splits, split_rule_of(self.out))
-        return {"model": self.recipe.model, "source": source, "split": split}
+        return {"model": self.recipe.model, "source": inputs.source_notes(self.recipe.data)}
+
+    @property
+    def _split(self) -> dict[str, Any]:
+        return {"split": inputs.split_notes(self.splits, inputs.split_rule_of(self.out))}
 
     @property
     def codebook(self) -> Tensor:
@@ -340,7 +343,7 @@ class Steps:
         return {"checkpoint": self.out / f"{step}.checkpoint.pt", "log": scalar_log(self.out / "logs", step)}
 
     def _save(self, name: str, elastic: ElasticCNN) -> None:
-        save_network(self.out / name, elastic.cpu(), self.splits.network, self._made_of)
+        save_network(self.out / name, elastic.cpu(), self.splits.network, self._made_of | self._split)
 
     def _load(self, name: str) -> ElasticCNN:
         return load_network(self.out / name).network

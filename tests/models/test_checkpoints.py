@@ -285,7 +285,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path:
     [
         (b"", r"it is empty: download or write it again"),
         (b"<!DOCTYPE html><html>", r"it is a web page, perhaps of a download that failed"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), r"it is damaged, or no file of weights"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), r"it is damaged or needs pickle, or is no file of weights"),
     ],
 )
 def test_files_of_another_kind_are_named(content: bytes, message: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from nets import make_elastic
 from rlprune.data.image_set import Splits
 from rlprune.data.loading import SHARES
 from rlprune.errors import RLPruneError
-from rlprune.pipelines.inputs import load_fitting, note_split_rule, split_notes, split_rule_of
+from rlprune.pipelines.inputs import load_fitting, split_notes, split_rule_of
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage.data_format import DataFormat
 
@@ -148,7 +149,7 @@ def test_what_tested_then_tests_now(tmp_path: Path) -> None:
 
 def test_a_run_folder_keeps_its_rule(tmp_path: Path) -> None:
     assert split_rule_of(tmp_path) == 2
-    (tmp_path / "steps").mkdir()
-    assert split_rule_of(tmp_path) == 1
-    note_split_rule(tmp_path)
-    assert split_rule_of(tmp_path) == 2
+    (tmp_path / "adapted").mkdir()
+    for about, rule in (({"model": "x"}, 1), ({"split": {"rule": 2}}, 2)):
+        (tmp_path / "adapted" / "manifest.json").write_text(json.dumps({"about": about}))
+        assert split_rule_of(tmp_path) == rule

@@ -25,6 +25,7 @@ from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.metrics import accuracy
 from rlprune.models.weights import save_weights
 from rlprune.pipelines.recipe import Recipe, SearchSettings, TrainedNetwork
+from rlprune.pipelines.step_settings import told
 from rlprune.pipelines.steps import Steps
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
@@ -146,7 +147,7 @@ def test_the_codebook_keeps_to_its_budgets_and_is_what_all_policies_choose_from(
 
 def test_the_results_are_of_every_penalty_on_the_test_images(root: Path) -> None:
     results = results_of(root / "run")
-    assert results["recipe"] == json.loads(json.dumps(recipe_of(root).to_json()))
+    assert results["recipe"] == json.loads(json.dumps(told(recipe_of(root))))
     assert [figures["penalty"] for figures in results["budgets"]] == [0.1, 2]
     for figures in results["budgets"]:
         assert figures["n_images"] == 20 and figures["dense"] == "original"
