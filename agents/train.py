@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
@@ -46,7 +45,7 @@ from rlprune.profiles.latency import Latency
 from rlprune.storage.policies import load_policy, save_policy
 from rlprune.storage.provenance import check_unchanged, fingerprint, plain
 from rlprune.utils.files import write_json
-from rlprune.utils.finite import finite_logits, not_finite_in
+from rlprune.utils.finite import not_finite_in
 from rlprune.utils.locks import hold
 
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
@@ -106,7 +105,7 @@ def train_policy(
         env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
         described = _described(settings, ppo)
         made_of = _made_of(elastic, data, codebook, start)
-        _check_logits(elastic, data, codebook)
+        worlds[0].check_logits()
         resumed = resume and (folder / CHECKPOINT).exists()
         if resumed:
             agent = _resume_agent(folder, env, settings, made_of)
@@ -239,20 +238,6 @@ def _make_worlds(
         )
         for images, logit_cache in zip(sets, logit_caches or (None, None), strict=True)
     ]
-
-
-@torch.no_grad()
-def _check_logits(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None) -> None:
-    """Run some images through the network, before a policy is trained for it.
-
-    Raises:
-        NotFiniteError: its logits are not finite.
-    """
-    images = data.normalised(torch.arange(min(len(data), 64))).to(elastic.widths.device)
-    profiles = [elastic.full, elastic.uniform(elastic.narrowest)] if codebook is None else [elastic.full, *codebook]
-    elastic.eval()
-    for profile in profiles:
-        finite_logits(elastic(images, profile))
 
 
 def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:

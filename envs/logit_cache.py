@@ -14,6 +14,7 @@ from rlprune.utils.finite import finite_logits
 
 _MEMORY_LIMIT = 2**30
 _CHUNK = 512
+_SOME = 64
 
 
 class LazyTable:
@@ -105,6 +106,18 @@ class LogitCache:
             logits = self.network(pixels, levels if levels.ndim == 1 else levels[here])
             parts.append(finite_logits(logits.float().cpu()))
         return torch.cat(parts)
+
+    def check_logits(self) -> None:
+        """Run some images through the network, before anything is trained on it; what is computed is kept.
+
+        Raises:
+            NotFiniteError: a logit is NaN or infinite.
+        """
+        some = torch.arange(min(len(self.data), _SOME))
+        for profile in range(self.n_profiles):
+            self.of_profiles(some, torch.full_like(some, profile))
+        if self.codebook is None:
+            self.of_whole(some)
 
     def _compute(self, rows: Tensor) -> Tensor:
         """Profile by profile, which takes only the work that each keeps."""

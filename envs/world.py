@@ -181,6 +181,14 @@ class World:
             return spaces.MultiDiscrete(np.array(choices))
         return spaces.Box(-1.0, 1.0, (self.actions.n_outputs,), np.float32)
 
+    def check_logits(self) -> None:
+        """Make sure that the network's logits are finite, on some images.
+
+        Raises:
+            NotFiniteError: one is NaN or infinite.
+        """
+        self._logit_cache.check_logits()
+
     def draw(self, generator: np.random.Generator) -> tuple[int, float]:
         """An image, and the penalty of its episode: fixed, or drawn evenly by logarithm out of the range."""
         image = int(generator.integers(len(self.data)))

@@ -89,7 +89,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _reason(item: Any, error: Exception) -> str:
     strange = strange_content(item) if isinstance(item, Path) and item.is_file() else None
-    return f"it {strange}" if strange else str(error)
+    if strange:
+        return f"it {strange}"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _eight_bits(name: str, image: Image.Image, file_format: str | None) -> Image.Image:

@@ -52,7 +52,7 @@ def test_branches_that_read_more_than_features_are_left_alone() -> None:
             x = self.stem(x).relu()
             n = x.shape[0]
             x = x + self.a2(self.a1(x).relu().expand(n, -1, -1, -1))
-            return self.gates(x.mean((2, 3)).view(n, -1))
+            return self.gates(x.mean((2, 3)).expand(n, -1))
 
     with pytest.raises(ModelError, match=r"no branch that gates could skip: .* reads only features"):
         GatedCNN(ElasticCNN.from_model(Sized(), IMAGE_SHAPE), "branches")
