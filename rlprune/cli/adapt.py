@@ -9,9 +9,7 @@ import tyro
 
 from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
-from rlprune.errors import ModelError
 from rlprune.metrics import accuracy
-from rlprune.models import registry
 from rlprune.pipelines.inputs import source_notes, split_notes
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.storage import folders, networks
@@ -35,9 +33,7 @@ class Adapt:
 
     def run(self) -> None:
         """Do it."""
-        name = self.network.model
-        if self.network.weights is None and name in registry.NAMES:
-            raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
+        self.network.check_weights()
         folders.check_target(self.out, "network")
         with resumable(self, "adapt") as checkpointing:
             splits = self.source.load()
@@ -46,7 +42,7 @@ class Adapt:
             elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
             describe(elastic)  # what cannot be stored is not trained
             print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
-            metadata = {"model": name, "source": source_notes(self.source), "split": split_notes(splits)}
+            metadata = {"model": self.network.model, "source": source_notes(self.source), "split": split_notes(splits)}
             adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)
             networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
         for level in range(elastic.narrowest, elastic.n_levels):

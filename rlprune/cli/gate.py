@@ -15,10 +15,8 @@ from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import ModelError
 from rlprune.evaluation import tables
 from rlprune.evaluation.gated import evaluate_gated
-from rlprune.models import registry
 from rlprune.pipelines.inputs import source_notes, split_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import folders
@@ -46,9 +44,7 @@ class Gate:
 
     def run(self) -> None:
         """Do it."""
-        name = self.network.model
-        if self.network.weights is None and name in registry.NAMES:
-            raise ModelError(f"--weights is missing: {name} alone has random weights; `rlprune pretrain` makes some")
+        self.network.check_weights()
         folders.check_target(self.out, "gated")
         with resumable(self, "gates") as kept:
             splits = self.source.load()
@@ -57,7 +53,7 @@ class Gate:
             elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
             describe(elastic)  # what cannot be stored is not trained
             gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
-            metadata = {"model": name, "source": source_notes(self.source), "split": split_notes(splits)}
+            metadata = {"model": self.network.model, "source": source_notes(self.source), "split": split_notes(splits)}
             metadata |= {"settings": asdict(self.settings)}
             train_gates(gated, splits.network, self.settings, teacher=teacher, **kept)
             stored.save_gated(self.out, gated.cpu(), splits.network, metadata)

@@ -10,6 +10,7 @@ from torch import nn
 from rlprune.data.image_set import Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import ModelError
+from rlprune.models import registry
 from rlprune.pipelines.inputs import build_model
 from rlprune.training.distillation import Ensemble
 
@@ -46,6 +47,17 @@ class NetworkOptions:
     trust_pickle: bool = False
     """Read weights, a teacher's too, from files that hold whole objects or TorchScript. That runs code in them: only
     for files of people you trust."""
+
+    def check_weights(self) -> None:
+        """Make sure that the network is a trained one.
+
+        Raises:
+            ModelError: it is one of this package's, which come with random weights, and none are given.
+        """
+        if self.weights is None and self.model in registry.NAMES:
+            raise ModelError(
+                f"--weights is missing: {self.model} alone has random weights; `rlprune pretrain` makes some"
+            )
 
     def build(self, splits: Splits) -> nn.Module:
         """The network for these images."""

@@ -12,30 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import IMAGE_SHAPE, KINDS, make_images, network
+from opaque import Gate, with_gate
 from torch import Tensor, nn
 
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, ModelError
 from rlprune.graph import serialization, tracing
 from rlprune.storage.structure import describe
-
-
-class Gate(nn.Module):
-    """Cannot be traced: what it does depends on what it sees."""
-
-    def __init__(self, n_channels: int = 0) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(n_channels, n_channels, 1) if n_channels else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) if x.mean() > 0 else -self.conv(x)
-
-
-def with_gate(gate: nn.Module) -> nn.Sequential:
-    before = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), gate]
-    return nn.Sequential(
-        *before, nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
-    )
 
 
 def description(kind: str = "plain") -> Any:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nets import IMAGE_SHAPE, KINDS, make_images, network
+from opaque import Gate, with_gate
 from torch import Tensor, nn
 
 from rlprune.elastic.cnn import ElasticCNN
@@ -28,24 +29,6 @@ class InPlace(nn.Module):
         torch.relu_(y)
         x.clamp_(0, 0.1)
         return (x + y).mean((2, 3))
-
-
-class Gate(nn.Module):
-    """Cannot be traced: what it does depends on what it sees."""
-
-    def __init__(self, n_channels: int = 0) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(n_channels, n_channels, 1) if n_channels else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) if x.mean() > 0 else -self.conv(x)
-
-
-def with_gate(gate: nn.Module) -> nn.Sequential:
-    before = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), gate]
-    return nn.Sequential(
-        *before, nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
-    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -58,7 +58,7 @@ def test_names_that_the_terminal_cannot_show_are_shown_by_their_numbers(user: Pa
         ("nets:build", True),
         ("my_package.networks:Small", True),
         ("D:\\nets", False),
-        ("C:/work/nets.py:build", False),
+        ("C:/mine/nets.py:build", False),
         ("/mnt/shots/10:30", False),
         ("nets.py:build", False),
         ("../nets:build", False),
