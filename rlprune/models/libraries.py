@@ -1,0 +1,177 @@
+"""The networks of timm and torchvision by name, with their pretrained weights and their own preprocessing."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from rlprune.errors import ModelError
+from rlprune.utils.imports import require
+
+LIBRARIES = ("timm", "torchvision")
+"""What may stand before the colon of a network's name."""
+_STUBS: list[torch.library.Library] = []
+
+
+def library_of(name: str) -> str | None:
+    """The library that a network's name begins with, as in ``timm:efficientnet_b0``; None if it is another name."""
+    prefix, colon, _ = name.partition(":")
+    return prefix if colon and prefix in LIBRARIES else None
+
+
+def own_preprocessing(name: str) -> dict[str, Any]:
+    """How a library's pretrained network wants its pictures prepared: as its transforms for evaluation do it.
+
+    Args:
+        name: ``timm:...`` or ``torchvision:...``; a tag of its weights may follow, as in ``timm:resnet18.a1_in1k`` or
+            ``torchvision:resnet50.IMAGENET1K_V1``. Without one, those are meant that the library takes by default.
+
+    Returns:
+        Plain values:
+
+        - ``library``: ``"timm"`` or ``"torchvision"``;
+        - ``crop``: (height, width) that is cut out of the middle;
+        - ``resize``: length of the shorter side before that; or (height, width), see ``crop_mode``;
+        - ``crop_mode``: ``"center"``: keep the aspect ratio and cover ``resize``; ``"squash"``: scale to ``resize``
+          whatever the aspect ratio; ``"border"``: keep the aspect ratio, fit into ``resize``, pad up to ``crop``;
+        - ``fill``: the colour of that padding, 0 to 255 for each channel;
+        - ``interpolation``: ``"bilinear"``, ``"bicubic"``, ``"nearest"``, or another of Pillow's;
+        - ``antialias``: whether that smooths, as Pillow always does;
+        - ``mean`` and ``std``: for each channel, of values in [0, 1];
+        - ``crop_pct``: the share of the resized side that is kept.
+
+    Raises:
+        ModelError: no such network, or the library says nothing of its preprocessing.
+        MissingExtraError: the library is not installed.
+    """
+    library, plain = _parts(name)
+    return _timm_preprocessing(plain) if library == "timm" else _torchvision_preprocessing(plain)
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """The library and the name within it."""
+    prefix, _, plain = name.partition(":")
+    library = "torchvision" if prefix == "torchvision.models" else prefix
+    if library not in LIBRARIES:
+        raise ModelError(
+            f"{name!r} is no network of timm or torchvision; name one, such as timm:resnet18 or torchvision:resnet18"
+        )
+    return library, plain
+
+
+# ---- timm
+
+
+def _timm_cfg(plain: str) -> Any:
+    """What timm knows of the pretrained weights of a network, which may have a tag."""
+    models = _library("timm.models")
+    architecture, _, tag = plain.partition(".")
+    if not models.is_model(architecture):
+        raise _unknown("timm", "network", plain, models.list_models())
+    tags = [each.partition(".")[2] for each in models.list_models(f"{architecture}.*", include_tags=True)]
+    if tag and tag not in tags:
+        raise _unknown("timm", f"weights of {architecture}", plain, [f"{architecture}.{each}" for each in tags if each])
+    return models.get_pretrained_cfg(plain)
+
+
+def _timm_preprocessing(plain: str) -> dict[str, Any]:
+    cfg = _timm_cfg(plain)
+    if cfg is None or not cfg.has_weights:
+        raise ModelError(
+            f"timm has no pretrained weights of {plain!r}, and so says nothing of its preprocessing; give the values "
+            "that it was trained with, such as resize=256,crop=224,imagenet"
+        )
+    found = _library("timm.data").resolve_data_config(pretrained_cfg=cfg.to_dict())
+    height, width = found["input_size"][-2:]
+    full = tuple(math.floor(side / found["crop_pct"]) for side in (height, width))
+    shorter_side = found["crop_mode"] == "center" and full[0] == full[1]
+    return {
+        "library": "timm",
+        "resize": full[0] if shorter_side else full,
+        "crop": (height, width),
+        "crop_mode": found["crop_mode"],
+        "crop_pct": float(found["crop_pct"]),
+        "fill": tuple(round(255 * value) for value in found["mean"]),
+        "interpolation": found["interpolation"],
+        "antialias": True,
+        "mean": tuple(map(float, found["mean"])),
+        "std": tuple(map(float, found["std"])),
+    }
+
+
+# ---- torchvision
+
+
+def _torchvision_weights(plain: str) -> Any:
+    """The weights of a network that a tag names, or else its default ones; None if there are none of it."""
+    models = _library("torchvision.models")
+    architecture, _, tag = plain.partition(".")
+    known = models.list_models(module=models)
+    if architecture not in known:
+        raise _unknown("torchvision", "network", plain, known)
+    weights = models.get_model_weights(architecture)
+    tags = list(weights.__members__)  # DEFAULT among them
+    if tag and tag not in tags:
+        raise _unknown("torchvision", f"weights of {architecture}", plain, [f"{architecture}.{each}" for each in tags])
+    return weights[tag or "DEFAULT"] if tags else None
+
+
+def _torchvision_preprocessing(plain: str) -> dict[str, Any]:
+    weights = _torchvision_weights(plain)
+    found: Any = None if weights is None else weights.transforms()
+    if not hasattr(found, "crop_size"):
+        raise ModelError(
+            f"torchvision has no pretrained weights of {plain!r}, and so says nothing of its preprocessing; give the "
+            "values that it was trained with, such as resize=256,crop=224,imagenet"
+        )
+    resize = [int(side) for side in found.resize_size]
+    crop = [int(side) for side in found.crop_size]
+    return {
+        "library": "torchvision",
+        "resize": resize[0] if len(resize) == 1 else tuple(resize),
+        "crop": (crop[0], crop[-1]),
+        "crop_mode": "center" if len(resize) == 1 else "squash",
+        "crop_pct": crop[0] / resize[0],
+        "fill": (0, 0, 0),  # of torchvision's crop, where a picture is smaller
+        "interpolation": str(found.interpolation.value),
+        "antialias": bool(found.antialias),
+        "mean": tuple(map(float, found.mean)),
+        "std": tuple(map(float, found.std)),
+    }
+
+
+# ---- both
+
+
+def _library(module: str) -> ModuleType:
+    """A module of timm or torchvision; timm imports torchvision."""
+    try:
+        require("torchvision", module.partition(".")[0])
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        _define_operators()
+    return require(module, module.partition(".")[0])
+
+
+def _define_operators() -> None:
+    """Declare the operators that torchvision asks for as it is imported, where it was built for another PyTorch.
+
+    They are of detection; no network of these needs them.
+    """
+    stubs = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            stubs.define(f"{operator}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    _STUBS.append(stubs)  # they live as long as this
+
+
+def _unknown(library: str, what: str, name: str, known: list[str]) -> ModelError:
+    """That there is no such thing, with those that are called almost so."""
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    near = f"; did you mean {', '.join(f'{library}:{each}' for each in close)}?" if close else ""
+    return ModelError(f"{library} has no {what} called {name!r}{near}")
