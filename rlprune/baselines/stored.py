@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, fx, nn
 
 from rlprune.baselines.gated_cnn import GatedCNN
-from rlprune.data.image_set import ImageSet
+from rlprune.data.image_set import InputFormat
 from rlprune.graph import serialization
 from rlprune.storage.data_format import DataFormat, format_to_json, read_format
 from rlprune.storage.folders import dump, malformed, pack, read_folder, write_folder
@@ -39,7 +39,7 @@ class SavedPlain:
 
 
 def save_gated(
-    folder: str | Path, network: GatedCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
+    folder: str | Path, network: GatedCNN, data: InputFormat, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write a gated network and the elastic network it was made from; the folder appears or is replaced as a whole.
 
@@ -84,7 +84,7 @@ def save_plain(
     folder: str | Path,
     network: nn.Sequential,
     image_shape: Sequence[int],
-    data: DataFormat | ImageSet,
+    data: InputFormat,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an ordinary network; the folder appears or is replaced as a whole.

@@ -12,6 +12,7 @@ from rlprune.cli.resumable import resumable
 from rlprune.metrics import accuracy
 from rlprune.pipelines.inputs import source_notes, split_notes
 from rlprune.pipelines.options import DataOptions, ElasticOptions
+from rlprune.pipelines.preparation import load_for
 from rlprune.storage import folders, networks
 from rlprune.storage.structure import describe
 from rlprune.training.adaptation import AdaptSettings, adapt
@@ -36,7 +37,7 @@ class Adapt:
         self.network.check_weights()
         folders.check_target(self.out, "network")
         with resumable(self, "adapt") as checkpointing:
-            splits = self.source.load()
+            splits = load_for(self.network.model, self.source, self.network.weights, trained=True)
             model = self.network.build(splits)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)

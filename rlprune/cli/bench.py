@@ -14,7 +14,6 @@ from rich.console import Console
 
 from rlprune.agents.benchmark import bench_env
 from rlprune.cli.options import PriceOptions
-from rlprune.data import loading
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
@@ -76,7 +75,7 @@ class Bench:
         """A network of random weights, and images for it."""
         known = None
         if self.data is not None:
-            known = loading.load(self.data, image_size=self.image_size).policy.subset(slice(0, 1024))
+            known = DataOptions(self.data, self.image_size).load().policy.subset(slice(0, 1024))
         shape, n_classes = ((3, 32, 32), 10) if known is None else (known.images.shape[1:], len(known.classes))
         network = ElasticCNN.from_model(registry.build(self.model, n_classes, shape[0]), shape)
         images = _noise(shape, network.n_classes) if known is None else known
@@ -87,11 +86,11 @@ class Bench:
     def _pixels(self, dynamic: DynamicCNN) -> torch.Tensor:
         """Test images of the data that were asked for, or that the bundle was made with, or noise."""
         if self.data is not None:
-            return DataOptions(self.data, self.image_size).load().test.images
+            return DataOptions(self.data, self.image_size).load(preprocessing=dynamic.preprocessing).test.images
         made_with = dynamic.metadata.get("network", {}).get("source")
         try:
             if made_with is not None:
-                return DataOptions(**made_with).load().test.images
+                return DataOptions(**made_with).load(preprocessing=dynamic.preprocessing).test.images
         except RLPruneError as error:
             print(f"rlprune: the data that the bundle was made with are not here ({error})", file=sys.stderr)
         print(

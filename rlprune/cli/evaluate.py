@@ -21,6 +21,7 @@ from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
 from rlprune.pipelines.inputs import build_model, load_fitting
 from rlprune.pipelines.options import DataOptions
+from rlprune.pipelines.preparation import load_for
 from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat
 from rlprune.utils.files import write_json
@@ -70,8 +71,8 @@ class Evaluate:
         return self._measured_dynamic(self.bundle)
 
     def _measured_dense(self) -> tuple[JsonResult, Table]:
-        splits = self.source.load()
         assert self.model is not None
+        splits = load_for(self.model, self.source, self.weights, trained=True)
         results = evaluate_dense(
             build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle).eval(), splits.test
         )
@@ -91,7 +92,7 @@ class Evaluate:
 
     def _measured_dynamic(self, folder: Path) -> tuple[JsonResult, Table]:
         dynamic = self.price.of(bundle.load(folder))
-        expected = DataFormat(dynamic.mean, dynamic.std, dynamic.classes)
+        expected = DataFormat.of(dynamic)
         splits = load_fitting(dynamic.image_shape, expected, dynamic.metadata, self.source)
         results = evaluate(
             dynamic,

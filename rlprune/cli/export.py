@@ -10,10 +10,10 @@ import tyro
 from torch import Tensor
 
 from rlprune.cli.options import PriceOptions
-from rlprune.data.identity import same_source
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_export import to_onnx
 from rlprune.errors import RLPruneError
+from rlprune.pipelines.identity import same_source
 from rlprune.pipelines.inputs import load_fitting, network_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle, networks
@@ -64,8 +64,7 @@ class Export:
 
     def _onnx_files(self, network: networks.SavedNetwork, policy: SavedPolicy) -> dict[str, bytes]:
         """The files to put into the bundle, by name."""
-        images = network.data
-        dynamic = DynamicCNN(network.network, policy.policy, images.mean, images.std, images.classes)
+        dynamic = DynamicCNN.for_images(network.network, policy.policy, network.data)
         priced = self.price.of(dynamic)
         files = {}
         if self.onnx:

@@ -19,6 +19,7 @@ from rlprune.evaluation import tables
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.pipelines.inputs import source_notes, split_notes
 from rlprune.pipelines.options import DataOptions
+from rlprune.pipelines.preparation import load_for
 from rlprune.storage import folders
 from rlprune.storage.structure import describe
 
@@ -47,7 +48,7 @@ class Gate:
         self.network.check_weights()
         folders.check_target(self.out, "gated")
         with resumable(self, "gates") as kept:
-            splits = self.source.load()
+            splits = load_for(self.network.model, self.source, self.network.weights, trained=True)
             model = self.network.build(splits)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from rlprune.cli.options import PriceOptions
 from rlprune.data.decoding import read_images
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_cnn import OnnxCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
+from rlprune.pipelines.preparation import confirmed
 from rlprune.storage import bundle
 from rlprune.utils.files import write_json
 
@@ -25,9 +27,11 @@ class Predict:
 
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILES")]
     """The folder that `rlprune export` wrote, and image files; with --onnx, image files alone. Images of another size
-    than the network takes are resized."""
+    than the network takes are resized and cut as it was trained."""
     onnx: Path | None = None
     """Predict with this file, which `rlprune export --onnx` wrote, and onnxruntime."""
+    preprocess: str | None = None
+    """Only for a network whose pictures come from a transform of your own: its package.module:callable again."""
     json: Path | None = None
     """File to write the predictions to."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
@@ -35,7 +39,7 @@ class Predict:
     def run(self) -> None:
         """Do it."""
         dynamic, paths = self._network()
-        predicted = dynamic(read_images(paths, dynamic.image_shape))
+        predicted = dynamic(read_images(paths, dynamic.image_shape, self._preprocessing(dynamic)))
         rows = [
             {
                 "image": str(path),
@@ -50,6 +54,12 @@ class Predict:
         if self.json is not None:
             write_json(self.json, rows)
         Console().print(tables.predictions(rows))
+
+    def _preprocessing(self, dynamic: DynamicCNN | OnnxCNN) -> Preprocessing:
+        """How the pictures are prepared; an own transform is imported only where the user names it."""
+        if isinstance(dynamic, OnnxCNN):
+            return dynamic.preprocessing
+        return confirmed(dynamic, self.preprocess, dynamic.metadata.get("network", {}).get("model", ""))
 
     def _network(self) -> tuple[DynamicCNN | OnnxCNN, tuple[Path, ...]]:
         """What predicts, and which images."""

@@ -14,6 +14,7 @@ from rlprune.errors import RLPruneError
 from rlprune.metrics import accuracy
 from rlprune.models import weights
 from rlprune.pipelines.options import DataOptions
+from rlprune.pipelines.preparation import load_for, note_of
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
 
@@ -36,10 +37,11 @@ class Pretrain:
         if self.out.suffix != ".safetensors":
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
         with resumable(self, "pretrain") as kept:
-            splits = self.source.load()
+            trained = self.network.weights is not None
+            splits = load_for(self.network.model, self.source, self.network.weights, trained=trained)
             torch.manual_seed(self.settings.seed)
             model = self.network.build(splits)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
-            weights.save_weights(model, self.out)
+            weights.save_weights(model, self.out, note_of(splits.network))
         print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")

@@ -7,6 +7,7 @@ from rlprune.data.augmentation import augment
 from rlprune.data.decoding import read_images
 from rlprune.data.image_set import ImageSet, Splits, normalise
 from rlprune.data.loading import SHARES, load
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.sources import NAMES
 
-__all__ = ["NAMES", "SHARES", "ImageSet", "Splits", "augment", "load", "normalise", "read_images"]
+__all__ = ["NAMES", "SHARES", "ImageSet", "Preprocessing", "Splits", "augment", "load", "normalise", "read_images"]

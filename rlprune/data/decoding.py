@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprune.data.pictures import read_picture
+from rlprune.data.pictures import cover, read_picture
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.errors import DataError
 
 MEMORY_LIMIT = 2 * 2**30
@@ -46,7 +47,9 @@ class Source:
     n_validation: int = 0
 
 
-def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def decode(
+    source: Source, slots: Sequence[int], image_size: int | None, preprocessing: Preprocessing
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read every image of a source into its row of one array.
 
     Args:
@@ -54,6 +57,7 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
         slots: for each record the row that it goes to, a permutation of 0..N-1.
         image_size: pixels of height and width, reached by scaling the shorter side and cropping the centre; None keeps
             the images as they are.
+        preprocessing: how they come to their size where it says so, in place of `image_size`; and their channels.
 
     Returns:
         Pixels uint8 (N, C, H, W), where C is 1 if all images are grey and otherwise 3, memory-mapped above
@@ -62,12 +66,14 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
     Raises:
         DataError: an image is damaged or of another size than the first, or a label is not a whole number in range.
     """
-    size = None if image_size is None else (image_size, image_size)
+    frame = None if image_size is None else cover(image_size, image_size)
+    if preprocessing.sizes:
+        frame = preprocessing.apply
     pixels = np.empty((0, 1, 0, 0), np.uint8)
     labels = np.empty(len(slots), np.int64)
     first = ""
     for (name, item, label), slot in zip(source.records, slots, strict=True):
-        image = read_picture(name, item, size)
+        image = read_picture(name, item, frame, preprocessing.mode)
         if not first:
             first = name
             pixels = _allocate((len(slots), *image.shape))
@@ -76,7 +82,7 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
             first_height, first_width = pixels.shape[2:]
             raise DataError(
                 f"{name} is {width}x{height} pixels but {first} is {first_width}x{first_height}; all must be of one "
-                "size: set image_size to scale and crop them"
+                "size: set image_size, or preprocess with a crop, to scale and crop them"
             )
         if len(image) > pixels.shape[1]:  # the first image in colour: the grey ones so far become colour too
             grey = pixels
@@ -87,21 +93,25 @@ def decode(source: Source, slots: Sequence[int], image_size: int | None) -> tupl
     return pixels, labels
 
 
-def read_images(paths: Sequence[str | Path], image_shape: Sequence[int]) -> Tensor:
+def read_images(
+    paths: Sequence[str | Path], image_shape: Sequence[int], preprocessing: Preprocessing | None = None
+) -> Tensor:
     """Read image files at the size that a network takes.
 
-    A file of that size is taken as it is; another is scaled until it covers it, and its middle is cut out.
+    They are scaled and cut as the network's preprocessing says. Where it says nothing, a file of the right size is
+    taken as it is; another is scaled until it covers it, and its middle is cut out.
 
     Args:
         paths: the files, B of them.
         image_shape: (C, H, W) of the network's images, with C = 1 or 3.
+        preprocessing: the network's.
 
     Returns:
         Pixels in [0, 255], uint8 (B, C, H, W).
 
     Raises:
-        DataError: there are no files; a file is missing or not an image; or the network takes images that have neither
-            one nor three channels.
+        DataError: there are no files; a file is missing or not an image, or comes to another size than the network
+            takes; or the network takes images that have neither one nor three channels.
     """
     if not paths:
         raise DataError("there are no images; name at least one file")
@@ -109,7 +119,18 @@ def read_images(paths: Sequence[str | Path], image_shape: Sequence[int]) -> Tens
     if n_channels not in (1, 3):
         raise DataError(f"the network takes images of shape {tuple(image_shape)}; files become grey or RGB ones")
     mode = "L" if n_channels == 1 else "RGB"
-    return torch.from_numpy(np.stack([read_picture(str(path), Path(path), (height, width), mode) for path in paths]))
+    frame = preprocessing.apply if preprocessing is not None and preprocessing.sizes else cover(height, width)
+    pixels = []
+    for path in paths:
+        picture = read_picture(str(path), Path(path), frame, mode)
+        if picture.shape != tuple(image_shape):
+            size = f"{picture.shape[2]}x{picture.shape[1]}"
+            raise DataError(
+                f"{path} comes to {size} pixels by the network's preprocessing, which takes {width}x{height}; cut it "
+                "to that shape first"
+            )
+        pixels.append(picture)
+    return torch.from_numpy(np.stack(pixels))
 
 
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:

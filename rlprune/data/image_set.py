@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.errors import DataError
+
+
+class InputFormat(Protocol):
+    """What a network expects of its images: an image set has it, and what is stored with a network."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of pixel values in [0, 1]."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, likewise."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures come to their size, and the order of channels that the network reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +43,7 @@ class ImageSet:
         classes: class names.
         mean: per channel, of pixel values in [0, 1]; C numbers.
         std: per channel, of pixel values in [0, 1]; C numbers.
+        preprocessing: how pictures became these pixels, and the order of channels that a network reads.
     """
 
     images: Tensor
@@ -28,17 +51,26 @@ class ImageSet:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: Sequence[int] | Tensor | slice) -> ImageSet:
         """The images at some indices, in that order; a slice shares memory, other indices copy."""
-        return ImageSet(self.images[indices], self.labels[indices], self.classes, self.mean, self.std)
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def prepared_for(self, network: InputFormat) -> ImageSet:
+        """The same images, normalised as a network expects."""
+        return replace(self, mean=network.mean, std=network.std, preprocessing=network.preprocessing)
 
     def normalised(self, indices: Sequence[int] | Tensor | slice | None = None) -> Tensor:
         """The images at some indices (None: all) as a network takes them, normalised, float32 (B, C, H, W)."""
-        return normalise(self.images if indices is None else self.images[indices], self.mean, self.std)
+        return self.normalise(self.images if indices is None else self.images[indices])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn pixels like those of this set, uint8 (B, C, H, W), into what a network takes, float32."""
+        return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the set in order.
@@ -79,13 +111,14 @@ class Splits:
         return replace(self.network, images=images, labels=labels)
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], *, bgr: bool = False) -> Tensor:
     """Turn pixels into what a network takes: ``(value - mean) / std`` of values in [0, 1].
 
     Args:
         images: (B, C, H, W), uint8 in [0, 255] or float in [0, 1].
-        mean: one per channel.
-        std: one per channel.
+        mean: one per channel, in the network's order.
+        std: one per channel, likewise.
+        bgr: whether the network reads blue, green, red where the images have red, green, blue.
 
     Returns:
         float32 (B, C, H, W).
@@ -99,6 +132,8 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
             f"images are of shape {tuple(images.shape)}; give (B, {len(mean)}, H, W), for one image images[None]"
         )
     values = _unit_values(images)
+    if bgr:
+        values = values[:, [2, 1, 0]]
     centre = values.new_tensor(mean)[:, None, None]
     scale = values.new_tensor(std)[:, None, None]
     return (values - centre).div_(scale)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from rlprune.data.decoding import decode
 from rlprune.data.image_set import ImageSet, Splits
+from rlprune.data.preprocessing import Preprocessing
+from rlprune.data.preprocessing_forms import Transform, read_preprocessing
 from rlprune.data.sources import find
 from rlprune.data.splitting import SPLIT_RULE, Division, divide, exchanges
 from rlprune.errors import DataError
@@ -32,6 +34,7 @@ def load(
     *,
     seed: int = 0,
     image_size: int | None = None,
+    preprocess: str | Preprocessing | Transform | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     shares: tuple[float, float, float] = SHARES,
@@ -56,6 +59,9 @@ def load(
         seed: seed of the shuffle, at least 0.
         image_size: pixels of height and width (shorter side scaled, centre cropped); None keeps images as they are,
             which must then all have one size.
+        preprocess: how the network's pictures are scaled, cut and normalised, as it was trained: text such as
+            ``resize=256,crop=224,imagenet``, a transform of torchvision or timm, or any callable, PIL image -> picture;
+            mean and std are measured on the network's images unless it gives them.
         image_column: column of the images in a table; None finds the only one.
         label_column: column of the labels in a table; None finds ``label``, ``labels``, ``fine_label`` or the only
             one of integers.
@@ -73,6 +79,9 @@ def load(
         MissingExtraError: an optional package is needed to read it.
     """
     _check_options(seed, image_size, shares, test_share, split_rule)
+    preprocessing = read_preprocessing(preprocess)
+    if image_size is not None and preprocessing.sizes:
+        raise DataError(f"image_size is {image_size}, and preprocess says a size, too; give one of them")
     found = find(source, image_column, label_column, test_split)
     if split_rule == 1 and found.n_validation:
         records = islice(found.records, found.n_train + found.n_test)
@@ -80,17 +89,16 @@ def load(
     division = divide(source, found, seed, shares, test_share)
 
     # Row j of the stored array is record order[j]: the four splits are slices of it, and no image is held twice.
-    pixels, labels = decode(found, np.argsort(division.order).tolist(), image_size)
+    pixels, labels = decode(found, np.argsort(division.order).tolist(), image_size, preprocessing)
     if split_rule > 1:
         for pair in exchanges(division, labels):
             for rows in (pixels, labels):
                 rows[list(pair)] = rows[list(pair[::-1])]
     classes = _check_classes(source, labels[: division.bounds[3]], labels, found.classes)
     _say_missing(source, labels, division, classes)
-    mean, std = STATISTICS.get(source, ((), ()))
-    if len(mean) != pixels.shape[1]:
-        mean, std = _statistics(pixels[division.slices[0]])
-    everything = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), classes, mean, std)
+    mean, std = _normalisation(source, preprocessing, pixels, division)
+    rest = preprocessing.without_statistics
+    everything = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), classes, mean, std, rest)
     network, policy, validation, test = map(everything.subset, division.slices)
     return Splits(network, policy, validation, test)
 
@@ -137,6 +145,26 @@ def _say_missing(source: str, labels: NDArray[np.int64], division: Division, cla
         if lacking:
             more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
             say_once(f"{source}: there are no images {what} of the classes {', '.join(lacking[:5])}{more}")
+
+
+def _normalisation(
+    source: str, preprocessing: Preprocessing, pixels: NDArray[np.uint8], division: Division
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std as the preprocessing gives them, as they are known, or as measured on the network's images."""
+    n_channels = pixels.shape[1]
+    if preprocessing.mean is None or preprocessing.std is None:
+        mean, std = STATISTICS.get(source, ((), ()))
+        if len(mean) != n_channels:
+            mean, std = _statistics(pixels[division.slices[0]])
+        return (mean[::-1], std[::-1]) if preprocessing.bgr else (mean, std)
+    if len(preprocessing.mean) == 1:
+        return preprocessing.mean * n_channels, preprocessing.std * n_channels
+    if len(preprocessing.mean) != n_channels:
+        raise DataError(
+            f"preprocess has mean and std of {len(preprocessing.mean)} channels, and the images of {source} have "
+            f"{n_channels}; give a number for each channel, or one for all"
+        )
+    return preprocessing.mean, preprocessing.std
 
 
 def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def suffixes() -> frozenset[str]:
 
 
 def read_picture(
-    name: str, item: Any, size: tuple[int, int] | None = None, mode: str | None = None
+    name: str, item: Any, frame: Callable[[str, Image.Image], Any] | None = None, mode: str | None = None
 ) -> NDArray[np.uint8]:
     """Turn a picture in any form into pixels.
 
@@ -51,7 +52,8 @@ def read_picture(
         name: what it is called in messages.
         item: a path, an open file, a PIL image, a tensor (H, W) or (C, H, W), or an array (H, W), (H, W, C) or
             (C, H, W); numbers are uint8, or float in [0, 1].
-        size: (height, width) to scale it to, so that it is covered, and to cut out of the middle; None keeps its own.
+        frame: scales and cuts it, given its name and a PIL image of mode L or RGB, such as `cover` of a size; it may
+            return whatever `item` may be. None keeps it as it is.
         mode: ``L`` or ``RGB``; None takes grey for grey pictures and RGB for all others.
 
     Returns:
@@ -73,8 +75,11 @@ def read_picture(
     image = _eight_bits(name, image, file_format)
     grey = image.mode in _GREY
     image = image.convert(mode or ("L" if grey else "RGB"))
-    if size is not None and image.size != size[::-1]:
-        image = _cover(image, *size)
+    if frame is not None:
+        framed = frame(name, image)
+        if not isinstance(framed, Image.Image):
+            return read_picture(name, framed, mode=mode)
+        image = framed if framed.mode in ("L", "RGB") else framed.convert("RGB")
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
@@ -169,8 +174,12 @@ def _bytes_of_floats(name: str, pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return scaled
 
 
+def cover(height: int, width: int) -> Callable[[str, Image.Image], Image.Image]:
+    """What scales a picture until it covers a size, and cuts its middle out, for `read_picture`."""
+    return lambda _, image: image if image.size == (width, height) else _cover(image, height, width)
+
+
 def _cover(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Scale a picture until it covers a size, and cut its middle out."""
     scale = max(width / image.width, height / image.height)
     scaled_width = max(width, round(image.width * scale))
     scaled_height = max(height, round(image.height * scale))

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.data.image_set import normalise
+from rlprune.data.image_set import InputFormat, normalise
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.prediction import Prediction, predicted
 from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
@@ -40,6 +41,7 @@ class DynamicCNN:
             features of at most 32 MiB, above which memory is allocated anew for every batch, but at least 16; on other
             devices all.
         dtype: number format the network computes in: float32, bfloat16 or float16; the policy decides in float32.
+        preprocessing: how pictures come to their size, and the order of channels that the network reads.
 
     With a policy for a range of penalties, the cost of images can change from call to call; see `at`.
 
@@ -75,6 +77,7 @@ class DynamicCNN:
         compiled: bool = False,
         max_batch: int | None = None,
         dtype: torch.dtype = torch.float32,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         check_fit(elastic, policy, classes)
         if max_batch is not None and max_batch < 1:
@@ -89,6 +92,7 @@ class DynamicCNN:
         self.mean = mean
         self.std = std
         self.classes = classes
+        self.preprocessing = Preprocessing() if preprocessing is None else preprocessing
         self.metadata: dict[str, Any] = {}
         self.codebook = policy.codebook
         self.max_batch = max_batch or (_default_max_batch(elastic) if self.device.type == "cpu" else None)
@@ -97,6 +101,27 @@ class DynamicCNN:
         self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled, dtype=dtype)
         self.dtype = dtype
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
+
+    @classmethod
+    def for_images(
+        cls,
+        elastic: ElasticModule,
+        policy: Policy,
+        images: InputFormat,
+        device: str | torch.device = "cpu",
+        **more: Any,
+    ) -> DynamicCNN:
+        """A network for images that are prepared like these.
+
+        Args:
+            elastic: the network.
+            policy: the policy.
+            images: an image set, or what is stored with a network.
+            device: where the network runs.
+            **more: further arguments of the class.
+        """
+        of_images = (images.mean, images.std, images.classes)
+        return DynamicCNN(elastic, policy, *of_images, device, preprocessing=images.preprocessing, **more)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -160,7 +185,7 @@ class DynamicCNN:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Normalise images: uint8 in [0, 255] or float in [0, 1] -> float32, (B, C, H, W)."""
-        return normalise(images, self.mean, self.std)
+        return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
 
     def _run(self, images: Tensor) -> Prediction:
         features = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))

@@ -26,7 +26,7 @@ class OfflineCNN(DynamicCNN):
     """
 
     def __init__(self, elastic: ElasticModule, policy: Policy, data: ImageSet, logits: Tensor) -> None:
-        super().__init__(elastic, policy, data.mean, data.std, data.classes)
+        super().__init__(elastic, policy, data.mean, data.std, data.classes, preprocessing=data.preprocessing)
         observer = self.policy.observer
         self.logits = logits
         self.seen = torch.zeros(len(data), 0)

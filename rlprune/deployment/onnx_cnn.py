@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.prediction import Prediction, predicted
 from rlprune.errors import BundleError, DataError
 from rlprune.policies.passes import CostBreakdown
@@ -48,6 +49,7 @@ class OnnxCNN:
     Attributes:
         classes: class names.
         image_shape: (C, H, W) of the images.
+        preprocessing: how pictures come to their size.
         prices: active parameters and MACs of stem, bodies, decision and dense network.
     """
 
@@ -62,6 +64,7 @@ class OnnxCNN:
             reason = str(error).partition("\n")[0]
             raise BundleError(f"{path} is no file that `rlprune export --onnx` wrote: {reason}") from error
         self.classes = tuple(notes["classes"])
+        self.preprocessing = Preprocessing.from_json(notes.get("preprocessing", {}))
         self.image_shape = tuple(self.session.get_inputs()[0].shape[1:])
         self._ratios = torch.tensor(notes["keep_ratios"])
         prices = {name: ComputeCost(*map(torch.tensor, price)) for name, price in notes["prices"].items()}

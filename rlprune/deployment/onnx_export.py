@@ -48,7 +48,8 @@ def save_onnx(path: str | Path, dynamic: DynamicCNN, calibration: Tensor | None 
     | `macs` out | int64 (B,) | MACs, those of the policy and of every pass included |
 
     Its metadata `rlprune` is JSON: `classes`, `keep_ratios` (of every profile, for every group), `prices` (parameters
-    and MACs of `stem`, `bodies`, `decision` and the `dense` network).
+    and MACs of `stem`, `bodies`, `decision` and the `dense` network), and `preprocessing` where the network has its
+    own: how pictures come to their size, and the order in which it reads channels (pixels are RGB in any case).
 
     Args:
         path: file to write.
@@ -85,6 +86,9 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None) -> bytes:
         "keep_ratios": torch.tensor(dynamic.elastic.keep_ratios)[dynamic.codebook].tolist(),
         "prices": {name: [part.tolist() for part in price] for name, price in dynamic.prices._asdict().items()},
     }
+    preprocessing = dynamic.preprocessing.to_json()
+    if preprocessing:
+        notes["preprocessing"] = preprocessing
     helper.set_model_props(model, {"rlprune": json.dumps(notes)})
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())

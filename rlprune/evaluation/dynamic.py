@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -52,8 +51,8 @@ def evaluate(
         controls: static networks that were measured before; `n_candidates` and `seed` are then theirs.
         logits: what `codebook_logits` gave for this network and codebook, if that was computed before.
     """
-    test = replace(test, mean=dynamic.mean, std=dynamic.std)
-    selection_set = replace(selection_set, mean=dynamic.mean, std=dynamic.std)
+    test = test.prepared_for(dynamic)
+    selection_set = selection_set.prepared_for(dynamic)
     cost = Cost(dynamic.elastic)
     predicted = predict_all(dynamic, test)
     n_correct = int((predicted.labels == test.labels).sum())

@@ -114,15 +114,7 @@ def available_rows() -> tuple[str, ...]:
 
 
 def _compiled(dynamic: DynamicCNN) -> DynamicCNN:
-    return DynamicCNN(
-        dynamic.elastic,
-        dynamic.policy,
-        dynamic.mean,
-        dynamic.std,
-        dynamic.classes,
-        compiled=True,
-        max_batch=dynamic.max_batch,
-    )
+    return DynamicCNN.for_images(dynamic.elastic, dynamic.policy, dynamic, compiled=True, max_batch=dynamic.max_batch)
 
 
 def _onnx_dynamic(dynamic: DynamicCNN) -> Run:

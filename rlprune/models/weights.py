@@ -117,12 +117,27 @@ def find_weights(name: str, recipe_dir: Path) -> Path:
     raise ModelError(f"there is no weights file {name} in {places}; let RLPRUNE_WEIGHTS name the folder that has it")
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a model's parameters and buffers to a ``.safetensors`` file, which is replaced whole or not at all."""
+def notes_in_weights(path: str | Path) -> dict[str, str]:
+    """The notes in a file that `save_weights` wrote; none in any other file or folder, or where there is nothing."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            return dict(file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return {}
+
+
+def save_weights(model: nn.Module, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
+    """Write a model's parameters and buffers to a ``.safetensors`` file, which is replaced whole or not at all.
+
+    Args:
+        model: the model.
+        path: the file.
+        notes: text to store with it, by name.
+    """
     # Cloned, because safetensors refuses tensors that share memory or are not contiguous (tied, channels_last).
     weights = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in model.state_dict().items()
     }
     with atomic_write(Path(path)) as temporary:
-        safetensors.torch.save_file(weights, temporary)
+        safetensors.torch.save_file(weights, temporary, dict(notes or {}))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, within
 from rlprune.baselines.gated_cnn import GatedCNN
-from rlprune.data.image_set import ImageSet, normalise
+from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.dynamic import codebook_logits
@@ -151,12 +151,11 @@ class Candidates:
         return torch.cat(labels), torch.cat(macs)
 
     def _dynamic_cnn(self, network: ElasticCNN, policy: Policy) -> DynamicCNN:
-        test = self.test
-        return DynamicCNN(network, policy, test.mean, test.std, test.classes, memory=math.inf)
+        return DynamicCNN.for_images(network, policy, self.test, memory=math.inf)
 
     def _normalised(self, images: Tensor) -> Tensor:
         """Pixels uint8 (B, C, H, W) as networks take them."""
-        return normalise(images, self.test.mean, self.test.std)
+        return self.test.normalise(images)
 
     def _in_parts(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Logits of pixels uint8 (B, C, H, W), in batches of a bounded size."""

@@ -63,7 +63,7 @@ def run_demo(out: str | Path, seed: int = 0) -> EvaluationResult:
     splits = loading.load(SOURCE)
     dense = _dense_network(splits, seed)
     network, policy = _elastic_network_and_policy(dense, splits, out / "policy", seed)
-    dynamic = DynamicCNN(network, policy, splits.network.mean, splits.network.std, splits.network.classes)
+    dynamic = DynamicCNN.for_images(network, policy, splits.network)
     results = evaluate(dynamic, splits.test, splits.policy, dense=dense, n_candidates=32, seed=seed)
     results = replace(results, seconds=time.monotonic() - start)
     source = {"data": SOURCE, "split_seed": 0}

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.data.identity import n_seen, same_source, sample_of
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import SHARES
 from rlprune.data.splitting import SPLIT_RULE
@@ -21,7 +20,9 @@ from rlprune.errors import LevelsError, ModelError, RLPruneError
 from rlprune.models import registry
 from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.weights import load_weights
-from rlprune.pipelines.options import DataOptions
+from rlprune.pipelines.identity import n_seen, same_source, sample_of
+from rlprune.pipelines.options import DataOptions, without_unset
+from rlprune.pipelines.preparation import confirmed
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
@@ -61,7 +62,7 @@ def _whole(name: str, folder: Path, images: ImageSet) -> nn.Module:
     made_of = saved.metadata.get("network", saved.metadata).get("model", name)
     if made_of != name:
         raise ModelError(f"{folder} holds a network made of {made_of}, not of {name}")
-    expected = tuple(images.images.shape[1:]), DataFormat(images.mean, images.std, images.classes)
+    expected = tuple(images.images.shape[1:]), DataFormat.of(images)
     if (saved.network.image_shape, saved.data) != expected:
         raise ModelError(
             f"the network in {folder} was trained on images of another shape, or other classes, mean or std; these are "
@@ -106,7 +107,8 @@ def load_fitting(
     same = same_source(before.get("data"), options.data)
     if same:
         options = _as_trained(before, options)
-    splits = options.load(split.get("rule", 1) if same else SPLIT_RULE)
+    preprocessing = confirmed(expected, options.preprocess, notes.get("model", ""))
+    splits = options.load(split.get("rule", 1) if same else SPLIT_RULE, preprocessing)
     shape = tuple(splits.network.images.shape[1:])
     n_classes = len(splits.network.classes)
     if shape != tuple(image_shape) or n_classes != len(expected.classes):
@@ -117,15 +119,12 @@ def load_fitting(
     _check_classes(expected.classes, splits.network.classes, options.data)
     _check_unseen(splits, split.get("sample", ()), before, options.data, same=same)
     parts = (splits.network, splits.policy, splits.validation, splits.test)
-    return Splits(*(dataclasses.replace(part, mean=expected.mean, std=expected.std) for part in parts))
+    return Splits(*(part.prepared_for(expected) for part in parts))
 
 
 def source_notes(options: DataOptions) -> dict[str, Any]:
-    """What is stored of where images came from: as it was before a part could be chosen to test, if none is."""
-    notes = dataclasses.asdict(options)
-    if options.test_split is None:
-        del notes["test_split"]
-    return notes
+    """What is stored of where images came from: as earlier versions do, if nothing is given that they did not know."""
+    return without_unset(dataclasses.asdict(options))
 
 
 def network_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:

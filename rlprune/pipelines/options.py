@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from torch import nn
 
 from rlprune.data import loading
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import SHARES
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.splitting import SPLIT_RULE
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import KEEP_RATIOS
@@ -39,6 +41,9 @@ KeepRatios = Annotated[
 ]
 
 
+_NEWER = ("preprocess", "test_split")
+
+
 @settings_dataclass
 class DataOptions:
     """Where images come from."""
@@ -61,19 +66,34 @@ class DataOptions:
     test_split: str | None = None
     """Which part of the data tests, such as val; its test split if not given, or its validation split where that has no
     labels or there is none."""
+    preprocess: str | None = None
+    """How the network's pictures are prepared, such as resize=256,crop=224,imagenet (or mean=..,std=..; interpolation,
+    range, rgb, bgr, grey; timm or torchvision, for a network of theirs; package.module:callable). Stored with the
+    network. If not given, what its weights or its library say; else mean and std are measured."""
 
-    def load(self, split_rule: int = SPLIT_RULE) -> Splits:
-        """The images, split; by an earlier rule where a stored network was trained on that."""
+    def load(self, split_rule: int = SPLIT_RULE, preprocessing: Preprocessing | None = None) -> Splits:
+        """The images, split; by an earlier rule where a stored network was trained on that.
+
+        Args:
+            split_rule: as for `rlprune.data.loading.load`.
+            preprocessing: the network's; None reads the option.
+        """
         return loading.load(
             self.data,
             seed=self.split_seed,
             image_size=self.image_size,
+            preprocess=self.preprocess if preprocessing is None else preprocessing,
             image_column=self.image_column,
             label_column=self.label_column,
             shares=SHARES if self.shares is None else self.shares,
             test_split=self.test_split,
             split_rule=split_rule,
         )
+
+
+def without_unset(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of data, without those that 0.1.0 did not know and that are not given."""
+    return {name: value for name, value in options.items() if name not in _NEWER or value is not None}
 
 
 @settings_dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from rlprune.pipelines.options import without_unset
 from rlprune.pipelines.recipe import Recipe
 from rlprune.training.settings import TrainingSettings
 
@@ -49,8 +50,6 @@ def views_of(settings: TrainingSettings) -> list[int]:
 
 
 def told(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as results hold it: as they did before a part of the data could be chosen to test, if none is."""
+    """The recipe as results hold it: as they did in 0.1.0, if nothing is given that it did not know."""
     settings = recipe.to_json()
-    if recipe.data.test_split is None:
-        del settings["data"]["test_split"]
-    return settings
+    return settings | {"data": without_unset(settings["data"])}

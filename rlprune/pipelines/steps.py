@@ -29,6 +29,7 @@ from rlprune.models.weights import find_weights, save_weights
 from rlprune.pipelines import inputs
 from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.penalty_chain import PenaltyChain
+from rlprune.pipelines.preparation import load_for
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import StepName, settings_of, told, weights_of
 from rlprune.pipelines.teachers import Teachers
@@ -237,7 +238,7 @@ class Steps:
         results: list[PenaltyResult] = []
         for penalty in self._penalties:
             saved = load_policy(self.chosen(penalty) / "policy")
-            dynamic = DynamicCNN(elastic, saved.policy, *self._of_images)
+            dynamic = DynamicCNN.for_images(elastic, saved.policy, self.splits.network)
             if logits is None:  # the same for all policies
                 logits = codebook_logits(dynamic, test)
             figures = evaluate(
@@ -255,7 +256,12 @@ class Steps:
     @cached_property
     def splits(self) -> Splits:
         """The images."""
-        return self.recipe.data.load(inputs.split_rule_of(self.out))
+        return load_for(
+            self.recipe.model,
+            self.recipe.data,
+            trained=self.recipe.weights is not None,
+            split_rule=inputs.split_rule_of(self.out),
+        )
 
     @cached_property
     def teachers(self) -> Teachers:
@@ -266,12 +272,6 @@ class Steps:
     def _logit_caches(self) -> LatestLogitCache:
         """The logits of the network that policies are learnt for, on the images that they are learnt from."""
         return LatestLogitCache(self.splits.policy, self.splits.validation)
-
-    @property
-    def _of_images(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
-        """Mean, std and classes."""
-        images = self.splits.network
-        return images.mean, images.std, images.classes
 
     @property
     def _penalties(self) -> tuple[float, ...]:
@@ -330,7 +330,7 @@ class Steps:
 
     def _reward(self, elastic: ElasticCNN, penalty: float, policy: Policy) -> float:
         """What a policy's decisions are worth on the images that it learnt from."""
-        dynamic = DynamicCNN(elastic, policy, *self._of_images, device=elastic.widths.device)
+        dynamic = DynamicCNN.for_images(elastic, policy, self.splits.network, elastic.widths.device)
         return mean_reward(dynamic, self.splits.policy, penalty, self._latency(elastic) or self.recipe.policy.cost)
 
     def _latency(self, elastic: ElasticCNN) -> Latency | None:

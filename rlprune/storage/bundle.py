@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from rlprune.data.image_set import ImageSet
+from rlprune.data.image_set import InputFormat
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.policies.policy import Policy, check_fit
-from rlprune.storage.data_format import DataFormat, format_to_json, read_format
+from rlprune.storage.data_format import format_to_json, read_format
 from rlprune.storage.folders import read_folder, write_folder
 from rlprune.storage.networks import build_network, network_files
 from rlprune.storage.policies import build_policy, policy_files
@@ -22,7 +22,7 @@ def save_bundle(
     folder: str | Path,
     network: ElasticCNN,
     policy: Policy,
-    data: DataFormat | ImageSet,
+    data: InputFormat,
     metadata: Mapping[str, Any] | None = None,
     more: Mapping[str, bytes] | None = None,
 ) -> None:
@@ -70,13 +70,10 @@ def load(
         RLPruneError: `memory`, `max_batch` or `dtype` is out of range.
     """
     files, manifest = read_folder(Path(folder), ("bundle",))
-    data = read_format(manifest)
-    dynamic = DynamicCNN(
+    dynamic = DynamicCNN.for_images(
         build_network(files),
         build_policy(files),
-        data.mean,
-        data.std,
-        data.classes,
+        read_format(manifest),
         device,
         memory=memory,
         compiled=compiled,

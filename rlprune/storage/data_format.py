@@ -1,33 +1,43 @@
-"""The format of the images that a stored network takes: normalisation and class names."""
+"""The format of the images that a stored network takes: preprocessing, normalisation and class names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from rlprune.data.image_set import ImageSet
+from rlprune.data.image_set import InputFormat
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.storage.folders import malformed
 
 
 @dataclass(frozen=True)
 class DataFormat:
-    """Normalisation and class names that belong to a network.
+    """Preprocessing, normalisation and class names that belong to a network.
 
     Attributes:
         mean: per channel, of pixel values in [0, 1].
         std: per channel, of pixel values in [0, 1].
         classes: class names, in the order of the logits.
+        preprocessing: how pictures come to their size, and the order of channels that it reads.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    @classmethod
+    def of(cls, data: InputFormat) -> DataFormat:
+        """The format of a set of images, or of a network that runs."""
+        return cls(data.mean, data.std, data.classes, data.preprocessing)
 
 
-def format_to_json(data: DataFormat | ImageSet) -> dict[str, Any]:
+def format_to_json(data: InputFormat) -> dict[str, Any]:
     """The format as a manifest holds it."""
-    return {"mean": data.mean, "std": data.std, "classes": data.classes}
+    told = {"mean": data.mean, "std": data.std, "classes": data.classes}
+    preprocessing = data.preprocessing.to_json()
+    return told | {"preprocessing": preprocessing} if preprocessing else told
 
 
 def read_format(manifest: Mapping[str, Any]) -> DataFormat:
@@ -38,4 +48,5 @@ def read_format(manifest: Mapping[str, Any]) -> DataFormat:
     """
     with malformed("manifest"):
         data = manifest["data"]
-        return DataFormat(tuple(data["mean"]), tuple(data["std"]), tuple(data["classes"]))
+        preprocessing = Preprocessing.from_json(data.get("preprocessing", {}))
+        return DataFormat(tuple(data["mean"]), tuple(data["std"]), tuple(data["classes"]), preprocessing)

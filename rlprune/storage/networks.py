@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import load as load_tensors
 
-from rlprune.data.image_set import ImageSet
+from rlprune.data.image_set import InputFormat
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.storage.data_format import DataFormat, format_to_json, read_format
 from rlprune.storage.folders import dump, malformed, pack, read_folder, write_folder
@@ -27,7 +27,7 @@ class SavedNetwork:
 
 
 def save_network(
-    folder: str | Path, network: ElasticCNN, data: DataFormat | ImageSet, metadata: Mapping[str, Any] | None = None
+    folder: str | Path, network: ElasticCNN, data: InputFormat, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write an elastic network; the folder appears or is replaced as a whole.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlprune.data.augmentation import draw_views, take_views
-from rlprune.data.image_set import ImageSet, normalise
+from rlprune.data.image_set import ImageSet
 from rlprune.training.settings import TrainingSettings
 
 
@@ -61,7 +61,7 @@ def to_batch(
     data: ImageSet, indices: Tensor, chosen: Tensor, views: Tensor, settings: TrainingSettings, size: int = 0
 ) -> Batch:
     """Cut views (B, 3) out of images, normalise them, shrink them to `size` pixels unless that is 0."""
-    images = normalise(take_views(data.images[indices], views, padding=settings.padding), data.mean, data.std)
+    images = data.normalise(take_views(data.images[indices], views, padding=settings.padding))
     images = images.to(settings.device, memory_format=settings.memory_format)
     if 0 < size < min(images.shape[2:]):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -48,12 +49,37 @@ def call(source: str, error: type[RLPruneError]) -> Any:
     Raises:
         RLPruneError: of the type ``error``: the callable cannot be imported, is not callable, or raised.
     """
+    return _imported(source, error, lambda found: found())
+
+
+def load_object(source: str, error: type[RLPruneError]) -> Any:
+    """Import ``package.module:name``; what needs no arguments is called, and what it returns is taken.
+
+    Args:
+        source: as for `call`, or an object that is called with arguments.
+        error: what to raise when that fails.
+
+    Raises:
+        RLPruneError: of the type ``error``: the object cannot be imported, or its call failed.
+    """
+    return _imported(source, error, lambda found: found() if _needs_nothing(found) else found)
+
+
+def _needs_nothing(found: Callable[..., Any]) -> bool:
+    """Whether all arguments have defaults."""
+    parameters = inspect.signature(found).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(each.default is not each.empty or each.kind in variadic for each in parameters)
+
+
+def _imported(source: str, error: type[RLPruneError], use: Callable[[Any], Any]) -> Any:
+    """Import what a name stands for, and use it."""
     module, _, name = source.partition(":")
     if module and not names_callable(source):
         raise error(_no_callable(source, module, name))
     try:
         with _current_folder_last():
-            return getattr(importlib.import_module(module), name)()
+            return use(getattr(importlib.import_module(module), name))
     except Exception as reason:
         found = getattr(sys.modules.get(module), "__file__", None)
         where = "" if found is None else f" (the module is {found})"

@@ -1,0 +1,134 @@
+"""Which preprocessing a network's images get: what the user says, or its weights, or its library."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from rlprune.data.image_set import InputFormat, Splits
+from rlprune.data.loading import STATISTICS
+from rlprune.data.preprocessing import Preprocessing
+from rlprune.data.preprocessing_forms import parse
+from rlprune.data.splitting import SPLIT_RULE
+from rlprune.errors import DataError
+from rlprune.models.libraries import library_of, own_preprocessing
+from rlprune.models.weights import notes_in_weights
+from rlprune.pipelines.options import DataOptions
+from rlprune.storage.data_format import format_to_json, read_format
+from rlprune.utils.notes import say
+
+_NOTE = "data"
+"""Under which a file of weights keeps what its network expects of images."""
+
+
+def load_for(
+    model: str,
+    options: DataOptions,
+    weights: Path | None = None,
+    *,
+    trained: bool = False,
+    split_rule: int = SPLIT_RULE,
+) -> Splits:
+    """Load images and prepare them as a network takes them.
+
+    What the user says of preprocessing counts; else what a file of weights says that `rlprune pretrain` wrote; else,
+    for a network of timm or torchvision, what the library says. Otherwise mean and std are measured, and if the network
+    has been trained before, a line says so.
+
+    Args:
+        model: the network, by name.
+        options: where the images are, and how they are prepared.
+        weights: the network's.
+        trained: whether it has been trained, on images that were normalised in some way.
+        split_rule: as for `rlprune.data.loading.load`.
+
+    Raises:
+        DataError: the images cannot be loaded or prepared like that.
+        ModelError: the library does not know the network.
+    """
+    chosen = _chosen(model, options, weights)
+    splits = options.load(split_rule, chosen)
+    if trained and chosen.mean is None and options.data not in STATISTICS:
+        mean, std = (", ".join(f"{each:g}" for each in numbers) for numbers in (splits.test.mean, splits.test.std))
+        say(
+            f"pictures are normalised by the mean and std of {options.data} ({mean}; {std}); if the weights were "
+            "trained with others, say so: --preprocess imagenet, or --preprocess mean=..,std=.."
+        )
+    return splits
+
+
+def _chosen(model: str, options: DataOptions, weights: Path | None) -> Preprocessing:
+    """The preprocessing for a network."""
+    if options.preprocess is not None:
+        return parse(options.preprocess, lambda library: _own(library, model))
+    noted = None if weights is None else notes_in_weights(weights).get(_NOTE)
+    library = library_of(model)
+    if noted is not None:
+        found = read_format({"data": json.loads(noted)})
+        chosen = replace(found.preprocessing, mean=found.mean, std=found.std)
+        where = f"as {weights} was trained"
+    elif library is not None:
+        chosen = _own(library, model)
+        where = f"as {library} says of {model}"
+    else:
+        return Preprocessing()
+    if options.image_size is not None:
+        chosen = replace(chosen, resize=None, crop=None)
+    if chosen != Preprocessing():
+        say(f"pictures are prepared {where}: {chosen.text}")
+    return chosen
+
+
+def _own(library: str, model: str) -> Preprocessing:
+    """What a library says of a network that it has."""
+    if library_of(model) != library:
+        raise DataError(f"preprocess says {library}, which has no {model}; name the network as {library}:NAME")
+    told = own_preprocessing(model)
+    if told["crop_mode"] == "border":
+        raise DataError(
+            f"{library} pads the pictures of {model}, which is not done here; give resize, crop, mean and std"
+        )
+    names = ("resize", "crop", "interpolation", "mean", "std")
+    return Preprocessing(**{name: told[name] for name in names}, channels="rgb")
+
+
+def note_of(images: InputFormat) -> dict[str, str]:
+    """What a file of weights keeps of the images that its network expects, for `load_for`."""
+    return {_NOTE: json.dumps(format_to_json(images))}
+
+
+def confirmed(stored: InputFormat, text: str | None, model: str = "") -> Preprocessing:
+    """The preprocessing that is stored with a network; what the user says must be the same.
+
+    Args:
+        stored: what the network expects.
+        text: what the user says; needed only where the pictures come from a transform of the user's own.
+        model: the network's name, for what its library says.
+
+    Raises:
+        DataError: the user says something else; or an own transform is needed and not given.
+    """
+    expected = stored.preprocessing
+    if text is None:
+        if expected.transform_name is not None:
+            expected.apply("", None)  # type: ignore[arg-type]  # says what is missing
+        return expected
+    given = parse(text, lambda library: _own(library, model))
+    if given.without_statistics != expected or not _agree(given, stored):
+        whole = replace(expected, mean=stored.mean, std=stored.std)
+        raise DataError(
+            f"preprocess={text!r} is not what the network was trained with ({whole.text}); leave it out, for it is "
+            "stored with the network"
+        )
+    return given.without_statistics
+
+
+def _agree(given: Preprocessing, stored: InputFormat) -> bool:
+    """Whether mean and std, if they are given, are the stored ones, as far as text shows them."""
+    if given.mean is None or given.std is None:
+        return True
+    repeat = len(stored.mean) // len(given.mean)
+    pairs = zip((*given.mean * repeat, *given.std * repeat), (*stored.mean, *stored.std), strict=False)
+    return all(math.isclose(*pair, rel_tol=1e-4, abs_tol=1e-6) for pair in pairs)
