@@ -48,7 +48,7 @@ class Source:
 
 
 def decode(
-    source: Source, slots: Sequence[int], image_size: int | None, preprocessing: Preprocessing
+    source: Source, slots: Sequence[int], image_size: int | None, preprocessing: Preprocessing | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read every image of a source into its row of one array.
 
@@ -66,6 +66,7 @@ def decode(
     Raises:
         DataError: an image is damaged or of another size than the first, or a label is not a whole number in range.
     """
+    preprocessing = preprocessing or Preprocessing()
     frame = None if image_size is None else cover(image_size, image_size)
     if preprocessing.sizes:
         frame = preprocessing.apply
