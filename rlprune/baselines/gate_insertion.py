@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from rlprune.baselines.gate_layers import LEAST_HIDDEN, ROOT, Branch, Gate, Mask
 from rlprune.elastic.axes import Axis
-from rlprune.elastic.groups import Group
+from rlprune.elastic.channels import Group
 from rlprune.errors import ModelError
 from rlprune.graph.nodes import alive_nodes, attach
 

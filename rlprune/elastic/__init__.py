@@ -4,8 +4,8 @@ May import `rlprune.models` and below.
 """
 
 from rlprune.elastic.axes import Axis
+from rlprune.elastic.channels import Group, Member, UnprunableLayer
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.elastic.groups import Group, Member, UnprunableLayer
 from rlprune.elastic.importance import Criterion
 from rlprune.elastic.layers import Choice, ElasticLayer
 from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, nearest_profiles

@@ -70,22 +70,8 @@ class Axis:
             order: int64 (n_channels,), the old channel for every new one.
 
         Returns:
-            Targets and sources, int64 (n,) each, n positions of the group.
+            Targets and sources, int64 (n,) each, n positions of the group; every channel has as many as any other.
         """
-        targets = []
-        sources = []
-        for owner, run in self.runs:
-            if owner != group:
-                continue
-            channels = order[run.channel : run.channel + run.n_channels]
-            offsets = torch.arange(run.repeat)
-            starts = torch.tensor([self._start(group, int(channel)) for channel in channels])
-            sources.append((starts[:, None] + offsets).flatten())
-            targets.append(torch.arange(run.start, run.start + run.n_channels * run.repeat))
-        return torch.cat(targets), torch.cat(sources)
-
-    def _start(self, group: int, channel: int) -> int:
-        for owner, run in self.runs:
-            if owner == group and run.channel <= channel < run.channel + run.n_channels:
-                return run.start + (channel - run.channel) * run.repeat
-        raise AssertionError(f"group {group} has no channel {channel} here")
+        held = ((self.group == group) & (self.channel >= 0)).nonzero().flatten()
+        targets = held[self.channel[held].argsort(stable=True)].view(len(order), -1)
+        return targets.flatten(), targets[order].flatten()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Axis
-from rlprune.elastic.groups import Group, norm_behind
-from rlprune.elastic.layers import Choice, ElasticConv2d, ElasticLayer, ElasticLinear
-from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.elastic.channels import Group, norm_behind
+from rlprune.elastic.layers.activations import ElasticPReLU
+from rlprune.elastic.layers.base import Choice, ElasticLayer
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
+from rlprune.elastic.layers.dense import ElasticConv2d, ElasticConvTranspose2d, ElasticLinear
+from rlprune.elastic.layers.group_norms import ElasticGroupNorm, ElasticInstanceNorm2d, ElasticLayerNorm
+from rlprune.elastic.layers.kinds import axis_sizes
 from rlprune.graph import nodes
 
 
@@ -99,37 +103,63 @@ def _attribute(root: nn.Module, name: str) -> Tensor:
 
 
 def replace_layers(body: fx.GraphModule, groups: Sequence[Group], n_levels: int, *, drops: bool) -> None:
-    """Replace a body's convolutions, linear layers and batch norms in place by elastic ones.
+    """Replace a body's layers that may hold channels of groups in place by elastic ones.
 
     Args:
         body: the graph, changed in place.
         groups: the channel groups that run through it.
-        n_levels: number of keep levels, for which norms keep statistics.
+        n_levels: number of keep levels, for which batch norms keep statistics.
         drops: whether level 0 keeps no channel, so that the norms at the ends of branches become constants.
     """
     consumed_by: dict[str, int | None] = {}
     for node in [node for node in body.graph.nodes if node.op == "call_module"]:
         name = str(node.target)
         layer = body.get_submodule(name)
-        elastic: ElasticLayer
-        if type(layer) is nn.Conv2d:
-            in_axis = _axis(groups, name, "in", layer.in_channels)
-            elastic = ElasticConv2d(layer, in_axis, _axis(groups, name, "out", layer.out_channels))
-        elif type(layer) is nn.Linear:
-            in_axis = _axis(groups, name, "in", layer.in_features)
-            elastic = ElasticLinear(layer, in_axis, _axis(groups, name, "out", layer.out_features))
-        elif type(layer) is nn.BatchNorm2d or type(layer) is nn.BatchNorm1d:
+        elastic: ElasticLayer | None
+        if type(layer) is nn.BatchNorm2d or type(layer) is nn.BatchNorm1d:
             consumed = consumed_by.get(name)
             dropped = drops and consumed is not None and node.name in groups[consumed].exits
             out_axis = _axis(groups, name, "out", layer.num_features)
             switch = out_axis.only_group if consumed is None else consumed
             elastic = ElasticBatchNorm(layer, out_axis, switch, n_levels, dropped)
         else:
+            elastic = _elastic(layer, name, groups)
+        if elastic is None:
             continue
         behind = norm_behind(body, node)
         if behind is not None:
             consumed_by[str(behind.target)] = elastic.in_axis.only_group
         nodes.attach(body, name, elastic)
+
+
+def _elastic(layer: nn.Module, name: str, groups: Sequence[Group]) -> ElasticLayer | None:
+    """The elastic form of a layer that is no batch norm; None where it stays as it is.
+
+    Convolutions and linear layers always have one; others only where they hold channels of groups.
+    """
+    sizes = axis_sizes(layer)
+    if sizes is None:
+        return None
+    in_axis, out_axis = (_axis(groups, name, side, size) for side, size in zip(("in", "out"), sizes, strict=True))
+    if type(layer) is nn.Conv2d:
+        return ElasticConv2d(layer, in_axis, out_axis)
+    if type(layer) is nn.Linear:
+        return ElasticLinear(layer, in_axis, out_axis)
+    if not in_axis.runs and not out_axis.runs:
+        return None
+    if type(layer) is nn.ConvTranspose2d:
+        return ElasticConvTranspose2d(layer, in_axis, out_axis)
+    make = _CHANNELWISE.get(type(layer))
+    return None if make is None else make(layer, out_axis)
+
+
+_CHANNELWISE: dict[type[nn.Module], Callable[[Any, Axis], ElasticLayer]] = {
+    nn.PReLU: ElasticPReLU,
+    nn.LayerNorm: ElasticLayerNorm,
+    nn.GroupNorm: ElasticGroupNorm,
+    nn.InstanceNorm2d: ElasticInstanceNorm2d,
+}
+"""Elastic forms of layers that carry channels and consume none."""
 
 
 def _axis(groups: Sequence[Group], layer: str, side: str, size: int) -> Axis:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.data.image_set import ImageSet
-from rlprune.elastic.coupling import is_dense, is_depthwise
-from rlprune.elastic.groups import Group, UnprunableLayer, find_groups
+from rlprune.elastic.channels import Group, UnprunableLayer
+from rlprune.elastic.groups import find_groups
 from rlprune.elastic.importance import check_importance, criterion, rank
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
+from rlprune.elastic.layers.kinds import is_dense, is_grouped
 from rlprune.elastic.module import ElasticModule
-from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import ModelError
 from rlprune.graph import nodes, tracing
 from rlprune.graph.flattening import read_flattening
@@ -116,9 +117,9 @@ def _other_layers(
         layer = body.get_submodule(str(node.target)) if node.op == "call_module" else None
         if layer is None or node.target in named or not any(p.ndim > 1 for p in layer.parameters()):
             continue
-        if not (is_dense(layer) or is_depthwise(layer)):
+        if not (is_dense(layer) or is_grouped(layer)):
             n_channels = (node.meta.get("shape") or (0, 0))[1]
-            reason = f"a {type(layer).__name__} is no dense or depthwise Conv2d and no linear layer"
+            reason = f"a {type(layer).__name__} is no layer of a kind that can be pruned"
             found[str(node.target)] = UnprunableLayer(str(node.target), n_channels, reason)
     return list(found.values())
 
@@ -195,7 +196,7 @@ def _is_exact(elastic: ElasticModule, traced: _Traced) -> bool:
             return _slices_as_masked(_lively(elastic), traced.images.double())
         except RuntimeError:  # something in the network computes in float32 only
             return _slices_as_masked(elastic, traced.images)
-    except RuntimeError:  # the slice does not run at all, such as after a view with a fixed number of channels
+    except (RuntimeError, IndexError, ValueError):  # the slice does not run at all: sizes in it are fixed
         return False
 
 

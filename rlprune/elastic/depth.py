@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.module import ElasticModule
-from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import LevelsError
 
 

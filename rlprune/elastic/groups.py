@@ -7,64 +7,21 @@ the groups that can be sliced, and derives which of them may vanish altogether.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Run
-from rlprune.elastic.coupling import Coupling, Item, Uncoupled, is_dense, is_depthwise
+from rlprune.elastic.channels import Group, Member, UnprunableLayer, norm_behind
+from rlprune.elastic.coupling import Coupling, Item, Uncoupled
+from rlprune.elastic.layers.kinds import axis_sizes, is_blind, is_carrier, is_dense
 from rlprune.graph.nodes import alive_nodes
 from rlprune.utils.imports import require
 
 _ADDITIONS = (operator.add, torch.add, "add")
-_NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm2d, nn.BatchNorm1d)
-
-
-@dataclass(frozen=True)
-class Member:
-    """One axis of one layer that holds a group's channels; `in` is the axis of a layer that consumes them."""
-
-    layer: str
-    axis: Literal["in", "out"]
-    runs: tuple[Run, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels that live or die together.
-
-    Attributes:
-        name: name of the first layer that produces the channels.
-        n_channels: number of channels.
-        members: every axis that holds the channels.
-        exits: nodes of the graph that become a constant when the whole group is dropped; empty if it may not be.
-    """
-
-    name: str
-    n_channels: int
-    members: tuple[Member, ...]
-    exits: tuple[str, ...] = ()
-
-    @property
-    def skippable(self) -> bool:
-        """Whether the group may go to level 0, its branch dropping out of a residual sum."""
-        return bool(self.exits)
-
-    def layers(self, axis: Literal["in", "out"]) -> tuple[str, ...]:
-        """Names of the layers that hold the group on this axis: `in` consumes it, `out` produces or carries it."""
-        return tuple(member.layer for member in self.members if member.axis == axis)
-
-
-@dataclass(frozen=True)
-class UnprunableLayer:
-    """A layer whose output channels are not pruned, and why."""
-
-    name: str
-    n_channels: int
-    reason: str
 
 
 def find_groups(
@@ -94,23 +51,25 @@ def find_groups(
         if name in done:
             continue
         try:
-            items = coupling.of(body.get_submodule(name), width)
+            items, n_channels = coupling.of(body.get_submodule(name), width)
         except Uncoupled as error:
             unprunable.append(UnprunableLayer(name, width, str(error)))
             continue
         producers = {names[layer] for layer, axis, *_ in items if axis == "out" and is_dense(layer) and layer in names}
         done |= producers
-        reason = _why_not(items, names, uses, width, len(producers), residual)
+        reason = _why_not(items, names, uses, n_channels, len(producers), residual)
+        if n_channels == 1 < width:
+            reason = reason or "all its channels are tied to each other, so none can go alone"
         if reason:
             unprunable += [UnprunableLayer(n, w, reason) for n, w in _dense_layers(body) if n in producers]
         else:
-            groups.append(Group(name, width, _members(items, names)))
+            groups.append(Group(name, n_channels, _members(items, names)))
     return _with_exits(body, groups), unprunable
 
 
 def _members(items: Sequence[Item], names: dict[nn.Module, str]) -> tuple[Member, ...]:
     """The axes of the body's layers among what channels run through."""
-    axes = [item for item in items if item[0] in names]
+    axes = [item for item in items if item[0] in names and not is_blind(item[0])]
     return tuple(Member(names[layer], axis, _runs(positions, channels)) for layer, axis, positions, channels, _ in axes)
 
 
@@ -143,13 +102,13 @@ def _why_not(
 def _why_not_item(item: Item, names: dict[nn.Module, str], uses: Sequence[Any], width: int) -> str:
     """Why a layer or operation keeps its group from being pruned, or an empty string if it does not."""
     layer, axis, positions, channels, operation = item
-    if operation.startswith("ConstantPad") or len(set(positions)) != len(positions):
+    if operation.startswith("ConstantPad"):
         return f"its channels are shifted on the way ({operation or type(layer).__name__})"
     if layer in names or isinstance(layer, nn.Parameter):
         reason = _why_not_layer(layer, names, uses)
-        if reason:
+        if reason or is_blind(layer):
             return reason
-        if max(positions) >= _axis_size(layer, axis) or set(channels) != set(range(width)):
+        if max(positions) >= _axis_size(layer, axis) or not _even(channels, width):
             return f"its channels do not line up with those of {names[layer]}"
     elif isinstance(layer, nn.Module) and any(True for _ in layer.parameters()):
         return "shared with the stem, which the policy reads"
@@ -159,10 +118,8 @@ def _why_not_item(item: Item, names: dict[nn.Module, str], uses: Sequence[Any], 
 def _why_not_layer(layer: nn.Module | nn.Parameter, names: dict[nn.Module, str], uses: Sequence[Any]) -> str:
     if isinstance(layer, nn.Parameter):
         return "it meets a free parameter, which has no known channel axis"
-    if not (is_dense(layer) or is_depthwise(layer) or type(layer) in _NORMS):
-        return (
-            f"{names[layer]} ({type(layer).__name__}) is no dense or depthwise convolution, linear layer or batch norm"
-        )
+    if not (is_dense(layer) or is_carrier(layer)):
+        return f"{names[layer]} ({type(layer).__name__}) is no layer of a kind that can be pruned"
     if uses.count(names[layer]) > 1:
         return f"{names[layer]} is called more than once"
     if names[layer] not in uses:
@@ -170,31 +127,51 @@ def _why_not_layer(layer: nn.Module | nn.Parameter, names: dict[nn.Module, str],
     return ""
 
 
+def _even(channels: Sequence[int], n_channels: int) -> bool:
+    """Whether each of a group's channels is there, and as often as any other."""
+    counts = Counter(channels)
+    return len(counts) == n_channels and len(set(counts.values())) == 1
+
+
 def _axis_size(layer: nn.Module, axis: str) -> int:
-    if isinstance(layer, nn.Linear):
-        return layer.in_features if axis == "in" else layer.out_features
-    if isinstance(layer, nn.Conv2d):
-        return layer.in_channels if axis == "in" else layer.out_channels
-    assert isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d)
-    return layer.num_features
+    sizes = axis_sizes(layer)
+    assert sizes is not None
+    return sizes[0] if axis == "in" else sizes[1]
 
 
 def _runs(positions: Sequence[int], channels: Sequence[int]) -> tuple[Run, ...]:
     """Compress (position, channel) pairs into runs, in the order of the positions."""
-    pairs = sorted(zip(positions, channels, strict=True))
-    repeat = 1
-    while repeat < len(pairs) and pairs[repeat][1] == pairs[0][1]:
-        repeat += 1
     runs: list[Run] = []
-    for position, channel in pairs[::repeat]:
+    for block in _blocks(sorted(zip(positions, channels, strict=True))):
         last = runs[-1] if runs else None
-        if last and (position, channel) == (last.start + last.n_channels * repeat, last.channel + last.n_channels):
+        joins = (block.start - block.channel * block.repeat, block.repeat)
+        if (
+            last
+            and last.channel + last.n_channels == block.channel
+            and joins
+            == (
+                last.start - last.channel * last.repeat,
+                last.repeat,
+            )
+        ):
             runs[-1] = last._replace(n_channels=last.n_channels + 1)
         else:
-            runs.append(Run(position, channel, 1, repeat))
-    expanded = [(run.start + i, run.channel + i // repeat) for run in runs for i in range(run.n_channels * repeat)]
-    assert expanded == pairs, "channels that repeat unevenly"
+            runs.append(block)
     return tuple(runs)
+
+
+def _blocks(pairs: Sequence[tuple[int, int]]) -> Iterator[Run]:
+    """Runs of a single channel each: consecutive positions that hold it."""
+    block: Run | None = None
+    for position, channel in pairs:
+        if block and (position, channel) == (block.start + block.repeat, block.channel):
+            block = block._replace(repeat=block.repeat + 1)
+            continue
+        if block:
+            yield block
+        block = Run(position, channel, 1, 1)
+    if block:
+        yield block
 
 
 def _with_exits(body: fx.GraphModule, groups: list[Group]) -> list[Group]:
@@ -239,14 +216,6 @@ def _consumes_only(layer: nn.Module, group: Group, name: str) -> bool:
 
 def _is_sum(node: fx.Node) -> bool:
     return node.op in ("call_function", "call_method") and node.target in _ADDITIONS
-
-
-def norm_behind(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The batch norm that is the only reader of a node, if there is one."""
-    users = list(node.users)
-    if len(users) == 1 and users[0].op == "call_module" and type(body.get_submodule(str(users[0].target))) in _NORMS:
-        return users[0]
-    return None
 
 
 def _connected(graph: fx.Graph, constants: Collection[str]) -> bool:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.layers import ElasticLayer, GroupLayer
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.module import ElasticModule
-from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import ModelError
 
 Criterion = Callable[[Sequence[GroupLayer], int], Tensor]
@@ -92,11 +92,9 @@ def _weight_norm(layers: Sequence[GroupLayer], n_channels: int, order: int) -> T
     """Norm of all weights that produce or read a channel, each layer's mean scaled to one."""
     scores = torch.zeros(n_channels)
     for layer, axis, positions, channels in layers:
-        if isinstance(layer, ElasticBatchNorm):
+        if layer.filter_dims is None:
             continue
-        assert isinstance(layer.weight, Tensor)
-        weight = layer.weight.detach().transpose(0, 1) if axis == "in" else layer.weight.detach()
-        norms = weight[positions].flatten(1).norm(p=order, dim=1)
+        norms = layer.filters(_weight(layer).detach(), axis)[positions].norm(p=order, dim=1)
         scores.index_add_(0, channels, norms / norms.mean().clamp_min(1e-12))
     return scores
 
@@ -169,7 +167,7 @@ def measure_gradients(
     Raises:
         ModelError: there are no images.
     """
-    layers = [layer for layer in elastic.elastic_layers().values() if not isinstance(layer, ElasticBatchNorm)]
+    layers = [layer for layer in elastic.elastic_layers().values() if layer.filter_dims is not None]
     weights = [_weight(layer) for layer in layers]
     sums = [[torch.zeros_like(weight, requires_grad=False) for _ in Gradients._fields] for weight in weights]
     if not len(data):
@@ -204,8 +202,7 @@ def gradient_criterion(name: str, elastic: ElasticModule, data: ImageSet) -> Cri
         for layer, axis, positions, channels in layers:
             if layer in gradients:
                 per_weight = score_of(_weight(layer).detach(), gradients[layer])
-                rows = per_weight.transpose(0, 1) if axis == "in" else per_weight
-                scores.index_add_(0, channels, rows[positions].flatten(1).sum(1))
+                scores.index_add_(0, channels, layer.filters(per_weight, axis)[positions].sum(1))
         return scores
 
     return score

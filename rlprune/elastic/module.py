@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.body import BodyInterpreter, extract_subnet, replace_layers
-from rlprune.elastic.groups import Group, UnprunableLayer
+from rlprune.elastic.channels import Group, UnprunableLayer
 from rlprune.elastic.layers import Choice, ElasticLayer, GroupLayer
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios, nearest_profiles
-from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import LevelsError, ModelError
 from rlprune.graph.nodes import measure
 from rlprune.graph.pickling import pack_graphs
@@ -32,7 +32,8 @@ class ElasticModule(nn.Module):
         groups: the channel groups of the body, G of them.
         image_shape: (C, H, W).
         keep_ratios: ascending shares in [0, 1], the last one 1; L of them.
-        round_to: widths round up to multiples of this many channels.
+        round_to: widths round up to multiples of this many channels; where a group's channels stand for several of its
+            layers each (`Group.layer_channels`), to as few of them as stand for that many.
         unprunable: layers whose outputs are not pruned, with the reason.
 
     Raises:
@@ -43,7 +44,7 @@ class ElasticModule(nn.Module):
         groups: the channel groups, G of them.
         unprunable: layers whose outputs are not pruned, with the reason.
         keep_levels: which levels each group may take, on the CPU.
-        widths: int64 (G, L), the channels each group keeps at each level.
+        widths: int64 (G, L), the channels each group keeps at each level, counted as in `Group.n_channels`.
         min_level: int64 (G,), the lowest level each group may take.
         image_shape: (C, H, W) of the images it was made for.
         feature_shape: (F, H', W') of the stem's features.
@@ -341,8 +342,9 @@ def _keep_levels(groups: Sequence[Group], keep_ratios: Sequence[float]) -> KeepL
 def _widths(groups: Sequence[Group], levels: KeepLevels, round_to: int) -> Tensor:
     """Channels that each group keeps at each level, int64 (G, L)."""
 
-    def width(n_channels: int, ratio: float) -> int:
-        n_steps = math.ceil(ratio * n_channels / round_to - 1e-9)
-        return min(n_channels, n_steps * round_to)
+    def width(group: Group, ratio: float) -> int:
+        step = math.ceil(round_to / group.layer_channels)
+        n_steps = math.ceil(ratio * group.n_channels / step - 1e-9)
+        return min(group.n_channels, n_steps * step)
 
-    return torch.tensor([[width(group.n_channels, ratio) for ratio in levels.keep_ratios] for group in groups])
+    return torch.tensor([[width(group, ratio) for ratio in levels.keep_ratios] for group in groups])

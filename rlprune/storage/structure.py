@@ -10,9 +10,9 @@ from torch import fx
 
 from rlprune import errors
 from rlprune.elastic.axes import Run
+from rlprune.elastic.channels import Group, Member, UnprunableLayer
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.depth import droppable_groups
-from rlprune.elastic.groups import Group, Member, UnprunableLayer
 from rlprune.errors import BundleError
 from rlprune.graph import serialization
 

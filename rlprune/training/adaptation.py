@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.module import ElasticModule
-from rlprune.elastic.norms import ElasticBatchNorm
 from rlprune.errors import RLPruneError
 from rlprune.profiles.codebook import random_profiles
 from rlprune.training.batches import Batch, index_batches

@@ -152,7 +152,7 @@ def test_a_gate_that_passes_no_gradient_is_left_alone() -> None:
 
 def test_layers_of_other_kinds_are_named() -> None:
     model = nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
-    with pytest.raises(ModelError, match="1: a Conv1d is no dense or depthwise Conv2d"):
+    with pytest.raises(ModelError, match="1: a Conv1d is no layer of a kind that can be pruned"):
         ElasticCNN.from_model(nn.Sequential(*model, nn.Linear(16, 5)), IMAGE_SHAPE)
 
 

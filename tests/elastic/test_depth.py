@@ -9,7 +9,7 @@ import torch
 from nets import Residual, make_elastic, make_images
 
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.errors import LevelsError
 from rlprune.storage.structure import describe, rebuild
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from nets import IMAGE_SHAPE, Inverted, network
 from torch import Tensor, nn
 
+from rlprune.elastic.channels import Group
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.elastic.groups import Group
 from rlprune.errors import ModelError
 
 RESIDUAL_STREAM = "residual stream: pruned only with residual=True"
@@ -156,8 +156,8 @@ def test_a_flattened_channel_repeats() -> None:
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (nn.Conv2d(16, 16, 1, groups=4), "between (Conv2d) is no dense or depthwise convolution"),
-        (nn.GroupNorm(4, 16), "between (GroupNorm) is no dense or depthwise convolution"),
+        (nn.ConvTranspose2d(16, 16, 1, groups=4), "between (ConvTranspose2d) is no layer of a kind that can be pruned"),
+        (nn.LayerNorm((16, 12, 12)), "between (LayerNorm) is no layer of a kind that can be pruned"),
         (Scale(), "it meets a free parameter, which has no known channel axis"),
         (Twice(), "between.conv is called more than once"),
         (Do(lambda x: x.softmax(1)), "slicing it changes other channels"),

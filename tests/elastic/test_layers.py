@@ -6,7 +6,7 @@ from torch import nn
 
 from rlprune.elastic.axes import Axis
 from rlprune.elastic.layers import Choice, ElasticConv2d, ElasticLinear
-from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 
 
 def test_what_a_layer_is_made_of() -> None:

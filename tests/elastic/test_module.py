@@ -32,7 +32,7 @@ from rlprune.data.loading import STATISTICS
 from rlprune.data.sources import find
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.layers import ElasticConv2d, ElasticLinear
-from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.errors import LevelsError
 from rlprune.models.registry import build
 from rlprune.models.weights import load_weights

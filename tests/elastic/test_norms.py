@@ -6,7 +6,7 @@ from torch import nn
 
 from rlprune.elastic.axes import Axis
 from rlprune.elastic.layers import Choice
-from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 
 
 def test_norms_have_one_set_per_level_of_the_group_consumed_before_or_else_of_their_own() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.policies.actions import ActionKind, Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.policy import Policy

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.elastic.norms import ElasticBatchNorm
+from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.errors import RLPruneError
 from rlprune.metrics import accuracy
 from rlprune.profiles.codebook import random_profiles

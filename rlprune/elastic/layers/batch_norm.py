@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlprune.elastic.axes import Axis
-from rlprune.elastic.layers import Choice, ElasticLayer, Rates, filled, move_channels
+from rlprune.elastic.layers.base import Choice, ElasticLayer, Rates, filled, move_channels
 
 
 class ElasticBatchNorm(ElasticLayer):

@@ -1,0 +1,71 @@
+"""Channel groups as data: which layers hold a group's channels, and which layers are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import fx, nn
+
+from rlprune.elastic.axes import Run
+
+_NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm2d, nn.BatchNorm1d)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one layer that holds a group's channels; `in` is the axis of a layer that consumes them."""
+
+    layer: str
+    axis: Literal["in", "out"]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that live or die together.
+
+    Attributes:
+        name: name of the first layer that produces the channels.
+        n_channels: number of channels; those that can only be kept together, such as all of one convolution group,
+            count as one.
+        members: every axis that holds the channels.
+        exits: nodes of the graph that become a constant when the whole group is dropped; empty if it may not be.
+    """
+
+    name: str
+    n_channels: int
+    members: tuple[Member, ...]
+    exits: tuple[str, ...] = ()
+
+    @property
+    def skippable(self) -> bool:
+        """Whether the group may go to level 0, its branch dropping out of a residual sum."""
+        return bool(self.exits)
+
+    @property
+    def layer_channels(self) -> int:
+        """How many channels of the layers each of the group's stands for: 1, or as many as are tied together."""
+        held = [sum(run.n_channels * run.repeat for run in member.runs) for member in self.members]
+        return min(held) // self.n_channels
+
+    def layers(self, axis: Literal["in", "out"]) -> tuple[str, ...]:
+        """Names of the layers that hold the group on this axis: `in` consumes it, `out` produces or carries it."""
+        return tuple(member.layer for member in self.members if member.axis == axis)
+
+
+@dataclass(frozen=True)
+class UnprunableLayer:
+    """A layer whose output channels are not pruned, and why."""
+
+    name: str
+    n_channels: int
+    reason: str
+
+
+def norm_behind(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The batch norm that is the only reader of a node, if there is one."""
+    users = list(node.users)
+    if len(users) == 1 and users[0].op == "call_module" and type(body.get_submodule(str(users[0].target))) in _NORMS:
+        return users[0]
+    return None
