@@ -18,7 +18,7 @@ from rlprune.elastic.layers.kinds import is_dense, is_grouped
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import ModelError
 from rlprune.graph import nodes, tracing
-from rlprune.graph.flattening import read_flattening
+from rlprune.graph.flattening import read_chunks, read_flattening
 from rlprune.graph.plain import plain_copy
 
 _Elastic = TypeVar("_Elastic", bound=ElasticModule)
@@ -154,6 +154,7 @@ def _trace(model: nn.Module, image_shape: Sequence[int], output: str | int | Non
     network = tracing.trace(model, images[:1], output)
     nodes.measure(network, images[:1])
     read_flattening(network)
+    read_chunks(network)
     stem, body = tracing.split_stem(network)
     nodes.measure(body, nodes.measure(stem, images[:1]))
     if not isinstance(logits, Tensor) or logits.ndim != 2:

@@ -160,14 +160,19 @@ class _Walk:
         missing = int(positions.max()) + 1 - len(known)
         known = F.pad(known, (0, max(0, missing)), value=-1)
         self.labels[node, side] = known
-        new = positions[known[positions] < 0].unique()
         fresh = known[positions] < 0
+        new = positions[fresh].unique()
         known[positions[fresh]] = labels[fresh]
-        for one, other in torch.stack([known[positions], labels], 1).unique(dim=0).tolist():
-            first, second = sorted((self._root(one), self._root(other)))
-            self._tied[second] = first
+        self._tie(known[positions], labels)
         if len(new):
             self._waiting.append((node, side, new, known[new]))
+
+    def _tie(self, labels: Tensor, others: Tensor) -> None:
+        """Tie labels to others, each to its own."""
+        differ = labels != others
+        for one, other in set(zip(labels[differ].tolist(), others[differ].tolist(), strict=True)):
+            first, second = sorted((self._root(one), self._root(other)))
+            self._tied[second] = first
 
     def _mapped(self, dependency: Any, node: Any, positions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Where positions of a node are on the node that depends on it."""

@@ -7,6 +7,7 @@ a single operation of autograd's that says exactly which channel goes where.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -244,20 +245,28 @@ class _Marker(fx.Interpreter):
             reason = f"its channels are split up where they are reshaped ({n.name})"
             joint = Joint(tuple(self._all_of(source) for source in self.sources[n]), n.name, reason=reason)
         else:
-            along = numbers.movedim(axis, 0).flatten(1)[:, 0].long()
-            joint = Joint(tuple(self._from(source, along) for source in self.sources[n]), n.name)
+            parts = [_along(part, axis) for part in (numbers, *self._other_parts(n, numbers))]
+            joint = Joint(tuple(self._from(source, parts) for source in self.sources[n]), n.name)
         marked = self._marked(value, joint, self.sources[n])
         self._values[n] = marked
         return marked
 
-    def _from(self, source: fx.Node, along: Tensor) -> tuple[Positions, Positions]:
-        """Which positions of a source an axis with these numbers holds, and where."""
+    def _from(self, source: fx.Node, parts: list[Tensor]) -> tuple[Positions, Positions]:
+        """Which positions of a source a value holds, and where: by the numbers along its axis, and those tied to it."""
         first = self._first.get(source)
         size = self._size(source)
         if first is None or size is None:
             return torch.arange(0), torch.arange(0)
-        here = ((along >= first) & (along < first + size)).nonzero().flatten()
-        return along[here] - first, here
+        here = [((part >= first) & (part < first + size)).nonzero().flatten() for part in parts]
+        befores = [part[places] - first for part, places in zip(parts, here, strict=True)]
+        return torch.cat(befores), torch.cat(here)
+
+    def _other_parts(self, n: fx.Node, numbers: Tensor) -> list[Tensor]:
+        """The numbers of the other parts, where a value is one of equal ones: as many channels must stay in each."""
+        cut = n.all_input_nodes[0]
+        if n.target is not operator.getitem or str(getattr(cut.target, "__name__", cut.target)) != "chunk":
+            return []
+        return [part for part in self.numbers[cut] if part.shape == numbers.shape]
 
     def _has_numbers(self, node: fx.Node) -> bool:
         return node in self.numbers or (node in self._values and node.op != "get_attr")
@@ -297,6 +306,11 @@ def _axis_along(numbers: Tensor) -> int | None:
         if rows.numel() and bool((rows == rows[:, :1]).all()):
             return axis
     return None
+
+
+def _along(numbers: Tensor, axis: int) -> Tensor:
+    """The numbers along an axis, where they are the same along all others, int64."""
+    return numbers.movedim(axis, 0).flatten(1)[:, 0].long() if numbers.ndim > 1 else numbers.long()
 
 
 def _likely_axes(ndim: int) -> Iterator[int]:

@@ -101,18 +101,20 @@ def _layer_name(network: fx.GraphModule, node: fx.Node, made: dict[Any, str], ta
     assert callable(node.target)
     weights = [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
     call = _arguments(network, node)
-    if not weights or call is None or not _is_constant(call):
+    if not (weights or node.target is F.layer_norm) or call is None or not _is_constant(call):
         return None
     plain = {key: value for key, value in call.items() if not isinstance(value, Tensor | fx.Node)}
-    key = (node.target, tuple(weights), repr(plain))
+    key = (node.target, tuple(weights) or node.name, repr(plain))
     if key in made:
         return made[key]
-    owner = weights[0].rpartition(".")[0]
+    owner = weights[0].rpartition(".")[0] if weights else ""
     kind = type(network.get_submodule(owner))
     layer = _LAYERS[node.target](call, kind)
     if layer is None:
         return None
-    name = owner if owner and owner not in taken else _fresh_name(network, weights[0] + "_layer")
+    name = owner
+    if not owner or owner in taken:
+        name = _fresh_name(network, (weights[0] if weights else node.name) + "_layer")
     taken.add(name)
     made[key] = name
     if name == owner:

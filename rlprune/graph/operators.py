@@ -13,7 +13,7 @@ from torch import fx, nn
 _LAYER_NAMES = """Conv1d Conv2d ConvTranspose1d ConvTranspose2d Linear BatchNorm1d BatchNorm2d GroupNorm LayerNorm
     InstanceNorm1d InstanceNorm2d LocalResponseNorm RMSNorm
     CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish PReLU ReLU ReLU6
-    SELU SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold
+    RReLU SELU SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold
     AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d AvgPool1d AvgPool2d LPPool1d LPPool2d
     MaxPool1d MaxPool2d
     AlphaDropout Dropout Dropout1d Dropout2d FeatureAlphaDropout
