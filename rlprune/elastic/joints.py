@@ -131,12 +131,6 @@ class _Marker(fx.Interpreter):
     # Which dimension holds the channels.
 
     def _axis_of(self, n: fx.Node, value: Tensor) -> int | None:
-        layer = self._layer(n)
-        if layer is not None and type(layer).__module__.startswith("torch.nn"):
-            return value.ndim - 1 if isinstance(layer, nn.Linear) else self._inherited(n, value)
-        return self._inherited(n, value)
-
-    def _inherited(self, n: fx.Node, value: Tensor) -> int | None:
         """The dimension of the input that has most of them: the same, the second, or the last."""
         read = [source for source in self._tensors_read(n) if source.op != "get_attr"]
         if not read:
@@ -144,9 +138,9 @@ class _Marker(fx.Interpreter):
         source = max(read, key=lambda node: self._values[node].ndim)
         axis = self.axes[source]
         ndim = self._values[source].ndim
-        if axis is None or value.ndim == ndim:
+        if value.ndim == ndim:
             return axis
-        if axis == 1 and value.ndim > 1:
+        if axis in (None, 1) and value.ndim > 1:
             return 1
         return value.ndim - 1 if axis == ndim - 1 else None
 

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nets import KINDS, make_centred, make_data, make_elastic, make_levels, make_policy, relative_error
+from nets import (
+    IMAGE_SHAPE,
+    KINDS,
+    N_CLASSES,
+    make_centred,
+    make_data,
+    make_elastic,
+    make_levels,
+    make_policy,
+    relative_error,
+)
+from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_cnn import OnnxCNN
@@ -40,6 +51,30 @@ OPTIONS: dict[str, dict[str, Any]] = dict(
         strict=True,
     )
 )
+
+
+class Carrying(nn.Module):
+    """Layers of many kinds that carry channels, one by one or in groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 32, 3, padding=1))
+        self.middle = nn.Sequential(
+            nn.GroupNorm(16, 32),
+            nn.PReLU(32),
+            nn.Conv2d(32, 48, 3, 2, 1, groups=8),
+            nn.InstanceNorm2d(48, affine=True),
+            nn.ZeroPad2d((0, 1, 0, 1)),
+            nn.ConvTranspose2d(48, 24, 3, 2, 1),
+            nn.GLU(1),
+        )
+        self.norm = nn.LayerNorm(12)
+        self.last = nn.Sequential(nn.Conv2d(12, 24, 1), nn.GroupNorm(1, 24), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.linear = nn.Linear(24, N_CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.middle(self.first(x)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.linear(self.last(x).flatten(1))
 
 
 def dynamic_of(elastic: ElasticCNN, **options: Any) -> DynamicCNN:
@@ -74,6 +109,15 @@ def check(path: Path, dynamic: DynamicCNN) -> None:
 def test_the_file_says_what_the_network_says(path: Path) -> None:
     assert len(DYNAMIC(DATA.images).profiles.unique(dim=0)) >= 3
     check(path, DYNAMIC)
+
+
+def test_so_it_does_for_layers_that_carry_channels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    elastic = ElasticCNN.from_model(Carrying().eval(), IMAGE_SHAPE, round_to=4)
+    assert [group.n_channels for group in elastic.groups] == [8, 12, 24]
+    dynamic = dynamic_of(elastic, max_passes=2)
+    save_onnx(tmp_path / "carrying.onnx", dynamic)
+    check(tmp_path / "carrying.onnx", dynamic)
 
 
 @pytest.mark.parametrize("kind", KINDS)
