@@ -58,7 +58,8 @@ class ElasticCNN(ElasticModule):
             model: float32 images (B, C, H, W) -> logits (B, classes); it is copied, not changed.
             image_shape: (C, H, W) of its images.
             keep_ratios: ascending shares in [0, 1], the last one 1; 0 drops a whole branch where that is possible.
-            round_to: widths round up to multiples of this many channels, 1 or more.
+            round_to: widths round up to multiples of this many channels, 1 or more; where channels must stay together,
+                such as those of one convolution group, to as few of those groups as hold that many.
             importance: criterion that ranks channels: `l1`, `l2` or `bn_scale`; or, with calibration images,
                 `gradient`, `taylor` or `hessian` (`rlprune.elastic.importance`).
             residual: also prune the channels of residual streams, which many blocks share.

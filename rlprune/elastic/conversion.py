@@ -13,7 +13,6 @@ from rlprune.data.image_set import ImageSet
 from rlprune.elastic.channels import Group, UnprunableLayer
 from rlprune.elastic.groups import find_groups
 from rlprune.elastic.importance import check_importance, criterion, rank
-from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.layers.kinds import is_dense, is_grouped
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import ModelError
@@ -206,8 +205,8 @@ def _lively(elastic: ElasticModule) -> ElasticModule:
     lively = copy.deepcopy(elastic).double()
     generator = torch.Generator().manual_seed(0)
     for norm in lively.elastic_layers().values():
-        if isinstance(norm, ElasticBatchNorm):
-            for tensor in (norm.weight, norm.bias):
+        if norm.filter_dims is None:
+            for tensor in norm.parameters():
                 tensor.add_(0.1 + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype))
     return lively
 

@@ -1,7 +1,8 @@
 """Finds the channel groups of a network: those that can be pruned, and those that cannot, with the reason.
 
-Torch-Pruning's dependency graph (Fang et al., "DepGraph", CVPR 2023) finds what is coupled. This module keeps
-the groups that can be sliced, and derives which of them may vanish altogether.
+Torch-Pruning's dependency graph (Fang et al., "DepGraph", CVPR 2023) says which layers and operations depend on which;
+`rlprune.elastic.joints` tells it where channels move. This module keeps the groups that can be sliced, and derives
+which of them may vanish altogether.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, fx, nn
 from rlprune.elastic.axes import Run
 from rlprune.elastic.channels import Group, Member, UnprunableLayer, norm_behind
 from rlprune.elastic.coupling import Coupling, Item, Uncoupled
-from rlprune.elastic.layers.kinds import axis_sizes, is_blind, is_carrier, is_dense
+from rlprune.elastic.layers.kinds import axis_sizes, is_carrier, is_dense
 from rlprune.graph.nodes import alive_nodes
 from rlprune.utils.imports import require
 
@@ -69,7 +70,7 @@ def find_groups(
 
 def _members(items: Sequence[Item], names: dict[nn.Module, str]) -> tuple[Member, ...]:
     """The axes of the body's layers among what channels run through."""
-    axes = [item for item in items if item[0] in names and not is_blind(item[0])]
+    axes = [item for item in items if item[0] in names]
     return tuple(Member(names[layer], axis, _runs(positions, channels)) for layer, axis, positions, channels, _ in axes)
 
 
@@ -106,7 +107,7 @@ def _why_not_item(item: Item, names: dict[nn.Module, str], uses: Sequence[Any], 
         return f"its channels are shifted on the way ({operation or type(layer).__name__})"
     if layer in names or isinstance(layer, nn.Parameter):
         reason = _why_not_layer(layer, names, uses)
-        if reason or is_blind(layer):
+        if reason:
             return reason
         if max(positions) >= _axis_size(layer, axis) or not _even(channels, width):
             return f"its channels do not line up with those of {names[layer]}"

@@ -154,8 +154,10 @@ class _Marker(fx.Interpreter):
         layer = self._layer(n)
         if layer is None:
             return self._joint_of_function(n, value)
+        if is_blind(layer):  # it may be called anywhere, for any number of channels
+            return Joint((self._all_of(n.all_input_nodes[0]),), type(layer).__name__)
         sizes = axis_sizes(layer)
-        if sizes is None and (is_blind(layer) or not any(True for _ in layer.parameters())):
+        if sizes is None and not any(True for _ in layer.parameters()):
             return self._joint_of_function(n, value)
         name = f"{n.target} ({type(layer).__name__})"
         if sizes is None:

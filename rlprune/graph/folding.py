@@ -101,6 +101,8 @@ def _fuse(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
     """A layer and the batch norm behind it as one layer; None if they cannot be fused."""
     if type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
         return fuse_conv_bn_eval(layer, norm)
+    if type(layer) is nn.ConvTranspose2d and layer.groups == 1 and type(norm) is nn.BatchNorm2d:
+        return fuse_conv_bn_eval(layer, norm, transpose=True)
     if type(layer) is nn.Linear and type(norm) is nn.BatchNorm1d:
         return fuse_linear_bn_eval(layer, norm)
     return None

@@ -16,7 +16,18 @@ from rlprune.errors import ModelError
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
-_BASES = (nn.Conv2d, nn.Conv1d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d)
+_BASES = (
+    nn.Conv2d,
+    nn.Conv1d,
+    nn.ConvTranspose2d,
+    nn.Linear,
+    nn.BatchNorm2d,
+    nn.BatchNorm1d,
+    nn.InstanceNorm2d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.PReLU,
+)
 
 
 def plain_copy(model: object) -> nn.Module:

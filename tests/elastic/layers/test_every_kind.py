@@ -257,6 +257,22 @@ def test_widths_round_up_to_whole_convolution_groups(round_to: int, widths: list
     assert channel_groups[1:] == widths[1:]
 
 
+def test_one_slope_may_serve_layers_of_any_width() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(*widths, 3) for widths in ((3, 8), (8, 16), (16, 24)))
+            self.rectify, self.linear = nn.PReLU(), nn.Linear(24, N_CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for conv in self.convs:
+                x = self.rectify(conv(x))
+            return self.linear(x.mean((2, 3)))
+
+    elastic = ElasticCNN.from_model(Shared().eval(), IMAGE_SHAPE)
+    assert {group.name: group.n_channels for group in elastic.groups} == {"convs.1": 16, "convs.2": 24}
+
+
 def test_a_norm_over_all_groups_ties_what_no_layer_can_part() -> None:
     model = Net(nn.Sequential(nn.GroupNorm(2, 32), nn.Conv2d(32, 32, 1, groups=32), nn.GroupNorm(1, 32)), 32).eval()
     elastic = ElasticCNN.from_model(model, IMAGE_SHAPE)
