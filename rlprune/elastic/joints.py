@@ -102,8 +102,9 @@ class _Marker(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """The node's value, marked where channels go another way than one by one."""
         value = super().run_node(n)
-        if self._only_moves(n):
-            return self._moved(n, value)
+        numbers = self._numbers_of(n) if self._only_moves(n) else None
+        if numbers is not None:
+            return self._moved(n, value, numbers)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         self.axes[n] = self._axis_of(n, value)
@@ -155,7 +156,7 @@ class _Marker(fx.Interpreter):
         if layer is None:
             return self._joint_of_function(n, value)
         if is_blind(layer):  # it may be called anywhere, for any number of channels
-            return Joint((self._all_of(n.all_input_nodes[0]),), type(layer).__name__)
+            return Joint(self._everything(n), type(layer).__name__)
         sizes = axis_sizes(layer)
         if sizes is None and not any(True for _ in layer.parameters()):
             return self._joint_of_function(n, value)
@@ -176,8 +177,11 @@ class _Marker(fx.Interpreter):
         return self.axes[source] == (ndim - 1 if channels_last(layer) else 1)
 
     def _end(self, n: fx.Node, reason: str, layer: nn.Module | None = None) -> Joint:
-        everything = tuple(self._all_of(source) for source in self._tensors_read(n))
-        return Joint(everything, str(n.target), layer, reason)
+        return Joint(self._everything(n), str(n.target), layer, reason)
+
+    def _everything(self, n: fx.Node) -> tuple[tuple[Positions, Positions], ...]:
+        """Each position of what a node reads at its own place, whichever dimension holds them."""
+        return tuple(self._all_of(source) for source in self._tensors_read(n))
 
     def _all_of(self, node: fx.Node) -> tuple[Positions, Positions]:
         positions = torch.arange(max(self._values[node].shape, default=1))
@@ -226,9 +230,8 @@ class _Marker(fx.Interpreter):
         name = str(getattr(n.target, "__name__", n.target))
         return name in _MOVES and any(node in self._values or node in self.numbers for node in n.all_input_nodes)
 
-    def _moved(self, n: fx.Node, value: Any) -> Any:
+    def _moved(self, n: fx.Node, value: Any, numbers: Any) -> Any:
         """The value of a node that only moves others, marked with where each channel goes."""
-        numbers = self._numbers_of(n)
         self.numbers[n] = numbers
         sources = [self.sources.get(node, (node,)) for node in n.all_input_nodes if self._has_numbers(node)]
         self.sources[n] = tuple(dict.fromkeys(node for several in sources for node in several))
@@ -254,6 +257,8 @@ class _Marker(fx.Interpreter):
         if first is None or size is None:
             return torch.arange(0), torch.arange(0)
         here = [((part >= first) & (part < first + size)).nonzero().flatten() for part in parts]
+        if size == 1 and len(here[0]) == len(parts[0]) > 1:  # expanded, to be multiplied by any number of channels
+            return torch.arange(0), torch.arange(0)
         befores = [part[places] - first for part, places in zip(parts, here, strict=True)]
         return torch.cat(befores), torch.cat(here)
 
@@ -268,14 +273,17 @@ class _Marker(fx.Interpreter):
         return node in self.numbers or (node in self._values and node.op != "get_attr")
 
     def _numbers_of(self, n: fx.Node) -> Any:
-        """What a node gives for the numbers of channels."""
+        """What a node gives for the numbers of channels; None if it takes no numbers in place of features."""
         args, kwargs = fx.node.map_arg((n.args, n.kwargs), self._numbers_or_value)
         target: Any = n.target
-        if n.op == "call_module":
-            return self.fetch_attr(target)(*args, **kwargs)
-        if n.op == "call_function":
-            return target(*args, **kwargs)
-        return getattr(args[0], "reshape" if target == "view" else target)(*args[1:], **kwargs)
+        try:
+            if n.op == "call_module":
+                return self.fetch_attr(target)(*args, **kwargs)
+            if n.op == "call_function":
+                return target(*args, **kwargs)
+            return getattr(args[0], "reshape" if target == "view" else target)(*args[1:], **kwargs)
+        except (RuntimeError, TypeError):
+            return None
 
     def _numbers_or_value(self, node: fx.Node) -> Any:
         if node in self.numbers:

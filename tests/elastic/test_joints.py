@@ -114,7 +114,8 @@ def test_parts_of_a_split_that_go_separate_ways_stay_equally_wide() -> None:
     assert member.runs == ((0, 0, 8, 1), (8, 0, 8, 1), (16, 0, 8, 1))
 
 
-def test_a_map_of_one_channel_is_tied_to_none_that_it_multiplies() -> None:
+@pytest.mark.parametrize("expands", [False, True])
+def test_a_map_of_one_channel_is_tied_to_none_that_it_multiplies(expands: bool) -> None:
     class Attention(Net):
         def __init__(self) -> None:
             super().__init__(self.attend)
@@ -123,7 +124,7 @@ def test_a_map_of_one_channel_is_tied_to_none_that_it_multiplies() -> None:
 
         def attend(self, x: Tensor) -> Tensor:
             where = self.where(F.relu(self.hidden(self.shrink(x))))
-            return x * where.sigmoid()
+            return x * (where.sigmoid().expand_as(x) if expands else where.sigmoid())
 
     torch.manual_seed(0)
     groups = groups_of(Attention().eval())
