@@ -40,7 +40,7 @@ def groups(network: ElasticCNN) -> tuple[Table, Table]:
         widths = [int(width) for width in network.widths[index, int(network.min_level[index]) :]]
         found.add_row(
             escape(group.name),
-            str(group.n_channels),
+            str(group.n_channels) + (f" x {group.layer_channels}" if group.layer_channels > 1 else ""),
             "/".join(str(width) for width in sorted(set(widths))),
             str(int(own.params)),
             f"{int(own.macs) / 1e6:.2f}",

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from nets import make_elastic
+from nets import IMAGE_SHAPE, make_elastic
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
+from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation import tables
 from rlprune.evaluation.results import Conditions, ControlFigures, DenseResult, EvaluationResult, Frontier
 from rlprune.evaluation.timing_results import BenchmarkResult, BenchmarkRow
@@ -25,6 +27,12 @@ def shown(*found: Table) -> str:
     console.print(*found)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_channels_that_stay_together_are_shown_as_such() -> None:
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 32, 3), nn.Conv2d(32, 32, 3, groups=4), nn.Flatten()]
+    network = ElasticCNN.from_model(nn.Sequential(*layers, nn.Linear(3200, 5)).eval(), IMAGE_SHAPE)
+    assert "4 x 8" in shown(*tables.groups(network))
 
 
 def test_groups_and_what_is_left_alone() -> None:
