@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -20,15 +20,22 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
-from rlprune.evaluation.runners import DEFAULT_ROWS, available_rows
+from rlprune.evaluation.runners import DEFAULT_ROWS, ROWS, available_rows, check_rows
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, EnvBenchmark
 from rlprune.models import registry
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle
-from rlprune.utils.files import write_json
+from rlprune.utils.files import check_target_file, write_json
+from rlprune.utils.settings import Must, NonNegativeFloat, PositiveInt, as_tuple, settings_dataclass
+
+Rows = Annotated[
+    tuple[str, ...],
+    as_tuple,
+    Must(lambda rows: rows == ("all",) or (rows and set(rows) <= set(ROWS)), f"some of {', '.join(ROWS)}; or all"),
+]
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Bench:
     """Time a bundle beside the dense network, the environment beside the network alone, or steps of adaptation."""
 
@@ -36,14 +43,14 @@ class Bench:
     """A bundle; or the word env or adapt, for the speed of the environment or of training steps."""
     data: str | None = None
     """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
-    image_size: int | None = None
+    image_size: PositiveInt | None = None
     """Resize and crop images to squares of this many pixels."""
-    rows: tuple[str, ...] = DEFAULT_ROWS
+    rows: Rows = DEFAULT_ROWS
     """What is timed: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
     MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all."""
     batch: tuple[int, ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
-    seconds: float = 5.0
+    seconds: NonNegativeFloat = 5.0
     """Time to spend on each batch size."""
     json: Path | None = None
     """File to write the rows to."""
@@ -51,10 +58,20 @@ class Bench:
     """For env and adapt: the network, by name or package.module:callable."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
+    def _conflicts(self) -> Iterator[str]:
+        if self.target not in ("env", "adapt"):
+            return
+        if self.price.given:
+            yield f"--budget and --penalty are for bundles; {self.target} times no policy"
+        if self.rows != DEFAULT_ROWS:
+            yield f"--rows are of bundles; {self.target} has its own"
+        if self.batch is not None and (len(self.batch) != 1 or self.batch[0] < 1):
+            yield f"batch={self.batch}: give a single number of 1 or more, with {self.target}"
+
     def run(self) -> None:
         """Do it."""
-        if self.price.given and self.target in ("env", "adapt"):
-            raise RLPruneError(f"--budget and --penalty are for bundles; {self.target} times no policy")
+        if self.json is not None:
+            check_target_file(self.json)
         results = self._timed()
         if self.json is not None:
             write_json(self.json, results.to_json())
@@ -66,9 +83,10 @@ class Bench:
             return bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
         if self.target == "adapt":
             return bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds)
+        rows = available_rows() if self.rows == ("all",) else self.rows
+        check_rows(rows)
         dynamic = self.price.of(bundle.load(self.target))
         pixels = self._pixels(dynamic)
-        rows = available_rows() if self.rows == ("all",) else self.rows
         return bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
 
     def _network(self) -> tuple[ElasticCNN, ImageSet]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from rlprune.pipelines.demo import run_demo
 from rlprune.utils.locks import hold
+from rlprune.utils.settings import Seed, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Demo:
     """The whole way in a few minutes, offline: digits in, a network pruned per image out."""
 
     out: Path = Path("runs/demo")
     """Folder for everything it makes; an earlier demo there is replaced."""
-    seed: int = 0
+    seed: Seed = 0
     """Fixes everything but times."""
 
     def run(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -24,11 +24,12 @@ from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for
 from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat
-from rlprune.utils.files import write_json
+from rlprune.utils.files import check_target_file, write_json
 from rlprune.utils.json_codec import JsonResult
+from rlprune.utils.settings import PositiveInt, Seed, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Evaluate:
     """Measure what was made, a bundle or a gated network beside its controls, or an ordinary one, on the test split."""
 
@@ -43,9 +44,9 @@ class Evaluate:
     """Read them from a file that holds whole objects or TorchScript, too, which runs code in it."""
     json: Path | None = None
     """File to write the figures to."""
-    n_candidates: int = 64
+    n_candidates: PositiveInt = 64
     """Static profiles that the search for the best one may try."""
-    seed: int = 0
+    seed: Seed = 0
     """Of that search, and of the random profiles."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
@@ -53,6 +54,8 @@ class Evaluate:
         """Do it."""
         if self.bundle is None and self.model is None:
             raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
+        if self.json is not None:
+            check_target_file(self.json)
         results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
         if self.json is not None:
             write_json(self.json, results.to_json())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 
 import tyro
@@ -22,9 +22,10 @@ from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for
 from rlprune.storage import folders
 from rlprune.storage.structure import describe
+from rlprune.utils.settings import InnerShare, PositiveInt, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Gate:
     """Put gates into a pretrained network and train both: they decide, layer by layer, what an image needs."""
 
@@ -34,9 +35,9 @@ class Gate:
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     kind: GateKind = "channels"
     """What gates decide about: channels (hidden from the next layer, which saves no time), or branches (skipped)."""
-    reduction: int = 4
+    reduction: PositiveInt = 4
     """Channels that a gate reads, over the features of its hidden layer."""
-    threshold: float = 0.5
+    threshold: InnerShare = 0.5
     """What a gate has to pass, in (0, 1)."""
     resume: bool = False
     """Continue an interrupted run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import tyro
 from rich.console import Console
@@ -10,17 +10,18 @@ from rich.console import Console
 from rlprune.evaluation import tables
 from rlprune.models import registry
 from rlprune.pipelines.options import ElasticOptions
+from rlprune.utils.settings import PositiveInt, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Inspect:
     """Show the channel groups of a network: channels, parameters, MACs, skippable, or why not prunable."""
 
     model: str
     """A name such as resnet20, or package.module:callable returning an nn.Module."""
-    image_shape: tuple[int, int, int] = (3, 32, 32)
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 32, 32)
     """Channels, height and width of its images."""
-    n_classes: int = 10
+    n_classes: PositiveInt = 10
     """Classes of a network built by name."""
     elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
 

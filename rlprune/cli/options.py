@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +14,21 @@ from rlprune.errors import ModelError
 from rlprune.models import registry
 from rlprune.pipelines.inputs import build_model
 from rlprune.training.distillation import Ensemble
+from rlprune.utils.settings import PositiveFloat, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class PriceOptions:
     """What images may cost, where the policy was trained for a range of penalties."""
 
-    budget: float | None = None
+    budget: PositiveFloat | None = None
     """Mean share of the dense network's MACs that images are to cost."""
-    penalty: float | None = None
+    penalty: PositiveFloat | None = None
     """Instead, the price of running the whole network, in right answers."""
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.budget is not None and self.penalty is not None:
+            yield f"budget={self.budget} and penalty={self.penalty} exclude each other; give only one"
 
     @property
     def given(self) -> bool:
@@ -64,7 +70,7 @@ class NetworkOptions:
         return build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle)
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class TeacherOptions:
     """Whose predictions are learnt from, beside the labels; `temperature` and `distillation` say how."""
 
@@ -72,6 +78,13 @@ class TeacherOptions:
     """Names such as resnet56, or package.module:callable; of several the mean of the logits counts."""
     teacher_weights: tuple[Path, ...] = ()
     """Weights of each, in the same order, as for --weights."""
+
+    def _conflicts(self) -> Iterator[str]:
+        if len(self.teacher) != len(self.teacher_weights):
+            yield (
+                f"--teacher names {len(self.teacher)} networks and --teacher-weights {len(self.teacher_weights)} "
+                "files; give one file for each"
+            )
 
     def build(self, splits: Splits, *, trust_pickle: bool = False) -> nn.Module | None:
         """The teacher for these images; None if none is named.
@@ -81,13 +94,8 @@ class TeacherOptions:
             trust_pickle: read weights that run code, too.
 
         Raises:
-            ModelError: not as many weights as teachers; or one of them cannot be used.
+            ModelError: one of them cannot be used.
         """
-        if len(self.teacher) != len(self.teacher_weights):
-            raise ModelError(
-                f"--teacher names {len(self.teacher)} networks and --teacher-weights {len(self.teacher_weights)} "
-                "files; give one file for each"
-            )
         pairs = zip(self.teacher, self.teacher_weights, strict=True)
         networks = [build_model(*pair, splits, trust_pickle=trust_pickle).eval() for pair in pairs]
         return Ensemble(networks) if len(networks) > 1 else next(iter(networks), None)

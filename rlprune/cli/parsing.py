@@ -10,11 +10,10 @@ from typing import Any
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from rlprune.errors import RLPruneError, SettingsError
+from rlprune.errors import SettingsError
 
-
-class _WrongOptionsError(RLPruneError):
-    """Settings that cannot be; no ValueError, for which tyro has a message of its own."""
+_ALTERNATIVES = (("penalty", "penalty_range"),)
+"""Options of which only one may be given, though one of them has a default."""
 
 
 def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
@@ -28,12 +27,18 @@ def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
     Raises:
         SettingsError: options have values that cannot be; the message has a line for each.
     """
-    try:
-        return tyro.cli(verbs, prog="rlprune", description=description, args=arguments, registry=_registry())
-    except _WrongOptionsError as error:
-        typed = {_setting(word): word.partition("=")[0] for word in arguments if word.startswith("--")}
-        lines = [_with_options(line, typed) for line in str(error).splitlines()]
-        raise SettingsError("\n".join(lines)) from error
+    wrong: list[str] = []
+    verb = tyro.cli(verbs, prog="rlprune", description=description, args=arguments, registry=_registry(wrong))
+    typed = {_setting(word): word.partition("=")[0] for word in arguments if word.startswith("--")}
+    lines = [_with_options(line, typed) for lines in wrong for line in lines.splitlines()]
+    lines += [
+        f"{typed[one]} and {typed[other]} exclude each other; give only one"
+        for one, other in _ALTERNATIVES
+        if one in typed and other in typed and not lines
+    ]
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return verb
 
 
 def _setting(word: str) -> str:
@@ -46,8 +51,13 @@ def _with_options(line: str, typed: dict[str, str]) -> str:
     return re.sub(r"\b\w+(?==)", lambda match: typed.get(match.group(), match.group()), line)
 
 
-def _registry() -> ConstructorRegistry:
-    """Tyro's ways of making dataclasses, and one more, for settings."""
+def _registry(wrong: list[str]) -> ConstructorRegistry:
+    """Tyro's ways of making dataclasses, and one more, for settings.
+
+    Args:
+        wrong: gets what is wrong with each group of options. An empty one stands in for it, so that the others are
+            looked at, too.
+    """
     registry = ConstructorRegistry()
     asking = False
 
@@ -68,7 +78,8 @@ def _registry() -> ConstructorRegistry:
             try:
                 return make(**given)
             except SettingsError as error:
-                raise _WrongOptionsError(str(error)) from error
+                wrong.append(str(error))
+                return object.__new__(info.type)
 
         instantiate.__doc__ = make.__doc__  # which the help shows
         return replace(spec, instantiate=instantiate)

@@ -18,7 +18,7 @@ from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.pipelines.preparation import confirmed
 from rlprune.storage import bundle
-from rlprune.utils.files import write_json
+from rlprune.utils.files import check_target_file, write_json
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Predict:
 
     def run(self) -> None:
         """Do it."""
+        if self.json is not None:
+            check_target_file(self.json)
         dynamic, paths = self._network()
         predicted = dynamic(read_images(paths, dynamic.image_shape, self._preprocessing(dynamic)))
         rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +12,10 @@ from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import StepName
 from rlprune.pipelines.steps import Steps
 from rlprune.utils.locks import hold
+from rlprune.utils.settings import Seed, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class RunRecipe:
     """Carry out a recipe: dense network, elastic network, codebook, policy, joint tuning, figures, bundle.
 
@@ -28,7 +29,7 @@ class RunRecipe:
     """Folder for everything it makes; runs/NAME if not given, NAME being the folder of the recipe."""
     until: StepName = "evaluate"
     """Stop after this step."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Another seed than the recipe's."""
 
     def run(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from rlprune.storage import networks
 from rlprune.storage.policies import load_policy
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
+from rlprune.utils.settings import PositiveInt, settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Train:
     """Train the policy that chooses keep ratios for each image."""
 
@@ -40,9 +41,9 @@ class Train:
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     n_profiles: int = 6
     """Profiles in the codebook, at most 16; a network that is specialised to a codebook has those of that."""
-    n_candidates: int = 64
+    n_candidates: PositiveInt = 64
     """Static profiles tried in the search for it."""
-    latency_batch: int = 1
+    latency_batch: PositiveInt = 1
     """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
     already is taken."""
     start: Path | None = None

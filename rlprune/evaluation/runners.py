@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from rlprune.deployment.onnx_export import export_piece, to_onnx
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.static import count_macs
 from rlprune.graph.folding import fold_norms, optimize_for_inference
+from rlprune.utils.imports import require
 
 Run = Callable[[Tensor], object]
 
@@ -67,9 +68,7 @@ def prepare_runners(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -
         MissingExtraError: onnx, onnxscript or onnxruntime is needed and not installed.
         RLPruneError: there is no row of such a name, or Torch-Pruning cannot prune this network.
     """
-    unknown = [name for name in names if name not in ROWS]
-    if unknown:
-        raise RLPruneError(f"there is no row {unknown[0]!r}; allowed: {', '.join(ROWS)}")
+    check_rows(names)
     dense = dynamic.elastic.slice(dynamic.elastic.full)
     macs = float(dynamic.prices.dense.macs)
     example = torch.zeros(1, *dynamic.image_shape)
@@ -107,10 +106,28 @@ DEFAULT_ROWS = ("dense", "dense folded", "dynamic")
 """Those that need nothing but torch, and no time to prepare."""
 
 
+_ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
 def available_rows() -> tuple[str, ...]:
     """The rows that can be timed here, with what is installed."""
-    has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
+    has_onnx = all(importlib.util.find_spec(name) for name in _ONNX_PACKAGES)
     return tuple(name for name in ROWS if has_onnx or not name.endswith("onnxruntime"))
+
+
+def check_rows(names: Sequence[str]) -> None:
+    """Make sure that rows can be timed here, before anything is loaded or timed for them.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript or onnxruntime is needed and not installed.
+        RLPruneError: there is no row of such a name.
+    """
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        raise RLPruneError(f"there is no row {unknown[0]!r}; allowed: {', '.join(ROWS)}")
+    if any(name.endswith("onnxruntime") for name in names):
+        for package in _ONNX_PACKAGES:
+            require(package, "onnx")
 
 
 def _compiled(dynamic: DynamicCNN) -> DynamicCNN:

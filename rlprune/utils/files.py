@@ -76,6 +76,21 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(f"{path} cannot be written: {reason}; {_CURES.get(number, 'name another place')}") from error
 
 
+def check_target_file(path: Path) -> None:
+    """Make sure that a file may be written, before there is anything to write.
+
+    Raises:
+        WriteError: a folder is there, or its folder may not be written, or cannot be made.
+    """
+    if path.is_dir():
+        raise WriteError(f"{path} cannot be written: it is a folder; name a file")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    probe = nearest / f".{uuid.uuid4().hex}"
+    with writing(path):
+        probe.touch()
+        probe.unlink()
+
+
 def check_room(path: Path, n_bytes: int) -> None:
     """Make sure that a file will find room on its disk, before there is anything to write.
 

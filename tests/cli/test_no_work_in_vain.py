@@ -23,6 +23,7 @@ class Odd(nn.Module):
 COMMON = ("--data", "pets", "--epochs", "1", "--batch-size", "8")
 ADAPT = ("adapt", "--model", "odd_networks:Odd", *COMMON, "--out", "net")
 GATE = ("gate", "--model", "odd_networks:Odd", *COMMON, "--out", "net")
+TRAIN = ("train", "--network", "n", "--out", "run", "--data", "pets")
 PRETRAIN = ("pretrain", "--model", "odd_networks:Odd", *COMMON, "--out")
 
 
@@ -46,8 +47,23 @@ def project(apart: None, tmp_path: Path) -> Path:
         ((*PRETRAIN, "odd_networks.py/w.safetensors"), "cannot be written: "),
         ((*PRETRAIN, "w.safetensors", "--seed", "-1"), "--seed=-1: give a whole number from 0 to 4294967295"),
         ((*PRETRAIN, "w.safetensors", "--device", "meta"), "it cannot be used here"),
-        (("train", "--network", "n", "--out", "run", "--data", "pets", "--ppo", '{"gamma": NaN}'), "is not finite"),
-        (("train", "--network", "n", "--out", "run", "--data", "pets", "--penalty", "inf"), "--penalty=inf"),
+        ((*TRAIN, "--ppo", '{"gamma": NaN}'), "is not finite"),
+        ((*TRAIN, "--penalty", "inf"), "--penalty=inf"),
+        ((*TRAIN, "--penalty", "0.3", "--penalty-range", "0.1", "1"), "--penalty and --penalty-range exclude each"),
+        ((*TRAIN, "--latency-batch", "0"), "--latency-batch=0: give a whole number of 1 or more"),
+        (("demo", "--out", "digits", "--seed", "-1"), "--seed=-1: give a whole number from 0 to 4294967295"),
+        (("evaluate", "b", "--data", "pets", "--seed", "-1"), "--seed=-1: give a whole number from 0 to 4294967295"),
+        (("evaluate", "b", "--data", "pets", "--json", "pets"), "pets cannot be written: it is a folder"),
+        (("run", "recipe.toml", "--seed", "4294967296"), "--seed=4294967296: give a whole number from 0"),
+        ((*GATE, "--threshold", "1"), "--threshold=1.0: give a number above 0, below 1"),
+        (("predict", "b", "x.png", "--budget", "0.5", "--penalty", "1"), "--budget=0.5 and --penalty=1.0 exclude each"),
+        (("predict", "b", "x.png", "--json", "odd_networks.py/x"), "odd_networks.py/x cannot be written: not a dir"),
+        (("bench", "b", "--rows", "dens"), "--rows=('dens',): give some of dense, dense folded, "),
+        (("bench", "b", "--seconds", "nan"), "--seconds=nan: give a number of 0 or more, and finite"),
+        (("bench", "env", "--batch", "1", "2"), "--batch=(1, 2): give a single number of 1 or more, with env"),
+        (("bench", "adapt", "--rows", "all"), "--rows are of bundles; adapt has its own"),
+        (("inspect", "--model", "resnet20", "--n-classes", "0"), "--n-classes=0: give a whole number of 1 or more"),
+        (("inspect", "--model", "resnet20", "--image-shape", "-1", "8", "8"), "--image-shape=(-1, 8, 8): give a list"),
     ],
 )
 def test_what_cannot_be_done_is_refused_within_seconds(
@@ -60,3 +76,14 @@ def test_what_cannot_be_done_is_refused_within_seconds(
     assert time.process_time() - begun < 5  # of its own: the machine may be busy
     assert message in said and "epoch" not in said and "batch/s" not in said
     assert sorted(path.name for path in project.iterdir() if path.name != "__pycache__") == ["odd_networks.py", "pets"]
+
+
+def test_what_is_wrong_in_several_groups_of_options_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*GATE, "--reduction", "0", "--split-seed", "-1", "--epochs", "-1", "--teacher", "resnet56"])
+    assert [line.partition(": error: ")[2].split("=")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "--split-seed",
+        "--teacher names 1 networks and --teacher-weights 0 files; give one file for each",
+        "--epochs",
+        "--reduction",
+    ]
