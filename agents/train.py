@@ -42,13 +42,17 @@ from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import uniform_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
+from rlprune.storage.folders import check_target
 from rlprune.storage.policies import load_policy, save_policy
 from rlprune.storage.provenance import check_unchanged, fingerprint, plain
-from rlprune.utils.files import write_json
+from rlprune.utils.files import check_room, write_json
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.locks import hold
 
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
+
+_LEAST_ROOM = 2**20
+"""Bytes that a run needs: checkpoint, policy and events of a small policy."""
 
 
 def train_policy(
@@ -138,10 +142,14 @@ def check_run(
     """Make sure that training may write to a folder; the arguments are those of `train_policy`.
 
     Raises:
+        BundleError: the folder holds a network, a policy or a bundle.
         RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or PPO has no such
             arguments.
+        WriteError: the disk is full.
     """
-    if "net_arch" in (ppo or {}).get("policy_kwargs", {}):
+    if not isinstance(more := (ppo or {}).get("policy_kwargs", {}), dict):
+        raise RLPruneError(f"ppo has policy_kwargs={more!r}; give an object, such as {{'ortho_init': false}}")
+    if "net_arch" in more:
         raise RLPruneError(
             "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
         )
@@ -151,6 +159,9 @@ def check_run(
     if unknown:
         raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
     checkpoint = folder / CHECKPOINT
+    if (folder / "manifest.json").exists():
+        check_target(folder, "run")
+    check_room(checkpoint, _LEAST_ROOM)
     if not checkpoint.exists():
         return
     if not resume:

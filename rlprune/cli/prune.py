@@ -18,6 +18,7 @@ from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.profiles.cost import Cost
 from rlprune.storage import folders, networks
+from rlprune.training.loop import check_checkpoint_room
 from rlprune.training.pretraining import pretrain
 
 
@@ -43,6 +44,7 @@ class Prune:
             elastic = saved.network
             splits = load_fitting(elastic.image_shape, saved.data, saved.metadata, self.source)
             teacher = self.teaching.build(splits) or elastic.slice(elastic.full)
+            check_checkpoint_room(kept["checkpoint"], elastic, self.settings)
             network = static_network(elastic, self.settings, splits.policy)
             pretrain(network, splits.network, self.settings, teacher=teacher, **kept)
             remove_masks(network)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from rlprune.errors import RLPruneError
+from rlprune.pipelines.identity import same_source
 from rlprune.storage.provenance import check_unchanged, plain
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
@@ -49,7 +50,7 @@ def resumable(verb: Verb, name: str) -> Iterator[dict[str, Any]]:
         said = _options(verb)
         if checkpoint.exists() and note.exists():
             cure = f"go back to those, which {note} has, or remove the checkpoint to start anew"
-            check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), said, cure)
+            check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), said, cure, same_source)
         write_json(note, said)
         try:
             yield {"checkpoint": checkpoint, "log": scalar_log(verb.out.parent / "logs", name)}

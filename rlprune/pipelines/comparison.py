@@ -34,6 +34,7 @@ from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.provenance import fingerprint, noted, plain
 from rlprune.training.adaptation import SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher
+from rlprune.training.loop import check_checkpoint_room
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
@@ -124,6 +125,7 @@ class Comparison:
             InUseError: another process works in the folder.
             RLPruneError: the folder holds what was made of other things or under other settings; or the network has
                 nothing for any of the methods.
+            WriteError: there is no room for checkpoints.
         """
         made_with = {
             "n_profiles": self.settings.n_profiles,
@@ -132,6 +134,8 @@ class Comparison:
             "policy": self.policy,
             "made_of": self._made_of(),
         }
+        if not (self.out / "specialised").exists():
+            check_checkpoint_room(self.out / "specialise.checkpoint.pt", self.elastic, self.training)
         note = noted(
             self.out / "settings.json",
             plain(made_with),

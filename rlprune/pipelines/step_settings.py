@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
+from rlprune.models.weights import find_weights
 from rlprune.pipelines.options import without_unset
 from rlprune.pipelines.recipe import Recipe
 from rlprune.training.settings import TrainingSettings
@@ -37,11 +39,17 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
     return {name: {"seed": recipe.seed, **each} for name, each in settings.items()}
 
 
-def weights_of(recipe: Recipe) -> list[str]:
-    """Names of all weights that later steps need; those of the network itself are needed at once."""
+def check_weights(recipe: Recipe, recipe_dir: Path) -> None:
+    """Make sure that all weights are there that the steps need: better missed now than in hours.
+
+    Raises:
+        ModelError: some are not.
+    """
     trained = [recipe.teacher, *recipe.final_teachers, recipe.reference]
-    names = [each.weights for each in trained if each is not None]
-    return names if recipe.refit_weights is None else [*names, recipe.refit_weights]
+    names = [recipe.weights, *(each.weights for each in trained if each is not None), recipe.refit_weights]
+    for name in names:
+        if name is not None:
+            find_weights(name, recipe_dir)
 
 
 def views_of(settings: TrainingSettings) -> list[int]:

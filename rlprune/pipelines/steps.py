@@ -26,12 +26,12 @@ from rlprune.evaluation.plots import budgets_plot
 from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
-from rlprune.pipelines import inputs
-from rlprune.pipelines.inputs import build_model, load_profiles
+from rlprune.pipelines.identity import same_source
+from rlprune.pipelines.inputs import build_model, load_profiles, source_notes, split_notes, split_rule_of
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.pipelines.preparation import load_for
 from rlprune.pipelines.recipe import Recipe
-from rlprune.pipelines.step_settings import StepName, settings_of, told, weights_of
+from rlprune.pipelines.step_settings import StepName, check_weights, settings_of, told
 from rlprune.pipelines.teachers import Teachers
 from rlprune.policies.policy import Policy
 from rlprune.profiles.latency import Latency, measured
@@ -85,7 +85,7 @@ class Steps:
 
         Raises:
             RLPruneError: there is no such step, or the folder holds one that was made under other settings.
-            ModelError: weights that the recipe names are not there.
+            ModelError: a network cannot be stored, or its weights are not there, or do not fit.
             MissingExtraError: the last step needs matplotlib, which is not installed.
         """
         if last not in self.NAMES:
@@ -93,8 +93,8 @@ class Steps:
         if last == "evaluate":
             require("matplotlib", "plots")
         if not (self.out / "steps").exists():
-            for name in weights_of(self.recipe):  # better missed now than in hours
-                find_weights(name, self.recipe_dir)
+            check_weights(self.recipe, self.recipe_dir)
+            self.teachers.check_all()
         settings = settings_of(self.recipe)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             print(f"{name} ...", flush=True)
@@ -104,6 +104,7 @@ class Steps:
                 what=f"the step {name!r} in {self.out}",
                 cure="go back to those, or name another folder",
                 values_only=True,
+                same=same_source,
             )
             with note:
                 getattr(self, name)()
@@ -260,7 +261,7 @@ class Steps:
             self.recipe.model,
             self.recipe.data,
             trained=self.recipe.weights is not None,
-            split_rule=inputs.split_rule_of(self.out),
+            split_rule=split_rule_of(self.out),
         )
 
     @cached_property
@@ -280,11 +281,11 @@ class Steps:
 
     @property
     def _made_of(self) -> dict[str, Any]:
-        return {"model": self.recipe.model, "source": inputs.source_notes(self.recipe.data)}
+        return {"model": self.recipe.model, "source": source_notes(self.recipe.data)}
 
     @property
     def _split(self) -> dict[str, Any]:
-        return {"split": inputs.split_notes(self.splits, inputs.split_rule_of(self.out))}
+        return {"split": split_notes(self.splits, split_rule_of(self.out))}
 
     @property
     def codebook(self) -> Tensor:

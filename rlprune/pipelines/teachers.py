@@ -1,4 +1,4 @@
-"""The teachers that the trainings of a recipe learn from."""
+"""The networks that a recipe names: teachers that its trainings learn from, its own one, and what it is measured by."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from torch import nn
 
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.models.weights import find_weights
-from rlprune.pipelines.inputs import build_model
+from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.recipe import Recipe, TrainedNetwork
 from rlprune.pipelines.step_settings import views_of
 from rlprune.training.distillation import Ensemble, Teacher, cache_teacher_logits
 from rlprune.training.settings import TrainingSettings
-from rlprune.utils.files import atomic_write
+from rlprune.utils.files import atomic_write, check_room
+
+_N_RANKED = 32
+"""Images by which channels are ranked for a try."""
+_N_COPIES = 12
+"""How often a run writes its network at the most: what its steps leave, and a training's checkpoints."""
 
 
 class Teachers:
@@ -80,6 +85,33 @@ class Teachers:
         """The dense network that results are compared with: the one that the recipe names, or else its own."""
         named = self.recipe.reference
         return self.dense() if named is None else self.load(named)
+
+    def check_all(self) -> None:
+        """Make sure, before anything long begins, that all networks fit, and what is made of them can be stored.
+
+        Raises:
+            ModelError: one does not fit its weights or the images; or the recipe's own can be made elastic in no way,
+                or not be stored.
+            RLPruneError: the codebook that the recipe names is none of its network.
+            WriteError: there is no room for what is made.
+        """
+        recipe = self.recipe
+        for named in (*self.names_first, *recipe.final_teachers, recipe.reference):
+            if named is not None:
+                self.load(named)
+        if recipe.refit_weights is not None:
+            self._own(recipe.refit_weights)
+        images = self.splits.network.subset(slice(0, _N_RANKED))
+        elastic = recipe.elastic.build(self._own(recipe.weights), tuple(images.images.shape[1:]), images)
+        if recipe.search.codebook is not None:
+            load_profiles(elastic, self.recipe_dir / recipe.search.codebook)
+        n_copies = _N_COPIES * (len(recipe.search.budgets) if recipe.specialise.separate else 1)
+        check_room(self.out, n_copies * sum(value.nbytes for value in elastic.state_dict().values()))
+
+    def _own(self, weights: str | None) -> nn.Module:
+        """The recipe's own network, with weights that it names, or as it is built."""
+        file = None if weights is None else find_weights(weights, self.recipe_dir)
+        return build_model(self.recipe.model, file, self.splits)
 
     def load(self, network: TrainedNetwork) -> nn.Module:
         """A network that somebody trained.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from rlprune.utils.files import write_json
 
 HOW = frozenset({"device", "bf16", "channels_last"})
 """Settings of where and how something is computed, not of what: it may be gone on with under others."""
+Same = Callable[[str, str], bool]
+"""Whether two texts among settings say the same."""
 
 
 def plain(settings: Any) -> Any:
@@ -36,10 +39,15 @@ def fingerprint(*parts: Tensor | bytes) -> str:
     return digest.hexdigest()
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], same: Same = operator.eq) -> list[str]:
     """The settings that differ from those that something was made with, each with both values.
 
     Settings inside of others are named by their path, such as `training.epochs`; those of `HOW` make no difference.
+
+    Args:
+        before: what it was made with.
+        now: the settings of now.
+        same: whether two texts say the same, such as two spellings of a path.
     """
     found = []
     for key, value in now.items():
@@ -48,13 +56,22 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old = before.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             either = dict.fromkeys(old) | value  # a setting that only one of them has differs, too
-            found += [f"{key}.{difference}" for difference in differences(old, either)]
-        elif old != value:
+            found += [f"{key}.{difference}" for difference in differences(old, either, same)]
+        elif not _equal(old, value, same):
             found.append(f"{key}: {old!r}, now {value!r}")
     return found
 
 
-def check_unchanged(what: str, before: Mapping[str, Any], now: Mapping[str, Any], cure: str) -> None:
+def _equal(old: Any, value: Any, same: Same) -> bool:
+    """Whether two settings are equal, the texts among them by what they say; lists are compared entry by entry."""
+    if isinstance(old, list) and isinstance(value, list):
+        return len(old) == len(value) and all(_equal(*pair, same) for pair in zip(old, value, strict=True))
+    return bool(old == value) or (isinstance(old, str) and isinstance(value, str) and same(old, value))
+
+
+def check_unchanged(
+    what: str, before: Mapping[str, Any], now: Mapping[str, Any], cure: str, same: Same = operator.eq
+) -> None:
     """Make sure that something is resumed under the settings that it was made with.
 
     Args:
@@ -62,11 +79,12 @@ def check_unchanged(what: str, before: Mapping[str, Any], now: Mapping[str, Any]
         before: the settings that it was made with.
         now: those of now, as `plain` gives them; others that `before` has are not compared.
         cure: what the user can do.
+        same: as in `differences`.
 
     Raises:
         RLPruneError: they differ; the message names each that does, with both values.
     """
-    changed = differences(before, now)
+    changed = differences(before, now, same)
     if changed:
         raise RLPruneError(f"{what} was made under other settings ({'; '.join(changed)}); {cure}")
 
@@ -80,6 +98,7 @@ def noted(
     cure: str,
     made: Path | None = None,
     values_only: bool = False,
+    same: Same = operator.eq,
 ) -> Iterator[None]:
     """Write down what is made in the block, before it begins; refuse to resume what was made otherwise.
 
@@ -91,6 +110,7 @@ def noted(
         cure: what the user can do where they differ.
         made: a file or folder that the block makes; once it is there, the note stays in any case.
         values_only: the note is a list of the values, in the order of `now`, without their names.
+        same: as in `differences`.
 
     Raises:
         RLPruneError: the note is there and says otherwise.
@@ -100,7 +120,7 @@ def noted(
         write_json(path, list(now.values()) if values_only else now)
     else:
         before = json.loads(path.read_text())
-        check_unchanged(what, dict(zip(now, before, strict=False)) if values_only else before, now, cure)
+        check_unchanged(what, dict(zip(now, before, strict=False)) if values_only else before, now, cure, same)
     try:
         yield
     except RLPruneError:

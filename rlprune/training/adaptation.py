@@ -17,7 +17,7 @@ from rlprune.profiles.codebook import random_profiles
 from rlprune.training.batches import Batch, index_batches
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
 from rlprune.training.fake_quantisation import Rounded
-from rlprune.training.loop import Step, fit
+from rlprune.training.loop import Step, check_checkpoint_room, fit
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.progress import Log
 from rlprune.utils.settings import Must, NonNegativeFloat, NonNegativeInt, PositiveFloat, as_tuple, settings_dataclass
@@ -96,8 +96,10 @@ def adapt(
     Raises:
         LevelsError: the codebook is not of this network.
         RLPruneError: other shares than one per profile, or a teacher's logits cached under other settings.
+        WriteError: there is no room for the checkpoint.
     """
     settings = AdaptSettings() if settings is None else settings
+    check_checkpoint_room(checkpoint, elastic, settings)
     soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
     sampler = _ProfileSampler(elastic, settings, codebook)
     if not elastic.own_bodies:  # whose norms know but one profile each

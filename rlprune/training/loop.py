@@ -84,9 +84,8 @@ def _fit(
     run = _Run(network, settings, n_steps)
     run_batch = step(run.generator)
     first_epoch = 0 if checkpoint is None or not checkpoint.exists() else run.resume(checkpoint)
-    if checkpoint is not None and first_epoch < settings.epochs:
-        n_copies = 1 if first_epoch or settings.epochs == 1 else 2  # the one before stays until the next is complete
-        check_room(checkpoint, n_copies * run.n_bytes)
+    if first_epoch < settings.epochs:
+        check_checkpoint_room(checkpoint, network, settings)
     with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
             with _stopped_if_not_finite(run, epoch, checkpoint):
@@ -101,6 +100,25 @@ def _fit(
         epochs = (epoch_batches(data, settings, run.generator, 0) for _ in count())
         _measure_norms(network, islice(chain.from_iterable(epochs), _N_MEASURED), run_batch)
     network.eval()
+
+
+def check_checkpoint_room(checkpoint: Path | None, network: nn.Module, settings: TrainingSettings) -> None:
+    """Make sure that the checkpoints of a training will find room: to be asked before anything long begins.
+
+    Args:
+        checkpoint: the file, if there is to be one.
+        network: what is to be trained.
+        settings: how.
+
+    Raises:
+        WriteError: there is less room than they need.
+    """
+    if checkpoint is None or not settings.epochs:
+        return
+    n_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    n_parts = 1 + (settings.momentum > 0) + (settings.first_averaged < settings.epochs)  # weights, momentum, averages
+    n_copies = 1 if checkpoint.exists() or settings.epochs == 1 else 2  # one stays until the next is complete
+    check_room(checkpoint, n_copies * n_parts * n_bytes)
 
 
 class _Run:
@@ -138,12 +156,6 @@ class _Run:
     def learning_rate(self) -> float:
         """That of the next step."""
         return float(self.schedule.get_last_lr()[0])
-
-    @property
-    def n_bytes(self) -> int:
-        """About how large a checkpoint is: weights, momentum, and averaged weights if there are any."""
-        n_bytes: int = sum(value.numel() * value.element_size() for value in self.network.state_dict().values())
-        return n_bytes * (1 + (self.settings.momentum > 0) + (self.average is not None))
 
     def update(self, epoch: int) -> None:
         """Take a step along the gradients that the network has."""

@@ -84,8 +84,7 @@ def check_target_file(path: Path) -> None:
     """
     if path.is_dir():
         raise WriteError(f"{path} cannot be written: it is a folder; name a file")
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    probe = nearest / f".{uuid.uuid4().hex}"
+    probe = _nearest_folder(path) / f".{uuid.uuid4().hex}"
     with writing(path):
         probe.touch()
         probe.unlink()
@@ -95,18 +94,23 @@ def check_room(path: Path, n_bytes: int) -> None:
     """Make sure that a file will find room on its disk, before there is anything to write.
 
     Args:
-        path: the file; its folder exists.
+        path: the file, or the folder, that is written.
         n_bytes: about how large it will be, with all that is written beside it.
 
     Raises:
         WriteError: there is less room.
     """
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(_nearest_folder(path)).free
     if free < n_bytes:
         raise WriteError(
             f"{path} will need about {n_bytes / 2**20:.1f} MiB, and {free / 2**20:.1f} MiB are free on its disk; make "
             "room, or name another place"
         )
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The folder that holds a path, or the nearest above it that is there yet."""
+    return next(folder for folder in path.absolute().parents if folder.exists())
 
 
 def _failure(error: Exception) -> tuple[int | None, str | None]:

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rlprune.cli import resumable
 from rlprune.cli.main import main
+from rlprune.utils import files
 
 NETWORK = """
 import torch
 from torch import nn
+
+def plain():
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), *head)
 
 class Odd(nn.Module):
     def __init__(self):
@@ -19,6 +27,13 @@ class Odd(nn.Module):
         self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Linear(16, 2)
     def forward(self, x):
         return self.c(torch.special.i0e(self.b(self.a(x).relu()).mean((2, 3))))
+"""
+RECIPE = """
+model = "odd_networks:Odd"
+[data]
+data = "pets"
+[dense]
+epochs = 1000
 """
 COMMON = ("--data", "pets", "--epochs", "1", "--batch-size", "8")
 ADAPT = ("adapt", "--model", "odd_networks:Odd", *COMMON, "--out", "net")
@@ -30,6 +45,7 @@ PRETRAIN = ("pretrain", "--model", "odd_networks:Odd", *COMMON, "--out")
 @pytest.fixture(autouse=True)
 def project(apart: None, tmp_path: Path) -> Path:
     (tmp_path / "odd_networks.py").write_text(NETWORK)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
     generator = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
@@ -54,6 +70,7 @@ def project(apart: None, tmp_path: Path) -> Path:
         (("demo", "--out", "digits", "--seed", "-1"), "--seed=-1: give a whole number from 0 to 4294967295"),
         (("evaluate", "b", "--data", "pets", "--seed", "-1"), "--seed=-1: give a whole number from 0 to 4294967295"),
         (("evaluate", "b", "--data", "pets", "--json", "pets"), "pets cannot be written: it is a folder"),
+        (("run", "recipe.toml", "--out", "made"), "special_i0e, which cannot be stored"),
         (("run", "recipe.toml", "--seed", "4294967296"), "--seed=4294967296: give a whole number from 0"),
         ((*GATE, "--threshold", "1"), "--threshold=1.0: give a number above 0, below 1"),
         (("predict", "b", "x.png", "--budget", "0.5", "--penalty", "1"), "--budget=0.5 and --penalty=1.0 exclude each"),
@@ -75,7 +92,11 @@ def test_what_cannot_be_done_is_refused_within_seconds(
     said = capsys.readouterr().err
     assert time.process_time() - begun < 5  # of its own: the machine may be busy
     assert message in said and "epoch" not in said and "batch/s" not in said
-    assert sorted(path.name for path in project.iterdir() if path.name != "__pycache__") == ["odd_networks.py", "pets"]
+    assert sorted(path.name for path in project.iterdir() if path.name != "__pycache__") == [
+        "odd_networks.py",
+        "pets",
+        "recipe.toml",
+    ]
 
 
 def test_what_is_wrong_in_several_groups_of_options_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,3 +108,38 @@ def test_what_is_wrong_in_several_groups_of_options_is_said_at_once(capsys: pyte
         "--epochs",
         "--reduction",
     ]
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "adapt", "gate", "run"])
+def test_room_on_the_disk_is_asked_for_before_anything_is_trained(
+    verb: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "recipe.toml").write_text(RECIPE.replace("Odd", "plain"))
+    arguments = {"run": ("run", "recipe.toml", "--out", "made")}.get(
+        verb, (verb, "--model", "odd_networks:plain", *COMMON, "--out", "w.safetensors")
+    )
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments])
+    said = capsys.readouterr().err
+    assert re.search("rlprune: error: .* will need about 0.. MiB, and 0.0 MiB are free on its disk; make room", said)
+    assert "batch/s" not in said
+
+
+def test_a_training_is_gone_on_with_however_its_folder_is_spelt(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = ["pretrain", "--model", "odd_networks:plain", "--epochs", "2", "--out", "w.safetensors", "--data"]
+
+    def interrupt(n_images: int, figures: dict[str, float]) -> None:
+        if n_images > 30:  # in the second epoch
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
+        patch.setattr(resumable, "scalar_log", lambda *_: interrupt)
+        main([*twice, "pets"])
+    with pytest.raises(SystemExit, match="2"):
+        main([*twice, "others", "--resume"])
+    assert "made under other settings (data: 'pets', now 'others'); go back to" in capsys.readouterr().err
+    main([*twice, f"{project}/./pets/", "--resume"])
+    assert (project / "w.safetensors").exists()

@@ -19,6 +19,9 @@ def test_settings_that_differ_are_named_by_their_path() -> None:
     assert differences(BEFORE, BEFORE | {"training": {"epochs": 2}}) == ["training.flip: True, now None"]
     assert differences(BEFORE, BEFORE | {"teacher": {"model": "x"}}) == ["teacher: None, now {'model': 'x'}"]
     assert differences(BEFORE | {"teacher": {"model": "x"}}, BEFORE) == ["teacher: {'model': 'x'}, now None"]
+    same = {"data": "pets", "weights": ["a", "b"]}
+    assert differences(same, {"data": "PETS", "weights": ["a", "B"]}, lambda one, other: one == other.lower()) == []
+    assert len(differences(same, {"data": "x", "weights": ["a"]}, lambda one, other: one == other.lower())) == 2
 
 
 def test_a_fingerprint_is_the_sha256_of_all_bytes_in_their_order() -> None:
