@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -45,7 +44,7 @@ class DynamicCNN:
 
     With a policy for a range of penalties, the cost of images can change from call to call; see `at`.
 
-    Several threads may call it at once.
+    Several threads may call it at once. It can be pickled and copied.
 
     Raises:
         BundleError: the policy was trained for another network.
@@ -123,6 +122,15 @@ class DynamicCNN:
         of_images = (images.mean, images.std, images.classes)
         return DynamicCNN(elastic, policy, *of_images, device, preprocessing=images.preprocessing, **more)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: all but the loop for one image, which is made anew where it arrives."""
+        return {name: value for name, value in self.__dict__.items() if name != "_one_image"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled or copied."""
+        self.__dict__.update(state)
+        self._decide_at(self.penalty)
+
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(C, H, W) of the images."""
@@ -151,7 +159,8 @@ class DynamicCNN:
             RLPruneError: both are given; the penalty or the budget is outside what the policy was trained for; or the
                 policy was trained for a single penalty.
         """
-        other = copy.copy(self)
+        other = object.__new__(type(self))  # no copy, which would decide at the old penalty first
+        other.__dict__.update(self.__dict__)
         other._decide_at(self.source_policy.chosen(penalty, budget))
         return other
 

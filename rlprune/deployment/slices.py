@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,7 @@ class Slices:
         self._dtype = dtype
         cost = Cost(elastic)
         self._sizes = [int(params - cost.stem.params) for params in cost.of(codebook).params]
+        self._memory = memory
         self._room = memory * int(cost.dense.params)
         self._uses = [0] * len(codebook)
         self._lock = Lock()
@@ -68,6 +70,10 @@ class Slices:
             if self.n_parameters + self._sizes[profile] > self._room:
                 break
             self._bodies[profile] = self.prepared(profile)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled or copied: the network; bodies are prepared anew where it arrives."""
+        return _made_again, (self._elastic, self._codebook, self._memory, self._compiled, self._dtype)
 
     def __len__(self) -> int:
         """How many profiles there are, K."""
@@ -114,6 +120,10 @@ class Slices:
         if self._compiled:  # the forward, not the module: torch counts recompilations of all modules together
             prepared.forward = torch.compile(prepared.forward, dynamic=True)
         return prepared
+
+
+def _made_again(elastic: ElasticModule, codebook: Tensor, memory: float, compiled: bool, dtype: torch.dtype) -> Slices:
+    return Slices(elastic, codebook, memory=memory, compiled=compiled, dtype=dtype)
 
 
 class _Shared(nn.Module):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -189,6 +190,18 @@ def test_however_many_run_at_once_all_images_are_predicted_in_their_order(monkey
         assert ran == parts
     with pytest.raises(RLPruneError, match="max_batch is 0; 1 or more images, or None, is needed"):
         DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, max_batch=0)
+
+
+@pytest.mark.parametrize("send", [lambda sent: pickle.loads(pickle.dumps(sent)), copy.deepcopy, copy.copy])
+def test_what_is_pickled_or_copied_predicts_alike(send: Callable[[DynamicCNN], DynamicCNN]) -> None:
+    dynamic = make(max_passes=2)
+    dynamic.metadata = {"made": "here"}
+    images = DATA.images
+    again = send(dynamic)
+    assert torch.equal(again(images).probabilities, dynamic(images).probabilities)
+    assert torch.equal(again(images[:1]).macs, dynamic(images[:1]).macs)
+    assert (again.metadata, again.penalty) == (dynamic.metadata, dynamic.penalty)
+    assert again.elastic is not dynamic.elastic or again.slices is dynamic.slices
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
