@@ -115,7 +115,10 @@ def _has_parts(inside: list[Path]) -> bool:
     full = [path for path in inside if _has_images(path)]
     roles = [path for path in full if role_of(path.name)]
     others = len(full) - len(roles)
-    if any(role_of(path.name) == "train" and _holds_classes(path) for path in roles):
+    train = next((path for path in roles if role_of(path.name) == "train" and _holds_classes(path)), None)
+    if train is not None:
+        if len(roles) == 1:
+            _check_alone(train, [path for path in full if path not in roles])
         return len(roles) > 1 or not others
     named_so = [path for path in roles if path.name.isalpha()]  # a class may be called train_station
     if others or len(named_so) < len(roles) or not roles:
@@ -123,6 +126,21 @@ def _has_parts(inside: list[Path]) -> bool:
     if len(roles) > 1 and not any(_holds_classes(path) for path in roles):
         raise DataError(f"{inside[0].parent} has {_names(full)}, which have no folders in them; {FORM}")
     return any(_holds_classes(path) for path in roles)
+
+
+def _check_alone(train: Path, others: list[Path]) -> None:
+    """Make sure that folders beside one for training are no parts of other names, which would be taken for classes.
+
+    Raises:
+        DataError: one has the same folders in it.
+    """
+    for path in others:
+        if len(common := _class_names(train) & _class_names(path)) > 1:
+            raise DataError(
+                f"{train.parent} has {train.name} and {path.name} with the same folders in them "
+                f"({', '.join(sorted(common)[:3])}): if {path.name} is for testing or validation, call it test or val; "
+                f"if both are classes, call {train.name} otherwise"
+            )
 
 
 def _is_labelled(folder: Path, classes: set[str]) -> bool:

@@ -13,10 +13,16 @@ from rlprune.utils.notes import say_once
 Role = Literal["train", "validation", "test"]
 _T = TypeVar("_T")
 
+_CALLED: dict[Role, tuple[str, ...]] = {
+    "train": ("train", "training", "trainval"),
+    "validation": ("validation", "val", "valid", "validate", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
 _WORDS: dict[str, Role] = {
-    **dict.fromkeys(("train", "training", "trainset"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "validate", "valset", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "testset"), "test"),
+    word + end: role
+    for role, words in _CALLED.items()
+    for word in words
+    for end in ("", "set", "data", "images", "imgs")  # people write them as one
 }
 
 

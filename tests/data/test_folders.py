@@ -22,7 +22,10 @@ PETS = ("cat", "dog")
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("Training", "Testing"), ("Train", "Test"), ("TRAIN", "VAL"), ("train", "valid"), ("seg_train", "seg_test")],
+    [
+        *(("Training", "Testing"), ("Train", "Test"), ("TRAIN", "VAL"), ("train", "valid"), ("seg_train", "seg_test")),
+        *(("train", "eval"), ("TrainData", "TestData"), ("train_images", "validation_images"), ("trainval", "test")),
+    ],
 )
 def test_parts_are_found_by_their_names_in_any_case(
     train: str, test: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -173,6 +176,10 @@ def test_class_names_are_the_same_in_either_form_of_unicode(tmp_path: Path) -> N
         (
             ["train/{}.png", "test/{}.png"],
             r"pets has test, train, which have no folders in them; make one for each class",
+        ),
+        (
+            ["train/cat/{}.png", "train/dog/{}.png", "heldout/cat/{}.png", "heldout/dog/{}.png"],
+            r"pets has train and heldout with the same folders in them \(cat, dog\): if heldout is for testing or",
         ),
         (["test/cat/{}.png", "test/dog/{}.png"], r"pets has test but no part called train to learn from"),
         (
