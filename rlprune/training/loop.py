@@ -29,6 +29,8 @@ from rlprune.utils.progress import Log
 Step = Callable[[Batch], dict[str, float]]
 """Forward and backward of one batch -> figures to report."""
 
+_MOST_VIEWS = 1000
+"""That are kept of an image."""
 _N_MEASURED = 200
 """Batches by which norms measure the statistics of averaged weights."""
 
@@ -59,7 +61,7 @@ def fit(
         NotFiniteError: the weights hold NaN before training; or a loss, a gradient or a norm's statistics become so,
             and training stops: the checkpoint is that of the epoch before.
         RLPruneError: the checkpoint belongs to other settings or another network; or the network takes no smaller
-            images, which `early_size` asks for.
+            images, which `early_size` asks for; or images are shifted by more than their size.
         WriteError: there is no room for the checkpoint, which is asked before the first step, too.
     """
     with nullcontext() if checkpoint is None else hold(checkpoint):
@@ -77,6 +79,7 @@ def _fit(
 ) -> None:
     """Train while the checkpoint is held."""
     keep_freed()
+    _check_views(settings, max(data.images.shape[2:]))
     if name := not_finite_in(network):
         raise NotFiniteError(f"{name} of the network holds NaN or infinity before training; give other weights")
     network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
@@ -119,6 +122,18 @@ def check_checkpoint_room(checkpoint: Path | None, network: nn.Module, settings:
     n_parts = 1 + (settings.momentum > 0) + (settings.first_averaged < settings.epochs)  # weights, momentum, averages
     n_copies = 1 if checkpoint.exists() or settings.epochs == 1 else 2  # one stays until the next is complete
     check_room(checkpoint, n_copies * n_parts * n_bytes)
+
+
+def _check_views(settings: TrainingSettings, size: int) -> None:
+    """Make sure that there is memory for the views of images of so many pixels a side.
+
+    Raises:
+        RLPruneError: they are shifted by more than their size, or many more are kept than can differ.
+    """
+    if settings.padding > size:
+        raise RLPruneError(f"padding={settings.padding}: images have {size} pixels a side; give a padding up to that")
+    if settings.views > _MOST_VIEWS:
+        raise RLPruneError(f"views={settings.views}: give {_MOST_VIEWS} at most, or 0, which draws new ones every time")
 
 
 class _Run:

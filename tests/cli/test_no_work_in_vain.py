@@ -65,6 +65,13 @@ def project(apart: None, tmp_path: Path) -> Path:
         ((*PRETRAIN, "w.safetensors", "--device", "meta"), "it cannot be used here"),
         ((*TRAIN, "--ppo", '{"gamma": NaN}'), "is not finite"),
         ((*TRAIN, "--penalty", "inf"), "--penalty=inf"),
+        ((*TRAIN, "--ppo", '{"policy_kwargs": 5}'), "ppo has policy_kwargs=5; give an object"),
+        ((*TRAIN, "--split-seed", "-1"), "--split-seed=-1: give a whole number of 0 or more"),
+        ((*PRETRAIN, "w.safetensors", "--views", "1000000000"), "views=1000000000: give 1000 at most"),
+        (
+            (*PRETRAIN, "w.safetensors", "--padding", "9"),
+            "padding=9: images have 8 pixels a side; give",
+        ),
         ((*TRAIN, "--penalty", "0.3", "--penalty-range", "0.1", "1"), "--penalty and --penalty-range exclude each"),
         ((*TRAIN, "--latency-batch", "0"), "--latency-batch=0: give a whole number of 1 or more"),
         (("demo", "--out", "digits", "--seed", "-1"), "--seed=-1: give a whole number from 0 to 4294967295"),
