@@ -55,7 +55,7 @@ class Bench:
     json: Path | None = None
     """File to write the rows to."""
     model: str = "resnet20"
-    """For env and adapt: the network, by name or package.module:callable."""
+    """For env and adapt: the network, by name, such as timm:resnet18, or package.module:callable."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def _conflicts(self) -> Iterator[str]:

@@ -37,9 +37,10 @@ class Evaluate:
     bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="BUNDLE")] = None
     """Folder that `rlprune export` wrote; or `rlprune gate`, or `rlprune prune`."""
     model: str | None = None
-    """Instead of a bundle, a network by name or package.module:callable; beside one, the network it was made from."""
+    """Instead of a bundle, a network by name, such as timm:resnet18, or package.module:callable; beside one, the
+    network it was made from."""
     weights: Path | None = None
-    """That network's weights."""
+    """That network's weights; those that come with it, if it is one of timm or torchvision and none are given."""
     trust_pickle: bool = False
     """Read them from a file that holds whole objects or TorchScript, too, which runs code in it."""
     json: Path | None = None

@@ -18,7 +18,8 @@ class Inspect:
     """Show the channel groups of a network: channels, parameters, MACs, skippable, or why not prunable."""
 
     model: str
-    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    """A name such as resnet20, timm:efficientnet_b0 or torchvision:resnet18; or package.module:callable returning an
+    nn.Module."""
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 32, 32)
     """Channels, height and width of its images."""
     n_classes: PositiveInt = 10

@@ -45,29 +45,38 @@ class NetworkOptions:
     """Which ordinary network to start from."""
 
     model: str
-    """A name such as resnet20, or package.module:callable returning an nn.Module."""
+    """A name such as resnet20, timm:efficientnet_b0 or torchvision:resnet18; or package.module:callable returning an
+    nn.Module."""
     weights: Path | None = None
     """Weights to start from: safetensors, a state dict or training checkpoint of PyTorch, or a folder of the Hugging
     Face hub; or the folder of an elastic network or a bundle, of which all is taken. Not needed if the callable loads
-    its own."""
+    its own. A network of timm or torchvision starts from its pretrained ones, which are downloaded, if none are given;
+    none is the word for fresh weights."""
     trust_pickle: bool = False
     """Read weights, a teacher's too, from files that hold whole objects or TorchScript. That runs code in them: only
     for files of people you trust."""
 
-    def check_weights(self) -> None:
-        """Make sure that the network is a trained one.
+    def check_weights(self, *, fresh: bool = False) -> None:
+        """Make sure that the network is a trained one, before the images are read.
+
+        Args:
+            fresh: it need not be.
 
         Raises:
-            ModelError: it is one of this package's, which come with random weights, and none are given.
+            ModelError: there is no such network; or it has random weights, and others are not given; or those that come
+                with it cannot be had.
+            MissingExtraError: the library that it is of is not installed.
         """
-        if self.weights is None and self.model in registry.NAMES:
+        random = registry.asks_for_fresh(self.weights) or (self.weights is None and self.model in registry.NAMES)
+        if random and not fresh:
             raise ModelError(
                 f"--weights is missing: {self.model} alone has random weights; `rlprune pretrain` makes some"
             )
+        registry.check(self.model, pretrained=self.weights is None)
 
-    def build(self, splits: Splits) -> nn.Module:
-        """The network for these images."""
-        return build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle)
+    def build(self, splits: Splits, *, new_head: bool = False) -> nn.Module:
+        """The network for these images; of one that comes pretrained, the last layer may begin anew."""
+        return build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle, new_head=new_head)
 
 
 @settings_dataclass
@@ -75,7 +84,7 @@ class TeacherOptions:
     """Whose predictions are learnt from, beside the labels; `temperature` and `distillation` say how."""
 
     teacher: tuple[str, ...] = ()
-    """Names such as resnet56, or package.module:callable; of several the mean of the logits counts."""
+    """Names such as resnet56 or timm:resnet50, or package.module:callable; of several the mean of the logits counts."""
     teacher_weights: tuple[Path, ...] = ()
     """Weights of each, in the same order, as for --weights."""
 

@@ -36,11 +36,12 @@ class Pretrain:
         """Do it."""
         if self.out.suffix != ".safetensors":
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
+        self.network.check_weights(fresh=True)
         with resumable(self, "pretrain") as kept:
             trained = self.network.weights is not None
             splits = load_for(self.network.model, self.source, self.network.weights, trained=trained)
             torch.manual_seed(self.settings.seed)
-            model = self.network.build(splits)
+            model = self.network.build(splits, new_head=True)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
             weights.save_weights(model, self.out, note_of(splits.network))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 from rlprune.errors import ModelError
+from rlprune.models.hub import cache_if_unreachable
 from rlprune.utils.imports import require
 
 LIBRARIES = ("timm", "torchvision")
@@ -21,6 +25,69 @@ def library_of(name: str) -> str | None:
     """The library that a network's name begins with, as in ``timm:efficientnet_b0``; None if it is another name."""
     prefix, colon, _ = name.partition(":")
     return prefix if colon and prefix in LIBRARIES else None
+
+
+def build(name: str, n_classes: int, in_channels: int, *, pretrained: bool = False) -> nn.Module:
+    """Build a library's network in training mode.
+
+    Auxiliary classifiers, which some have for training, are left out.
+
+    Args:
+        name: as for `own_preprocessing`.
+        n_classes: number of logits.
+        in_channels: image channels; torchvision's networks have three.
+        pretrained: load the library's own weights, which it fetches unless it has them already; the last layer begins
+            anew where it does not have ``n_classes`` logits.
+
+    Raises:
+        ModelError: no such network, or not of so many channels; or its weights cannot be had.
+        MissingExtraError: the library is not installed.
+    """
+    library, plain = _parts(name)
+    if library == "timm":
+        return _build_timm(plain, n_classes, in_channels, pretrained)
+    if in_channels != 3:
+        raise ModelError(
+            f"torchvision's networks take images of 3 channels, these have {in_channels}; name one of timm, whose "
+            "networks take any number, or make the images RGB"
+        )
+    return _build_torchvision(plain, n_classes, pretrained)
+
+
+def check(name: str) -> None:
+    """Make sure that a library has a network.
+
+    Raises:
+        ModelError: it has not.
+        MissingExtraError: the library is not installed.
+    """
+    library, plain = _parts(name)
+    if library == "timm":
+        _timm_cfg(plain)
+    else:
+        _torchvision_weights(plain)
+
+
+def fetch(name: str) -> None:
+    """Load the pretrained weights of a library's network once, so that they are there, and known to be.
+
+    Raises:
+        ModelError: no such network, or its weights cannot be had.
+        MissingExtraError: the library is not installed.
+    """
+    build(name, pretrained_classes(name), 3, pretrained=True)
+
+
+def pretrained_classes(name: str) -> int:
+    """How many classes the pretrained weights of a library's network are for; 0 if they have no classifier.
+
+    Raises:
+        ModelError: no such network, or no weights of it.
+    """
+    library, plain = _parts(name)
+    if library == "timm":
+        return int(_timm_with_weights(plain).num_classes or 0)
+    return len(_torchvision_with_weights(plain).meta["categories"])
 
 
 def own_preprocessing(name: str) -> dict[str, Any]:
@@ -78,13 +145,27 @@ def _timm_cfg(plain: str) -> Any:
     return models.get_pretrained_cfg(plain)
 
 
-def _timm_preprocessing(plain: str) -> dict[str, Any]:
+def _timm_with_weights(plain: str) -> Any:
+    """The same, of a network that has some."""
     cfg = _timm_cfg(plain)
     if cfg is None or not cfg.has_weights:
-        raise ModelError(
-            f"timm has no pretrained weights of {plain!r}, and so says nothing of its preprocessing; give the values "
-            "that it was trained with, such as resize=256,crop=224,imagenet"
-        )
+        raise _no_weights("timm", plain)
+    return cfg
+
+
+def _build_timm(plain: str, n_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+    make = partial(_library("timm").create_model, plain, num_classes=n_classes, in_chans=in_channels)
+    if not pretrained:
+        _timm_cfg(plain)  # or there is no such network
+        return _made(f"timm:{plain}", None, make)
+    cfg = _timm_with_weights(plain)
+    source = f"https://huggingface.co/{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
+    with cache_if_unreachable():
+        return _made(f"timm:{plain}", source, partial(make, pretrained=True))
+
+
+def _timm_preprocessing(plain: str) -> dict[str, Any]:
+    cfg = _timm_with_weights(plain)
     found = _library("timm.data").resolve_data_config(pretrained_cfg=cfg.to_dict())
     height, width = found["input_size"][-2:]
     full = tuple(math.floor(side / found["crop_pct"]) for side in (height, width))
@@ -120,14 +201,38 @@ def _torchvision_weights(plain: str) -> Any:
     return weights[tag or "DEFAULT"] if tags else None
 
 
-def _torchvision_preprocessing(plain: str) -> dict[str, Any]:
+def _torchvision_with_weights(plain: str) -> Any:
+    """The same, of a network that has some."""
     weights = _torchvision_weights(plain)
-    found: Any = None if weights is None else weights.transforms()
-    if not hasattr(found, "crop_size"):
-        raise ModelError(
-            f"torchvision has no pretrained weights of {plain!r}, and so says nothing of its preprocessing; give the "
-            "values that it was trained with, such as resize=256,crop=224,imagenet"
+    if weights is None:
+        raise _no_weights("torchvision", plain)
+    return weights
+
+
+def _build_torchvision(plain: str, n_classes: int, pretrained: bool) -> nn.Module:
+    weights = _torchvision_with_weights(plain) if pretrained else _torchvision_weights(plain)
+    architecture = plain.partition(".")[0]
+    get_model = _library("torchvision.models").get_model
+    # Both take what others normalise with ImageNet's figures, whatever weights are loaded into them later.
+    options = {"aux_logits": False, "transform_input": True} if architecture in ("googlenet", "inception_v3") else {}
+    if pretrained:
+        trained = _made(
+            f"torchvision:{plain}", weights.url, partial(get_model, architecture, weights=weights, **options)
         )
+        if n_classes == len(weights.meta["categories"]):
+            return trained
+    if options:
+        options["init_weights"] = not pretrained
+    model = _made(f"torchvision:{plain}", None, partial(get_model, architecture, num_classes=n_classes, **options))
+    if pretrained:
+        own = model.state_dict()
+        fitting = {key: value for key, value in trained.state_dict().items() if value.shape == own[key].shape}
+        model.load_state_dict(fitting, strict=False)
+    return model
+
+
+def _torchvision_preprocessing(plain: str) -> dict[str, Any]:
+    found = _torchvision_with_weights(plain).transforms()
     resize = [int(side) for side in found.resize_size]
     crop = [int(side) for side in found.crop_size]
     return {
@@ -145,6 +250,25 @@ def _torchvision_preprocessing(plain: str) -> dict[str, Any]:
 
 
 # ---- both
+
+
+def _made(name: str, source: str | None, make: Callable[[], nn.Module]) -> nn.Module:
+    """What a library makes.
+
+    Raises:
+        ModelError: it does not; where weights were to come from the source, that is why.
+    """
+    try:
+        model = make()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].partition(". ")[0]
+        if source is None:
+            raise ModelError(f"{name} cannot be built ({reason})") from error
+        raise ModelError(
+            f"the pretrained weights of {name} cannot be had from {source} ({reason}); connect this machine, or give "
+            "a file of them with --weights"
+        ) from error
+    return model.train()
 
 
 def _library(module: str) -> ModuleType:
@@ -175,3 +299,11 @@ def _unknown(library: str, what: str, name: str, known: list[str]) -> ModelError
     close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
     near = f"; did you mean {', '.join(f'{library}:{each}' for each in close)}?" if close else ""
     return ModelError(f"{library} has no {what} called {name!r}{near}")
+
+
+def _no_weights(library: str, plain: str) -> ModelError:
+    """That there are no weights, and nothing said of them."""
+    return ModelError(
+        f"{library} has no pretrained weights of {plain!r}, and says nothing of its preprocessing; give a file with "
+        "--weights, and the values that it was trained with, such as --preprocess resize=256,crop=224,imagenet"
+    )

@@ -31,16 +31,20 @@ from rlprune.utils.files import read_text
 from rlprune.utils.notes import say
 
 
-def build_model(name: str, weights: Path | None, splits: Splits, *, trust_pickle: bool = False) -> nn.Module:
+def build_model(
+    name: str, weights: Path | None, splits: Splits, *, trust_pickle: bool = False, new_head: bool = False
+) -> nn.Module:
     """Build a network for images, with its weights if they are named, and see that it gives the right logits.
 
     The weights may be the folder of an elastic network or a bundle: the network is all of that then.
 
     Args:
         name: as for `rlprune.models.registry.build`.
-        weights: what it begins with; None leaves it as it was built.
+        weights: what it begins with; None leaves it as it was built, or with the weights that come with a network of
+            timm or torchvision; the word none leaves that one as it was built, too.
         splits: the images.
         trust_pickle: read weights that run code, too; see `rlprune.models.weights.load_weights`.
+        new_head: take weights that come with a network for other classes, too; its last layer begins anew then.
 
     Raises:
         ModelError: there is no such network, or it does not fit its weights or the images.
@@ -50,8 +54,11 @@ def build_model(name: str, weights: Path | None, splits: Splits, *, trust_pickle
     image_shape = splits.network.images.shape[1:]
     if weights is not None and weights.is_dir() and weights_in_folder(weights) is None:
         return _whole(name, weights, splits.network)
-    model = registry.build(name, n_classes, image_shape[0])
-    if weights is not None:
+    if weights is None:
+        model = registry.begin(name, n_classes, image_shape[0], new_head=new_head)
+    else:
+        model = registry.build(name, n_classes, image_shape[0])
+    if weights is not None and not registry.asks_for_fresh(weights):
         load_weights(model, weights, trust_pickle=trust_pickle)
     registry.check_outputs(model, image_shape, n_classes)
     return model

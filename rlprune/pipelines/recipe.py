@@ -56,7 +56,7 @@ class TrainedNetwork:
     """A network that somebody trained."""
 
     model: str
-    """A name such as resnet56, or package.module:callable."""
+    """A name such as resnet56, timm:resnet50 or torchvision:resnet50, or package.module:callable."""
     weights: str
     """Its weights: a file in $RLPRUNE_WEIGHTS, or beside the recipe; or the folder of an elastic network or a bundle,
     of which all is taken."""
@@ -81,11 +81,13 @@ class Recipe:
     """Settings of all steps; what a step's settings say of the seed gives way to the recipe's."""
 
     model: str
-    """The network: a name such as resnet20, or package.module:callable."""
+    """The network: a name such as resnet20, timm:efficientnet_b0 or torchvision:resnet18; or package.module:callable.
+    """
     data: DataOptions
     """Where images come from, and how they are split."""
     weights: str | None = None
-    """Its weights, a file in $RLPRUNE_WEIGHTS or beside the recipe; trained from scratch if not given."""
+    """Its weights, a file in $RLPRUNE_WEIGHTS or beside the recipe. If not given it is trained: from scratch, or from
+    the pretrained weights of a network of timm or torchvision, unless this is the word none."""
     teacher: TrainedNetwork | None = None
     """Whose predictions training follows; without one, those of the network as it was before it became elastic."""
     final_teachers: Annotated[list[TrainedNetwork], BeforeValidator(_as_list)] = field(default_factory=list)
@@ -94,7 +96,7 @@ class Recipe:
     reference: TrainedNetwork | None = None
     """The dense network that the results stand beside; the recipe's own if not given."""
     dense: TrainingSettings = field(default_factory=TrainingSettings)
-    """Of the network, if it has no weights."""
+    """Of the network, if no file of weights is named."""
     elastic: ElasticOptions = field(default_factory=ElasticOptions)
     """How it is made elastic and ranked."""
     adapt: AdaptSettings = field(default_factory=AdaptSettings)

@@ -48,7 +48,7 @@ def check_weights(recipe: Recipe, recipe_dir: Path) -> None:
     trained = [recipe.teacher, *recipe.final_teachers, recipe.reference]
     names = [recipe.weights, *(each.weights for each in trained if each is not None), recipe.refit_weights]
     for name in names:
-        if name is not None:
+        if name is not None and name != "none":
             find_weights(name, recipe_dir)
 
 

@@ -31,8 +31,8 @@ from rlprune.pipelines.inputs import build_model, load_profiles, source_notes, s
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.pipelines.preparation import load_for
 from rlprune.pipelines.recipe import Recipe
-from rlprune.pipelines.step_settings import StepName, check_weights, settings_of, told
-from rlprune.pipelines.teachers import Teachers
+from rlprune.pipelines.step_settings import StepName, settings_of, told
+from rlprune.pipelines.teachers import Teachers, check_networks
 from rlprune.policies.policy import Policy
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import best_within, search_profiles
@@ -93,7 +93,7 @@ class Steps:
         if last == "evaluate":
             require("matplotlib", "plots")
         if not (self.out / "steps").exists():
-            check_weights(self.recipe, self.recipe_dir)
+            check_networks(self.recipe, self.recipe_dir)
             self.teachers.check_all()
         settings = settings_of(self.recipe)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
@@ -120,9 +120,8 @@ class Steps:
             return
         settings = self._seeded(self.recipe.dense)
         torch.manual_seed(self.recipe.seed)
-        weights = None if self.recipe.weights is None else find_weights(self.recipe.weights, self.recipe_dir)
-        model = build_model(self.recipe.model, weights, self.splits)
-        if weights is None:
+        model, trained = self.teachers.own()
+        if not trained:
             teacher = self.teachers.first(settings) if self.recipe.teacher else None
             pretrain(model, self.splits.network, settings, teacher=teacher, **self._checkpointing("dense"))
         save_weights(model, path)

@@ -8,10 +8,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rlprune.data.image_set import ImageSet, Splits
+from rlprune.models import registry
 from rlprune.models.weights import find_weights
 from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.recipe import Recipe, TrainedNetwork
-from rlprune.pipelines.step_settings import views_of
+from rlprune.pipelines.step_settings import check_weights, views_of
 from rlprune.training.distillation import Ensemble, Teacher, cache_teacher_logits
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write, check_room
@@ -20,6 +21,24 @@ _N_RANKED = 32
 """Images by which channels are ranked for a try."""
 _N_COPIES = 12
 """How often a run writes its network at the most: what its steps leave, and a training's checkpoints."""
+
+
+def check_networks(recipe: Recipe, recipe_dir: Path) -> None:
+    """Make sure that a recipe's networks and weights are there: better missed now than in hours.
+
+    Args:
+        recipe: names them.
+        recipe_dir: folder in which the files are that it names.
+
+    Raises:
+        ModelError: one is not.
+        MissingExtraError: the library is not installed that brings one of the networks.
+    """
+    check_weights(recipe, recipe_dir)
+    registry.check(recipe.model, pretrained=recipe.weights is None)
+    for network in (recipe.teacher, recipe.reference, *recipe.final_teachers):
+        if network is not None:
+            registry.check(network.model)
 
 
 class Teachers:
@@ -77,6 +96,14 @@ class Teachers:
             known = self.cached if same_views else None  # for the network's images, which come first
             self._cache(self.cached_for_refit, self.splits.training, refit, known)
 
+    def own(self) -> tuple[nn.Module, bool]:
+        """What the recipe's own network begins as, and whether that is trained already."""
+        named = self.recipe.weights
+        if named is None or named == "none":
+            weights = None if named is None else Path(named)
+            return build_model(self.recipe.model, weights, self.splits, new_head=True), False
+        return build_model(self.recipe.model, find_weights(named, self.recipe_dir), self.splits), True
+
     def dense(self) -> nn.Module:
         """The recipe's own ordinary network."""
         return build_model(self.recipe.model, self.out / "dense.safetensors", self.splits).eval()
@@ -100,18 +127,13 @@ class Teachers:
             if named is not None:
                 self.load(named)
         if recipe.refit_weights is not None:
-            self._own(recipe.refit_weights)
+            build_model(recipe.model, find_weights(recipe.refit_weights, self.recipe_dir), self.splits)
         images = self.splits.network.subset(slice(0, _N_RANKED))
-        elastic = recipe.elastic.build(self._own(recipe.weights), tuple(images.images.shape[1:]), images)
+        elastic = recipe.elastic.build(self.own()[0], tuple(images.images.shape[1:]), images)
         if recipe.search.codebook is not None:
             load_profiles(elastic, self.recipe_dir / recipe.search.codebook)
         n_copies = _N_COPIES * (len(recipe.search.budgets) if recipe.specialise.separate else 1)
         check_room(self.out, n_copies * sum(value.nbytes for value in elastic.state_dict().values()))
-
-    def _own(self, weights: str | None) -> nn.Module:
-        """The recipe's own network, with weights that it names, or as it is built."""
-        file = None if weights is None else find_weights(weights, self.recipe_dir)
-        return build_model(self.recipe.model, file, self.splits)
 
     def load(self, network: TrainedNetwork) -> nn.Module:
         """A network that somebody trained.
