@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit docs wheel reference clean
+.PHONY: demo test lint types walls unit docs wheel reference zoo clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -39,7 +39,6 @@ $(VENV)/demo: pyproject.toml constraints.txt
 $(VENV)/test: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[dev]'
-	$(PIP) install --quiet --no-deps --constraint constraints.txt torchvision
 	touch $@ $(VENV)/demo
 
 # The README's figures and picture: the demo again, kept.
@@ -48,6 +47,10 @@ reference: $(VENV)/demo
 	mkdir -p runs/reference/digits
 	cp runs/demo/results.json runs/demo/bench.json runs/demo/digits.png runs/reference/digits/
 	$(VENV)/bin/python runs/reference/update_readme.py
+
+# The networks of timm and torchvision that tests/zoo.toml names, one by one (an hour on two cores), and their table.
+zoo: $(VENV)/test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/zoo.py --json runs/reference/zoo.json
 
 # The documentation, in build/docs; a warning is an error.
 docs: $(VENV)/test

@@ -1,4 +1,4 @@
-"""Write the pages that nobody types: the API, verbs, recipe keys, the environment, TensorBoard's tags, results."""
+"""Write the pages that nobody types: API, verbs, recipe keys, environment, TensorBoard's tags, networks, results."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import faces
+import networks
 from sphinx.pycode import ModuleAnalyzer
 
 import rlprune
@@ -41,6 +42,7 @@ def generate(folder: Path) -> None:
     pages = {"verbs.md": verbs(), "recipe.md": recipe_keys(), "environment.md": environment(), "tags.md": tags()}
     pages |= {f"api/{name.rpartition('.')[2]}.md": api(name) for name in faces.MODULES}
     pages |= {"api/rlprune.md": front(), "signature.md": onnx_signature()}
+    pages |= {"networks.md": networks.networks(), "storable.md": networks.storable()}
     pages |= {f"results/{name}.md": page for name, page in results().items()}
     pages |= {f"results/recipe_{name}.md": recipe_notes(name) for name in ("resnet20", "m_cifarnet", "resnet56")}
     for name, text in pages.items():

@@ -2,11 +2,17 @@
 
     python tests/zoo.py                        all of them
     python tests/zoo.py timm:resnet18 ...      some of them
-    python tests/zoo.py --json zoo.json        also writes the rows
+    python tests/zoo.py --json FILE ...        also writes the rows to a file; those of other networks stay in it
 
-For each: groups and how many of them can be dropped; whether full keep gives the network's logits; whether five
-profiles give the same as masks and as slices; whether costs equal an independent count; whether it can be stored and
-read again; the share of MACs that is left at least; and how long `from_model` takes, with the memory that it needs.
+For each: groups and how many of them can be dropped; the share of MACs that is left at least; how long `from_model`
+takes, with the memory that it needs; and whether all of this holds:
+
+- full: the whole profile gives the network's logits;
+- slices: five profiles give the same as masks and as slices;
+- cost: costs equal an independent count;
+- bundle: a bundle gives the same logits in another process;
+- onnx: an ONNX file gives the same logits for one image and for three;
+- trained: a step of training has a loss that is finite, and changes the weights.
 """
 
 from __future__ import annotations
@@ -16,7 +22,9 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +32,34 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rlprune.data.image_set import ImageSet
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.onnx_cnn import OnnxCNN
+from rlprune.deployment.onnx_export import save_onnx
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
+from rlprune.models import registry
+from rlprune.policies.actions import Actions
+from rlprune.policies.observations import Observer
+from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
-from rlprune.storage.structure import describe, rebuild
+from rlprune.storage.bundle import load, save_bundle
+from rlprune.training.adaptation import AdaptSettings, adapt
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+N_CLASSES = 10
 LIST = Path(__file__).with_name("zoo.toml")
-COLUMNS = ("network", "groups", "skippable", "down to %", "s", "MiB", "full", "slices", "cost", "stored", "says")
-SECONDS = 120
+CHECKS = ("full", "slices", "cost", "bundle", "onnx", "trained")
+COLUMNS = ("network", "groups", "skippable", "down to %", "s", "MiB", *CHECKS, "says")
+SECONDS = 600
 """How long one network may take."""
-_KEPT: list[Any] = []
 
 
 def names() -> list[str]:
@@ -55,23 +76,8 @@ def image_size(name: str) -> int:
 
 def build(name: str) -> nn.Module:
     """A network by `library:name`, with fresh weights and norms that are not the identity."""
-    library, _, plain = name.partition(":")
-    if torch.version.cuda is None and not _KEPT:  # the wheels of torchvision expect compiled operators at import
-        stubs = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            stubs.define(f"{operator}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        _KEPT.append(stubs)
     torch.manual_seed(0)
-    if library == "timm":
-        import timm
-
-        model = timm.create_model(plain, num_classes=10)
-    else:
-        from torchvision import models
-
-        extra = {"init_weights": False} if plain in ("googlenet", "inception_v3") else {}
-        model = getattr(models, plain)(num_classes=10, **extra)
-    return lively(model).eval()
+    return lively(registry.build(name, N_CLASSES)).eval()
 
 
 @torch.no_grad()
@@ -117,12 +123,84 @@ def examine(name: str) -> dict[str, Any]:
             small(images[:1])
         counted = (sum(p.numel() for p in small.parameters()), counter.get_total_flops() // 2)
         row["cost"] &= tuple(int(value) for value in cost.of(profile)) == counted
-    again = rebuild(json.loads(json.dumps(describe(elastic))))
-    again.load_state_dict(elastic.state_dict())
-    row["stored"] = torch.equal(again(images, profile), elastic(images, profile))
+    says = _deployed(elastic, row)
     reasons = {item.reason: item.name for item in elastic.unprunable}
-    row["says"] = "; ".join(f"{name}: {reason}" for reason, name in reasons.items())
+    row["says"] = "; ".join(says + [f"{name}: {reason}" for reason, name in reasons.items()])
     return row
+
+
+def _deployed(elastic: ElasticCNN, row: dict[str, Any]) -> list[str]:
+    """Check what is made of an elastic network, and the training of it; why some of that fails."""
+    says = []
+    images = torch.randint(0, 256, (4, *elastic.image_shape), dtype=torch.uint8)
+    data = ImageSet(images, torch.arange(4), tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
+    policy = _undecided(elastic, data)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, check in (("bundle", _bundle_is_right), ("onnx", _onnx_is_right), ("trained", _is_trained)):
+            try:
+                row[name] = check(elastic, data, policy, Path(folder))
+            except (RLPruneError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+                row[name] = False
+                says.append(f"{name}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+    return says
+
+
+def _undecided(elastic: ElasticCNN, data: ImageSet) -> Policy:
+    """A policy of random weights over the smallest and the whole profile that chooses both, if one is found."""
+    codebook = sorted_codebook(torch.stack([elastic.uniform(elastic.narrowest), elastic.full]), Cost(elastic))
+    observer = Observer.fit(elastic, data, max_passes=1)
+    actions = Actions.from_network(elastic, "profiles", codebook, 1)
+    for seed in range(20):
+        policy = Policy((observer.size, 4, actions.n_outputs), "Tanh", observer, actions, codebook).eval()
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in policy.network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        dynamic = DynamicCNN(elastic, policy, data.mean, data.std, data.classes)
+        if len(dynamic(data.images[:3]).profiles.unique()) == 2:
+            break
+    return policy
+
+
+def _logits(elastic: ElasticCNN, data: ImageSet, policy: Policy) -> Tensor:
+    """Of the first three images under the profiles that the policy chooses, by masks."""
+    dynamic = DynamicCNN(elastic, policy, data.mean, data.std, data.classes)
+    chosen = dynamic(data.images[:3]).profiles[:, 0]
+    logits: Tensor = elastic(data.normalised()[:3], policy.codebook[chosen])
+    return logits
+
+
+def _bundle_is_right(elastic: ElasticCNN, data: ImageSet, policy: Policy, folder: Path) -> bool:
+    save_bundle(folder / "bundle", elastic, policy, data, {})
+    torch.save(data.images, folder / "images.pt")
+    command = [sys.executable, __file__, "--bundle", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+    expected = _logits(elastic, data, policy).softmax(1)
+    return _close(torch.load(folder / "found.pt"), expected)
+
+
+def _run_bundle(folder: Path) -> None:
+    """What another process does with the bundle."""
+    found = load(folder / "bundle")(torch.load(folder / "images.pt")[:3])
+    torch.save(found.probabilities, folder / "found.pt")
+
+
+def _onnx_is_right(elastic: ElasticCNN, data: ImageSet, policy: Policy, folder: Path) -> bool:
+    path = folder / "dynamic.onnx"
+    save_onnx(path, DynamicCNN(elastic, policy, data.mean, data.std, data.classes))
+    session = OnnxCNN(path, 1).session
+    expected = _logits(elastic, data, policy)
+    found = [session.run(["logits"], {"images": data.images[:n].numpy()})[0] for n in (1, 3)]
+    return all(_close(torch.from_numpy(each), expected[: len(each)]) for each in found)
+
+
+def _is_trained(elastic: ElasticCNN, data: ImageSet, policy: Policy, folder: Path) -> bool:
+    before = {name: parameter.clone() for name, parameter in elastic.named_parameters()}
+    losses: list[float] = []
+    settings = AdaptSettings(epochs=1, batch_size=4, n_random=1, learning_rate=1e-3, warm_up=0.0, bf16=False)
+    with torch.enable_grad():
+        adapt(elastic, data, settings, log=lambda step, figures: losses.append(figures["loss"]))
+    changed = [not torch.equal(before[name], parameter) for name, parameter in elastic.named_parameters()]
+    return bool(torch.tensor(losses).isfinite().all()) and sum(changed) > len(changed) / 2
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -150,7 +228,16 @@ def examine_apart(name: str) -> dict[str, Any]:
 
 def passed(row: dict[str, Any]) -> bool:
     """Whether a network is taken, and right."""
-    return all(row.get(column) is True for column in ("full", "slices", "cost", "stored"))
+    return all(row.get(column) is True for column in CHECKS)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Put rows into a file, in the order of the list; those of other networks that it has stay."""
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    known = {row["network"]: row for row in [*before, *rows]}
+    versions = {library: version(library) for library in ("timm", "torchvision")}
+    kept = [known[name] for name in names() if name in known]
+    write_json(path, {**conditions(), **versions, "rows": kept})
 
 
 def main() -> int:
@@ -158,22 +245,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Try the networks of zoo.toml.")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--bundle", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(examine(options.one)))
+        return 0
+    if options.bundle:
+        _run_bundle(options.bundle)
         return 0
     print(" | ".join(COLUMNS))
     rows = []
     for name in options.names or names():
         row = examine_apart(name)
         rows.append(row)
+        if options.json:
+            write_rows(options.json, rows)
         print(" | ".join(str(row.get(column, ""))[:150] for column in COLUMNS), flush=True)
     for library in ("torchvision", "timm"):
         own = [row for row in rows if row["network"].startswith(library)]
         print(f"{library}: {sum(map(passed, own))} of {len(own)}")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return sum(not passed(row) for row in rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import nn
 from rlprune.data.image_set import Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import ModelError
-from rlprune.models import registry
+from rlprune.models import libraries, registry
 from rlprune.pipelines.inputs import build_model
 from rlprune.training.distillation import Ensemble
 from rlprune.utils.settings import PositiveFloat, settings_dataclass
@@ -86,10 +86,12 @@ class TeacherOptions:
     teacher: tuple[str, ...] = ()
     """Names such as resnet56 or timm:resnet50, or package.module:callable; of several the mean of the logits counts."""
     teacher_weights: tuple[Path, ...] = ()
-    """Weights of each, in the same order, as for --weights."""
+    """Weights of each, in the same order, as for --weights; not needed if all are networks of timm or torchvision that
+    come with weights for these classes."""
 
     def _conflicts(self) -> Iterator[str]:
-        if len(self.teacher) != len(self.teacher_weights):
+        own = not self.teacher_weights and all(libraries.library_of(name) for name in self.teacher)
+        if len(self.teacher) != len(self.teacher_weights) and not own:
             yield (
                 f"--teacher names {len(self.teacher)} networks and --teacher-weights {len(self.teacher_weights)} "
                 "files; give one file for each"
@@ -105,6 +107,7 @@ class TeacherOptions:
         Raises:
             ModelError: one of them cannot be used.
         """
-        pairs = zip(self.teacher, self.teacher_weights, strict=True)
+        weights: Sequence[Path | None] = self.teacher_weights or [None] * len(self.teacher)
+        pairs = zip(self.teacher, weights, strict=True)
         networks = [build_model(*pair, splits, trust_pickle=trust_pickle).eval() for pair in pairs]
         return Ensemble(networks) if len(networks) > 1 else next(iter(networks), None)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from rlprune.graph import operators
+
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("sphinx")
 sys.path.insert(0, str(ROOT / "docs"))
 faces, generate = importlib.import_module("faces"), importlib.import_module("generate")
+networks = importlib.import_module("networks")
 to_rst = importlib.import_module("docstrings").to_rst
 
 
@@ -71,3 +75,27 @@ def test_markdown_in_docstrings_becomes_what_sphinx_reads() -> None:
     text = "\n".join(lines)
     assert "With ``x`` and :py:obj:`Slices <rlprune.deployment.Slices>`:" in text
     assert "   * - ``1``\n     - two" in text and "|" not in text
+
+
+def test_every_network_that_was_tried_is_in_the_table() -> None:
+    page = networks.networks()
+    rows = json.loads(networks.FOUND.read_text())["rows"]
+    listed = (ROOT / "tests" / "zoo.toml").read_text()
+    assert [row for row in rows if f'"{row["network"].partition(":")[2]}"' not in listed] == []
+    assert [row["network"] for row in rows if f"| `{row['network']}` | " not in page] == []
+    assert "Made by `python tests/zoo.py`" in page
+
+
+def test_a_network_is_refused_wrong_or_right_and_the_page_says_which() -> None:
+    checks = dict.fromkeys(("full", "slices", "cost", "bundle", "onnx", "trained"), True)
+    right = {"network": "timm:a", "groups": 8, "skippable": 3, "down to %": 7.61, "s": 1.5, **checks}
+    table = networks.table([right, right | {"onnx": False}, {"network": "timm:b", "s": 2.0, "says": "too odd"}])
+    assert "| `timm:a` | 8 | 3 | 7.6 | yes | yes | yes | yes | 1.5 |" in table
+    assert "| yes | yes | no | yes | 1.5 |" in table
+    assert "| `timm:b` | refused | |" in re.sub(" +", " ", table)
+
+
+def test_everything_that_can_be_stored_is_listed() -> None:
+    page = networks.storable()
+    assert "`Conv2d`" in page and "`torch.nn.functional.relu`" in page and "`operator.add`" in page
+    assert page.count("`") // 2 >= sum(map(len, (operators.LAYERS, operators.FUNCTIONS, operators.METHODS)))
