@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -105,7 +106,7 @@ def examine(name: str) -> dict[str, Any]:
     try:
         elastic = ElasticCNN.from_model(model, shape)
     except RLPruneError as error:
-        return row | {"s": round(time.perf_counter() - began, 1), "says": str(error)}
+        return row | {"s": round(time.perf_counter() - began, 1), "says": _shortened(str(error))}
     row |= {"s": round(time.perf_counter() - began, 1), "MiB": _peak() - before}
     cost = Cost(elastic)
     least = float(cost.of(elastic.uniform(0)).macs / cost.dense.macs)
@@ -124,9 +125,26 @@ def examine(name: str) -> dict[str, Any]:
         counted = (sum(p.numel() for p in small.parameters()), counter.get_total_flops() // 2)
         row["cost"] &= tuple(int(value) for value in cost.of(profile)) == counted
     says = _deployed(elastic, row)
-    reasons = {item.reason: item.name for item in elastic.unprunable}
-    row["says"] = "; ".join(says + [f"{name}: {reason}" for reason, name in reasons.items()])
+    row["says"] = "; ".join([*says, *_by_reason([(item.name, item.reason) for item in elastic.unprunable])])
     return row
+
+
+def _by_reason(layers: list[tuple[str, str]]) -> list[str]:
+    """Why layers are left alone: each reason once, with the first of the layers that it holds for."""
+    names: dict[str, list[str]] = {}
+    for name, reason in layers:
+        names.setdefault(re.sub(r"^\S+ \((\w+)\)", r"a \1", reason), []).append(name)
+    more = {reason: f" and {len(found) - 1} more" if len(found) > 1 else "" for reason, found in names.items()}
+    return [f"{found[0]}{more[reason]}: {reason}" for reason, found in names.items()]
+
+
+def _shortened(message: str) -> str:
+    """An error that lists the reasons of all layers, with each reason once."""
+    about, point, rest = message.partition(". ")
+    layers = [tuple(each.split(": ", 1)) for each in rest.split("; ")]
+    if not all(len(each) == 2 for each in layers):
+        return message
+    return f"{about}{point}{'; '.join(_by_reason(layers))}"
 
 
 def _deployed(elastic: ElasticCNN, row: dict[str, Any]) -> list[str]:
