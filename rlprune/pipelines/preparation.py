@@ -13,6 +13,7 @@ from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import parse
 from rlprune.data.splitting import SPLIT_RULE
 from rlprune.errors import DataError
+from rlprune.models import registry
 from rlprune.models.libraries import library_of, own_preprocessing
 from rlprune.models.weights import notes_in_weights
 from rlprune.pipelines.options import DataOptions
@@ -34,13 +35,13 @@ def load_for(
     """Load images and prepare them as a network takes them.
 
     What the user says of preprocessing counts; else what a file of weights says that `rlprune pretrain` wrote; else,
-    for a network of timm or torchvision, what the library says. Otherwise mean and std are measured, and if the network
-    has been trained before, a line says so.
+    for a network of timm or torchvision that is not to be fresh, what the library says. Otherwise mean and std are
+    measured, and if the network has been trained before, a line says so.
 
     Args:
         model: the network, by name.
         options: where the images are, and how they are prepared.
-        weights: the network's.
+        weights: the network's; the word none if they are fresh, though timm or torchvision have some.
         trained: whether it has been trained, on images that were normalised in some way.
         split_rule: as for `rlprune.data.loading.load`.
 
@@ -50,7 +51,8 @@ def load_for(
     """
     chosen = _chosen(model, options, weights)
     splits = options.load(split_rule, chosen)
-    if trained and chosen.mean is None and options.data not in STATISTICS:
+    fresh = registry.asks_for_fresh(weights)
+    if trained and not fresh and chosen.mean is None and options.data not in STATISTICS:
         mean, std = (", ".join(f"{each:g}" for each in numbers) for numbers in (splits.test.mean, splits.test.std))
         say(
             f"pictures are normalised by the mean and std of {options.data} ({mean}; {std}); if the weights were "
@@ -69,7 +71,7 @@ def _chosen(model: str, options: DataOptions, weights: Path | None) -> Preproces
         found = read_format({"data": json.loads(noted)})
         chosen = replace(found.preprocessing, mean=found.mean, std=found.std)
         where = f"as {weights} was trained"
-    elif library is not None:
+    elif library is not None and not registry.asks_for_fresh(weights):
         chosen = _own(library, model)
         where = f"as {library} says of {model}"
     else:

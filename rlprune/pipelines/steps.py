@@ -259,6 +259,7 @@ class Steps:
         return load_for(
             self.recipe.model,
             self.recipe.data,
+            Path("none") if self.recipe.weights == "none" else None,
             trained=self.recipe.weights is not None,
             split_rule=split_rule_of(self.out),
         )
