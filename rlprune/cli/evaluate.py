@@ -19,6 +19,7 @@ from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
+from rlprune.models import registry
 from rlprune.pipelines.inputs import build_model, load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for
@@ -57,6 +58,8 @@ class Evaluate:
             raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
         if self.json is not None:
             check_target_file(self.json)
+        if self.model is not None:
+            registry.check(self.model, pretrained=self.weights is None)
         results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
         if self.json is not None:
             write_json(self.json, results.to_json())
