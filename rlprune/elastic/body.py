@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Axis
 from rlprune.elastic.channels import Group, norm_behind
+from rlprune.elastic.groups import is_sum
 from rlprune.elastic.layers.activations import ElasticPReLU
 from rlprune.elastic.layers.base import Choice, ElasticLayer
 from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
@@ -24,12 +25,15 @@ class BodyInterpreter(fx.Interpreter):
 
     Args:
         body: graph of elastic layers.
-        exits: names of the nodes that are constant, because the groups they consume are dropped.
+        exits: names of the nodes that are not needed, because the groups they consume are dropped.
+        groups: the channel groups that run through it.
     """
 
-    def __init__(self, body: fx.GraphModule, exits: frozenset[str]) -> None:
+    def __init__(self, body: fx.GraphModule, exits: frozenset[str], groups: Sequence[Group]) -> None:
         super().__init__(body)
         self.exits = exits
+        self.silent = silent_exits(body, groups)
+        self.gone = exits.intersection(self.silent)
         self.alive = nodes.alive_nodes(body.graph, exits)
         self.choice: Choice | None = None
 
@@ -41,18 +45,59 @@ class BodyInterpreter(fx.Interpreter):
         return logits
 
     def run_node(self, n: fx.Node) -> Any:
-        """The node's result: None if nothing needs it, a constant for exits."""
+        """The node's result: None if nothing needs it, a constant for the layers among exits."""
+        assert self.choice is not None
         if n.op != "placeholder" and n.name not in self.alive:
             return None
         if n.name in self.exits:
-            assert self.choice is not None
-            return _constant(self.module, n, self.choice)
-        return super().run_node(n)
+            return None if n.name in self.gone else _constant(self.module, n, self.choice)
+        only = _only_summand(n, self.gone)
+        if only is not None:
+            return self.env[only]
+        result = super().run_node(n)
+        return self._without_dropped(n.name, result) if n.name in self.silent else result
+
+    def _without_dropped(self, name: str, result: Tensor) -> Tensor:
+        """What a silent exit gives, float (B, ...), and 0 for images that drop its branch."""
+        assert self.choice is not None
+        if self.choice.profile is not None:
+            return result
+        gone = (self.choice.widths[:, self.silent[name]] == 0).any(1)
+        return result.masked_fill(gone.view(-1, *(1,) * (result.ndim - 1)), 0)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         """The layer's result; elastic layers also get the choice."""
         layer = self.fetch_attr(target)
         return layer(*args, self.choice) if isinstance(layer, ElasticLayer) else layer(*args, **kwargs)
+
+
+def silent_exits(body: fx.GraphModule, groups: Sequence[Group]) -> dict[str, list[int]]:
+    """The exits that are no layers, and so leave nothing in sums, each with the groups whose branches end there.
+
+    Args:
+        body: graph of elastic layers.
+        groups: the channel groups that run through it.
+    """
+    silent: dict[str, list[int]] = {}
+    layers = {node.name for node in body.graph.nodes if is_elastic(body, node)}
+    for index, group in enumerate(groups):
+        for name in group.exits:
+            if name not in layers:
+                silent.setdefault(name, []).append(index)
+    return silent
+
+
+def is_elastic(body: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls a layer that has a width."""
+    return node.op == "call_module" and isinstance(body.get_submodule(str(node.target)), ElasticLayer)
+
+
+def _only_summand(node: fx.Node, gone: Collection[str]) -> fx.Node | None:
+    """What is left of a sum that loses a summand: the other one. None for any other node."""
+    if not gone or not is_sum(node) or not any(source.name in gone for source in node.all_input_nodes):
+        return None
+    (left,) = (source for source in node.all_input_nodes if source.name not in gone)
+    return left
 
 
 def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) -> fx.GraphModule:
@@ -61,14 +106,19 @@ def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) 
     Args:
         body: graph of elastic layers.
         choice: of one profile.
-        exits: names of the nodes that are constant, because the groups they consume are dropped.
+        exits: names of the nodes that are not needed, because the groups they consume are dropped.
     """
     alive = nodes.alive_nodes(body.graph, exits)
+    gone = {node.name for node in body.graph.nodes if node.name in exits and not is_elastic(body, node)}
     root = nn.Module()
     new_graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in body.graph.nodes:
-        if node.op != "placeholder" and node.name not in alive:
+        if node.name in gone or (node.op != "placeholder" and node.name not in alive):
+            continue
+        only = _only_summand(node, gone)
+        if only is not None:
+            copies[node] = copies[only]
             continue
         if node.name in exits:
             name = f"{node.name}_constant"

@@ -30,7 +30,8 @@ class Group:
         n_channels: number of channels; those that can only be kept together, such as all of one convolution group,
             count as one.
         members: every axis that holds the channels.
-        exits: nodes of the graph that become a constant when the whole group is dropped; empty if it may not be.
+        exits: nodes of the graph that are no longer needed when the whole group is dropped; empty if it may not be. A
+            layer leaves its bias in the sums behind it; any other node leaves nothing.
     """
 
     name: str

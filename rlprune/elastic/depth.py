@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from rlprune.elastic.body import is_elastic
+from rlprune.elastic.groups import passes, same_size
 from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import LevelsError
@@ -44,13 +47,12 @@ def order_by_scale(elastic: ElasticModule) -> tuple[int, ...]:
     """The groups that can be dropped, ordered by the batch-norm scales that their branches end in, smallest first.
 
     Liu et al., "Network Slimming", ICCV 2017, rank channels that way. Where a branch ends without a batch norm, the
-    mean norm of the filters counts.
+    mean norm of the filters counts. Layer scales behind either multiply it; gates, which depend on images, do not.
     """
 
     def scale(group: int) -> float:
         exits = [node for node in elastic.body.graph.nodes if node.name in elastic.groups[group].exits]
-        layers = [elastic.body.get_submodule(node.target) for node in exits]
-        return sum(_scale(layer) for layer in layers) / len(layers)
+        return sum(_branch_scale(elastic.body, node) for node in exits) / len(exits)
 
     return tuple(sorted(droppable_groups(elastic), key=scale))
 
@@ -79,6 +81,24 @@ def order_by_change(elastic: ElasticModule, images: Tensor) -> tuple[int, ...]:
         return float((whole.exp() * (whole - without)).sum(1).mean())
 
     return tuple(sorted(droppable_groups(elastic), key=change))
+
+
+def _branch_scale(body: fx.GraphModule, node: fx.Node) -> float:
+    """The scale of the last layer with a width before a node, and of the free parameters that multiply it behind."""
+    factor = 1.0
+    while not is_elastic(body, node):
+        sources = node.all_input_nodes
+        factor *= math.prod(_mean(body, source) for source in sources if source.op == "get_attr")
+        node = next(source for source in sources if _leads_to(body, source, node))
+    return factor * _scale(body.get_submodule(str(node.target)))
+
+
+def _leads_to(body: fx.GraphModule, source: fx.Node, node: fx.Node) -> bool:
+    return (is_elastic(body, source) and same_size(source, node)) or passes(body, node, source)
+
+
+def _mean(body: fx.GraphModule, attribute: fx.Node) -> float:
+    return float(operator.attrgetter(str(attribute.target))(body).abs().mean())
 
 
 def _scale(layer: nn.Module) -> float:

@@ -7,6 +7,7 @@ which of them may vanish altogether.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -23,6 +24,8 @@ from rlprune.graph.nodes import alive_nodes
 from rlprune.utils.imports import require
 
 _ADDITIONS = (operator.add, torch.add, "add")
+_GATES = ("sigmoid", "softmax", "tanh")
+"""Parts of the names of operations whose results are factors of something else, not the values of a branch."""
 
 
 def find_groups(
@@ -192,22 +195,68 @@ def _with_exits(body: fx.GraphModule, groups: list[Group]) -> list[Group]:
 
 
 def _exits(body: fx.GraphModule, group: Group) -> tuple[str, ...]:
-    """The consumers, or the norms right behind them, whose results go only into sums."""
+    """The ends of branches, whose results go only into sums: of the consumers, what is right behind them included."""
     consumers = group.layers("in")
     exits = []
     for node in body.graph.nodes:
         if node.op != "call_module" or node.target not in consumers:
             continue
-        end = norm_behind(body, node) or node
-        if _consumes_only(body.get_submodule(node.target), group, node.target) and _ends_in_sums(end):
+        end = _end(body, norm_behind(body, node) or node)
+        if end is not None and _consumes_only(body.get_submodule(node.target), group, node.target):
             exits.append(end.name)
-    return tuple(exits)
+    return tuple(dict.fromkeys(exits))
+
+
+def _end(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Where a branch ends that a layer leads to: at the layer, or behind gates, layer scales, drop path and the like."""
+    last = node
+    while not _ends_in_sums(last):
+        following = _following(body, last)
+        if following is None:
+            return None
+        last = following
+    plain = last is node or all(len(user.args) == 2 and not user.kwargs for user in last.users)
+    return last if plain else None
+
+
+def _following(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The next node that reads a node through operations which pass its values on, and that it is needed for alone."""
+    reached = [node]
+    for source in reached:
+        for user in source.users:
+            if user in reached or not passes(body, node, user):
+                continue
+            if node.name not in alive_nodes(body.graph, (user.name,)):
+                return user
+            reached.append(user)
+    return None
+
+
+def passes(body: fx.GraphModule, node: fx.Node, user: fx.Node) -> bool:
+    """Whether a node gives as many values as another one, and is no sum, no gate and no layer with weights."""
+    if user.op not in ("call_function", "call_method", "call_module") or is_sum(user) or not same_size(node, user):
+        return False
+    layer = body.get_submodule(str(user.target)) if user.op == "call_module" else None
+    name = str(getattr(user.target, "__name__", user.target)) if layer is None else type(layer).__name__
+    has_weights = layer is not None and any(True for _ in layer.parameters())
+    return not has_weights and not any(gate in name.lower() for gate in _GATES)
+
+
+def same_size(a: fx.Node, b: fx.Node) -> bool:
+    """Whether two nodes give equally many values, as `rlprune.graph.nodes.measure` found."""
+    shapes = a.meta["shape"], b.meta["shape"]
+    return None not in shapes and math.prod(shapes[0]) == math.prod(shapes[1])
+
+
+def _needs_only_for(node: fx.Node, user: fx.Node) -> bool:
+    """Whether the output depends on a node through one of its users alone."""
+    return node.name not in alive_nodes(node.graph, (user.name,))
 
 
 def _ends_in_sums(node: fx.Node) -> bool:
     """Whether only sums of the node's own shape read it."""
     shape = node.meta["shape"]
-    return bool(node.users) and all(_is_sum(user) and user.meta["shape"] == shape for user in node.users)
+    return bool(node.users) and all(is_sum(user) and user.meta["shape"] == shape for user in node.users)
 
 
 def _consumes_only(layer: nn.Module, group: Group, name: str) -> bool:
@@ -215,7 +264,8 @@ def _consumes_only(layer: nn.Module, group: Group, name: str) -> bool:
     return sum(run.n_channels * run.repeat for run in member.runs) == _axis_size(layer, "in")
 
 
-def _is_sum(node: fx.Node) -> bool:
+def is_sum(node: fx.Node) -> bool:
+    """Whether a node adds two things up."""
     return node.op in ("call_function", "call_method") and node.target in _ADDITIONS
 
 
@@ -225,7 +275,7 @@ def _connected(graph: fx.Graph, constants: Collection[str]) -> bool:
     for node in graph.nodes:
         if node.name not in constants and (node.op == "placeholder" or varying.intersection(node.all_input_nodes)):
             varying.add(node)
-        if _is_sum(node) and not _keeps_a_summand(node, constants, varying):
+        if is_sum(node) and not _keeps_a_summand(node, constants, varying):
             return False
     return any(node.op == "output" and node in varying for node in graph.nodes)
 

@@ -187,7 +187,7 @@ class ElasticModule(nn.Module):
         if exits not in self._runs:
             if len(self._runs) >= _MAX_RUNS:
                 self._runs.pop(next(iter(self._runs)))
-            self._runs[exits] = BodyInterpreter(self.body, exits)
+            self._runs[exits] = BodyInterpreter(self.body, exits, self.groups)
         logits: Tensor = self._runs[exits].under(choice, features)
         return logits
 
@@ -327,7 +327,7 @@ class ElasticModule(nn.Module):
         return list(zip(self.codebook, self.own_bodies, strict=True))
 
     def _dropped_exits(self, profile: Tensor) -> frozenset[str]:
-        """Nodes that become constants under a profile, because the group they consume is dropped."""
+        """Nodes that are not needed under a profile, because the group they consume is dropped."""
         dropped = (self.widths[torch.arange(self.n_groups), profile.to(self.widths.device)] == 0).tolist()
         return frozenset(name for group, gone in zip(self.groups, dropped, strict=True) if gone for name in group.exits)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Axis
+from rlprune.elastic.body import silent_exits
 from rlprune.elastic.layers import ElasticLayer, Rates
 from rlprune.elastic.module import ElasticModule
 from rlprune.graph.nodes import alive_nodes
@@ -32,7 +33,7 @@ class Cost:
     """Look-up tables of an elastic network's cost.
 
     The cost of a layer is proportional to its active inputs times its active outputs, each a sum over groups. Layers
-    that only dropped branches need cost nothing; a bias remains of such a branch.
+    that only dropped branches need cost nothing; a bias remains of a branch that ends in a layer.
 
     Args:
         elastic: the network.
@@ -45,6 +46,7 @@ class Cost:
     def __init__(self, elastic: ElasticModule) -> None:
         self._elastic_widths = elastic.widths.cpu()
         self._exits = [frozenset(group.exits) for group in elastic.groups]
+        self._silent = frozenset(silent_exits(elastic.body, elastic.groups))
         self._graph = elastic.body.graph
         self._nodes = [node for node in self._graph.nodes if node.op not in ("placeholder", "output")]
         rates = []
@@ -155,8 +157,9 @@ class Cost:
             if dropped:
                 exits |= of_group
         alive = alive_nodes(self._graph, exits)
+        constants = exits - self._silent
         runs = [node.name in alive and node.name not in exits for node in self._nodes]
-        constant = [node.name in alive and node.name in exits for node in self._nodes]
+        constant = [node.name in alive and node.name in constants for node in self._nodes]
         return torch.tensor(runs), torch.tensor(self._first_uses(runs)), torch.tensor(constant)
 
     def _first_uses(self, runs: list[bool]) -> list[bool]:
