@@ -208,7 +208,7 @@ def _exits(body: fx.GraphModule, group: Group) -> tuple[str, ...]:
 
 
 def _end(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """Where a branch ends that a layer leads to: at the layer, or behind gates, layer scales, drop path and the like."""
+    """Where a branch ends that a layer leads to: there, or behind gates, layer scales, drop path and the like."""
     last = node
     while not _ends_in_sums(last):
         following = _following(body, last)
