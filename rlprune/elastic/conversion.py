@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.channels import Group, UnprunableLayer
 from rlprune.elastic.groups import find_groups
-from rlprune.elastic.importance import check_importance, criterion, rank
+from rlprune.elastic.importance import check_importance, criterion, orders, reorder
 from rlprune.elastic.layers.kinds import is_dense, is_grouped
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import ModelError
@@ -70,40 +71,34 @@ def convert(
             found = f"residual=True would give {len(streams)} groups"
             raise ModelError(f"nothing in this network can be pruned without residual=True; {found}. {reasons}")
 
-    def build(chosen: Sequence[Group]) -> _Elastic:
+    def build(parts: _Traced, chosen: Sequence[Group]) -> tuple[_Elastic, list[Tensor]]:
+        """An elastic network of the parts, which it changes, and the order that channels are to be put into."""
         elastic = kind(
-            copy.deepcopy(traced.stem),
-            copy.deepcopy(traced.body),
+            parts.stem,
+            parts.body,
             chosen,
             image_shape,
             keep_ratios=keep_ratios,
             round_to=round_to,
             unprunable=unprunable,
         ).eval()
-        rank(elastic, criterion(importance, elastic, calibration))
-        return elastic
+        return elastic, orders(elastic, criterion(importance, elastic, calibration))
 
-    elastic = build(groups)
-    if _is_exact(elastic, traced):
-        return elastic
-    # Something in the network mixes channels without the dependency graph seeing it: find the groups it touches.
-    exact = _exact_groups(groups, lambda chosen: _is_exact(build(chosen), traced))
-    reason = "slicing it changes other channels, so masks and slices would differ"
-    unprunable += [UnprunableLayer(g.name, g.n_channels, reason) for g in groups if g not in exact]
-    elastic = build(exact)
-    if not _is_exact(elastic, traced):
-        raise ModelError("masks and slices of this network differ even though those of each group agree")
+    images = traced.images
+    elastic, order = build(traced, groups)
+    _check_full(elastic, traced)
+    exact = exact_groups(elastic, images, order)
+    if len(exact) < len(groups):
+        # Something in the network mixes channels without the dependency graph seeing it: leave what it touches alone.
+        reason = "slicing it changes other channels, so masks and slices would differ"
+        unprunable += [UnprunableLayer(g.name, g.n_channels, reason) for i, g in enumerate(groups) if i not in exact]
+        del elastic, traced
+        elastic, order = build(_trace(model, image_shape, output), [groups[index] for index in exact])
+        if len(exact_groups(elastic, images, order)) < len(exact):
+            raise ModelError("masks and slices of this network differ even though those of each group agree")
+    for index, of_group in enumerate(order):
+        reorder(elastic, index, of_group)
     return elastic
-
-
-def _exact_groups(groups: Sequence[Group], is_exact: Callable[[Sequence[Group]], bool]) -> list[Group]:
-    """Those of the groups that mix no channels, found by halving."""
-    if is_exact(groups):
-        return list(groups)
-    if len(groups) == 1:
-        return []
-    middle = len(groups) // 2
-    return _exact_groups(groups[:middle], is_exact) + _exact_groups(groups[middle:], is_exact)
 
 
 def _other_layers(
@@ -183,41 +178,118 @@ def _run(model: nn.Module, images: Tensor) -> object:
 
 
 @torch.no_grad()
-def _is_exact(elastic: ElasticModule, traced: _Traced) -> bool:
-    """Whether full keep gives the network's logits, and narrow slices give the same logits as masks.
+def _check_full(elastic: ElasticModule, traced: _Traced) -> None:
+    """Make sure that full keep gives the network's logits.
 
-    Masks and slices are compared once more on a copy in float64, whose norms have other values: neither the rounding
-    of a deep network nor a norm that is zero hides or feigns that channels mix.
+    Raises:
+        ModelError: it does not.
     """
     try:
-        if not _close(elastic(traced.images, elastic.full), traced.logits):
-            return False
+        same = _close(elastic(traced.images, elastic.full), traced.logits)
+    except RuntimeError as error:
+        raise ModelError(f"the network does not run as an elastic one: {error}") from error
+    if not same:
+        raise ModelError("the network gives other logits as an elastic one, even where it keeps everything")
+
+
+@torch.no_grad()
+def exact_groups(elastic: ElasticModule, images: Tensor, order: Sequence[Tensor]) -> list[int]:
+    """The groups that mix no channels: these may change places, and masks give the same as slices.
+
+    Tried in float64 and with other values in the norms: neither the rounding of a deep network nor a norm that is zero
+    hides or feigns that channels mix.
+
+    Args:
+        elastic: in eval mode; left as it was.
+        images: float32 (B, C, H, W).
+        order: for each group, the order that its channels are to be put into, int64 (n_channels,).
+
+    Returns:
+        Indices of the groups, ascending.
+    """
+    gc.collect()  # what is left of tracing refers to itself, and to the weights
+    with _lively(elastic):
         try:
-            return _slices_as_masked(_lively(elastic), traced.images.double())
+            whole = elastic(images.double(), elastic.full)
+            images = images.double()
         except RuntimeError:  # something in the network computes in float32 only
-            return _slices_as_masked(elastic, traced.images)
-    except (RuntimeError, IndexError, ValueError):  # the slice does not run at all: sizes in it are fixed
-        return False
+            whole = None
+        if whole is not None:
+            return _exact_among(_Trial(elastic, images, whole, order))
+    return _exact_among(_Trial(elastic, images, elastic(images, elastic.full), order))
 
 
-def _lively(elastic: ElasticModule) -> ElasticModule:
-    """A copy in float64 whose norms scale and shift every channel."""
-    lively = copy.deepcopy(elastic).double()
+class _Trial(NamedTuple):
+    """A network that is tried on images, the logits of all of it, and the order that channels are to be put into."""
+
+    elastic: ElasticModule
+    images: Tensor
+    logits: Tensor
+    order: Sequence[Tensor]
+
+    def passes(self, groups: Sequence[int]) -> bool:
+        """Whether some groups mix no channels, all others being kept whole."""
+        for index in groups:
+            reorder(self.elastic, index, self.order[index])
+        try:
+            whole = self.elastic(self.images, self.elastic.full)
+            return _close(whole, self.logits) and all(self._sliced_as_masked(p) for p in self._profiles(groups))
+        except (RuntimeError, IndexError, ValueError):  # the slice does not run at all: sizes in it are fixed
+            return False
+        finally:
+            for index in groups:
+                reorder(self.elastic, index, self.order[index].argsort())
+
+    def _profiles(self, groups: Sequence[int]) -> Iterator[Tensor]:
+        """Narrow profiles, and a mixed one."""
+        rng = torch.Generator().manual_seed(0)
+        lowest = self.elastic.min_level
+        mixed = torch.stack([torch.randint(int(low), self.elastic.n_levels, (), generator=rng) for low in lowest])
+        narrow = self.elastic.uniform(0)
+        for levels in (narrow, narrow.clamp_min(1), mixed):
+            profile = self.elastic.full
+            profile[list(groups)] = levels[list(groups)]
+            yield profile
+
+    def _sliced_as_masked(self, profile: Tensor) -> bool:
+        """Whether a profile gives the same with masks, with slices of each layer, and, if it is narrow, as a slice."""
+        masked = self.elastic(self.images, profile.expand(len(self.images), -1))
+        narrow = bool((profile < self.elastic.n_levels - 1).all())
+        small = self.elastic.slice(profile) if narrow else None
+        sliced = self.elastic(self.images, profile) if small is None else small(self.images)
+        return _close(sliced, masked)
+
+
+def _exact_among(trial: _Trial, groups: Sequence[int] | None = None) -> list[int]:
+    """Those of the groups that mix no channels, found by halving."""
+    groups = range(trial.elastic.n_groups) if groups is None else groups
+    if trial.passes(groups):
+        return list(groups)
+    if len(groups) == 1:
+        return []
+    middle = len(groups) // 2
+    return _exact_among(trial, groups[:middle]) + _exact_among(trial, groups[middle:])
+
+
+@contextlib.contextmanager
+def _lively(elastic: ElasticModule) -> Iterator[None]:
+    """A network in float64 whose norms scale and shift every channel; afterwards as before, without a second copy."""
     generator = torch.Generator().manual_seed(0)
-    for norm in lively.elastic_layers().values():
-        if norm.filter_dims is None:
-            for tensor in norm.parameters():
-                tensor.add_(0.1 + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype))
-    return lively
-
-
-def _slices_as_masked(elastic: ElasticModule, images: Tensor) -> bool:
-    """Whether narrow profiles, and a mixed one, give the same logits as slices and as masks."""
-    narrow = elastic.uniform(0)
-    rng = torch.Generator().manual_seed(0)
-    mixed = torch.stack([torch.randint(int(low), elastic.n_levels, (), generator=rng) for low in elastic.min_level])
-    profiles = (narrow, narrow.clamp_min(1), mixed)
-    return all(_close(elastic.slice(p)(images), elastic(images, p.expand(len(images), -1))) for p in profiles)
+    tensors = [tensor for tensor in (*elastic.parameters(), *elastic.buffers()) if tensor.is_floating_point()]
+    types = [tensor.dtype for tensor in tensors]
+    norms = [p for layer in elastic.elastic_layers().values() if layer.filter_dims is None for p in layer.parameters()]
+    before = [tensor.data.clone() for tensor in norms]
+    try:
+        for tensor in tensors:
+            tensor.data = tensor.data.double()
+        for tensor in norms:
+            tensor.data += 0.1 + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+        yield
+    finally:
+        for tensor, dtype in zip(tensors, types, strict=True):
+            tensor.data = tensor.data.to(dtype)
+        for tensor, value in zip(norms, before, strict=True):
+            tensor.data = value
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -41,11 +41,31 @@ def rank(elastic: ElasticModule, score: Criterion) -> None:
         elastic: the network.
         score: the criterion.
     """
+    for index, order in enumerate(orders(elastic, score)):
+        reorder(elastic, index, order)
+
+
+def orders(elastic: ElasticModule, score: Criterion) -> list[Tensor]:
+    """For each group the order of its channels, the most important first, int64 (n_channels,).
+
+    Args:
+        elastic: the network; not changed.
+        score: the criterion.
+    """
     scores = [score(elastic.layers_of(index), group.n_channels) for index, group in enumerate(elastic.groups)]
-    for index, of_group in enumerate(scores):
-        order = of_group.argsort(descending=True, stable=True)
-        for layer in elastic.elastic_layers().values():
-            layer.reorder(index, order)
+    return [of_group.argsort(descending=True, stable=True) for of_group in scores]
+
+
+def reorder(elastic: ElasticModule, group: int, order: Tensor) -> None:
+    """Put the channels of a group into another order, in place; full keep computes the same as before.
+
+    Args:
+        elastic: the network.
+        group: index of the group.
+        order: the old channel for every new one, int64 (n_channels,).
+    """
+    for layer in elastic.elastic_layers().values():
+        layer.reorder(group, order)
 
 
 def check_importance(name: str, calibration: ImageSet | None) -> None:

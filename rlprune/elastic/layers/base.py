@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from rlprune.elastic.axes import Axis
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
+_MANY = 10_000_000
+"""Weights of more elements are permuted part by part, without a second copy of all of them."""
 
 
 @dataclass
@@ -135,8 +137,10 @@ def move_channels(tensor: Tensor, dim: int, axis: Axis, group: int, order: Tenso
     """Put a group's channels into another order, in place, along the dimension of a tensor that an axis describes."""
     if group in axis.groups:
         targets, sources = axis.positions(group, order)
+        parts = [tensor] if tensor.numel() < _MANY else tensor.split(256, 1 - dim)
         with torch.no_grad():
-            tensor.index_copy_(dim, targets, tensor.index_select(dim, sources))
+            for part in parts:
+                part.index_copy_(dim, targets, part.index_select(dim, sources))
 
 
 def filled(layer: _Layer, **tensors: Tensor | None) -> _Layer:
