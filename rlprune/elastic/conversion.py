@@ -20,8 +20,11 @@ from rlprune.errors import ModelError
 from rlprune.graph import nodes, tracing
 from rlprune.graph.flattening import read_chunks, read_flattening
 from rlprune.graph.plain import plain_copy
+from rlprune.utils.notes import say
 
 _Elastic = TypeVar("_Elastic", bound=ElasticModule)
+_LITTLE = 0.9
+"""Where more of the MACs than this share is left at least, it is said."""
 _CLOSE = 1e-4
 """Logits count as equal if they differ by no more than this share of the largest."""
 
@@ -64,12 +67,6 @@ def convert(
     traced = _trace(model, image_shape, output)
     groups, unprunable = find_groups(traced.stem, traced.body, traced.images[:1], residual=residual)
     unprunable = unprunable + _other_layers(traced.body, groups, unprunable)
-    if not groups and not residual:
-        streams = find_groups(traced.stem, traced.body, traced.images[:1], residual=True)[0]
-        if streams:
-            reasons = "; ".join(f"{item.name}: {item.reason}" for item in unprunable)
-            found = f"residual=True would give {len(streams)} groups"
-            raise ModelError(f"nothing in this network can be pruned without residual=True; {found}. {reasons}")
 
     def build(parts: _Traced, chosen: Sequence[Group]) -> tuple[_Elastic, list[Tensor]]:
         """An elastic network of the parts, which it changes, and the order that channels are to be put into."""
@@ -83,6 +80,14 @@ def convert(
             unprunable=unprunable,
         ).eval()
         return elastic, orders(elastic, criterion(importance, elastic, calibration))
+
+    if not groups and not residual:
+        streams = find_groups(traced.stem, traced.body, traced.images[:1], residual=True)[0]
+        if streams:
+            reasons = "; ".join(f"{item.name}: {item.reason}" for item in unprunable)
+            least = 100 * _least_share(build(traced, streams)[0])
+            found = f"residual=True would give {len(streams)} groups, and save MACs down to {least:.0f} %"
+            raise ModelError(f"nothing in this network can be pruned without residual=True; {found}. {reasons}")
 
     images = traced.images
     elastic, order = build(traced, groups)
@@ -98,7 +103,53 @@ def convert(
             raise ModelError("masks and slices of this network differ even though those of each group agree")
     for index, of_group in enumerate(order):
         reorder(elastic, index, of_group)
+    if _least_share(elastic) > _LITTLE:
+        say(_why_little(elastic) + ("" if residual else _with_streams(kind, model, elastic, output)))
     return elastic
+
+
+def _least_share(elastic: ElasticModule) -> float:
+    """Which share of the MACs is left where every group keeps as little as it may."""
+    small = elastic.slice(elastic.uniform(0)).get_submodule("body")
+    assert isinstance(small, fx.GraphModule)
+    nodes.measure(small, torch.zeros(1, *elastic.feature_shape))
+    stem = _macs(elastic.stem)
+    return (stem + _macs(small)) / max(1, stem + _macs(elastic.body))
+
+
+def _macs(network: fx.GraphModule) -> int:
+    return sum(int(node.meta["macs"]) for node in network.graph.nodes)
+
+
+def _why_little(elastic: ElasticModule) -> str:
+    """A line that says how little can be saved, and what holds most of the MACs."""
+    macs = {str(node.target): node.meta["macs"] for part in (elastic.stem, elastic.body) for node in part.graph.nodes}
+    reasons = {item.name: item.reason for item in elastic.unprunable}
+    for index, group in enumerate(elastic.groups):
+        if elastic.widths[index, elastic.narrowest] == group.n_channels:
+            reasons |= dict.fromkeys(group.layers("out"), f"its widths round up to multiples of {elastic.round_to}")
+    held: dict[str, int] = {}
+    for name, reason in reasons.items():
+        held[reason] = held.get(reason, 0) + macs.get(name, 0)
+    line = f"less than a tenth can be saved: from 100 % down to {100 * _least_share(elastic):.1f} % of the MACs"
+    if not any(held.values()):
+        return line
+    most = max(held, key=lambda reason: held[reason])
+    largest = max((name for name in reasons if reasons[name] == most), key=lambda name: macs.get(name, 0))
+    share = 100 * held[most] / max(1, _macs(elastic.stem) + _macs(elastic.body))
+    return f"{line}; {share:.0f} % of them are in layers such as {largest}: {most}"
+
+
+def _with_streams(kind: type[_Elastic], model: nn.Module, elastic: _Elastic, output: str | int | None) -> str:
+    """What residual=True would give, if it gives more."""
+    shape = elastic.image_shape
+    traced = _trace(model, shape, output)
+    groups = find_groups(traced.stem, traced.body, traced.images[:1], residual=True)[0]
+    if len(groups) <= elastic.n_groups:
+        return ""
+    settings = {"keep_ratios": elastic.keep_ratios, "round_to": elastic.round_to}
+    least = 100 * _least_share(kind(traced.stem, traced.body, groups, shape, **settings).eval())
+    return f"; residual=True would give {len(groups)} groups, and save MACs down to {least:.0f} %"
 
 
 def _other_layers(
@@ -144,7 +195,7 @@ def _trace(model: nn.Module, image_shape: Sequence[int], output: str | int | Non
     model = plain_copy(model)
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     kind = type(model).__name__
-    logits = _logits(_run(model, images), output, kind)
+    logits = _logits(tracing.run(model, images), output, kind)
     network = tracing.trace(model, images[:1], output)
     nodes.measure(network, images[:1])
     read_flattening(network)
@@ -165,16 +216,6 @@ def _trace(model: nn.Module, image_shape: Sequence[int], output: str | int | Non
             "its forward may change views in place, or depend on the batch size"
         )
     return _Traced(stem, body, images, logits)
-
-
-def _run(model: nn.Module, images: Tensor) -> object:
-    """What a network gives for images; a ModelError where it fails on them."""
-    try:
-        return model(images.clone())
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        shape = tuple(images.shape)
-        raise ModelError(f"the network does not run on an input of shape {shape}: {reason}") from error
 
 
 @torch.no_grad()

@@ -61,7 +61,8 @@ def find_groups(
             continue
         producers = {names[layer] for layer, axis, *_ in items if axis == "out" and is_dense(layer) and layer in names}
         done |= producers
-        reason = _why_not(items, names, uses, n_channels, len(producers), residual)
+        allowed = residual or _read_one_input(body, producers)
+        reason = _why_not(items, names, uses, n_channels, len(producers), allowed)
         if n_channels == 1 < width:
             reason = reason or "all its channels are tied to each other, so none can go alone"
         if reason:
@@ -69,6 +70,11 @@ def find_groups(
         else:
             groups.append(Group(name, n_channels, _members(items, names)))
     return _with_exits(body, groups), unprunable
+
+
+def _read_one_input(body: fx.GraphModule, layers: Collection[str]) -> bool:
+    """Whether layers all read the same: their sum is one layer in several parts, and no stream that blocks add to."""
+    return len({node.args for node in body.graph.nodes if node.op == "call_module" and node.target in layers}) == 1
 
 
 def _members(items: Sequence[Item], names: dict[nn.Module, str]) -> tuple[Member, ...]:

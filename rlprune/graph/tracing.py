@@ -166,6 +166,44 @@ def _is_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
     return bool(node.kwargs.get("inplace", False)) or node.target in _OUT_OF_PLACE
 
 
+def run(model: nn.Module, images: Tensor) -> object:
+    """What a network gives for images.
+
+    Args:
+        model: the network.
+        images: float32 (B, C, H, W).
+
+    Raises:
+        ModelError: it fails on them; the message names the layer.
+    """
+    entered: list[str] = []
+
+    def enter(name: str, layer: nn.Module, inputs: tuple[object, ...]) -> None:
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
+        kind = type(layer).__name__ if any(True for _ in layer.children()) else str(layer)
+        entered.append(f"; {name or 'it'} ({kind}) gets {shapes}")
+
+    hooks = [
+        hook
+        for name, layer in model.named_modules()
+        for hook in (
+            layer.register_forward_pre_hook(lambda m, inputs, name=name: enter(name, m, inputs)),
+            layer.register_forward_hook(lambda *_: entered.pop() and None),
+        )
+    ]
+    try:
+        return model(images.clone())
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        where = entered[-1] if entered else ""
+        raise ModelError(
+            f"the network does not run on an input of shape {tuple(images.shape)}: {reason}{where}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def split_stem(network: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Split the network behind its first convolution and the norm, activation and pooling that follow in a chain.
 

@@ -49,3 +49,11 @@ def test_an_axis_in_another_order_is_a_permutation_of_each_group_s_positions(
 
 def span(run: Run) -> range:
     return range(run.start, run.start + run.n_channels * run.repeat)
+
+
+def test_channels_that_stand_side_by_side_with_a_copy_keep_their_places() -> None:
+    axis = Axis(10, [(0, Run(1, 0, 2, 2)), (0, Run(6, 0, 2, 2))])
+    targets, sources = axis.positions(0, torch.tensor([1, 0]))
+    assert dict(zip(targets.tolist(), sources.tolist(), strict=True)) == {
+        1: 3, 2: 4, 3: 1, 4: 2, 6: 8, 7: 9, 8: 6, 9: 7
+    }  # fmt: skip

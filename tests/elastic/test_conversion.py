@@ -90,23 +90,81 @@ def test_one_logit_is_refused() -> None:
         ElasticCNN.from_model(Wrapped(lambda logits: logits[:, :1]), IMAGE_SHAPE)
 
 
-class Parallel(nn.Module):
-    """A sum of two branches, as RepVGG has them."""
+class Stream(nn.Module):
+    """A stream that a block adds to."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.stem, self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 16, 1)
         self.linear = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        return self.linear((self.a(x) + self.b(x)).relu().mean((2, 3)))
+        x = self.a(x)
+        return self.linear((x + self.b(x)).relu().mean((2, 3)))
 
 
 def test_residual_is_recommended_where_it_gives_groups() -> None:
-    with pytest.raises(ModelError, match="without residual=True; residual=True would give 1 groups"):
-        ElasticCNN.from_model(Parallel(), IMAGE_SHAPE)
-    assert ElasticCNN.from_model(Parallel(), IMAGE_SHAPE, residual=True).groups[0].name == "a"
+    stem, a, b, linear = 14 * 14 * 8 * 27, 14 * 14 * 16 * 72, 14 * 14 * 16 * 16, 16 * 5
+    least = 100 * (stem + a / 2 + b / 4 + linear / 2) / (stem + a + b + linear)  # 8 of 16 channels
+    found = f"residual=True would give 1 groups, and save MACs down to {least:.0f} %"
+    with pytest.raises(ModelError, match=f"without residual=True; {found}"):
+        ElasticCNN.from_model(Stream(), IMAGE_SHAPE)
+    assert ElasticCNN.from_model(Stream(), IMAGE_SHAPE, residual=True).groups[0].name == "a"
+
+
+def test_next_to_nothing_to_save_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    thin = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    ElasticCNN.from_model(nn.Sequential(thin, nn.Linear(8, 5)), IMAGE_SHAPE)
+    said = capsys.readouterr().err
+    share = 100 * 12 * 12 * 8 * 36 / (14 * 14 * 4 * 27 + 12 * 12 * 8 * 36 + 8 * 5)
+    assert f"down to 100.0 % of the MACs; {share:.0f} % of them are in layers such as 0.2: its widths round up" in said
+    ElasticCNN.from_model(nn.Sequential(thin, nn.Linear(8, 5)), IMAGE_SHAPE, round_to=1)
+    assert not capsys.readouterr().err
+
+
+def test_residual_is_recommended_where_little_else_can_be_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    class Small(Stream):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 5))
+
+    ElasticCNN.from_model(Small(), IMAGE_SHAPE)
+    said = capsys.readouterr().err
+    assert (
+        "are in layers such as a: residual stream: pruned only with residual=True; residual=True would give 2" in said
+    )
+    ElasticCNN.from_model(Small(), IMAGE_SHAPE, residual=True)
+    assert not capsys.readouterr().err
+
+
+def test_a_layer_that_gets_another_size_is_named() -> None:
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gate = nn.Conv2d(3, 16, 3), nn.Sequential(nn.Linear(16, 16), nn.Sigmoid())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.conv(x) * self.gate(x.mean((2, 3)))[:, :, None, None]).mean((2, 3))
+
+    with pytest.raises(ModelError, match=r"; gate\.0 \(Linear\(in_features=16, .*\)\) gets \(2, 3\)"):
+        ElasticCNN.from_model(Gate(), IMAGE_SHAPE)
+
+
+def test_convolutions_before_a_recurrent_layer_are_pruned() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 32, 3), nn.Conv2d(32, 24, 3)
+            self.gru, self.linear = nn.GRU(24, 16, batch_first=True), nn.Linear(16, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.b(self.a(self.stem(x).relu()).relu())
+            return self.linear(self.gru(x.flatten(2).transpose(1, 2))[0][:, -1])
+
+    elastic = ElasticCNN.from_model(Recurrent(), IMAGE_SHAPE)
+    assert [group.name for group in elastic.groups] == ["a"]
+    assert {"b", "gru"} <= {item.name for item in elastic.unprunable}
 
 
 class Silent(nn.Module):

@@ -243,3 +243,57 @@ def test_the_shortcut_may_multiply_instead_of_add() -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3), Gated(16, 16, 32, False), nn.Flatten(), nn.Linear(16 * 14 * 14, 5))
     groups, _ = make(model)
     assert [group.skippable for group in groups.values()] == [False]
+
+
+def test_channels_may_be_joined_with_what_came_of_them() -> None:
+    class Ghost(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cheap = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, F.relu(self.cheap(x))], 1)
+
+    groups, _ = make(Head(Ghost(), width=32))
+    assert set(groups) == {"first", "last"}
+    (reader,) = (member for member in groups["first"].members if member.axis == "in")
+    assert reader.runs == ((0, 0, 16, 1), (16, 0, 16, 1))
+
+
+def test_channels_that_multiply_too_far_are_left_alone() -> None:
+    class Eca(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.weigh = nn.Conv2d(16, 1024, 1), nn.Conv1d(1, 1, 3, padding=1, bias=False)
+            self.narrow = nn.Conv2d(1024, 16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.wide(x)
+            for _ in range(2):
+                gate = self.weigh(y.mean((2, 3)).view(y.shape[0], 1, -1)).sigmoid()
+                y = y * gate.view(y.shape[0], -1, 1, 1)
+            return self.narrow(y)
+
+    groups, alone = make(Head(Eca()))
+    assert "between.narrow" in groups
+    assert "its channels multiply" in alone["between.wide"]
+
+
+class Parallel(nn.Module):
+    """The sum of two convolutions of one input, and of the input itself if asked for."""
+
+    def __init__(self, identity: bool) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.identity = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 1), identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.wide(x) + self.narrow(x)
+        return F.relu(x + y if self.identity else y)
+
+
+def test_parallel_convolutions_of_one_input_are_a_group_and_streams_are_none() -> None:
+    groups, _ = make(Head(Parallel(identity=False), width=16))
+    assert set(groups["between.wide"].layers("out")) == {"between.wide", "between.narrow"}
+    groups, alone = make(Head(Parallel(identity=True), width=16))
+    assert set(groups) == {"last"}
+    assert alone["first"] == alone["between.wide"] == alone["between.narrow"] == RESIDUAL_STREAM
