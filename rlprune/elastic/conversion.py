@@ -147,8 +147,10 @@ def _with_streams(kind: type[_Elastic], model: nn.Module, elastic: _Elastic, out
     groups = find_groups(traced.stem, traced.body, traced.images[:1], residual=True)[0]
     if len(groups) <= elastic.n_groups:
         return ""
-    settings = {"keep_ratios": elastic.keep_ratios, "round_to": elastic.round_to}
-    least = 100 * _least_share(kind(traced.stem, traced.body, groups, shape, **settings).eval())
+    wider = kind(
+        traced.stem, traced.body, groups, shape, keep_ratios=elastic.keep_ratios, round_to=elastic.round_to
+    ).eval()
+    least = 100 * _least_share(wider)
     return f"; residual=True would give {len(groups)} groups, and save MACs down to {least:.0f} %"
 
 
