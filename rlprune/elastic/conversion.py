@@ -25,6 +25,8 @@ from rlprune.utils.notes import say
 _Elastic = TypeVar("_Elastic", bound=ElasticModule)
 _LITTLE = 0.9
 """Where more of the MACs than this share is left at least, it is said."""
+_MUCH = 0.5
+"""Where more than this share is left, it is said what residual streams would save."""
 _CLOSE = 1e-4
 """Logits count as equal if they differ by no more than this share of the largest."""
 
@@ -85,8 +87,7 @@ def convert(
         streams = find_groups(traced.stem, traced.body, traced.images[:1], residual=True)[0]
         if streams:
             reasons = "; ".join(f"{item.name}: {item.reason}" for item in unprunable)
-            least = 100 * _least_share(build(traced, streams)[0])
-            found = f"residual=True would give {len(streams)} groups, and save MACs down to {least:.0f} %"
+            found = f"residual=True would give {len(streams)} groups{_worth(build(traced, streams)[0])}"
             raise ModelError(f"nothing in this network can be pruned without residual=True; {found}. {reasons}")
 
     images = traced.images
@@ -103,8 +104,12 @@ def convert(
             raise ModelError("masks and slices of this network differ even though those of each group agree")
     for index, of_group in enumerate(order):
         reorder(elastic, index, of_group)
-    if _least_share(elastic) > _LITTLE:
-        say(_why_little(elastic) + ("" if residual else _with_streams(kind, model, elastic, output)))
+    least = _least_share(elastic)
+    more = "" if residual or least <= _MUCH else _with_streams(kind, model, elastic, output)
+    if least > _LITTLE:
+        say(_why_little(elastic) + more)
+    elif more:
+        say(f"this network saves MACs down to {100 * least:.0f} %{more}")
     return elastic
 
 
@@ -147,11 +152,17 @@ def _with_streams(kind: type[_Elastic], model: nn.Module, elastic: _Elastic, out
     groups = find_groups(traced.stem, traced.body, traced.images[:1], residual=True)[0]
     if len(groups) <= elastic.n_groups:
         return ""
-    wider = kind(
-        traced.stem, traced.body, groups, shape, keep_ratios=elastic.keep_ratios, round_to=elastic.round_to
-    ).eval()
-    least = 100 * _least_share(wider)
-    return f"; residual=True would give {len(groups)} groups, and save MACs down to {least:.0f} %"
+    ratios = elastic.keep_ratios
+    worth = _worth(kind(traced.stem, traced.body, groups, shape, keep_ratios=ratios, round_to=elastic.round_to).eval())
+    return f"; residual=True would give {len(groups)} groups{worth}" if worth else ""
+
+
+def _worth(elastic: ElasticModule) -> str:
+    """What groups that are not tried yet would save; nothing where their slice does not even run."""
+    try:
+        return f", and save MACs down to {100 * _least_share(elastic):.0f} %"
+    except (ModelError, RuntimeError):
+        return ""
 
 
 def _other_layers(
