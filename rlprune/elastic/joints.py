@@ -120,7 +120,10 @@ class _Marker(fx.Interpreter):
 
     def _tensors_read(self, n: fx.Node) -> tuple[fx.Node, ...]:
         """The values with channels that a node reads."""
-        return tuple(source for source in n.all_input_nodes if source in self._values)
+        read: list[fx.Node] = []
+        for source in n.all_input_nodes:  # what returns several things, such as a recurrent layer, is looked through
+            read.extend((source,) if source in self._values else self._tensors_read(source))
+        return tuple(dict.fromkeys(read))
 
     def _layer(self, n: fx.Node) -> nn.Module | None:
         if n.op != "call_module":
@@ -153,6 +156,8 @@ class _Marker(fx.Interpreter):
 
     def _joint(self, n: fx.Node, value: Tensor) -> Joint | None:
         layer = self._layer(n)
+        if any(source.op == "call_module" and source not in self._values for source in n.all_input_nodes):
+            return self._end(n, f"{n.all_input_nodes[0].target} returns several things")
         if layer is None:
             return self._joint_of_function(n, value)
         if is_blind(layer):  # it may be called anywhere, for any number of channels

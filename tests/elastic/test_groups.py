@@ -260,7 +260,7 @@ def test_channels_may_be_joined_with_what_came_of_them() -> None:
     assert reader.runs == ((0, 0, 16, 1), (16, 0, 16, 1))
 
 
-def test_channels_that_multiply_too_far_are_left_alone() -> None:
+def test_efficient_channel_attention_is_left_alone_at_once() -> None:
     class Eca(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -276,7 +276,7 @@ def test_channels_that_multiply_too_far_are_left_alone() -> None:
 
     groups, alone = make(Head(Eca()))
     assert "between.narrow" in groups
-    assert "its channels multiply" in alone["between.wide"]
+    assert "between.weigh (Conv1d)" in alone["between.wide"]
 
 
 class Parallel(nn.Module):
