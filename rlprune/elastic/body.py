@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Axis
-from rlprune.elastic.channels import Group, norm_behind
-from rlprune.elastic.groups import is_sum
+from rlprune.elastic.channels import Group, is_sum, norm_behind
 from rlprune.elastic.layers.activations import ElasticPReLU
 from rlprune.elastic.layers.base import Choice, ElasticLayer
 from rlprune.elastic.layers.batch_norm import ElasticBatchNorm

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import fx, nn
 
 from rlprune.elastic.axes import Run
 
 _NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm2d, nn.BatchNorm1d)
+
+_ADDITIONS = (operator.add, torch.add, "add")
+_GATES = ("sigmoid", "softmax", "tanh")
+"""Parts of the names of operations whose results are factors of something else, not the values of a branch."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,24 @@ def norm_behind(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if len(users) == 1 and users[0].op == "call_module" and type(body.get_submodule(str(users[0].target))) in _NORMS:
         return users[0]
     return None
+
+
+def passes(body: fx.GraphModule, node: fx.Node, user: fx.Node) -> bool:
+    """Whether a node gives as many values as another one, and is no sum, no gate and no layer with weights."""
+    if user.op not in ("call_function", "call_method", "call_module") or is_sum(user) or not same_size(node, user):
+        return False
+    layer = body.get_submodule(str(user.target)) if user.op == "call_module" else None
+    name = str(getattr(user.target, "__name__", user.target)) if layer is None else type(layer).__name__
+    has_weights = layer is not None and any(True for _ in layer.parameters())
+    return not has_weights and not any(gate in name.lower() for gate in _GATES)
+
+
+def same_size(a: fx.Node, b: fx.Node) -> bool:
+    """Whether two nodes give equally many values, as `rlprune.graph.nodes.measure` found."""
+    shapes = a.meta["shape"], b.meta["shape"]
+    return None not in shapes and math.prod(shapes[0]) == math.prod(shapes[1])
+
+
+def is_sum(node: fx.Node) -> bool:
+    """Whether a node adds two things up."""
+    return node.op in ("call_function", "call_method") and node.target in _ADDITIONS

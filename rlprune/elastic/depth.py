@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.body import is_elastic
-from rlprune.elastic.groups import passes, same_size
+from rlprune.elastic.channels import passes, same_size
 from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import LevelsError

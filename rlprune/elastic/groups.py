@@ -7,25 +7,18 @@ which of them may vanish altogether.
 
 from __future__ import annotations
 
-import math
-import operator
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Run
-from rlprune.elastic.channels import Group, Member, UnprunableLayer, norm_behind
+from rlprune.elastic.channels import Group, Member, UnprunableLayer, is_sum, norm_behind, passes
 from rlprune.elastic.coupling import Coupling, Item, Uncoupled
 from rlprune.elastic.layers.kinds import axis_sizes, is_carrier, is_dense
 from rlprune.graph.nodes import alive_nodes
 from rlprune.utils.imports import require
-
-_ADDITIONS = (operator.add, torch.add, "add")
-_GATES = ("sigmoid", "softmax", "tanh")
-"""Parts of the names of operations whose results are factors of something else, not the values of a branch."""
 
 
 def find_groups(
@@ -238,22 +231,6 @@ def _following(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return None
 
 
-def passes(body: fx.GraphModule, node: fx.Node, user: fx.Node) -> bool:
-    """Whether a node gives as many values as another one, and is no sum, no gate and no layer with weights."""
-    if user.op not in ("call_function", "call_method", "call_module") or is_sum(user) or not same_size(node, user):
-        return False
-    layer = body.get_submodule(str(user.target)) if user.op == "call_module" else None
-    name = str(getattr(user.target, "__name__", user.target)) if layer is None else type(layer).__name__
-    has_weights = layer is not None and any(True for _ in layer.parameters())
-    return not has_weights and not any(gate in name.lower() for gate in _GATES)
-
-
-def same_size(a: fx.Node, b: fx.Node) -> bool:
-    """Whether two nodes give equally many values, as `rlprune.graph.nodes.measure` found."""
-    shapes = a.meta["shape"], b.meta["shape"]
-    return None not in shapes and math.prod(shapes[0]) == math.prod(shapes[1])
-
-
 def _needs_only_for(node: fx.Node, user: fx.Node) -> bool:
     """Whether the output depends on a node through one of its users alone."""
     return node.name not in alive_nodes(node.graph, (user.name,))
@@ -268,11 +245,6 @@ def _ends_in_sums(node: fx.Node) -> bool:
 def _consumes_only(layer: nn.Module, group: Group, name: str) -> bool:
     (member,) = (m for m in group.members if m.layer == name and m.axis == "in")
     return sum(run.n_channels * run.repeat for run in member.runs) == _axis_size(layer, "in")
-
-
-def is_sum(node: fx.Node) -> bool:
-    """Whether a node adds two things up."""
-    return node.op in ("call_function", "call_method") and node.target in _ADDITIONS
 
 
 def _connected(graph: fx.Graph, constants: Collection[str]) -> bool:
