@@ -52,6 +52,14 @@ def check_weights(recipe: Recipe, recipe_dir: Path) -> None:
             find_weights(name, recipe_dir)
 
 
+def weights_noted(recipe: Recipe, out: Path, recipe_dir: Path) -> Path | None:
+    """The weights that may say how pictures are prepared: the run's dense network's, or what that begins with."""
+    own = out / "dense.safetensors"
+    if own.exists() or recipe.weights is None:
+        return own if own.exists() else None
+    return Path("none") if recipe.weights == "none" else find_weights(recipe.weights, recipe_dir)
+
+
 def views_of(settings: TrainingSettings) -> list[int]:
     """What cached logits depend on: the views of an image, and the way they are drawn, which is the second so far."""
     return [settings.views, settings.padding, int(settings.flip), 2]

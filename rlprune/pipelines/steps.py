@@ -29,9 +29,9 @@ from rlprune.models.weights import find_weights, save_weights
 from rlprune.pipelines.identity import same_source
 from rlprune.pipelines.inputs import build_model, load_profiles, source_notes, split_notes, split_rule_of
 from rlprune.pipelines.penalty_chain import PenaltyChain
-from rlprune.pipelines.preparation import load_for
+from rlprune.pipelines.preparation import load_for, note_of
 from rlprune.pipelines.recipe import Recipe
-from rlprune.pipelines.step_settings import StepName, settings_of, told
+from rlprune.pipelines.step_settings import StepName, settings_of, told, weights_noted
 from rlprune.pipelines.teachers import Teachers, check_networks
 from rlprune.policies.policy import Policy
 from rlprune.profiles.latency import Latency, measured
@@ -124,7 +124,7 @@ class Steps:
         if not trained:
             teacher = self.teachers.first(settings) if self.recipe.teacher else None
             pretrain(model, self.splits.network, settings, teacher=teacher, **self._checkpointing("dense"))
-        save_weights(model, path)
+        save_weights(model, path, note_of(self.splits.network))
 
     def adapt(self) -> None:
         """Make it elastic, rank its channels, train it under random profiles."""
@@ -259,7 +259,7 @@ class Steps:
         return load_for(
             self.recipe.model,
             self.recipe.data,
-            Path("none") if self.recipe.weights == "none" else None,
+            weights_noted(self.recipe, self.out, self.recipe_dir),
             trained=self.recipe.weights is not None,
             split_rule=split_rule_of(self.out),
         )
