@@ -25,6 +25,7 @@ from rlprune.deployment.prediction import Prediction
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.metrics import accuracy
+from rlprune.moved import MOVED, module_of
 from rlprune.profiles.cost import Cost
 from rlprune.storage.bundle import load, save_bundle
 from rlprune.utils.imports import require
@@ -67,6 +68,8 @@ _ON_DEMAND = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in MOVED:
+        return module_of(name)
     if name not in _ON_DEMAND:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(require(_ON_DEMAND[name]), name)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic import depth
+from rlprune.elastic.channels import UnprunableLayer
 from rlprune.elastic.conversion import convert
 from rlprune.elastic.importance import Criterion, rank
 from rlprune.elastic.levels import KEEP_RATIOS
@@ -90,6 +91,11 @@ class ElasticCNN(ElasticModule):
         Until `rank_depth` is called, the branches that end in the smallest batch-norm scales come first.
         """
         return depth.order_by_scale(self) if self.ranked_order is None else self.ranked_order
+
+    @property
+    def left_alone(self) -> tuple[UnprunableLayer, ...]:
+        """`unprunable`, as 0.1.0 called it."""
+        return self.unprunable
 
     @property
     def profile(self) -> Tensor:

@@ -25,6 +25,11 @@ class SavedNetwork:
     data: DataFormat
     metadata: dict[str, Any]
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """The notes, as 0.1.0 called them."""
+        return self.metadata
+
 
 def save_network(
     folder: str | Path, network: ElasticCNN, data: InputFormat, metadata: Mapping[str, Any] | None = None
