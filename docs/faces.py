@@ -13,6 +13,7 @@ MODULES = (
     "rlprune.models",
     "rlprune.graph",
     "rlprune.elastic",
+    "rlprune.elastic.layers",
     "rlprune.profiles",
     "rlprune.policies",
     "rlprune.deployment",

@@ -7,7 +7,6 @@ from rlprune.elastic.axes import Axis
 from rlprune.elastic.channels import Group, Member, UnprunableLayer
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.importance import Criterion
-from rlprune.elastic.layers import Choice, ElasticLayer
 from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, nearest_profiles
 from rlprune.elastic.module import ElasticModule
 
@@ -15,10 +14,8 @@ __all__ = [
     "KEEP_RATIOS",
     "MAX_PROFILES",
     "Axis",
-    "Choice",
     "Criterion",
     "ElasticCNN",
-    "ElasticLayer",
     "ElasticModule",
     "Group",
     "KeepLevels",
