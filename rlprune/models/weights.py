@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
@@ -17,7 +18,7 @@ from rlprune.utils.files import atomic_write
 from rlprune.utils.notes import say
 
 
-def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = False) -> None:
+def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = False, new_head: bool = False) -> None:
     """Load weights into a model; where they do not fit, the model stays as it was.
 
     One line is printed where the file's names were changed, or where one of several state dicts was chosen.
@@ -30,6 +31,7 @@ def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = Fal
             ``module.`` or ``model.``, is removed. Batch norms may lack ``num_batches_tracked``, and tensors that the
             network ties may be there once.
         trust_pickle: read whole objects and TorchScript, too, which runs code in the file.
+        new_head: take weights for other classes, too: the last layer stays as it was built, and a line says so.
 
     Raises:
         ModelError: the file is missing, damaged, of another kind, needs pickle, does not fit the model, or has values
@@ -39,9 +41,16 @@ def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = Fal
     expected = model.state_dict()
     candidates = read_checkpoint(path, trust_pickle=trust_pickle)
     candidate, match = _choose(path, candidates, expected)
-    _check_fit(path, type(model).__name__, match, expected)
-    _check_finite(path, match.weights)
+    weights = dict(match.weights)
+    head = _head_for_others(weights, expected)
+    if head and new_head:
+        weights = {name: value for name, value in weights.items() if name not in head}
+        expected = {name: value for name, value in expected.items() if name not in head}
+    _check_fit(path, type(model).__name__, replace(match, weights=weights), expected)
+    _check_finite(path, weights)
     said = [match.said] if match.said else []
+    if head and new_head:
+        said.append(f"the last layer begins anew, because {' and '.join(head)} in the file are for others")
     others = [repr(each.key) for each in candidates if each is not candidate]
     if others:
         said.insert(0, f"took {candidate.key!r} and not {', '.join(others)}")
@@ -49,7 +58,7 @@ def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = Fal
         said.insert(0, f"took {candidate.key!r}")
     if said:
         say(f"{path}: {'; '.join(said)}")
-    model.load_state_dict(match.weights, strict=False)
+    model.load_state_dict(weights, strict=False)
 
 
 def _choose(path: Path, candidates: list[Candidate], expected: Mapping[str, Tensor]) -> tuple[Candidate, Match]:
@@ -73,6 +82,14 @@ def _choose(path: Path, candidates: list[Candidate], expected: Mapping[str, Tens
     return chosen
 
 
+def _head_for_others(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """The tensors of the last layer, if it has another number of outputs in a file, and nothing else differs."""
+    other = [name for name, value in expected.items() if name in weights and value.shape != weights[name].shape]
+    of_one_layer = len({name.rpartition(".")[0] for name in other}) == 1
+    alike = all(weights[name].ndim and weights[name].shape[1:] == expected[name].shape[1:] for name in other)
+    return other if of_one_layer and alike else []
+
+
 def _check_fit(path: Path, network: str, match: Match, expected: Mapping[str, Tensor]) -> None:
     weights = match.weights
     missing = [key for key in required(expected) if key not in weights]
@@ -86,6 +103,12 @@ def _check_fit(path: Path, network: str, match: Match, expected: Mapping[str, Te
     found = "; ".join(f"{what}: {first_names(keys)}" for what, keys in problems if keys)
     if found:
         renamed = f", {match.said}" if match.said else ""
+        head = _head_for_others(weights, expected)
+        if head and not missing and not unexpected:
+            raise ModelError(
+                f"{path} is for {len(weights[head[0]])} classes and not for {len(expected[head[0]])} ({head[0]} is its "
+                "last layer): train a new one with `rlprune pretrain --weights`, and go on with what that writes"
+            )
         raise ModelError(f"{path} does not fit this {network} ({found}{renamed}); build the network it was saved from")
 
 

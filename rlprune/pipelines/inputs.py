@@ -59,7 +59,7 @@ def build_model(
     else:
         model = registry.build(name, n_classes, image_shape[0])
     if weights is not None and not registry.asks_for_fresh(weights):
-        load_weights(model, weights, trust_pickle=trust_pickle)
+        load_weights(model, weights, trust_pickle=trust_pickle, new_head=new_head)
     registry.check_outputs(model, image_shape, n_classes)
     return model
 

@@ -465,7 +465,7 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ),
         (
             (*ADAPT[:-1], "x", "--model", "tinynet.nets:three_classes", "--weights", "dense.safetensors"),
-            r"dense\.safetensors does not fit this Sequential \(of another shape: 5\.",
+            r"dense\.safetensors is for 2 classes and not for 3 \(5\.weight is its last layer\): train a new one with",
         ),
         (("export", "--network", "network", "--policy", "none", "--out", "x"), r"none/manifest\.json cannot be read"),
         (

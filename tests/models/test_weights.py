@@ -21,6 +21,27 @@ def small() -> nn.Module:
     return nn.Linear(2, 3)
 
 
+def test_weights_for_other_classes_keep_all_but_the_last_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    trained = build("digits_cnn", n_classes=7, in_channels=1)
+    save_weights(trained, path)
+    model = build("digits_cnn", in_channels=1)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ModelError, match=r"is for 7 classes and not for 10 \(.*\.weight is its last layer"):
+        load_weights(model, path)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    load_weights(model, path, new_head=True)
+    anew = [key for key, value in model.state_dict().items() if value.shape != trained.state_dict()[key].shape]
+    assert len(anew) == 2 and f"the last layer begins anew, because {anew[0]} and {anew[1]}" in capsys.readouterr().err
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key] if key in anew else trained.state_dict()[key])
+    save_weights(build("m_cifarnet"), path)
+    with pytest.raises(ModelError, match="does not fit this"):
+        load_weights(model, path, new_head=True)
+
+
 def test_weights_survive_a_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "new" / "weights.safetensors"
     model = build("digits_cnn", in_channels=1).to(memory_format=torch.channels_last)
