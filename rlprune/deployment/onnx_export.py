@@ -199,10 +199,32 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> An
         raise RLPruneError(f"{name} cannot be exported to ONNX: {reason}") from error
     assert program is not None
     model = require("onnx.inliner", "onnx").inline_local_functions(program.model_proto)
+    _keep_padding(model.graph)
     for part in (*model.graph.node, model.graph, model):
         part.ClearField("metadata_props")  # where in torch everything came from: a tenth of a small file
     del model.graph.value_info[:]
     return model
+
+
+def _keep_padding(graph: Any) -> None:
+    """Keep onnxruntime from taking a pad by zeros into the max pool behind it, which would pad with minus infinity.
+
+    Its optimiser does so wherever one follows the other; a maximum with the lowest number stands between them then.
+    """
+    helper = require("onnx.helper", "onnx")
+    padded = {node.output[0] for node in graph.node if node.op_type == "Pad"}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "MaxPool" and node.input[0] in padded:
+            same, lowest = (f"{node.output[0]}_{name}" for name in ("padded", "lowest"))
+            value = helper.make_tensor(lowest, 1, [], [torch.finfo(torch.float32).min])  # 1: float
+            graph.initializer.append(value)
+            nodes.append(helper.make_node("Max", [node.input[0], lowest], [same]))
+            node.input[0] = same
+        nodes.append(node)
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def export_bodies(dynamic: DynamicCNN, features: Tensor) -> Iterator[Any]:

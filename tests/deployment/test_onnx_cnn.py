@@ -23,8 +23,8 @@ from nets import (
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_cnn import OnnxCNN
-from rlprune.deployment.onnx_export import save_onnx
+from rlprune.deployment.onnx_cnn import OnnxCNN, session
+from rlprune.deployment.onnx_export import export_piece, save_onnx
 from rlprune.deployment.onnx_graph import OPSET
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, DataError, MissingExtraError, RLPruneError
@@ -231,3 +231,13 @@ def test_what_it_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'rlprune\[onnx\]'"):
         save_onnx(tmp_path / "dynamic.onnx", DYNAMIC)
+
+
+def test_padding_before_a_max_pool_stays_zero() -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 1), nn.ZeroPad2d(1), nn.MaxPool2d(3, 2), nn.Conv2d(8, 4, 1), nn.ConstantPad2d(1, 0.5)
+    network = nn.Sequential(*layers, nn.MaxPool2d(2)).eval()
+    images = torch.randn(2, 3, 9, 9)
+    runs = session(export_piece("network", network, (images,)).SerializeToString(), 1, spin=False)
+    (found,) = runs.run(None, {runs.get_inputs()[0].name: images.numpy()})
+    assert torch.allclose(torch.from_numpy(found), network(images), atol=1e-5)
