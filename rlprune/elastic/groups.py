@@ -147,20 +147,17 @@ def _runs(positions: Sequence[int], channels: Sequence[int]) -> tuple[Run, ...]:
     runs: list[Run] = []
     for block in _blocks(sorted(zip(positions, channels, strict=True))):
         last = runs[-1] if runs else None
-        joins = (block.start - block.channel * block.repeat, block.repeat)
-        if (
-            last
-            and last.channel + last.n_channels == block.channel
-            and joins
-            == (
-                last.start - last.channel * last.repeat,
-                last.repeat,
-            )
-        ):
+        if last is not None and _continues(last, block):
             runs[-1] = last._replace(n_channels=last.n_channels + 1)
         else:
             runs.append(block)
     return tuple(runs)
+
+
+def _continues(run: Run, block: Run) -> bool:
+    """Whether a block holds the channel behind those of a run, as often and right behind them."""
+    behind = run.start + run.n_channels * run.repeat, run.channel + run.n_channels, run.repeat
+    return (block.start, block.channel, block.repeat) == behind
 
 
 def _blocks(pairs: Sequence[tuple[int, int]]) -> Iterator[Run]:
@@ -229,11 +226,6 @@ def _following(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:
                 return user
             reached.append(user)
     return None
-
-
-def _needs_only_for(node: fx.Node, user: fx.Node) -> bool:
-    """Whether the output depends on a node through one of its users alone."""
-    return node.name not in alive_nodes(node.graph, (user.name,))
 
 
 def _ends_in_sums(node: fx.Node) -> bool:

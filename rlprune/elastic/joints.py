@@ -163,9 +163,11 @@ class _Marker(fx.Interpreter):
         if is_blind(layer):  # it may be called anywhere, for any number of channels
             return Joint(self._everything(n), type(layer).__name__)
         sizes = axis_sizes(layer)
+        name = f"{n.target} ({type(layer).__name__})"
+        if isinstance(layer, nn.LocalResponseNorm):  # by too little for the check of masks and slices to see
+            return self._end(n, f"{name} reads neighbouring channels", layer)
         if sizes is None and not any(True for _ in layer.parameters()):
             return self._joint_of_function(n, value)
-        name = f"{n.target} ({type(layer).__name__})"
         if sizes is None:
             return self._end(n, f"{name} is no layer of a kind that can be pruned", layer)
         if self.axes[n] is None or not self._reads_channels(n, layer):

@@ -146,3 +146,13 @@ def test_a_linear_layer_over_positions_reads_no_channels() -> None:
     reasons = {item.name: item.reason for item in elastic.unprunable}
     assert "tokens (Linear) does not read its input channel by channel" in reasons["first"]
     assert {group.name for group in elastic.groups} == {"second", "third"}
+
+
+def test_a_norm_over_neighbouring_channels_leaves_the_layer_in_front_alone() -> None:
+    head = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)
+    layers = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.LocalResponseNorm(5), nn.Conv2d(16, 16, 3), *head
+    elastic = ElasticCNN.from_model(nn.Sequential(*layers).eval(), (3, 12, 12))
+    assert [group.name for group in elastic.groups] == ["3"]
+    assert {item.name: item.reason for item in elastic.unprunable}[
+        "1"
+    ] == "2 (LocalResponseNorm) reads neighbouring channels"
