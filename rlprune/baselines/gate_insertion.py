@@ -15,7 +15,9 @@ from rlprune.graph.nodes import alive_nodes, attach
 
 
 def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:
-    """Give every group a gate that reads the input of the group's first layer; consumers read the masked channels.
+    """Give groups a gate that reads the input of the group's first layer; consumers read the masked channels.
+
+    Channels that a norm takes together have none: what is hidden behind it would still count in its statistics.
 
     Args:
         body: an ordinary network, measured; it is changed in place, and then returns (logits, gate probabilities).
@@ -24,15 +26,20 @@ def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reductio
         threshold: probability above which a channel or branch stays.
 
     Returns:
-        Indices of the groups that have gates: all of them.
+        Indices of the groups that have gates.
 
     Raises:
-        ModelError: the network has a module of the name under which gates are put.
+        ModelError: no group can have a gate, or the network has a module of the name under which gates are put.
     """
     _check_free(body)
     nodes = {node.target: node for node in body.graph.nodes if node.op == "call_module"}
+    gated = {index: group for index, group in enumerate(groups) if not _is_normalised_whole(body, group)}
+    if not gated:
+        raise ModelError(
+            "norms take the channels of every group together, so that none can be hidden; choose gates for branches"
+        )
     gates = []
-    for index, group in enumerate(groups):
+    for index, group in gated.items():
         first = nodes[group.name]
         gate = _insert_gate(body, index, group, first, first.args[0], group.n_channels, reduction)
         for member in (member for member in group.members if member.axis == "in"):
@@ -47,7 +54,13 @@ def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reductio
             consumer.update_arg(0, masked)
         gates.append(gate)
     _also_return(body, gates)
-    return list(range(len(groups)))
+    return list(gated)
+
+
+def _is_normalised_whole(body: fx.GraphModule, group: Group) -> bool:
+    """Whether a norm's statistics are of all channels of a group together."""
+    layers = [body.get_submodule(name) for name in group.layers("out")]
+    return any(isinstance(each, nn.LayerNorm) or getattr(each, "num_groups", 0) == 1 for each in layers)
 
 
 def insert_branch_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError
+from rlprune.profiles.cost import Cost
 
 
 class Nested(nn.Module):
@@ -77,3 +78,31 @@ def test_branches_need_a_network_that_has_some() -> None:
         ModelError, match=r"no branch that gates could skip.*choose gates for channels, which need no branch"
     ):
         GatedCNN(make_elastic("plain"), "branches")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 16), nn.GroupNorm(4, 16)])
+def test_channels_that_a_norm_takes_together_are_not_hidden(norm: nn.Module) -> None:
+    torch.manual_seed(0)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, N_CLASSES)
+    layers = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), norm, nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), *head
+    elastic = ElasticCNN.from_model(nn.Sequential(*layers), IMAGE_SHAPE, round_to=1)
+    gated = GatedCNN(elastic, "channels").eval()
+    assert len(gated.gated) == elastic.n_groups - (norm.num_groups == 1)
+    images = make_images(3)
+    half = [(torch.arange(each.shape[1]) < each.shape[1] // 2).float().expand(3, -1) for each in gated.run(images)[1]]
+    decided = gated.decide(images, half)
+    profile = elastic.full
+    for index in gated.gated:
+        widths = elastic.widths[index].tolist()
+        profile[index] = widths.index(elastic.groups[index].n_channels // 2)
+    assert relative_error(decided.logits, elastic(images, profile)) < 1e-5
+    own = decided.compute.macs - gated.gates_cost.macs
+    assert own.tolist() == [int(Cost(elastic).of(profile).macs)] * 3
+
+
+def test_gates_need_a_group_whose_channels_can_be_hidden() -> None:
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, N_CLASSES)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.GroupNorm(1, 16), nn.ReLU(), *head)
+    with pytest.raises(ModelError, match="norms take the channels of every group together"):
+        GatedCNN(ElasticCNN.from_model(network, IMAGE_SHAPE), "channels")
