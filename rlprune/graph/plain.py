@@ -53,7 +53,10 @@ def plain_copy(model: object) -> nn.Module:
     _remove_reparametrisations(network)
     network = network.float().requires_grad_(True) if _is_other_float(network) else network
     _separate_shared_weights(network)
-    return _with_plain_norms(network)
+    network = _with_plain_norms(network)
+    for name, module in network.named_modules():
+        _check_statistics(name, module)
+    return network
 
 
 def _checked(model: object) -> nn.Module:
@@ -147,6 +150,19 @@ def _with_plain_norms(network: nn.Module) -> nn.Module:
         for name, child in module.named_children():
             setattr(module, name, _plain_norm(child))
     return _plain_norm(network)
+
+
+def _check_statistics(name: str, module: nn.Module) -> None:
+    """Refuse a batch norm whose results depend on the other images of a batch.
+
+    Raises:
+        ModelError: it is one.
+    """
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is None:
+        raise ModelError(
+            f"{name} ({type(module).__name__}) has no running statistics (track_running_stats=False): what it gives "
+            "for an image depends on the others of its batch; train the network with statistics, or use a GroupNorm"
+        )
 
 
 def _inherits_forward(kind: type[nn.Module], base: type[nn.Module]) -> bool:

@@ -59,6 +59,7 @@ def trace(model: nn.Module, example: Tensor | None = None, output: str | int | N
     """
     model = plain_copy(model)  # functional dropout and auxiliary heads are traced as inference runs them
     graph = _traced(model, example)
+    _drop_assertions(graph)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for extra in placeholders[1:]:
         if extra.users:
@@ -96,6 +97,16 @@ def _traced(model: nn.Module, example: Tensor | None) -> fx.Graph:
     ) from reasons[0]
 
 
+def _drop_assertions(graph: fx.Graph) -> None:
+    """Drop assertions and what only they read; torch.fx makes one for each optional argument."""
+    asserted: set[fx.Node] = set()
+    for node in reversed(list(graph.nodes)):
+        is_assertion = getattr(node.target, "__name__", "").startswith("_assert")
+        if is_assertion or (node in asserted and not node.users and node.op != "placeholder"):
+            asserted.update(node.all_input_nodes)
+            graph.erase_node(node)
+
+
 def _keep_one_output(graph: fx.Graph, output: str | int) -> None:
     """Let a graph return one of its outputs alone."""
     (last,) = (node for node in graph.nodes if node.op == "output")
@@ -125,9 +136,7 @@ def _simplify(network: fx.GraphModule) -> None:
     _read_results_of_in_place_nodes(network)
     _clear_in_place_flags(network)
     for node in network.graph.nodes:
-        if node.target is torch._assert:
-            network.graph.erase_node(node)
-        elif getattr(node.target, "__name__", "") in _IDENTITIES or _is_identity_layer(network, node):
+        if getattr(node.target, "__name__", "") in _IDENTITIES or _is_identity_layer(network, node):
             node.replace_all_uses_with(node.args[0])
             network.graph.erase_node(node)
         elif node.op == "call_function":

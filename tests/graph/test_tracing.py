@@ -112,3 +112,34 @@ def test_a_second_input_is_refused() -> None:
 
 
 x = {"node": "x"}
+
+
+class Optional(nn.Module):
+    """A forward with switches, checks and a size that it insists on, as libraries have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor, features: bool = False, scale: float = 2.0, mask: Tensor | None = None) -> object:
+        assert x.shape[2] >= 8, "too small"
+        if x.shape[1] != 3:
+            raise ValueError("three channels are needed")
+        y = self.conv(x).relu()
+        y.mul_(scale)
+        if mask is not None:
+            y = y * mask
+        return (y, x) if features else self.linear(y.mean((2, 3)))
+
+
+def test_optional_arguments_are_traced_as_their_defaults() -> None:
+    model, images = Optional().eval(), make_images(2)
+    traced = tracing.trace(model, images[:1])
+    assert torch.equal(traced(images), model(images))
+    assert [node.op for node in traced.graph.nodes].count("placeholder") == 1
+
+
+def test_a_norm_without_statistics_is_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False))
+    with pytest.raises(ModelError, match=r"1 \(BatchNorm2d\) has no running statistics .* depends on the others"):
+        tracing.trace(model)
