@@ -37,3 +37,14 @@ def test_same_padding_survives() -> None:
     x = make_images(2)
     assert torch.equal(elastic(x, choice), conv(x))
     assert torch.equal(elastic.plain(choice)(x), conv(x))
+
+
+def test_few_channels_at_every_other_position_are_picked_first_where_gradients_are_needed() -> None:
+    conv = nn.Conv2d(4, 8, 1, stride=2)
+    elastic = ElasticConv2d(conv, Axis(4), Axis(8))
+    choice = Choice(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    images = torch.randn(2, 4, 9, 10).to(memory_format=torch.channels_last)
+    images.requires_grad_()
+    expected = torch.autograd.grad(conv(images.contiguous()).square().sum(), (images, conv.weight))
+    found = torch.autograd.grad(elastic.sliced(images, choice).square().sum(), (images, elastic.weight))
+    assert all(torch.allclose(*pair, atol=1e-4) for pair in zip(found, expected, strict=True))
