@@ -165,11 +165,11 @@ def rewrite_manifest(folder: Path, **change: Any) -> None:
 @pytest.mark.parametrize("name", ["network", "policy", "bundle", "gated", "plain"])
 def test_a_later_format_is_refused_by_naming_the_version_that_reads_it(old: Path, name: str) -> None:
     assert kind_of(old / name) == name
-    rewrite_manifest(old / name, format=2, versions={"rlprune": "9.1.0"})
+    rewrite_manifest(old / name, format=3, versions={"rlprune": "9.1.0"})
     with pytest.raises(
         BundleError,
-        match=rf"{name} has format 2, written by rlprune 9\.1\.0; this is rlprune {rlprune.__version__}, which reads "
-        r"format 1 and earlier: install rlprune 9\.1\.0 or later",
+        match=rf"{name} has format 3, written by rlprune 9\.1\.0; this is rlprune {rlprune.__version__}, which reads "
+        r"format 2 and earlier: install rlprune 9\.1\.0 or later",
     ):
         kind_of(old / name)
 

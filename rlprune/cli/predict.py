@@ -16,7 +16,7 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_cnn import OnnxCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
-from rlprune.pipelines.preparation import confirmed
+from rlprune.pipelines.preparation import confirmed, whole
 from rlprune.storage import bundle
 from rlprune.utils.files import check_target_file, write_json
 
@@ -60,8 +60,8 @@ class Predict:
     def _preprocessing(self, dynamic: DynamicCNN | OnnxCNN) -> Preprocessing:
         """How the pictures are prepared; an own transform is imported only where the user names it."""
         if isinstance(dynamic, OnnxCNN):
-            return dynamic.preprocessing
-        return confirmed(dynamic, self.preprocess, dynamic.metadata.get("network", {}).get("model", ""))
+            return confirmed(dynamic.preprocessing, self.preprocess)
+        return confirmed(whole(dynamic), self.preprocess, dynamic.metadata.get("network", {}).get("model", ""))
 
     def _network(self) -> tuple[DynamicCNN | OnnxCNN, tuple[Path, ...]]:
         """What predicts, and which images."""

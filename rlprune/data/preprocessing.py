@@ -51,8 +51,11 @@ class Preprocessing:
     transform_name: str | None = None
 
     def __post_init__(self) -> None:
+        self._unify()
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             sides = (size,) if isinstance(size, int) else size or ()
+            if not isinstance(sides, tuple) or len(sides) > 2:
+                raise DataError(f"preprocess: {name} is {size!r}; give pixels, or (height, width)")
             if any(type(side) is not int or not 1 <= side <= _MOST_PIXELS for side in sides):
                 raise DataError(f"preprocess: {name} is {size}; give 1 to {_MOST_PIXELS} pixels")
         if self.interpolation not in INTERPOLATIONS:
@@ -63,6 +66,18 @@ class Preprocessing:
             raise DataError(f"preprocess: {self.transform_name} takes the place of resize and crop; give one of them")
         _check_crop(self.resize, self.crop)
         _check_statistics(self.mean, self.std)
+
+    def _unify(self) -> None:
+        """Bring what may be given in several forms to one: lists to tuples, single numbers to what they stand for."""
+        values: dict[str, Any] = {name: _numbers(name, getattr(self, name)) for name in ("mean", "std")}
+        values["resize"] = tuple(self.resize) if isinstance(self.resize, list) else self.resize
+        values["crop"] = tuple(self.crop) if isinstance(self.crop, list) else self.crop
+        if isinstance(self.crop, int):
+            values["crop"] = (self.crop, self.crop)
+        if self.transform is not None and self.transform_name is None:
+            values["transform_name"] = _name_of(self.transform)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def mode(self) -> str | None:
@@ -125,12 +140,21 @@ class Preprocessing:
         left = round((image.width - width) / 2)
         return image.crop((left, top, left + width, top + height))
 
-    def _transformed(self, name: str, image: Image.Image) -> Any:
-        if self.transform is None:
+    def check_transform(self) -> None:
+        """Make sure that a transform of the user's own is there, if pictures come from one.
+
+        Raises:
+            DataError: it is not.
+        """
+        if self.transform_name is not None and self.transform is None:
             raise DataError(
                 f"this network's pictures come from a transform of its user's own, {self.transform_name}, whose code "
                 f"is stored nowhere; give it anew: preprocess={self.transform_name}"
             )
+
+    def _transformed(self, name: str, image: Image.Image) -> Any:
+        self.check_transform()
+        assert self.transform is not None
         try:
             return self.transform(image)
         except Exception as error:
@@ -150,10 +174,23 @@ class Preprocessing:
             DataError: a value is out of range.
             TypeError: it holds something else.
         """
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
-        }
-        return cls(**values)
+        return cls(**stored)
+
+
+def _name_of(transform: Callable[..., Any]) -> str:
+    """By which a transform of the user's own is stored and described."""
+    named: Any = transform if hasattr(transform, "__qualname__") else type(transform)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _numbers(name: str, value: Any) -> tuple[float, ...] | None:
+    """One number, or one for each channel, as a tuple."""
+    if value is None:
+        return None
+    numbers = (value,) if isinstance(value, int | float) else value
+    if not isinstance(numbers, tuple | list) or not all(isinstance(each, int | float) for each in numbers):
+        raise DataError(f"preprocess: {name} is {value!r}; give a number, or one for each channel")
+    return tuple(map(float, numbers))
 
 
 def _check_crop(resize: int | Size | None, crop: Size | None) -> None:
@@ -173,7 +210,7 @@ def _check_statistics(mean: tuple[float, ...] | None, std: tuple[float, ...] | N
         return
     if len(mean) != len(std):
         raise DataError(f"preprocess: mean has {len(mean)} numbers and std {len(std)}; give as many of each")
-    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+    if not mean or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
         raise DataError(f"preprocess: mean is {mean} and std is {std}; give finite numbers, and a std above 0")
 
 

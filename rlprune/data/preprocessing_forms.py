@@ -67,7 +67,8 @@ def parse(text: str, own: Callable[[str], Preprocessing] | None = None) -> Prepr
         if word in LIBRARIES and value is None:
             if own is None:
                 raise DataError(f"preprocess={text!r}: {word} is for a network that is named as {word}:NAME")
-            found = dataclasses.replace(own(word), **values)
+            found = own(word)
+            values = {name: value for name, value in values.items() if name == "range"}
         elif word in _WORDS and value is None:
             values |= _WORDS[word]
         elif word in _VALUES and value is not None:
@@ -77,7 +78,10 @@ def parse(text: str, own: Callable[[str], Preprocessing] | None = None) -> Prepr
         else:
             raise DataError(f"preprocess={text!r}: {word!r} is unknown; {_ALLOWED}")
     if "range" in values:
-        values |= _in_unit_range(text, _RANGES[values.pop("range")], values)
+        span = _RANGES[values.pop("range")]
+        if found.mean is not None and "mean" not in values:
+            raise DataError(f"preprocess={text!r}: range is of values before mean and std; give these, too")
+        values |= _in_unit_range(text, span, values)
     return _in_colour(dataclasses.replace(found, **values))
 
 
@@ -164,9 +168,7 @@ def _of_transform(transform: Transform) -> Preprocessing:
     known = _known_parts(parts) if parts or values else None
     if known is not None:
         return _in_colour(Preprocessing(**known, **values))
-    named = transform if hasattr(transform, "__qualname__") else kind
-    name = f"{named.__module__}:{named.__qualname__}"
-    return _in_colour(Preprocessing(transform=transform, transform_name=name, **values))
+    return _in_colour(Preprocessing(transform=transform, **values))
 
 
 def _in_colour(given: Preprocessing) -> Preprocessing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,6 +29,8 @@ _MUCH = 0.5
 """Where more than this share is left, it is said what residual streams would save."""
 _CLOSE = 1e-4
 """Logits count as equal if they differ by no more than this share of the largest."""
+_SILENT = 1e-3
+"""Weights below this, such as layer scales before training, leave no trace in logits."""
 
 
 class _Traced(NamedTuple):
@@ -182,33 +184,13 @@ def _other_layers(
     return list(found.values())
 
 
-def _logits(outputs: object, output: str | int | None, kind: str) -> object:
-    """What a network returns, or the one of its outputs that was asked for.
-
-    Raises:
-        ModelError: it returns several things and it was not said which are the logits, or there is no such output.
-    """
-    if not isinstance(outputs, dict | tuple | list):
-        if output is not None:
-            raise ModelError(f"output={output!r} is given, but {kind} returns a single result: leave it out")
-        return outputs
-    keys: list[Any] = list(outputs) if isinstance(outputs, dict) else list(range(len(outputs)))
-    if output in keys:
-        return outputs[output]  # type: ignore[index]
-    told = "" if output is None else f"; output={output!r} is none of them"
-    raise ModelError(
-        f"{kind} returns a {type(outputs).__name__}; logits of shape (B, classes) are needed; say which of {keys} "
-        f"they are: output={(keys or [0])[0]!r}{told}"
-    )
-
-
 @torch.no_grad()
 def _trace(model: nn.Module, image_shape: Sequence[int], output: str | int | None) -> _Traced:
     """Trace a copy of a network, and check that it gives the network's logits."""
     model = plain_copy(model)
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     kind = type(model).__name__
-    logits = _logits(tracing.run(model, images), output, kind)
+    logits = tracing.logits_of(tracing.run(model, images), output, kind)
     network = tracing.trace(model, images[:1], output)
     nodes.measure(network, images[:1])
     read_flattening(network)
@@ -250,8 +232,8 @@ def _check_full(elastic: ElasticModule, traced: _Traced) -> None:
 def exact_groups(elastic: ElasticModule, images: Tensor, order: Sequence[Tensor]) -> list[int]:
     """The groups that mix no channels: these may change places, and masks give the same as slices.
 
-    Tried in float64 and with other values in the norms: neither the rounding of a deep network nor a norm that is zero
-    hides or feigns that channels mix.
+    Tried in float64 and with other values in norms and in what is near zero: neither the rounding of a deep network nor
+    a branch that is silent so far hides or feigns that channels mix.
 
     Args:
         elastic: in eval mode; left as it was.
@@ -262,15 +244,14 @@ def exact_groups(elastic: ElasticModule, images: Tensor, order: Sequence[Tensor]
         Indices of the groups, ascending.
     """
     gc.collect()  # what is left of tracing refers to itself, and to the weights
-    with _lively(elastic):
-        try:
-            whole = elastic(images.double(), elastic.full)
-            images = images.double()
-        except RuntimeError:  # something in the network computes in float32 only
-            whole = None
-        if whole is not None:
-            return _exact_among(_Trial(elastic, images, whole, order))
-    return _exact_among(_Trial(elastic, images, elastic(images, elastic.full), order))
+    for dtype in (torch.float64, torch.float32):
+        with _lively(elastic, dtype):
+            try:
+                whole = elastic(images.to(dtype), elastic.full)
+            except RuntimeError:  # something in the network computes in float32 only
+                continue
+            return _exact_among(_Trial(elastic, images.to(dtype), whole, order))
+    raise ModelError("the network does not run with other values in its norms")
 
 
 class _Trial(NamedTuple):
@@ -326,23 +307,24 @@ def _exact_among(trial: _Trial, groups: Sequence[int] | None = None) -> list[int
 
 
 @contextlib.contextmanager
-def _lively(elastic: ElasticModule) -> Iterator[None]:
-    """A network in float64 whose norms scale and shift every channel; afterwards as before, without a second copy."""
+def _lively(elastic: ElasticModule, dtype: torch.dtype) -> Iterator[None]:
+    """A network in which no norm, scale or layer is silent; afterwards as before, without a second copy."""
     generator = torch.Generator().manual_seed(0)
     tensors = [tensor for tensor in (*elastic.parameters(), *elastic.buffers()) if tensor.is_floating_point()]
     types = [tensor.dtype for tensor in tensors]
     norms = [p for layer in elastic.elastic_layers().values() if layer.filter_dims is None for p in layer.parameters()]
-    before = [tensor.data.clone() for tensor in norms]
+    quiet = [p for p in elastic.body.parameters() if p.numel() and p.abs().max() < _SILENT]
+    shifted = {id(tensor): (tensor, tensor.data.clone()) for tensor in (*norms, *quiet)}
     try:
         for tensor in tensors:
-            tensor.data = tensor.data.double()
-        for tensor in norms:
+            tensor.data = tensor.data.to(dtype)
+        for tensor, _ in shifted.values():
             tensor.data += 0.1 + 0.2 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
         yield
     finally:
-        for tensor, dtype in zip(tensors, types, strict=True):
-            tensor.data = tensor.data.to(dtype)
-        for tensor, value in zip(norms, before, strict=True):
+        for tensor, before in zip(tensors, types, strict=True):
+            tensor.data = tensor.data.to(before)
+        for tensor, value in shifted.values():
             tensor.data = value
 
 

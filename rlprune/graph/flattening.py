@@ -129,7 +129,7 @@ def _split_size(node: fx.Node, ndim: int) -> int | None:
 def _cut(node: fx.Node, shape: tuple[int, ...]) -> tuple[int, int] | None:
     """The first channel and the one behind the last, where a node picks neighbouring channels and nothing else."""
     index = node.args[1] if node.target is operator.getitem else None
-    if not isinstance(index, tuple) or len(index) < 2 or not isinstance(index[1], slice):
+    if not isinstance(index, tuple) or len(index) < 2 or not isinstance(index[1], slice) or index[0] is Ellipsis:
         return None
     others = [part for number, part in enumerate(index) if number != 1]
     bounds = (index[1].start, index[1].stop, index[1].step)

@@ -255,3 +255,23 @@ def _copy_nodes(network: fx.GraphModule, nodes: list[fx.Node], entry: fx.Node | 
         copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output(fx.node.map_arg(result, lambda n: copies[n]))
     return fx.GraphModule(network, graph)
+
+
+def logits_of(outputs: object, output: str | int | None, kind: str) -> object:
+    """What a network returns, or the one of its outputs that was asked for.
+
+    Raises:
+        ModelError: it returns several things and it was not said which are the logits, or there is no such output.
+    """
+    if not isinstance(outputs, dict | tuple | list):
+        if output is not None:
+            raise ModelError(f"output={output!r} is given, but {kind} returns a single result: leave it out")
+        return outputs
+    keys: list[Any] = list(outputs) if isinstance(outputs, dict) else list(range(len(outputs)))
+    if output in keys:
+        return outputs[output]  # type: ignore[index]
+    told = "" if output is None else f"; output={output!r} is none of them"
+    raise ModelError(
+        f"{kind} returns a {type(outputs).__name__}; logits of shape (B, classes) are needed; say which of {keys} "
+        f"they are: output={(keys or [0])[0]!r}{told}"
+    )

@@ -18,6 +18,8 @@ from rlprune.utils.imports import require
 
 LIBRARIES = ("timm", "torchvision")
 """What may stand before the colon of a network's name."""
+AUXILIARY = ("aux1", "aux2", "AuxLogits")
+"""What torchvision calls the classifiers of GoogLeNet and Inception that only training needs."""
 _STUBS: list[torch.library.Library] = []
 
 
@@ -103,8 +105,9 @@ def own_preprocessing(name: str) -> dict[str, Any]:
         - ``library``: ``"timm"`` or ``"torchvision"``;
         - ``crop``: (height, width) that is cut out of the middle;
         - ``resize``: length of the shorter side before that; or (height, width), see ``crop_mode``;
-        - ``crop_mode``: ``"center"``: keep the aspect ratio and cover ``resize``; ``"squash"``: scale to ``resize``
-          whatever the aspect ratio; ``"border"``: keep the aspect ratio, fit into ``resize``, pad up to ``crop``;
+        - ``crop_mode``: ``"center"``: scale the shorter side to ``resize``; ``"cover"``: keep the aspect ratio and
+          cover it; ``"squash"``: scale to it whatever the aspect ratio; ``"border"``: keep the aspect ratio, fit into
+          it, pad up to ``crop``;
         - ``fill``: the colour of that padding, 0 to 255 for each channel;
         - ``interpolation``: ``"bilinear"``, ``"bicubic"``, ``"nearest"``, or another of Pillow's;
         - ``antialias``: whether that smooths, as Pillow always does;
@@ -174,7 +177,7 @@ def _timm_preprocessing(plain: str) -> dict[str, Any]:
         "library": "timm",
         "resize": full[0] if shorter_side else full,
         "crop": (height, width),
-        "crop_mode": found["crop_mode"],
+        "crop_mode": "cover" if found["crop_mode"] == "center" and not shorter_side else found["crop_mode"],
         "crop_pct": float(found["crop_pct"]),
         "fill": tuple(round(255 * value) for value in found["mean"]),
         "interpolation": found["interpolation"],
@@ -216,9 +219,8 @@ def _build_torchvision(plain: str, n_classes: int, pretrained: bool) -> nn.Modul
     # Both take what others normalise with ImageNet's figures, whatever weights are loaded into them later.
     options = {"aux_logits": False, "transform_input": True} if architecture in ("googlenet", "inception_v3") else {}
     if pretrained:
-        trained = _made(
-            f"torchvision:{plain}", weights.url, partial(get_model, architecture, weights=weights, **options)
-        )
+        trained = _made(f"torchvision:{plain}", weights.url, partial(get_model, architecture, weights=weights))
+        _drop_auxiliary(trained)
         if n_classes == len(weights.meta["categories"]):
             return trained
     if options:
@@ -229,6 +231,14 @@ def _build_torchvision(plain: str, n_classes: int, pretrained: bool) -> nn.Modul
         fitting = {key: value for key, value in trained.state_dict().items() if value.shape == own[key].shape}
         model.load_state_dict(fitting, strict=False)
     return model
+
+
+def _drop_auxiliary(model: nn.Module) -> None:
+    """Take the classifiers off that only training needs, with which torchvision's weights come."""
+    for name in AUXILIARY:
+        if hasattr(model, name):
+            setattr(model, name, None)
+            model.aux_logits = False  # type: ignore[assignment]
 
 
 def _torchvision_preprocessing(plain: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlprune.errors import ModelError
 from rlprune.models.checkpoints import Candidate, read_checkpoint
+from rlprune.models.libraries import AUXILIARY
 from rlprune.models.tensor_names import Match, first_names, match_names, required
 from rlprune.utils.files import atomic_write
 from rlprune.utils.notes import say
@@ -41,7 +42,7 @@ def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = Fal
     expected = model.state_dict()
     candidates = read_checkpoint(path, trust_pickle=trust_pickle)
     candidate, match = _choose(path, candidates, expected)
-    weights = dict(match.weights)
+    weights = {name: value for name, value in match.weights.items() if name in expected or not _is_auxiliary(name)}
     head = _head_for_others(weights, expected)
     if head and new_head:
         weights = {name: value for name, value in weights.items() if name not in head}
@@ -49,6 +50,8 @@ def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = Fal
     _check_fit(path, type(model).__name__, replace(match, weights=weights), expected)
     _check_finite(path, weights)
     said = [match.said] if match.said else []
+    if len(weights) + len(head) * new_head < len(match.weights):
+        said.append("auxiliary classifiers, which only training needs, are left out")
     if head and new_head:
         said.append(f"the last layer begins anew, because {' and '.join(head)} in the file are for others")
     others = [repr(each.key) for each in candidates if each is not candidate]
@@ -80,6 +83,11 @@ def _choose(path: Path, candidates: list[Candidate], expected: Mapping[str, Tens
             f"{', '.join(map(repr, chosen[1].rivals))}); save those you mean alone"
         )
     return chosen
+
+
+def _is_auxiliary(name: str) -> bool:
+    """Whether a tensor belongs to what torchvision's GoogLeNet and Inception need for training alone."""
+    return name.partition(".")[0] in AUXILIARY
 
 
 def _head_for_others(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:

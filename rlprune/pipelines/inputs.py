@@ -22,7 +22,7 @@ from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.weights import load_weights
 from rlprune.pipelines.identity import n_seen, same_source, sample_of
 from rlprune.pipelines.options import DataOptions, without_unset
-from rlprune.pipelines.preparation import confirmed
+from rlprune.pipelines.preparation import confirmed, whole
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
@@ -73,8 +73,8 @@ def _whole(name: str, folder: Path, images: ImageSet) -> nn.Module:
     expected = tuple(images.images.shape[1:]), DataFormat.of(images)
     if (saved.network.image_shape, saved.data) != expected:
         raise ModelError(
-            f"the network in {folder} was trained on images of another shape, or other classes, mean or std; these are "
-            f"{expected[0]} in {len(images.classes)} classes"
+            f"the network in {folder} was trained on images of another shape, other classes, or "
+            f"prepared otherwise; these are {expected[0]} in {len(images.classes)} classes"
         )
     return saved.network.slice(saved.network.full)
 
@@ -115,7 +115,12 @@ def load_fitting(
     same = same_source(before.get("data"), options.data)
     if same:
         options = _as_trained(before, options)
-    preprocessing = confirmed(expected, options.preprocess, notes.get("model", ""))
+    if options.image_size is not None and expected.preprocessing.sizes:
+        raise RLPruneError(
+            f"--image-size is {options.image_size}, and the network says itself how its pictures come to size "
+            f"({expected.preprocessing.text}): leave it out"
+        )
+    preprocessing = confirmed(whole(expected), options.preprocess, notes.get("model", ""))
     splits = options.load(split.get("rule", 1) if same else SPLIT_RULE, preprocessing)
     shape = tuple(splits.network.images.shape[1:])
     n_classes = len(splits.network.classes)

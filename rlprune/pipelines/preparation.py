@@ -14,13 +14,15 @@ from rlprune.data.preprocessing_forms import parse
 from rlprune.data.splitting import SPLIT_RULE
 from rlprune.errors import DataError
 from rlprune.models import registry
+from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.libraries import library_of, own_preprocessing
 from rlprune.models.weights import notes_in_weights
 from rlprune.pipelines.options import DataOptions
-from rlprune.storage.data_format import format_to_json, read_format
+from rlprune.storage.data_format import DataFormat, format_to_json, read_format
+from rlprune.storage.folders import read_folder
 from rlprune.utils.notes import say
 
-_NOTE = "data"
+_NOTE = "rlprune.data"
 """Under which a file of weights keeps what its network expects of images."""
 
 
@@ -65,11 +67,10 @@ def _chosen(model: str, options: DataOptions, weights: Path | None) -> Preproces
     """The preprocessing for a network."""
     if options.preprocess is not None:
         return parse(options.preprocess, lambda library: _own(library, model))
-    noted = None if weights is None else notes_in_weights(weights).get(_NOTE)
+    noted = None if weights is None else _noted(weights)
     library = library_of(model)
     if noted is not None:
-        found = read_format({"data": json.loads(noted)})
-        chosen = replace(found.preprocessing, mean=found.mean, std=found.std)
+        chosen = replace(noted.preprocessing, mean=noted.mean, std=noted.std)
         where = f"as {weights} was trained"
     elif library is not None and not registry.asks_for_fresh(weights):
         chosen = _own(library, model)
@@ -77,10 +78,18 @@ def _chosen(model: str, options: DataOptions, weights: Path | None) -> Preproces
     else:
         return Preprocessing()
     if options.image_size is not None:
-        chosen = replace(chosen, resize=None, crop=None)
+        chosen = replace(chosen, resize=None, crop=None, transform=None, transform_name=None)
     if chosen != Preprocessing():
         say(f"pictures are prepared {where}: {chosen.text}")
     return chosen
+
+
+def _noted(weights: Path) -> DataFormat | None:
+    """What a file of weights, or the folder of a network, says of the images that its network expects."""
+    if weights.is_dir() and weights_in_folder(weights) is None:
+        return read_format(read_folder(weights, ("network", "bundle"))[1])
+    note = notes_in_weights(weights).get(_NOTE)
+    return None if note is None else read_format({"data": json.loads(note)})
 
 
 def _own(library: str, model: str) -> Preprocessing:
@@ -88,9 +97,10 @@ def _own(library: str, model: str) -> Preprocessing:
     if library_of(model) != library:
         raise DataError(f"preprocess says {library}, which has no {model}; name the network as {library}:NAME")
     told = own_preprocessing(model)
-    if told["crop_mode"] == "border":
+    if told["crop_mode"] in ("border", "cover"):
         raise DataError(
-            f"{library} pads the pictures of {model}, which is not done here; give resize, crop, mean and std"
+            f"{library} brings pictures of {model} to size in a way that is not known here; give resize, crop, mean "
+            "and std with preprocess"
         )
     names = ("resize", "crop", "interpolation", "mean", "std")
     return Preprocessing(**{name: told[name] for name in names}, channels="rgb")
@@ -101,35 +111,37 @@ def note_of(images: InputFormat) -> dict[str, str]:
     return {_NOTE: json.dumps(format_to_json(images))}
 
 
-def confirmed(stored: InputFormat, text: str | None, model: str = "") -> Preprocessing:
+def whole(stored: InputFormat) -> Preprocessing:
+    """The preprocessing that is stored with a network, mean and std included."""
+    return replace(stored.preprocessing, mean=stored.mean, std=stored.std)
+
+
+def confirmed(expected: Preprocessing, text: str | None, model: str = "") -> Preprocessing:
     """The preprocessing that is stored with a network; what the user says must be the same.
 
     Args:
-        stored: what the network expects.
+        expected: what is stored, with mean and std unless a file of ONNX keeps them to itself.
         text: what the user says; needed only where the pictures come from a transform of the user's own.
         model: the network's name, for what its library says.
 
     Raises:
         DataError: the user says something else; or an own transform is needed and not given.
     """
-    expected = stored.preprocessing
     if text is None:
-        if expected.transform_name is not None:
-            expected.apply("", None)  # type: ignore[arg-type]  # says what is missing
-        return expected
+        expected.check_transform()
+        return expected.without_statistics
     given = parse(text, lambda library: _own(library, model))
-    if given.without_statistics != expected or not _agree(given, stored):
-        whole = replace(expected, mean=stored.mean, std=stored.std)
+    if given.without_statistics != expected.without_statistics or not _agree(given, expected):
         raise DataError(
-            f"preprocess={text!r} is not what the network was trained with ({whole.text}); leave it out, for it is "
+            f"preprocess={text!r} is not what the network was trained with ({expected.text}); leave it out, for it is "
             "stored with the network"
         )
     return given.without_statistics
 
 
-def _agree(given: Preprocessing, stored: InputFormat) -> bool:
-    """Whether mean and std, if they are given, are the stored ones, as far as text shows them."""
-    if given.mean is None or given.std is None:
+def _agree(given: Preprocessing, stored: Preprocessing) -> bool:
+    """Whether mean and std, where both are known, are the same as far as text shows them."""
+    if given.mean is None or given.std is None or stored.mean is None or stored.std is None:
         return True
     repeat = len(stored.mean) // len(given.mean)
     pairs = zip((*given.mean * repeat, *given.std * repeat), (*stored.mean, *stored.std), strict=False)

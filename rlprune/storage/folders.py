@@ -20,8 +20,8 @@ from torch import Tensor
 from rlprune.errors import MALFORMED, BundleError
 from rlprune.utils.files import writing
 
-FORMAT = 1
-"""Of the folders that are written. Every version reads its own format and all earlier ones."""
+FORMAT = 2
+"""The latest of the folders that are written. Every version reads its own format and all earlier ones."""
 FILES: dict[str, tuple[str, ...]] = {
     "network": ("network.json", "network.safetensors"),
     "policy": ("policy.json", "policy.safetensors"),
@@ -83,7 +83,7 @@ def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapp
         WriteError: the disk is full, or the folder may not be written.
     """
     manifest = {
-        "format": FORMAT,
+        "format": _format_of(more),
         "kind": kind,
         "versions": {name: version(name) for name in ("rlprune", "torch", "safetensors")},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
@@ -94,6 +94,11 @@ def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapp
     check_target(folder, kind)
     with writing(folder):
         _write_whole(folder, everything)
+
+
+def _format_of(more: Mapping[str, Any]) -> int:
+    """The earliest format that a folder can have: 2 where pictures are prepared in a way that 0.1.0 does not know."""
+    return 2 if "preprocessing" in more.get("data", {}) else 1
 
 
 def _write_whole(folder: Path, everything: Mapping[str, bytes]) -> None:

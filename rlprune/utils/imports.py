@@ -53,7 +53,7 @@ def call(source: str, error: type[RLPruneError]) -> Any:
 
 
 def load_object(source: str, error: type[RLPruneError]) -> Any:
-    """Import ``package.module:name``; what needs no arguments is called, and what it returns is taken.
+    """Import ``package.module:name``; a class or function that needs no arguments is called for what it returns.
 
     Args:
         source: as for `call`, or an object that is called with arguments.
@@ -66,7 +66,9 @@ def load_object(source: str, error: type[RLPruneError]) -> Any:
 
 
 def _needs_nothing(found: Callable[..., Any]) -> bool:
-    """Whether all arguments have defaults."""
+    """Whether it is a class or function whose arguments all have defaults."""
+    if not (inspect.isclass(found) or inspect.isroutine(found)):
+        return False
     parameters = inspect.signature(found).parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return all(each.default is not each.empty or each.kind in variadic for each in parameters)

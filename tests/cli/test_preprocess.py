@@ -134,8 +134,15 @@ def test_evaluate_and_bench_take_it_from_the_bundle(folder: Path, capsys: pytest
             ("evaluate", "bundle", "--data", "pets", "--preprocess", "imagenet"),
             "preprocess='imagenet' is not what the network was trained with .resize=10,crop=8x10",
         ),
-        (("evaluate", "bundle", "--data", "pets", "--image-size", "8"), "image_size is 8, and preprocess says a size"),
+        (
+            ("evaluate", "bundle", "--data", "pets", "--image-size", "8"),
+            "--image-size is 8, and the network says itself",
+        ),
         (("predict", "bundle", "pets/cat/1.png", "--preprocess", "crop=4"), "is not what the network was trained with"),
+        (
+            ("predict", "--onnx", "bundle/dynamic.onnx", "pets/cat/1.png", "--preprocess", "crop=4"),
+            "is not what the network was trained with",
+        ),
         (("adapt", *MODEL, "--preprocess", "resize=a", "--out", "x"), "resize is 'a'; give pixels"),
         (
             ("adapt", *MODEL, "--preprocess", "timm", "--out", "x"),
@@ -158,6 +165,11 @@ def test_weights_of_an_unknown_past_are_warned_of(capsys: pytest.CaptureFixture[
     assert "if the weights were trained with others, say so: --preprocess imagenet" in capsys.readouterr().err
     main(["evaluate", *MODEL, "--image-size", "8", "--weights", "foreign.pt", "--preprocess", "imagenet"])
     assert "say so" not in capsys.readouterr().err
+
+
+def test_weights_in_a_folder_bring_their_preprocessing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", *MODEL, "--weights", "bundle"])
+    assert "prepared as bundle was trained: resize=10,crop=8x10" in capsys.readouterr().err
 
 
 def test_an_own_transform_is_named_and_never_run_by_a_bundle(

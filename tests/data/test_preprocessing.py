@@ -73,6 +73,7 @@ def test_text_says_what_is_done(text: str, expected: Preprocessing) -> None:
         ("mean=0.5,std=0", "give finite numbers, and a std above 0"),
         ("mean=nan,std=1", "give finite numbers, and a std above 0"),
         ("mean=1,2,3,std=1,2", "mean has 3 numbers and std 2"),
+        ("timm,range=0..255", "timm is for a network that is named as timm:NAME"),
         ("timm", "timm is for a network that is named as timm:NAME"),
         ("no_such_module:transform", "'no_such_module:transform' failed with ModuleNotFoundError"),
     ],
@@ -246,3 +247,35 @@ def test_a_pretrained_network_is_as_accurate_as_with_its_own_transforms(
         labels = torch.cat([network.eval()(part).argmax(1) for part in images.normalised().split(32)])
     right = (labels == torch.tensor([Clean.classes[label] for label in images.labels])).double().mean()
     assert round(100 * float(right), 1) == 61.9
+
+
+def test_values_may_come_in_several_forms_in_python() -> None:
+    given = Preprocessing(resize=[20, 30], crop=16, mean=0.5, std=[0.25])  # type: ignore[arg-type]
+    assert given == Preprocessing((20, 30), (16, 16), mean=(0.5,), std=(0.25,))
+    own = Preprocessing(transform=Mirror())
+    assert own.transform_name == f"{__name__}:Mirror" and own.sizes
+    for wrong, message in (
+        ({"resize": 2.5}, r"resize is 2\.5; give pixels, or \(height, width\)"),
+        ({"crop": (1, 2, 3)}, r"crop is \(1, 2, 3\); give pixels, or"),
+        ({"mean": "half", "std": 1}, "mean is 'half'; give a number, or one for each channel"),
+        ({"transform": Mirror(), "resize": 3}, "takes the place of resize and crop"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Preprocessing(**wrong)
+
+
+def test_a_later_word_changes_what_the_library_says_and_an_earlier_one_does_not() -> None:
+    own = Preprocessing(9, (8, 8), mean=MEAN, std=STD)
+    assert parse("imagenet,crop=4,timm", lambda _: own) == replace(own, channels="rgb")
+    assert parse("timm,crop=4", lambda _: own).crop == (4, 4)
+    with pytest.raises(DataError, match="range is of values before mean and std; give these, too"):
+        parse("range=0..255,timm", lambda _: own)
+
+
+def test_a_module_that_transforms_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("module_here.py").write_text(
+        "from torch import nn\n\nclass Half(nn.Module):\n    def forward(self, image):\n"
+        "        return image.reduce(2)\n\nhalf = Half()\n"
+    )
+    assert parse("module_here:half").apply("picture", noise(8, 6)).size == (4, 3)

@@ -254,3 +254,26 @@ def test_from_model_leaves_the_model_alone() -> None:
         parameter.data.zero_()
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Scaled(nn.Module):
+    """A branch that mixes channels, behind a scale that is zero before training."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.stem, self.c1, self.c2 = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.scale, self.linear = nn.Parameter(torch.tensor(scale)), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.scale * self.c2(self.c1(x).softmax(1))
+        return self.linear(x.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0])
+def test_a_scale_that_is_zero_hides_no_mixing(scale: float) -> None:
+    torch.manual_seed(0)
+    model = Scaled(scale).eval()
+    with pytest.raises(ModelError, match="c1: slicing it changes other channels"):
+        ElasticCNN.from_model(model, IMAGE_SHAPE)
+    assert float(model.scale.detach()) == pytest.approx(scale)

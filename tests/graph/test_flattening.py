@@ -81,3 +81,13 @@ def test_any_other_cut_stays(function: Callable[[Tensor], Tensor]) -> None:
     network = read(Do(function))
     assert all(node.target is not torch.chunk for node in network.graph.nodes)
     assert torch.equal(network(X), function(X))
+
+
+def test_a_slice_of_the_last_dimension_cuts_no_channels() -> None:
+    class Rolled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x[..., 4:], x[..., :4]], -1)
+
+    traced = read(Rolled())
+    assert torch.equal(traced(X), Rolled()(X))
+    assert not any("chunk" in str(node.target) for node in traced.graph.nodes)

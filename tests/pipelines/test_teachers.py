@@ -91,7 +91,7 @@ def test_of_several_final_teachers_the_mean_is_remembered(root: Path) -> None:
         (
             "nets:Residual",
             {"mean": (0.1, 0.2, 0.3)},
-            "elastic was trained on images of another shape, or other classes",
+            "elastic was trained on images of another shape, other classes",
         ),
         ("nets:Plain", {}, "elastic holds a network made of nets:Residual, not of nets:Plain"),
     ],

@@ -136,8 +136,8 @@ def test_other_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         load_network(tmp_path / "policy")
     with pytest.raises(BundleError, match=r"nowhere/manifest\.json cannot be read"):
         load(tmp_path / "nowhere")
-    sign(folder, format=2)
-    later = r"bundle has format 2, written by rlprune [\d.]+; this is rlprune [\d.]+, which reads format 1 and earlier"
+    sign(folder, format=3)
+    later = r"bundle has format 3, written by rlprune [\d.]+; this is rlprune [\d.]+, which reads format 2 and earlier"
     with pytest.raises(BundleError, match=later):
         load(folder)
 
