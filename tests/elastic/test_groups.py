@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 import torch.nn.functional as F
-from nets import IMAGE_SHAPE, Inverted, network
+from nets import IMAGE_SHAPE, Do, Inverted, network
 from torch import Tensor, nn
 
 from rlprune.elastic.channels import Group
@@ -30,15 +28,6 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.between(F.relu(self.first(F.relu(self.stem(x)))))
         return self.linear(F.relu(self.last(x)).mean((2, 3)))
-
-
-class Do(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 class Scale(nn.Module):

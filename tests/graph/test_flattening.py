@@ -5,21 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import Do
 from torch import Tensor, fx, nn
 
 from rlprune.graph.flattening import read_chunks
 from rlprune.graph.nodes import measure
 
 X = torch.randn(1, 32, 4, 4, generator=torch.Generator().manual_seed(0))
-
-
-class Do(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def read(model: nn.Module) -> fx.GraphModule:

@@ -260,3 +260,14 @@ def make_policy(
     for parameter in policy.network.parameters():
         parameter.data = scale * torch.randn(parameter.shape, generator=generator)
     return policy.eval()
+
+
+class Do(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
