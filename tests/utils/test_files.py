@@ -110,3 +110,14 @@ def test_a_network_is_not_trained_without_room_for_its_checkpoints(
         pretrain(model, make_data(20), TrainingSettings(epochs=2, batch_size=16), checkpoint=tmp_path / "run.pt")
     assert asked[0] >= 4 * sum(p.numel() for p in model.parameters()) * 4  # weights and momentum, twice
     assert not (tmp_path / "run.pt").exists()
+
+
+def test_a_regular_file_of_bounded_size_is_read(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"12345")
+    assert files.read_regular(tmp_path / "small", 5) == b"12345"
+    with pytest.raises(OSError, match="more than 4 bytes"):
+        files.read_regular(tmp_path / "small", 4)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match=r"regular file|directory"):
+            files.read_regular(path, 10**9)
