@@ -3,7 +3,8 @@
 | key | meaning |
 |---|---|
 | `rollout/ep_rew_mean`, `rollout/ep_len_mean` | Stable-Baselines3's: reward and decisions per image, last episodes |
-| `train/*`, `time/*` | Stable-Baselines3's: losses, entropy, clipping, learning rate; speed |
+| `train/*` | Stable-Baselines3's, of the update after a rollout: losses, entropy, clipping, learning rate |
+| `time/*` | Stable-Baselines3's: speed |
 | `policy/accuracy` | share of right answers since the last rollout (with exploration, on the policy split) |
 | `policy/active_params`, `policy/active_macs` | mean per image, over the dense network's; every pass and the policy |
 | `policy/passes` | mean passes per image |
@@ -32,6 +33,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
 from tqdm import tqdm
 
+from rlprune.agents.resume import keep_state, restore_state
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import NotFiniteError
@@ -116,6 +118,7 @@ class FiguresCallback(BaseCallback):
         self.world = world
 
     def _on_rollout_start(self) -> None:
+        self.logger.dump(self.num_timesteps)  # what the update after the last rollout recorded
         self.infos: list[dict[str, Any]] = []
         self.n_done = 0
         self.n_correct = 0.0
@@ -144,6 +147,9 @@ class FiguresCallback(BaseCallback):
             self.logger.record("policy/accuracy", self.n_correct / self.n_done)
             self.logger.record("policy/passes", self.n_passes / self.n_done)
 
+    def _on_training_end(self) -> None:
+        self.logger.dump(self.num_timesteps)
+
 
 class ValidationCallback(BaseCallback):
     """Sweeps the validation split at intervals.
@@ -154,21 +160,30 @@ class ValidationCallback(BaseCallback):
     Args:
         world: the validation images under the same rules.
         every: environment steps between sweeps.
+        total_steps: environment steps of the whole training, after which there is a last sweep.
         settings: shown as hyperparameters.
         save: called with the figures of each sweep.
     """
 
     def __init__(
-        self, world: World, every: int, settings: dict[str, Any], save: Callable[[dict[str, float]], None]
+        self,
+        world: World,
+        every: int,
+        total_steps: int,
+        settings: dict[str, Any],
+        save: Callable[[dict[str, float]], None],
     ) -> None:
         super().__init__()
         self.world = world
         self.every = every
+        self.total_steps = total_steps
         self.settings = settings
         self.save = save
 
     def _on_training_start(self) -> None:
-        self.next = self.num_timesteps + self.every
+        self.next = _following(self.num_timesteps, self.every)
+        if self.num_timesteps:  # resumed: they are written already
+            return
         shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self.settings.items()}
         metrics = {"validation/reward": 0.0, "validation/accuracy": 0.0, "validation/active_macs": 0.0}
         self.logger.record("hparams", HParam(shown, metrics), exclude=("stdout", "log", "json", "csv"))
@@ -177,8 +192,8 @@ class ValidationCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        if self.num_timesteps >= self.next:
-            self.next += self.every
+        if self.next <= self.num_timesteps < self.total_steps:
+            self.next = _following(self.num_timesteps, self.every)
             self.measure()
 
     def _on_training_end(self) -> None:
@@ -197,36 +212,53 @@ class ValidationCallback(BaseCallback):
 
 
 class ResumeCheckpointCallback(BaseCallback):
-    """Saves the whole agent, so that an interrupted run can be resumed; a kill while saving leaves the earlier file.
+    """Saves the whole agent between two rollouts, once it has learnt from the last one and all figures are written.
+
+    A run that is resumed goes on exactly as it would have; a kill while saving leaves the earlier file.
 
     Args:
         path: Stable-Baselines3's zip file. Loading it unpickles, so load only those of your own runs.
         every: environment steps between two checkpoints.
+        resumed: the agent was loaded from such a file, with its state, which takes effect with the first rollout.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, every: int, *, resumed: bool = False) -> None:
         super().__init__()
         self.path = path
         self.every = every
+        self.resumed = resumed
 
     def _on_training_start(self) -> None:
-        self.next = self.num_timesteps + self.every
+        self.next = _following(self.num_timesteps, self.every)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
-        if self.num_timesteps >= self.next:  # here, because by now the agent has learnt from the last rollout
-            self.next += self.every
+        if self.resumed:
+            self.resumed = False
+            restore_state(self.model)
+        elif self.num_timesteps >= self.next:
+            self.next = _following(self.num_timesteps, self.every)
             self.save()
+        else:
+            return
+        if self.model.use_sde:  # whose noise is drawn before callbacks hear of a rollout
+            cast(PPO, self.model).policy.reset_noise(self.model.n_envs)
 
     def _on_training_end(self) -> None:
         self.save()
 
     def save(self) -> None:
         """Write the checkpoint."""
+        keep_state(self.model)
         with atomic_write(self.path) as path:
             self.model.save(path)
+
+
+def _following(n_steps: int, every: int) -> int:
+    """The first multiple of `every` above a number of steps, so that what is resumed needs no memory of the last."""
+    return (n_steps // every + 1) * every
 
 
 def easy_and_hard(world: World, result: Sweep, n: int = 8) -> np.ndarray[Any, np.dtype[np.uint8]]:

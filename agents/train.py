@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,9 +23,11 @@ from rlprune.agents.callbacks import (
     policy_not_finite,
 )
 from rlprune.agents.extract import extract_policy
+from rlprune.agents.resume import has_state
+from rlprune.agents.run_folder import check_run, described_in_notes, read_notes
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.vec_env import KeepRatioVecEnv
-from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint, warm_start, write_in_checkpoints
+from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start, write_in_checkpoints
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LogitCache
@@ -42,17 +40,12 @@ from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import uniform_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
-from rlprune.storage.folders import check_target
 from rlprune.storage.policies import load_policy, save_policy
-from rlprune.storage.provenance import check_unchanged, fingerprint, plain
-from rlprune.utils.files import check_room, write_json
+from rlprune.storage.provenance import fingerprint
+from rlprune.utils.files import write_json
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.locks import hold
-
-_PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
-
-_LEAST_ROOM = 2**20
-"""Bytes that a run needs: checkpoint, policy and events of a small policy."""
+from rlprune.utils.tensorboard import drop_events
 
 
 def train_policy(
@@ -82,7 +75,7 @@ def train_policy(
         latency: the network's, as measured, where time is what is paid for.
         start: folder of a training to take the agent's weights from, such as that of a higher penalty: a cascade that
             is found where compute is dear survives where it is cheap, but is seldom found there.
-        resume: continue from the folder's checkpoint, if it has one.
+        resume: continue from the folder's checkpoint, if it has one: exactly as if it had not been interrupted.
         logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
         ppo: further arguments of Stable-Baselines3's PPO, which override the settings; the widths are always `hidden`.
         progress: show a progress bar.
@@ -100,6 +93,7 @@ def train_policy(
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
+    check_run(folder, settings, resume=resume, ppo=ppo)  # before a lock is left in what is somebody else's
     with hold(folder, inside=True):
         check_run(folder, settings, resume=resume, ppo=ppo)
         if codebook is None and settings.action == "profiles":
@@ -107,12 +101,12 @@ def train_policy(
         paid = _paid(settings, latency)
         worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches)
         env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-        described = _described(settings, ppo)
+        described = described_in_notes(settings, ppo)
         made_of = _made_of(elastic, data, codebook, start)
         worlds[0].check_logits()
         resumed = resume and (folder / CHECKPOINT).exists()
         if resumed:
-            agent = _resume_agent(folder, env, settings, made_of)
+            agent = _resume_agent(folder, env, settings, made_of, ppo or {})
         else:
             agent = _make_agent(env, settings, ppo or {})
             if start is not None:
@@ -126,70 +120,15 @@ def train_policy(
 
         remaining = settings.total_steps - agent.num_timesteps
         if remaining > 0:
-            callbacks = _make_callbacks(worlds, folder, settings, described, save)
+            callbacks = _make_callbacks(worlds, folder, settings, described, save, exact=has_state(agent))
             if "ent_coef" not in (ppo or {}):
                 callbacks.append(EntropyCallback(settings.entropy, settings.total_steps))
             if progress:
                 callbacks.append(ProgressCallback(settings.total_steps))
+            drop_events(folder, agent.num_timesteps + 1 if resumed else 0)
             agent.set_logger(configure(str(folder), ["tensorboard"]))
             _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
         return load_policy(folder / "policy").policy
-
-
-def check_run(
-    folder: Path, settings: PolicySettings, *, resume: bool = False, ppo: dict[str, Any] | None = None
-) -> None:
-    """Make sure that training may write to a folder; the arguments are those of `train_policy`.
-
-    Raises:
-        BundleError: the folder holds a network, a policy or a bundle.
-        RLPruneError: a checkpoint is there but not asked to be resumed, or it has other settings; or PPO has no such
-            arguments.
-        WriteError: the disk is full.
-    """
-    if not isinstance(more := (ppo or {}).get("policy_kwargs", {}), dict):
-        raise RLPruneError(f"ppo has policy_kwargs={more!r}; give an object, such as {{'ortho_init': false}}")
-    if "net_arch" in more:
-        raise RLPruneError(
-            "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
-        )
-    if not _all_finite(ppo or {}):
-        raise RLPruneError(f"ppo has a number that is not finite: {ppo}; give finite ones")
-    unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
-    if unknown:
-        raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
-    checkpoint = folder / CHECKPOINT
-    if (folder / "manifest.json").exists():
-        check_target(folder, "run")
-    check_room(checkpoint, _LEAST_ROOM)
-    if not checkpoint.exists():
-        return
-    if not resume:
-        raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
-    before = {"penalty_range": []} | _read_notes(folder)  # the first runs knew no range
-    check_unchanged(str(checkpoint), before, _described(settings, ppo), "go back to those, or name another folder")
-
-
-def _all_finite(value: Any) -> bool:
-    """Whether no number is NaN or infinite, in containers neither."""
-    if isinstance(value, dict):
-        return _all_finite(list(value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_all_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _described(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str, Any]:
-    """The settings of a run as its notes hold them."""
-    described: dict[str, Any] = plain(asdict(settings) | {"ppo": repr(ppo or {})})
-    return described
-
-
-def _read_notes(folder: Path) -> dict[str, Any]:
-    """What a run was begun with, as its checkpoint itself has it, or, of older ones, a file beside it; else nothing."""
-    notes = folder / NOTES
-    found: dict[str, Any] = read_from_checkpoint(folder / CHECKPOINT)
-    return found or (json.loads(notes.read_text()) if notes.exists() else {})
 
 
 def _made_of(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start: Path | None) -> str:
@@ -277,21 +216,24 @@ def _make_agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) 
         raise RLPruneError(f"Stable-Baselines3's PPO does not take {ppo or settings}: {error}") from error
 
 
-def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_of: str) -> PPO:
-    """The agent of a checkpoint, if it was trained on the same things; its further draws are new ones."""
+def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_of: str, ppo: dict[str, Any]) -> PPO:
+    """The agent of a checkpoint, if it was trained on the same things."""
     checkpoint = folder / CHECKPOINT
-    if _read_notes(folder).get("made_of") != made_of:
+    if read_notes(folder).get("made_of") != made_of:
         raise RLPruneError(
             f"{checkpoint} was trained on another network, other images or another codebook, or from another start; "
             "go back to those, or name another folder"
         )
     try:
-        agent = PPO.load(checkpoint, env=env, device="cpu")
+        agent = PPO.load(checkpoint, env=env, device=ppo.get("device", "cpu"), force_reset=False)
     except Exception as error:  # unpickling a damaged file may raise anything
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
-    agent.set_random_seed((settings.seed + agent.num_timesteps) % 2**32)  # or it would draw the first images once more
+    if not has_state(agent):
+        print(f"{checkpoint} is of an earlier rlprune: the run goes on, but not exactly as if it had not stopped")
+        agent._last_obs = None  # its episodes begin anew
+        agent.set_random_seed((settings.seed + agent.num_timesteps) % 2**32)  # or it would draw the first images again
     return agent
 
 
@@ -301,14 +243,19 @@ def _make_callbacks(
     settings: PolicySettings,
     described: dict[str, Any],
     save: Callable[[dict[str, float]], None],
+    *,
+    exact: bool,
 ) -> list[BaseCallback]:
-    """What logs, validates and saves during training; the first world is trained in, the second validates."""
+    """What logs, validates and saves during training; the first world is trained in, the second validates.
+
+    `exact` says whether the agent has a state to go on from.
+    """
     train_world, validation_world = worlds
     return [
         FiniteCallback(),  # before those that save
         FiguresCallback(train_world),
-        ValidationCallback(validation_world, settings.validate_every, described, save),
-        ResumeCheckpointCallback(folder / CHECKPOINT, settings.validate_every),
+        ValidationCallback(validation_world, settings.validate_every, settings.total_steps, described, save),
+        ResumeCheckpointCallback(folder / CHECKPOINT, settings.validate_every, resumed=exact),
     ]
 
 

@@ -47,6 +47,15 @@ class KeepRatioVecEnv(VecEnv):
             infos[i] |= {"terminal_observation": last[i], "TimeLimit.truncated": False}
         return observations, outcome.rewards.numpy().copy(), outcome.done.numpy().copy(), infos
 
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on."""
+        return self._slots.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave, in place of a reset."""
+        self._slots.restore(state)
+        self.reset_infos = first_information(self.world, self._slots.episodes)
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,38 +15,61 @@ from rlprune.utils.finite import finite_logits
 
 _MEMORY_LIMIT = 2**30
 _CHUNK = 512
+_BLOCK = 32
 _SOME = 64
 
 
 class LazyTable:
-    """A table whose rows are computed when they are first asked for.
+    """Tables over the same items, computed when they are first asked for: always the same items together.
+
+    What a network computes of an image depends, in the last bits, on the images beside it. Here those are always the
+    same, whatever was asked for before, so an interrupted run that begins with an empty table goes on exactly.
 
     Args:
-        n_rows: of the table.
+        n_tables: how many there are.
+        n_items: rows of each.
         width: of a row.
-        compute: rows int64 (B,) -> values float32 (B, width).
-        keep: keep what was computed; False computes it each time, as does a table over 1 GiB.
+        compute: a table's index and items, int64 (B,) -> values, float32 (B, width).
+        keep: keep what was computed; False computes it each time, as do tables over 1 GiB.
     """
 
-    def __init__(self, n_rows: int, width: int, compute: Callable[[Tensor], Tensor], keep: bool) -> None:
+    def __init__(
+        self, n_tables: int, n_items: int, width: int, compute: Callable[[int, Tensor], Tensor], keep: bool
+    ) -> None:
+        self._n_items = n_items
+        self._width = width
         self._compute = compute
-        self._keep = keep and n_rows * width * 4 <= _MEMORY_LIMIT
+        self._keep = keep and n_tables * n_items * width * 4 <= _MEMORY_LIMIT
         if self._keep:
-            self._table = torch.zeros(n_rows, width)
-            self._known = torch.zeros(n_rows, dtype=torch.bool)
+            self._values = torch.zeros(n_tables, n_items, width)
+            self._known = torch.zeros(n_tables, math.ceil(n_items / _BLOCK), dtype=torch.bool)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Values of some rows, float32 (B, width)."""
+    def __call__(self, tables: Tensor, items: Tensor) -> Tensor:
+        """Values float32 (B, width) of items, int64 (B,), in tables, by index, int64 (B,)."""
         if not self._keep:
-            return self._in_chunks(rows)
-        missing = rows[~self._known[rows]].unique()
-        if len(missing):
-            self._table[missing] = self._in_chunks(missing)
-            self._known[missing] = True
-        return self._table[rows]
+            return self._computed(tables, items)
+        blocks = items // _BLOCK
+        missing = ~self._known[tables, blocks]
+        if missing.any():
+            for table, block in torch.stack([tables, blocks], 1)[missing].unique(dim=0).tolist():
+                self._fill(table, block)
+        return self._values[tables, items]
 
-    def _in_chunks(self, rows: Tensor) -> Tensor:
-        return torch.cat([self._compute(part) for part in rows.split(_CHUNK)])
+    def _fill(self, table: int, block: int) -> None:
+        """Compute the items of a block."""
+        start = block * _BLOCK
+        items = torch.arange(start, min(start + _BLOCK, self._n_items))
+        self._values[table, items] = self._compute(table, items)
+        self._known[table, block] = True
+
+    def _computed(self, tables: Tensor, items: Tensor) -> Tensor:
+        """Table by table, in chunks; nothing is kept."""
+        values = torch.zeros(len(items), self._width)
+        for table in tables.unique().tolist():
+            here = (tables == table).nonzero().flatten()
+            for part in here.split(_CHUNK):
+                values[part] = self._compute(table, items[part])
+        return values
 
 
 class LogitCache:
@@ -68,8 +92,8 @@ class LogitCache:
         n_classes = len(data.classes)
         whole = [] if codebook is None else (codebook == network.full.cpu()).all(1).nonzero().flatten().tolist()
         self._index_of_whole = next(iter(whole), None)
-        self._of_profiles = LazyTable(len(data) * self.n_profiles, n_classes, self._compute, keep=True)
-        self._of_whole = LazyTable(len(data), n_classes, self._compute_whole, keep=True)
+        self._of_profiles = LazyTable(self.n_profiles, len(data), n_classes, self._compute, keep=True)
+        self._of_whole = LazyTable(1, len(data), n_classes, self._compute_whole, keep=True)
 
     def check(self, network: ElasticModule, data: ImageSet, codebook: Tensor | None) -> None:
         """Make sure that the cache is for this very network, these very images and this codebook.
@@ -85,12 +109,12 @@ class LogitCache:
 
     def of_profiles(self, images: Tensor, profiles: Tensor) -> Tensor:
         """Logits float32 (B, classes) of images, by index, int64 (B,), under profiles of the codebook, int64 (B,)."""
-        return self._of_profiles(images * self.n_profiles + profiles)
+        return self._of_profiles(profiles, images)
 
     def of_whole(self, images: Tensor) -> Tensor:
         """Logits float32 (B, classes) of images, by index, int64 (B,), at full width and depth."""
         if self._index_of_whole is None:
-            return self._of_whole(images)
+            return self._of_whole(torch.zeros_like(images), images)
         return self.of_profiles(images, torch.full_like(images, self._index_of_whole))
 
     @torch.no_grad()
@@ -119,18 +143,11 @@ class LogitCache:
         if self.codebook is None:
             self.of_whole(some)
 
-    def _compute(self, rows: Tensor) -> Tensor:
-        """Profile by profile, which takes only the work that each keeps."""
+    def _compute(self, profile: int, images: Tensor) -> Tensor:
         assert self.codebook is not None
-        images = rows // self.n_profiles
-        profiles = rows % self.n_profiles
-        logits = torch.zeros(len(rows), len(self.data.classes))
-        for profile in profiles.unique().tolist():
-            here = profiles == profile
-            logits[here] = self.under(images[here], self.codebook[profile])
-        return logits
+        return self.under(images, self.codebook[profile])
 
-    def _compute_whole(self, images: Tensor) -> Tensor:
+    def _compute_whole(self, _: int, images: Tensor) -> Tensor:
         return self.under(images, self.network.full)
 
 

@@ -7,6 +7,7 @@ The network runs on all images of a step together. Environment i draws its image
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import gymnasium
@@ -53,6 +54,16 @@ class Slots:
         ended = outcome.done.nonzero().flatten()
         self.episodes.replace(ended, self._fresh(ended.tolist()))
         return self.world.observe(self.episodes), outcome, infos, last
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on: generators, and the episodes that are under way."""
+        return {"generators": [each.bit_generator.state for each in self.generators], "episodes": asdict(self.episodes)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.bit_generator.state = saved
+        self.episodes = Episodes(**{name: value.clone() for name, value in state["episodes"].items()})
 
     def _fresh(self, slots: Sequence[int]) -> Episodes:
         drawn = [self.world.draw(self.generators[i]) for i in slots]

@@ -139,7 +139,7 @@ class World:
         if self._codebook is not None:
             self._profile_cost = self._priced(self._codebook)
         self._policy_cost = ComputeCost(*(torch.tensor(amount) for amount in self.rules.policy_cost))
-        self._features = LazyTable(len(data), len(self.observer.mean), self._compute_features, keep=True)
+        self._features = LazyTable(1, len(data), len(self.observer.mean), self._compute_features, keep=True)
         self._logit_cache = logit_cache or LogitCache(network, data, self._codebook)
         self._logit_cache.check(network, data, self._codebook)
 
@@ -243,7 +243,7 @@ class World:
     def observe(self, episodes: Episodes) -> NDArray[np.float32]:
         """What the agent sees of each episode, float32 (n, D)."""
         spent = episodes.macs / self.cost.dense.macs
-        features = self._features(episodes.images)
+        features = self._features(torch.zeros_like(episodes.images), episodes.images)
         observations = self.observer.observe(features, episodes.logits, episodes.passes, spent, episodes.penalties)
         return observations.numpy()
 
@@ -313,7 +313,7 @@ class World:
         return ComputeCost(whole.params - is_later * stem.params, whole.macs - is_later * stem.macs)
 
     @torch.no_grad()
-    def _compute_features(self, images: Tensor) -> Tensor:
+    def _compute_features(self, _: int, images: Tensor) -> Tensor:
         stem_features = self.network.stem(self.data.normalised(images).to(self.network.widths.device))
         return self.observer.features(stem_features.cpu())
 

@@ -11,8 +11,10 @@ import torch
 import tyro
 from rich.console import Console
 
+from rlprune.agents.run_folder import check_run
 from rlprune.agents.settings import PolicySettings
-from rlprune.agents.train import check_run, train_policy
+from rlprune.agents.train import train_policy
+from rlprune.agents.warm_start import CHECKPOINT
 from rlprune.data.image_set import Splits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import MAX_PROFILES
@@ -59,6 +61,7 @@ class Train:
         arguments = _json_object(self.ppo, "--ppo")
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
+        check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
         with hold(self.out, inside=True):
             policy, network = self._train(arguments)
         Console().print(tables.codebook(network, policy.codebook))
@@ -110,7 +113,7 @@ class Train:
             start: codebook of the run to start from, int64 (K, G).
         """
         path = self.out / "codebook.json"
-        if self.resume and path.exists():
+        if self.resume and path.exists() and (self.out / CHECKPOINT).exists():
             return torch.tensor(json.loads(path.read_text()))
         if start is not None:
             start = network.check_codebook(start)

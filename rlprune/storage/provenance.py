@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from rlprune.utils.files import write_json
 
 HOW = frozenset({"device", "bf16", "channels_last"})
 """Settings of where and how something is computed, not of what: it may be gone on with under others."""
+_LEFT = re.compile(r"\.lock|\..*[0-9a-f]{32}")
+"""Hidden files that a killed process leaves: locks, and what was not written to its end."""
 Same = Callable[[str, str], bool]
 """Whether two texts among settings say the same."""
 
@@ -87,6 +90,24 @@ def check_unchanged(
     changed = differences(before, now, same)
     if changed:
         raise RLPruneError(f"{what} was made under other settings ({'; '.join(changed)}); {cure}")
+
+
+def check_ours(folder: Path, ours: bool, first: Collection[str] = ()) -> None:
+    """Make sure that a folder may be filled: it is new, empty, or was begun by the same.
+
+    Args:
+        folder: what is to be filled.
+        ours: whether it has the notes or the checkpoint of one that was begun.
+        first: files that are written before those.
+
+    Raises:
+        RLPruneError: it holds something else.
+    """
+    if ours or not folder.is_dir():
+        return
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in first and not _LEFT.match(path.name))
+    if strange:
+        raise RLPruneError(f"{folder} holds other things, such as {strange[0]}; name a new or an empty folder")
 
 
 @contextmanager

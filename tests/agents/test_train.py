@@ -13,7 +13,7 @@ from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
 from stable_baselines3 import PPO
 from torch import nn
 
-from rlprune.agents import KeepRatioVecEnv
+from rlprune.agents import KeepRatioVecEnv, callbacks
 from rlprune.agents.callbacks import ResumeCheckpointCallback
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
@@ -251,7 +251,9 @@ def test_a_run_is_not_resumed_with_another_network_other_images_or_another_codeb
     train_policy(make_lamp(), data, data, tmp_path, settings, codebook=codebook, resume=True, progress=False)
 
 
-def test_a_resumed_run_draws_other_images_than_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_an_earlier_version_goes_on_with_other_images_than_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     reset, drawn = KeepRatioVecEnv.reset, []
 
     def noting(self: KeepRatioVecEnv) -> Any:
@@ -261,6 +263,7 @@ def test_a_resumed_run_draws_other_images_than_at_its_start(tmp_path: Path, monk
 
     interrupt_at_the_first_checkpoint(monkeypatch)
     monkeypatch.setattr(KeepRatioVecEnv, "reset", noting)
+    monkeypatch.setattr(callbacks, "keep_state", lambda agent: None)  # checkpoints of then had none
     settings = lamp_settings(**SHORT)
     for folder in ("a", "b"):
         for resume in (False, True):
@@ -269,6 +272,7 @@ def test_a_resumed_run_draws_other_images_than_at_its_start(tmp_path: Path, monk
     start, resumed, *again = drawn
     assert again == [start, resumed]  # by the seed
     assert sum(one == other for one, other in zip(start, resumed, strict=True)) < 16  # of 64; 1 is expected
+    assert capsys.readouterr().out.count("is of an earlier rlprune: the run goes on, but not exactly as") == 2
 
 
 def test_a_run_may_start_from_what_another_learnt(tmp_path: Path) -> None:

@@ -201,17 +201,20 @@ def test_what_is_remembered_is_what_is_computed_anew() -> None:
             assert torch.allclose(known, logits, atol=1e-5)
 
 
-def test_a_table_computes_each_row_once() -> None:
-    asked: list[int] = []
+def test_a_table_computes_each_row_once_and_always_beside_the_same_others() -> None:
+    asked: list[tuple[int, list[int]]] = []
 
-    def compute(rows: torch.Tensor) -> torch.Tensor:
-        asked.extend(rows.tolist())
-        return rows[:, None].float()
+    def compute(table: int, items: torch.Tensor) -> torch.Tensor:
+        asked.append((table, items.tolist()))
+        return table + items[:, None].float()
 
-    table = LazyTable(5, 1, compute, keep=True)
-    assert table(torch.tensor([3, 1, 3])).flatten().tolist() == [3, 1, 3]
-    assert table(torch.tensor([1, 4, 3])).flatten().tolist() == [1, 4, 3]
-    assert asked == [1, 3, 4]
+    tables = LazyTable(2, 70, 1, compute, keep=True)
+    ones = torch.ones(3, dtype=torch.int64)
+    assert tables(ones, torch.tensor([69, 1, 69])).flatten().tolist() == [70, 2, 70]
+    assert tables(ones, torch.tensor([1, 64, 3])).flatten().tolist() == [2, 65, 4]
+    assert tables(torch.tensor([0, 1, 1]), torch.tensor([68, 40, 2])).flatten().tolist() == [68, 41, 3]
+    blocks = [list(range(32)), list(range(32, 64)), list(range(64, 70))]
+    assert asked == [(1, blocks[0]), (1, blocks[2]), (0, blocks[2]), (1, blocks[1])]
 
 
 @actions

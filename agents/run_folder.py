@@ -1,0 +1,97 @@
+"""The folder of a training: what may be there before it begins, and what it was begun with."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3 import PPO
+
+from rlprune.agents.settings import PolicySettings
+from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint
+from rlprune.errors import RLPruneError
+from rlprune.storage.folders import check_target
+from rlprune.storage.provenance import check_ours, check_unchanged, plain
+from rlprune.utils.files import check_room
+
+_PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
+
+_LEAST_ROOM = 2**20
+"""Bytes that a run needs: checkpoint, policy and events of a small policy."""
+_FIRST = ("codebook.json", "latency.json")
+"""What `rlprune train` writes before its notes."""
+
+
+def check_run(
+    folder: Path, settings: PolicySettings, *, resume: bool = False, ppo: dict[str, Any] | None = None
+) -> None:
+    """Make sure that training may write to a folder; the arguments are those of `train_policy`.
+
+    Raises:
+        BundleError: the folder holds a network, a policy or a bundle.
+        RLPruneError: the folder holds something else; or a checkpoint is there but not asked to be resumed, or it has
+            other settings; or PPO has no such arguments.
+        WriteError: the disk is full.
+    """
+    if not isinstance(more := (ppo or {}).get("policy_kwargs", {}), dict):
+        raise RLPruneError(f"ppo has policy_kwargs={more!r}; give an object, such as {{'ortho_init': false}}")
+    if "net_arch" in more:
+        raise RLPruneError(
+            "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
+        )
+    if not _all_finite(ppo or {}):
+        raise RLPruneError(f"ppo has a number that is not finite: {ppo}; give finite ones")
+    unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
+    if unknown:
+        raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
+    checkpoint = folder / CHECKPOINT
+    if (folder / "manifest.json").exists():
+        check_target(folder, "run")
+    check_ours(folder, _is_run(folder), _FIRST)
+    check_room(checkpoint, _LEAST_ROOM)
+    if not checkpoint.exists():
+        return
+    if not resume:
+        raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
+    before = {"penalty_range": []} | read_notes(folder)  # the first runs knew no range
+    check_unchanged(
+        str(checkpoint), before, described_in_notes(settings, ppo), "go back to those, or name another folder"
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a training began in a folder: it has its checkpoint, or its notes."""
+    return (folder / CHECKPOINT).exists() or _in_file(folder / NOTES).keys() >= {"made_of"}
+
+
+def _all_finite(value: Any) -> bool:
+    """Whether no number is NaN or infinite, in containers neither."""
+    if isinstance(value, dict):
+        return _all_finite(list(value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def described_in_notes(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str, Any]:
+    """The settings of a run as its notes hold them."""
+    described: dict[str, Any] = plain(asdict(settings) | {"ppo": repr(ppo or {})})
+    return described
+
+
+def read_notes(folder: Path) -> dict[str, Any]:
+    """What a run was begun with, as its checkpoint itself has it, or, of older ones, a file beside it; else nothing."""
+    return read_from_checkpoint(folder / CHECKPOINT) or _in_file(folder / NOTES)
+
+
+def _in_file(notes: Path) -> dict[str, Any]:
+    """An object that a JSON file holds; an empty one if it is not there or holds something else."""
+    try:
+        found = json.loads(notes.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
