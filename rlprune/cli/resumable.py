@@ -53,7 +53,7 @@ def resumable(verb: Verb, name: str) -> Iterator[dict[str, Any]]:
             check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), said, cure, same_source)
         write_json(note, said)
         try:
-            yield {"checkpoint": checkpoint, "log": scalar_log(verb.out.parent / "logs", name)}
+            yield {"checkpoint": checkpoint, "log": scalar_log(verb.out.parent / "logs", name, verb.out.name)}
             checkpoint.unlink(missing_ok=True)
         finally:
             if not checkpoint.exists():

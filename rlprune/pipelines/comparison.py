@@ -256,6 +256,7 @@ class Comparison:
         if not folder.exists():
             shared = {key: getattr(self.training, key) for key in _SHARED}
             settings = GateSettings(**shared, **target)
+            torch.manual_seed(settings.seed)  # or the gates would begin as what was trained before them left it
             network = GatedCNN(self.elastic, kind)
             checkpointing = self._checkpointing(folder.name)
             train_gates(network, self.splits.network, settings, teacher=self.teacher, **checkpointing)

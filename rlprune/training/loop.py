@@ -188,6 +188,7 @@ class _Run:
         """Write a checkpoint after so many epochs."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"generator": self.generator.get_state(), "settings": asdict(self.settings), "epoch": epoch}
+        state |= {"dropout": torch.get_rng_state()}  # what follows the last epoch draws from it, too
         with atomic_write(checkpoint) as path:
             torch.save(state, path)
 
@@ -209,6 +210,8 @@ class _Run:
         except (RuntimeError, ValueError, KeyError) as error:
             raise RLPruneError(f"checkpoint {checkpoint} belongs to another network: {error}") from error
         self.generator.set_state(saved["generator"].cpu())
+        if "dropout" in saved:  # not of 0.2.0 and earlier
+            torch.set_rng_state(saved["dropout"].cpu())
         return int(saved["epoch"])
 
     def _parts(self) -> dict[str, Any]:

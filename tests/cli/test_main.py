@@ -245,9 +245,9 @@ def test_an_interrupted_verb_goes_on(
     twice = [*PRETRAIN[:-1], "again.safetensors", "--epochs", "2"]
     scalar_log = tensorboard.scalar_log
 
-    def interrupting(folder: Path, tag: str) -> Any:
+    def interrupting(*where: Any) -> Any:
         def stop(n_images: int, figures: dict[str, float]) -> None:
-            scalar_log(folder, tag)(n_images, figures)
+            scalar_log(*where)(n_images, figures)
             if n_images > 22:
                 raise KeyboardInterrupt
 

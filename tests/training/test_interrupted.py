@@ -1,0 +1,90 @@
+"""Trainings of networks that are interrupted anywhere end as if they had not been."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from events import read_events
+from nets import make_data, make_elastic
+from torch import Tensor
+
+from rlprune.agents.joint_tuning import TuneSettings, tune
+from rlprune.baselines.gate_training import GateSettings, train_gates
+from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.policies.actions import Actions
+from rlprune.policies.observations import Observer
+from rlprune.policies.policy import Policy
+from rlprune.training import loop
+from rlprune.training.adaptation import AdaptSettings, adapt
+from rlprune.training.pretraining import pretrain
+from rlprune.training.settings import TrainingSettings
+from rlprune.utils.tensorboard import scalar_log
+
+QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2, "average_share": 0.5}
+DATA = make_data(40)
+EPOCHS = 3
+
+
+class Interrupted(Exception):
+    pass
+
+
+def pretrained(**kept: Any) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    network = make_elastic("plain").slice(make_elastic("plain").full)  # has dropout
+    pretrain(network, DATA, TrainingSettings(epochs=EPOCHS, **QUICK), **kept)
+    return network.state_dict()
+
+
+def adapted(**kept: Any) -> dict[str, Tensor]:
+    elastic = make_elastic("plain")
+    adapt(elastic, DATA, AdaptSettings(epochs=EPOCHS, **QUICK), **kept)
+    return elastic.state_dict()
+
+
+def tuned(**kept: Any) -> dict[str, Tensor]:
+    elastic = make_elastic("plain")
+    codebook = torch.stack([elastic.uniform(1), elastic.full])
+    observer, actions = Observer.fit(elastic, DATA), Actions.from_network(elastic, "profiles", codebook, 2)
+    torch.manual_seed(1)
+    policy = Policy((observer.fixed().size, actions.n_outputs), "Tanh", observer, actions, codebook)
+    tune(elastic, policy, DATA, TuneSettings(epochs=EPOCHS, floor=2, **QUICK), **kept)
+    return elastic.state_dict()
+
+
+def gated(**kept: Any) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    network = GatedCNN(make_elastic("plain"), "channels")
+    train_gates(network, DATA, GateSettings(epochs=EPOCHS, **QUICK), **kept)
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("training", [pretrained, adapted, tuned, gated])
+def test_it_ends_as_one_that_was_not_interrupted(
+    training: Callable[..., dict[str, Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_N_MEASURED", 3)
+    whole = training(checkpoint=tmp_path / "whole.pt", log=scalar_log(tmp_path / "whole", "loss"))
+    save = loop._Run.save
+    for epoch in range(1, EPOCHS + 1):
+        for saved in (False, True):
+
+            def interrupting(*arguments: Any, epoch: int = epoch, saved: bool = saved) -> None:
+                if saved or arguments[-1] < epoch:
+                    save(*arguments)
+                if arguments[-1] == epoch:
+                    raise Interrupted
+
+            monkeypatch.setattr(loop._Run, "save", interrupting)
+            torch.manual_seed(epoch)  # another process's state
+            with pytest.raises(Interrupted):
+                training(checkpoint=tmp_path / "run.pt", log=scalar_log(tmp_path / "run", "loss"))
+    monkeypatch.setattr(loop._Run, "save", save)
+    torch.manual_seed(7)
+    again = training(checkpoint=tmp_path / "run.pt", log=scalar_log(tmp_path / "run", "loss"))
+    assert all(torch.equal(value, whole[name]) for name, value in again.items())
+    assert read_events(tmp_path / "run") == read_events(tmp_path / "whole")
