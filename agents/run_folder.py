@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint
 from rlprune.errors import RLPruneError
 from rlprune.storage.folders import check_target
-from rlprune.storage.provenance import check_ours, check_unchanged, plain
+from rlprune.storage.provenance import check_ours, check_unchanged, plain, read_note
 from rlprune.utils.files import check_room
 
 _PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
@@ -51,7 +50,7 @@ def check_run(
     checkpoint = folder / CHECKPOINT
     if (folder / "manifest.json").exists():
         check_target(folder, "run")
-    check_ours(folder, _is_run(folder), _FIRST)
+    check_ours(folder, is_run(folder), _FIRST)
     check_room(checkpoint, _LEAST_ROOM)
     if not checkpoint.exists():
         return
@@ -63,9 +62,9 @@ def check_run(
     )
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a training began in a folder: it has its checkpoint, or its notes."""
-    return (folder / CHECKPOINT).exists() or _in_file(folder / NOTES).keys() >= {"made_of"}
+def is_run(folder: Path) -> bool:
+    """Whether the training of a policy began in a folder: it has its checkpoint, or its notes."""
+    return (folder / CHECKPOINT).exists() or "made_of" in read_note(folder / NOTES)
 
 
 def _all_finite(value: Any) -> bool:
@@ -85,13 +84,4 @@ def described_in_notes(settings: PolicySettings, ppo: dict[str, Any] | None) -> 
 
 def read_notes(folder: Path) -> dict[str, Any]:
     """What a run was begun with, as its checkpoint itself has it, or, of older ones, a file beside it; else nothing."""
-    return read_from_checkpoint(folder / CHECKPOINT) or _in_file(folder / NOTES)
-
-
-def _in_file(notes: Path) -> dict[str, Any]:
-    """An object that a JSON file holds; an empty one if it is not there or holds something else."""
-    try:
-        found = json.loads(notes.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_from_checkpoint(folder / CHECKPOINT) or read_note(folder / NOTES)

@@ -13,7 +13,7 @@ from rlprune.cli.options import TeacherOptions
 from rlprune.evaluation import tables
 from rlprune.evaluation.plots import compare_plot
 from rlprune.evaluation.timing_results import ComparisonResult
-from rlprune.pipelines.comparison import CompareSettings, Comparison
+from rlprune.pipelines.comparison import CompareSettings, Comparison, check_comparison
 from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import networks
@@ -45,6 +45,7 @@ class Compare:
     def run(self) -> None:
         """Do it."""
         require("matplotlib", "plots")
+        check_comparison(self.out)
         with hold(self.out, inside=True):
             results = self._compared()
         for table in tables.compared(results):

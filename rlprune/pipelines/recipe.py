@@ -120,7 +120,7 @@ class Recipe:
     """Weights, found as above, that the refit begins with in place of the tuned network's: public ones, say, that have
     seen every training image, and so could not train policies, which are learnt with a network that has not."""
     seed: Seed = 0
-    """Fixes everything but times."""
+    """Fixes everything but times, on the same machine and as many threads."""
 
     def _conflicts(self) -> Iterator[str]:
         yield from self._penalty_conflicts()

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rlprune.models.weights import find_weights
 from rlprune.pipelines.options import without_unset
 from rlprune.pipelines.recipe import Recipe
+from rlprune.storage.provenance import others_in
 from rlprune.training.settings import TrainingSettings
 
 StepName = Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "evaluate"]
+
+
+def steps_begun(out: Path) -> bool:
+    """Whether a recipe began to be carried out in a folder: there are notes on steps, and nothing else beside them."""
+    steps = out / "steps"
+    return steps.is_dir() and not others_in(steps, [f"{name}.json" for name in get_args(StepName)])
 
 
 def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:

@@ -92,22 +92,34 @@ def check_unchanged(
         raise RLPruneError(f"{what} was made under other settings ({'; '.join(changed)}); {cure}")
 
 
-def check_ours(folder: Path, ours: bool, first: Collection[str] = ()) -> None:
+def read_note(path: Path) -> dict[str, Any]:
+    """An object that a JSON file holds; an empty one if it is not there, or holds something else."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_ours(folder: Path, ours: bool, may: Collection[str] = ()) -> None:
     """Make sure that a folder may be filled: it is new, empty, or was begun by the same.
 
     Args:
         folder: what is to be filled.
-        ours: whether it has the notes or the checkpoint of one that was begun.
-        first: files that are written before those.
+        ours: whether it has the notes or the checkpoint of what was begun.
+        may: names of what may be there without them.
 
     Raises:
         RLPruneError: it holds something else.
     """
-    if ours or not folder.is_dir():
-        return
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in first and not _LEFT.match(path.name))
-    if strange:
+    if not ours and (strange := others_in(folder, may)):
         raise RLPruneError(f"{folder} holds other things, such as {strange[0]}; name a new or an empty folder")
+
+
+def others_in(folder: Path, may: Collection[str]) -> list[str]:
+    """What is in a folder beside some names and what a killed process leaves, sorted; nothing if it is no folder."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in names if name not in may and not _LEFT.match(name))
 
 
 @contextmanager
