@@ -7,14 +7,21 @@ rewards. Here are the rest: random generators, the episodes that are under way, 
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from rlprune.agents.vec_env import KeepRatioVecEnv
+
+class _Resumable(Protocol):
+    """An environment that can say all that its next steps depend on."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
 
 _STATE = "rlprune_state"
 """The attribute of an agent that holds it: Stable-Baselines3 saves all attributes."""
@@ -27,7 +34,7 @@ def keep_state(agent: BaseAlgorithm) -> None:
 
 
 def has_state(agent: BaseAlgorithm) -> bool:
-    """Whether an agent was loaded with such a state; checkpoints of rlprune 0.2.0 and earlier have none."""
+    """Whether an agent was loaded with such a state; earlier versions' checkpoints have none."""
     return hasattr(agent, _STATE)
 
 
@@ -62,15 +69,11 @@ def _of_env(env: VecEnv) -> dict[str, Any]:
     state: dict[str, Any] = {}
     if isinstance(env, VecMonitor):
         state["monitor"] = (env.episode_returns.copy(), env.episode_lengths.copy(), env.episode_count)
-    inner = env.unwrapped
-    assert isinstance(inner, KeepRatioVecEnv)
-    return state | {"slots": inner.state()}
+    return state | {"inner": cast(_Resumable, env.unwrapped).state()}
 
 
 def _restore_env(env: VecEnv, state: dict[str, Any]) -> None:
     if isinstance(env, VecMonitor):
         returns, lengths, env.episode_count = state["monitor"]
         env.episode_returns, env.episode_lengths = returns.copy(), lengths.copy()
-    inner = env.unwrapped
-    assert isinstance(inner, KeepRatioVecEnv)
-    inner.restore(state["slots"])
+    cast(_Resumable, env.unwrapped).restore(state["inner"])

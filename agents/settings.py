@@ -73,7 +73,8 @@ class PolicySettings:
     validate_every: PositiveInt = 20_000
     """Environment steps between validation sweeps, and between checkpoints."""
     seed: Seed = 0
-    """Fixes initial weights, exploration and the order of images."""
+    """Fixes initial weights, exploration and the order of images: with it, on the same machine and as many threads, a
+    training gives the same policy, byte for byte."""
 
     def _conflicts(self) -> Iterator[str]:
         rollout = self.n_envs * self.n_steps

@@ -65,6 +65,8 @@ def train_policy(
 ) -> Policy:
     """Learn which profile each image needs.
 
+    The same seed gives the same policy, byte for byte, on the same machine with as many threads, interrupted or not.
+
     Args:
         elastic: the adapted network; its weights do not change.
         data: images that did not train it.

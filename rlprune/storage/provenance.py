@@ -23,7 +23,7 @@ from rlprune.utils.files import write_json
 
 HOW = frozenset({"device", "bf16", "channels_last"})
 """Settings of where and how something is computed, not of what: it may be gone on with under others."""
-_LEFT = re.compile(r"\.lock|\..*[0-9a-f]{32}")
+_LEFT = re.compile(r"\.lock|\..*([0-9a-f]{32}|\.before$)")
 """Hidden files that a killed process leaves: locks, and what was not written to its end."""
 Same = Callable[[str, str], bool]
 """Whether two texts among settings say the same."""

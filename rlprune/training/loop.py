@@ -210,7 +210,7 @@ class _Run:
         except (RuntimeError, ValueError, KeyError) as error:
             raise RLPruneError(f"checkpoint {checkpoint} belongs to another network: {error}") from error
         self.generator.set_state(saved["generator"].cpu())
-        if "dropout" in saved:  # not of 0.2.0 and earlier
+        if "dropout" in saved:  # earlier versions' have none
             torch.set_rng_state(saved["dropout"].cpu())
         return int(saved["epoch"])
 

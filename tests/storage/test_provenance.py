@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlprune.errors import RLPruneError
-from rlprune.storage.provenance import differences, fingerprint, noted
+from rlprune.storage.provenance import check_ours, differences, fingerprint, noted
 
 BEFORE = {"seed": 0, "training": {"epochs": 2, "flip": True}, "teacher": None}
 
@@ -54,3 +54,17 @@ def test_a_note_of_what_cannot_be_goes_unless_something_was_made(tmp_path: Path,
             folder.mkdir()
         raise RLPruneError("cannot be")
     assert note.exists() == made
+
+
+def test_a_folder_is_filled_that_is_new_empty_or_was_begun(tmp_path: Path) -> None:
+    check_ours(tmp_path / "new", False)
+    check_ours(tmp_path, False)
+    for name in (".lock", ".lock.owner.json", f".{'0f' * 16}", f".x-{'0f' * 16}.json", ".x.before", "first.json"):
+        (tmp_path / name).touch()
+    check_ours(tmp_path, False, ("first.json",))
+    with pytest.raises(RLPruneError, match=r"holds other things, such as first\.json; name a new or an empty folder"):
+        check_ours(tmp_path, False)
+    (tmp_path / ".git").touch()
+    with pytest.raises(RLPruneError, match=r"such as \.git; name"):
+        check_ours(tmp_path, False, ("first.json",))
+    check_ours(tmp_path, True)
