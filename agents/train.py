@@ -232,7 +232,7 @@ def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
-    if not has_state(agent):
+    if not has_state(agent) and agent.num_timesteps < settings.total_steps:
         print(f"{checkpoint} is of an earlier rlprune: the run goes on, but not exactly as if it had not stopped")
         agent._last_obs = None  # its episodes begin anew
         agent.set_random_seed((settings.seed + agent.num_timesteps) % 2**32)  # or it would draw the first images again

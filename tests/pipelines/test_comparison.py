@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from nets import colours, make_elastic
 
 from rlprune.agents.settings import PolicySettings
@@ -88,6 +89,13 @@ def test_what_is_there_is_not_made_again(made: tuple[Path, ComparisonResult], mo
     again = comparison(made[0]).run()
     for before, after in zip(made[1].rows, again.rows, strict=True):
         assert replace(before, ms={}) == replace(after, ms={})
+
+
+def test_gates_do_not_depend_on_what_was_made_before_them(made: tuple[Path, ComparisonResult], tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    list(comparison(tmp_path)._gates("gates"))
+    for name in ("network.safetensors", "network.json"):
+        assert (tmp_path / "gates-0.5" / name).read_bytes() == (made[0] / "gates-0.5" / name).read_bytes()
 
 
 def test_other_settings_are_refused(made: tuple[Path, ComparisonResult]) -> None:
