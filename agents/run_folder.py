@@ -48,9 +48,7 @@ def check_run(
     if unknown:
         raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
     checkpoint = folder / CHECKPOINT
-    if (folder / "manifest.json").exists():
-        check_target(folder, "run")
-    check_ours(folder, is_run(folder), _FIRST)
+    check_run_folder(folder)
     check_room(checkpoint, _LEAST_ROOM)
     if not checkpoint.exists():
         return
@@ -60,6 +58,18 @@ def check_run(
     check_unchanged(
         str(checkpoint), before, described_in_notes(settings, ppo), "go back to those, or name another folder"
     )
+
+
+def check_run_folder(folder: Path) -> None:
+    """Make sure that a folder may be filled by a training; asked before a lock is put there, too.
+
+    Raises:
+        BundleError: it holds a network, a policy or a bundle.
+        RLPruneError: it holds something else.
+    """
+    if (folder / "manifest.json").exists():
+        check_target(folder, "run")
+    check_ours(folder, is_run(folder), _FIRST)
 
 
 def is_run(folder: Path) -> bool:

@@ -24,7 +24,7 @@ from rlprune.agents.callbacks import (
 )
 from rlprune.agents.extract import extract_policy
 from rlprune.agents.resume import has_state
-from rlprune.agents.run_folder import check_run, described_in_notes, read_notes
+from rlprune.agents.run_folder import check_run, check_run_folder, described_in_notes, read_notes
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.vec_env import KeepRatioVecEnv
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start, write_in_checkpoints
@@ -95,7 +95,7 @@ def train_policy(
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
-    check_run(folder, settings, resume=resume, ppo=ppo)  # before a lock is left in what is somebody else's
+    check_run_folder(folder)
     with hold(folder, inside=True):
         check_run(folder, settings, resume=resume, ppo=ppo)
         if codebook is None and settings.action == "profiles":

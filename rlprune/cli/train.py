@@ -11,7 +11,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from rlprune.agents.run_folder import check_run
+from rlprune.agents.run_folder import check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
 from rlprune.agents.warm_start import CHECKPOINT
@@ -61,7 +61,7 @@ class Train:
         arguments = _json_object(self.ppo, "--ppo")
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
-        check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
+        check_run_folder(self.out)
         with hold(self.out, inside=True):
             policy, network = self._train(arguments)
         Console().print(tables.codebook(network, policy.codebook))
