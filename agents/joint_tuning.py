@@ -21,20 +21,20 @@ from rlprune.training.distillation import Teacher, distillation_loss, soft_label
 from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.progress import Log
-from rlprune.utils.settings import NonNegativeInt, PositiveFloat, PositiveInt, settings_dataclass
+from rlprune.utils.settings import AtMost, BatchSize, Epochs, LearningRate, NonNegativeInt, settings_dataclass
 
 
 @settings_dataclass
 class TuneSettings(TrainingSettings):
     """How network and policy are tuned to each other."""
 
-    epochs: NonNegativeInt = 10
+    epochs: Epochs = 10
     """Passes over the training images in each round."""
-    batch_size: PositiveInt = 256
+    batch_size: BatchSize = 256
     """Images per step; the policy divides them among the profiles."""
-    learning_rate: PositiveFloat = 0.02
+    learning_rate: LearningRate = 0.02
     """Peak learning rate."""
-    rounds: NonNegativeInt = 1
+    rounds: Annotated[NonNegativeInt, AtMost(100)] = 1
     """So often, at most, the network is trained under the policy, and the policy learnt again; 0: a policy alone."""
     floor: Annotated[int, Field(ge=2)] = 32
     """Every profile is trained on at least so many images of a batch: random ones fill up those that chose it."""

@@ -10,25 +10,34 @@ from pydantic import Field
 from rlprune.policies.actions import ActionKind
 from rlprune.profiles.cost import KINDS
 from rlprune.utils.settings import (
+    AtMost,
+    LearningRate,
     Must,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
+    Penalty,
     PositiveInt,
     Seed,
     as_tuple,
     settings_dataclass,
 )
 
+_MOST_DECISIONS = 2**22
+"""In a rollout."""
 _COSTS = (*KINDS, "latency")
 
 
 def _is_range(ends: tuple[float, ...]) -> bool:
     """Whether there is none, or one as `PenaltyRange` has them."""
-    return not ends or (len(ends) == 2 and 0 < ends[0] < ends[1])
+    return not ends or (len(ends) == 2 and 1e-6 <= ends[0] < ends[1] <= 1000)
 
 
-Ends = Annotated[tuple[float, ...], as_tuple, Must(_is_range, "two numbers above 0, ascending, or none")]
+Ends = Annotated[
+    tuple[float, ...],
+    as_tuple,
+    Must(_is_range, "two numbers above 0, ascending, or none; 0.000001 to 1000 are allowed"),
+]
+Widths = Annotated[tuple[Annotated[PositiveInt, AtMost(4096)], ...], as_tuple, AtMost(8)]
 CostKind = Annotated[str, Must(_COSTS.__contains__, f"one of {', '.join(_COSTS)}")]
 
 
@@ -36,7 +45,7 @@ CostKind = Annotated[str, Must(_COSTS.__contains__, f"one of {', '.join(_COSTS)}
 class PolicySettings:
     """What the policy is trained for, and how."""
 
-    penalty: NonNegativeFloat = 0.3
+    penalty: Penalty = 0.3
     """Price of compute (lambda): what running the whole network once costs, in units of a right answer."""
     penalty_range: Ends = ()
     """Instead of one, the lowest and the highest penalty, above 0: one is drawn for every image and shown to the
@@ -47,28 +56,28 @@ class PolicySettings:
     """What the policy chooses: profiles of a codebook, levels of every group, or ratios of every group."""
     max_passes: Annotated[int, Field(ge=1, le=3)] = 2
     """Passes that an image may take, 1 to 3; with more than 1, the policy may accept or choose again."""
-    combine: NonNegativeFloat = 0.0
+    combine: Annotated[NonNegativeFloat, AtMost(1000)] = 0.0
     """Weight of the logits of earlier passes; the last pass has 1. Counts in predictions and in observations."""
-    pool: NonNegativeInt = 2
+    pool: Annotated[NonNegativeInt, AtMost(32)] = 2
     """The stem's features are averaged over a grid of this many cells per side; 0 leaves them out, which helps where
     few images train the policy, which would otherwise memorise them."""
     control_variate: bool = True
     """Subtract the whole network's own correctness from the reward: less noise, same optimum."""
     total_steps: PositiveInt = 200_000
     """Environment steps, a decision each."""
-    n_envs: PositiveInt = 256
+    n_envs: Annotated[PositiveInt, AtMost(2**16)] = 256
     """Images decided on at once."""
-    n_steps: PositiveInt = 8
+    n_steps: Annotated[PositiveInt, AtMost(2**16)] = 8
     """Steps of each environment per rollout."""
-    batch_size: Annotated[int, Field(ge=2)] = 512
+    batch_size: Annotated[int, Field(ge=2), AtMost(2**20)] = 512
     """Decisions per gradient step."""
-    n_epochs: PositiveInt = 4
+    n_epochs: Annotated[PositiveInt, AtMost(1000)] = 4
     """Passes over each rollout."""
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: LearningRate = 1e-3
     """Of Adam; falls linearly to zero."""
-    entropy: NonNegativeFloat = 0.05
+    entropy: Annotated[NonNegativeFloat, AtMost(1000)] = 0.05
     """Bonus for undecided policies, which keeps exploration alive; falls linearly to zero."""
-    hidden: Annotated[tuple[PositiveInt, ...], as_tuple] = (64, 64)
+    hidden: Widths = (64, 64)
     """Widths of the policy's hidden layers."""
     validate_every: PositiveInt = 20_000
     """Environment steps between validation sweeps, and between checkpoints."""
@@ -78,6 +87,11 @@ class PolicySettings:
 
     def _conflicts(self) -> Iterator[str]:
         rollout = self.n_envs * self.n_steps
+        if rollout > _MOST_DECISIONS:
+            yield (
+                f"n_envs={self.n_envs}, n_steps={self.n_steps}: give fewer, so that their product is at most "
+                f"{_MOST_DECISIONS}: all decisions of a rollout are kept in memory"
+            )
         if rollout % self.batch_size:
             yield (
                 f"batch_size={self.batch_size}, n_envs={self.n_envs}, n_steps={self.n_steps}: give a batch_size that "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -14,21 +15,21 @@ from rlprune.training.distillation import Teacher, distillation_loss, soft_label
 from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.progress import Log
-from rlprune.utils.settings import InnerShare, NonNegativeFloat, PositiveFloat, settings_dataclass
+from rlprune.utils.settings import AtMost, InnerShare, LearningRate, NonNegativeFloat, settings_dataclass
 
 
 @settings_dataclass
 class GateSettings(TrainingSettings):
     """How a network and its gates are trained, together."""
 
-    learning_rate: PositiveFloat = 0.02
+    learning_rate: LearningRate = 0.02
     """Peak learning rate."""
     density: InnerShare | None = None
     """Share of what is gated (channels, or branches) that is to stay, in (0, 1); if not given, half, or none in
     particular where there is a sparsity."""
-    strength: NonNegativeFloat = 0.3
+    strength: Annotated[NonNegativeFloat, AtMost(1000)] = 0.3
     """Weight, for every gate's value, of the squared distance from that share."""
-    sparsity: NonNegativeFloat = 0.0
+    sparsity: Annotated[NonNegativeFloat, AtMost(1000)] = 0.0
     """Weight of the L1 norm of what all gates want for an image; makes them close without a target too."""
 
     @property

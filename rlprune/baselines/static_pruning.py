@@ -15,7 +15,7 @@ from rlprune.errors import RLPruneError
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import best_within, search_profiles
 from rlprune.training.settings import TrainingSettings
-from rlprune.utils.settings import PositiveInt, PositiveShare, settings_dataclass
+from rlprune.utils.settings import NCandidates, PositiveShare, settings_dataclass
 
 Structure = Literal["uniform", "global", "searched"]
 PruningMethod = Literal["uniform", "global", "searched", "unstructured"]
@@ -30,7 +30,7 @@ class StaticSettings(TrainingSettings):
     how: PruningMethod = "searched"
     """What stays: the same share of every group (uniform), the most important channels anywhere (global), the best of a
     search (searched); or, unstructured, everything with small weights at zero, which saves no time."""
-    n_candidates: PositiveInt = 64
+    n_candidates: NCandidates = 64
     """Static profiles that the search may try."""
 
 

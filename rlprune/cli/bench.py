@@ -26,7 +26,7 @@ from rlprune.models import registry
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle
 from rlprune.utils.files import check_target_file, write_json
-from rlprune.utils.settings import Must, NonNegativeFloat, PositiveInt, as_tuple, settings_dataclass
+from rlprune.utils.settings import AtMost, Must, Pixels, Seconds, as_tuple, settings_dataclass
 
 Rows = Annotated[
     tuple[str, ...],
@@ -43,14 +43,14 @@ class Bench:
     """A bundle; or the word env or adapt, for the speed of the environment or of training steps."""
     data: str | None = None
     """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
-    image_size: PositiveInt | None = None
+    image_size: Pixels | None = None
     """Resize and crop images to squares of this many pixels."""
     rows: Rows = DEFAULT_ROWS
     """What is timed: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
     MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all."""
-    batch: tuple[int, ...] | None = None
+    batch: tuple[Annotated[int, AtMost(2**20)], ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
-    seconds: NonNegativeFloat = 5.0
+    seconds: Seconds = 5.0
     """Time to spend on each batch size."""
     json: Path | None = None
     """File to write the rows to."""

@@ -27,7 +27,7 @@ from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat
 from rlprune.utils.files import check_target_file, write_json
 from rlprune.utils.json_codec import JsonResult
-from rlprune.utils.settings import PositiveInt, Seed, settings_dataclass
+from rlprune.utils.settings import NCandidates, Seed, settings_dataclass
 
 
 @settings_dataclass
@@ -46,7 +46,7 @@ class Evaluate:
     """Read them from a file that holds whole objects or TorchScript, too, which runs code in it."""
     json: Path | None = None
     """File to write the figures to."""
-    n_candidates: PositiveInt = 64
+    n_candidates: NCandidates = 64
     """Static profiles that the search for the best one may try."""
     seed: Seed = 0
     """Of that search, and of the random profiles."""

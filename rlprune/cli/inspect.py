@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.console import Console
 from rlprune.evaluation import tables
 from rlprune.models import registry
 from rlprune.pipelines.options import ElasticOptions
-from rlprune.utils.settings import PositiveInt, settings_dataclass
+from rlprune.utils.settings import AtMost, Pixels, PositiveInt, settings_dataclass
 
 
 @settings_dataclass
@@ -20,9 +21,9 @@ class Inspect:
     model: str
     """A name such as resnet20, timm:efficientnet_b0 or torchvision:resnet18; or package.module:callable returning an
     nn.Module."""
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 32, 32)
+    image_shape: tuple[Pixels, Pixels, Pixels] = (3, 32, 32)
     """Channels, height and width of its images."""
-    n_classes: PositiveInt = 10
+    n_classes: Annotated[PositiveInt, AtMost(100_000)] = 10
     """Classes of a network built by name."""
     elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
 

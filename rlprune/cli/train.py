@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -29,7 +29,7 @@ from rlprune.storage import networks
 from rlprune.storage.policies import load_policy
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
-from rlprune.utils.settings import PositiveInt, settings_dataclass
+from rlprune.utils.settings import AtMost, NCandidates, PositiveInt, settings_dataclass
 
 
 @settings_dataclass
@@ -43,9 +43,9 @@ class Train:
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     n_profiles: int = 6
     """Profiles in the codebook, at most 16; a network that is specialised to a codebook has those of that."""
-    n_candidates: PositiveInt = 64
+    n_candidates: NCandidates = 64
     """Static profiles tried in the search for it."""
-    latency_batch: PositiveInt = 1
+    latency_batch: Annotated[PositiveInt, AtMost(4096)] = 1
     """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
     already is taken."""
     start: Path | None = None

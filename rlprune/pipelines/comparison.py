@@ -38,7 +38,18 @@ from rlprune.training.loop import check_checkpoint_room
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
-from rlprune.utils.settings import InnerShare, Must, NonNegativeFloat, PositiveInt, as_tuple, settings_dataclass
+from rlprune.utils.settings import (
+    AtMost,
+    InnerShare,
+    Must,
+    NCandidates,
+    NonNegativeFloat,
+    Penalty,
+    PositiveInt,
+    Seconds,
+    as_tuple,
+    settings_dataclass,
+)
 from rlprune.utils.tensorboard import scalar_log
 
 _SomeMethods = Annotated[tuple[Method, ...], as_tuple, Must(len, f"one or more of {', '.join(METHODS)}")]
@@ -52,20 +63,20 @@ class CompareSettings:
 
     methods: _SomeMethods = METHODS
     """Ways of deciding."""
-    penalties: Annotated[tuple[NonNegativeFloat, ...], as_tuple] = (0.3, 0.1, 0.03)
+    penalties: Annotated[tuple[Penalty, ...], as_tuple] = (0.3, 0.1, 0.03)
     """Prices of compute at which policies are learnt, from the highest down and from the lowest up, each begun with the
     one before; of the two the one counts that earns more on the images that it learnt from."""
     densities: Annotated[tuple[InnerShare, ...], as_tuple] = (0.3, 0.5, 0.7)
     """Shares that gates, of channels and of branches, are trained towards."""
-    sparsities: Annotated[tuple[NonNegativeFloat, ...], as_tuple] = (0.003, 0.01, 0.03)
+    sparsities: Annotated[tuple[Annotated[NonNegativeFloat, AtMost(1000)], ...], as_tuple] = (0.003, 0.01, 0.03)
     """Weights of the L1 norm that gates are trained under instead."""
     n_profiles: Annotated[int, Field(ge=1, le=MAX_PROFILES)] = 4
     """Of the codebook that policies, thresholds and static networks share."""
-    n_candidates: PositiveInt = 64
+    n_candidates: NCandidates = 64
     """Static profiles tried in the search for it."""
-    n_points: PositiveInt = 6
+    n_points: Annotated[PositiveInt, AtMost(1000)] = 6
     """Budgets at which a threshold is chosen."""
-    seconds: NonNegativeFloat = 20.0
+    seconds: Seconds = 20.0
     """Time to spend on timing, for each batch size."""
 
 

@@ -16,9 +16,11 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import KEEP_RATIOS
 from rlprune.graph import serialization
 from rlprune.utils.settings import (
+    AtMost,
     Must,
     NonNegativeFloat,
     NonNegativeInt,
+    Pixels,
     PositiveFloat,
     PositiveInt,
     as_tuple,
@@ -38,6 +40,7 @@ KeepRatios = Annotated[
         lambda ratios: len(ratios) > 1 and ascending(ratios) and ratios[-1] == 1,
         "two or more numbers of 0 or more, ascending, the last one 1",
     ),
+    AtMost(64),
 ]
 
 
@@ -52,7 +55,7 @@ class DataOptions:
     """A name (mnist5k, cifar10, cifar100, fashion_mnist), a folder of class folders, a parquet file or folder, a data
     set of the Hugging Face hub, or package.module:callable returning a Dataset. The folder in
     $RLPRUNE_DATA is searched first."""
-    image_size: PositiveInt | None = None
+    image_size: Pixels | None = None
     """Resize and crop images to squares of this many pixels; needed if their sizes differ."""
     image_column: str | None = None
     """Column of the images, in parquet files and hub data sets."""
@@ -102,7 +105,7 @@ class ElasticOptions:
 
     keep_ratios: KeepRatios = KEEP_RATIOS
     """Shares of a group's channels that may be kept, ascending, ending with 1; 0 drops whole branches."""
-    round_to: PositiveInt = 8
+    round_to: Annotated[PositiveInt, AtMost(4096)] = 8
     """Widths round up to multiples of this many channels."""
     importance: str = "l1"
     """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which need training images."""

@@ -20,7 +20,8 @@ from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import read_text
 from rlprune.utils.settings import (
     Must,
-    NonNegativeFloat,
+    NCandidates,
+    Penalty,
     PositiveFloat,
     PositiveInt,
     Seed,
@@ -68,7 +69,7 @@ class SearchSettings:
 
     budgets: Budgets = (0.25, 0.5, 1.0)
     """Shares of the dense MACs; for each the best profile found that costs no more, ascending, at most 16."""
-    n_candidates: PositiveInt = 128
+    n_candidates: NCandidates = 128
     """Static profiles to try."""
     n_images: PositiveInt = 2000
     """Images of the policy's split to judge them by."""
@@ -109,7 +110,7 @@ class Recipe:
     """Of every policy; its penalty is the one that network and policy are tuned at."""
     tune: TuneSettings = field(default_factory=TuneSettings)
     """Of the network, jointly with that policy."""
-    penalties: Annotated[tuple[NonNegativeFloat, ...], as_tuple] = ()
+    penalties: Annotated[tuple[Penalty, ...], as_tuple] = ()
     """Prices of compute at which further policies are learnt for the tuned network. Policies are learnt from the
     highest price down, each begun with the one before; in every round of tuning, too, down to the policy's own. In the
     end they are learnt from the lowest up as well, and the better of both stays."""

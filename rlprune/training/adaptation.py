@@ -20,12 +20,20 @@ from rlprune.training.fake_quantisation import Rounded
 from rlprune.training.loop import Step, check_checkpoint_room, fit
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.progress import Log
-from rlprune.utils.settings import Must, NonNegativeFloat, NonNegativeInt, PositiveFloat, as_tuple, settings_dataclass
+from rlprune.utils.settings import (
+    AtMost,
+    LearningRate,
+    Must,
+    NonNegativeFloat,
+    NonNegativeInt,
+    as_tuple,
+    settings_dataclass,
+)
 
 DrawShares = Annotated[
     tuple[NonNegativeFloat, ...],
     as_tuple,
-    Must(lambda shares: not shares or sum(shares) > 0, "numbers of 0 or more, not all of them 0, or none"),
+    Must(lambda shares: not shares or max(shares) >= 1e-6, "numbers of 0 or more, not all of them 0, or none"),
 ]
 
 
@@ -33,9 +41,9 @@ DrawShares = Annotated[
 class AdaptSettings(TrainingSettings):
     """How an elastic network is fine-tuned."""
 
-    learning_rate: PositiveFloat = 0.05
+    learning_rate: LearningRate = 0.05
     """Peak learning rate."""
-    n_random: NonNegativeInt = 2
+    n_random: Annotated[NonNegativeInt, AtMost(1000)] = 2
     """Random profiles per step."""
     sandwich: bool = True
     """Train the largest and the smallest profile in every step, beside the random ones."""

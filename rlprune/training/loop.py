@@ -29,8 +29,6 @@ from rlprune.utils.progress import Log
 Step = Callable[[Batch], dict[str, float]]
 """Forward and backward of one batch -> figures to report."""
 
-_MOST_VIEWS = 1000
-"""That are kept of an image."""
 _N_MEASURED = 200
 """Batches by which norms measure the statistics of averaged weights."""
 
@@ -79,7 +77,7 @@ def _fit(
 ) -> None:
     """Train while the checkpoint is held."""
     keep_freed()
-    _check_views(settings, max(data.images.shape[2:]))
+    _check_padding(settings, max(data.images.shape[2:]))
     if name := not_finite_in(network):
         raise NotFiniteError(f"{name} of the network holds NaN or infinity before training; give other weights")
     network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
@@ -124,16 +122,14 @@ def check_checkpoint_room(checkpoint: Path | None, network: nn.Module, settings:
     check_room(checkpoint, n_copies * n_parts * n_bytes)
 
 
-def _check_views(settings: TrainingSettings, size: int) -> None:
-    """Make sure that there is memory for the views of images of so many pixels a side.
+def _check_padding(settings: TrainingSettings, size: int) -> None:
+    """Make sure that images of so many pixels a side can be shifted so far.
 
     Raises:
-        RLPruneError: they are shifted by more than their size, or many more are kept than can differ.
+        RLPruneError: they are shifted by more than their size.
     """
     if settings.padding > size:
         raise RLPruneError(f"padding={settings.padding}: images have {size} pixels a side; give a padding up to that")
-    if settings.views > _MOST_VIEWS:
-        raise RLPruneError(f"views={settings.views}: give {_MOST_VIEWS} at most, or 0, which draws new ones every time")
 
 
 class _Run:

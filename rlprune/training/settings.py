@@ -6,14 +6,17 @@ from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from rlprune.utils.hardware import check_device
 from rlprune.utils.settings import (
+    AtMost,
+    BatchSize,
+    Epochs,
+    LearningRate,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     Seed,
     Share,
     ShareBelowOne,
@@ -25,30 +28,30 @@ from rlprune.utils.settings import (
 class TrainingSettings:
     """Stochastic gradient descent with momentum, a short warm-up and a cosine, to zero unless weights are averaged."""
 
-    epochs: NonNegativeInt = 20
+    epochs: Epochs = 20
     """Passes over the training images; 0 leaves the network as it is."""
-    batch_size: PositiveInt = 128
+    batch_size: BatchSize = 128
     """Images per step."""
-    learning_rate: PositiveFloat = 0.1
+    learning_rate: LearningRate = 0.1
     """Peak learning rate."""
     momentum: ShareBelowOne = 0.9
     """Nesterov momentum."""
-    weight_decay: NonNegativeFloat = 5e-4
+    weight_decay: Annotated[NonNegativeFloat, AtMost(10)] = 5e-4
     """L2 penalty on convolution and linear weights; norms and biases have none."""
-    scale_penalty: NonNegativeFloat = 0.0
+    scale_penalty: Annotated[NonNegativeFloat, AtMost(10)] = 0.0
     """L1 penalty on the scales of batch norms, which makes those of unimportant channels small: they can then be ranked
     by `bn_scale` (Liu et al., "Network Slimming", ICCV 2017)."""
     warm_up: ShareBelowOne = 0.1
     """Share of the steps in which the learning rate rises."""
     clip_norm: PositiveFloat = 5.0
     """Gradients are scaled down to this norm."""
-    padding: NonNegativeInt = 4
+    padding: Annotated[NonNegativeInt, AtMost(4096)] = 4
     """Pixels by which images are shifted at random in every direction; 0 for none."""
     flip: bool = True
     """Mirror images at random; wrong for digits."""
-    views: NonNegativeInt = 0
+    views: Annotated[NonNegativeInt, AtMost(1000)] = 0
     """Number of shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
-    early_size: NonNegativeInt = 0
+    early_size: Annotated[NonNegativeInt, AtMost(4096)] = 0
     """Pixels to which images are shrunk early in training, which is faster; 0 for never."""
     early_share: Share = 0.6
     """Share of the epochs that count as early, if `early_size` is given."""
@@ -56,7 +59,7 @@ class TrainingSettings:
     """Share of the epochs, the last ones, over whose steps the weights are averaged; the learning rate stays what it
     has fallen to by then. 0 takes the last weights. (Izmailov et al., "Averaging Weights Leads to Wider Optima and
     Better Generalization", UAI 2018.)"""
-    temperature: PositiveFloat = 2.0
+    temperature: Annotated[float, Field(ge=0.01, le=1000)] = 2.0
     """Softens teacher and student alike, where there is a teacher."""
     distillation: Share = 0.7
     """Weight of the teacher's soft labels against the true ones, in [0, 1], where there is a teacher."""

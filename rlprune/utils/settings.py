@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -24,26 +25,6 @@ from rlprune.errors import SettingsError
 T = TypeVar("T")
 Hint = Any
 """What a field is annotated with."""
-
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-"""In [0, 1]."""
-ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
-"""In [0, 1)."""
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-"""In (0, 1]."""
-InnerShare = Annotated[float, Field(gt=0, lt=1)]
-"""In (0, 1)."""
-as_tuple = Field(strict=False)
-"""Lets a list stand for a tuple, in `Annotated[tuple[...], as_tuple]`; JSON and TOML know only lists."""
-
-_CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_LONGEST = 80
-"""Characters of a value that a message shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +47,61 @@ class Must:
         if not self.test(value):
             raise ValueError(f"give {self.words}")
         return value
+
+
+@dataclasses.dataclass(frozen=True)
+class AtMost:
+    """Refuses numbers, and numbers of entries, with which something would need too much memory, or never end.
+
+    It speaks of such a number only: what `describe` tells is the range that makes sense. Of several the last counts.
+
+    Attributes:
+        most: the largest number that is allowed.
+    """
+
+    most: float
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Ask before the type is checked, and so before what stands further left."""
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) > self.most:
+            raise ValueError(f"give {self.most:g} entries at most")
+        if isinstance(value, int | float) and self.most < value < math.inf:
+            raise ValueError(f"give {self.most:.15g} at most")
+        return value
+
+
+NonNegativeInt = Annotated[int, Field(ge=0), AtMost(2**31 - 1)]
+PositiveInt = Annotated[int, Field(ge=1), AtMost(2**31 - 1)]
+NonNegativeFloat = Annotated[float, Field(ge=0), AtMost(1e9)]
+PositiveFloat = Annotated[float, Field(gt=0), AtMost(1e9)]
+LearningRate = Annotated[PositiveFloat, AtMost(100)]
+Penalty = Annotated[NonNegativeFloat, AtMost(1000)]
+"""Price of compute, in right answers."""
+Epochs = Annotated[NonNegativeInt, AtMost(100_000)]
+BatchSize = Annotated[PositiveInt, AtMost(2**20)]
+Pixels = Annotated[PositiveInt, AtMost(4096)]
+"""A side of an image."""
+NCandidates = Annotated[PositiveInt, AtMost(100_000)]
+"""Profiles that a search tries."""
+Seconds = Annotated[NonNegativeFloat, AtMost(86_400)]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""In [0, 1]."""
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+"""In [0, 1)."""
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+"""In (0, 1]."""
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
+"""In (0, 1)."""
+as_tuple = Field(strict=False)
+"""Lets a list stand for a tuple, in `Annotated[tuple[...], as_tuple]`; JSON and TOML know only lists."""
+
+_CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_LONGEST = 80
+"""Characters of a value that a message shows."""
 
 
 def _in_range(seed: int) -> int:
