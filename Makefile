@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit docs wheel reference zoo clean
+.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -30,6 +30,21 @@ build/installed: $(VENV)/test $(shell find rlprune envs agents -name '*.py')
 # One thread for each of two test processes: two threads in each would fight over two cores.
 unit: $(VENV)/test
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist loadscope
+
+# Every wrong command line that the verbs' own types make (an hour on two cores); N=500 tries so many of them.
+commands: $(VENV)/test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/cli/wrong_calls.py $(if $(N),--calls $(N)) --json build/commands.json
+
+# Weak spots of the code, then known vulnerabilities of what is installed. The second asks PyPI, and fails where that does not answer.
+audit: $(VENV)/audit
+	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive rlprune envs agents
+	mkdir -p build && $(PIP) freeze --exclude-editable >build/installed.txt
+	$(VENV)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement build/installed.txt || \
+		{ echo "audit: a package has a known vulnerability, or PyPI did not say whether it has: see above" >&2; exit 1; }
+
+$(VENV)/audit: $(VENV)/test
+	$(INSTALL) '.[audit]'
+	touch $@
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -19,6 +19,7 @@ from rlprune.envs.world import World
 from rlprune.evaluation.results import Conditions
 from rlprune.evaluation.timing_results import BenchmarkRow, EnvBenchmark
 from rlprune.policies.observations import Observer
+from rlprune.utils.finite import check_whole
 from rlprune.utils.timing import interleaved
 
 _REPEATS = 20
@@ -38,6 +39,7 @@ def bench_env(network: ElasticCNN, data: ImageSet, n_envs: int = 256, seconds: f
         Rows: `masked_forward` (the network alone), `vec_env` (levels of every group, the network run at each step),
         `dummy_vec_env` (as many single environments), `remembered` (a codebook, logits computed before).
     """
+    check_whole(n_envs=n_envs, least=1, most=2**20)
     observer = Observer.fit(network, data)
     batched = KeepRatioVecEnv(World(network, data, observer=observer), n_envs)
     single = DummyVecEnv([lambda: KeepRatioEnv(network, data, observer=observer) for _ in range(n_envs)])

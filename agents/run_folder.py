@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3 import PPO
-
+from rlprune.agents.ppo_arguments import check_ppo
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint
 from rlprune.errors import RLPruneError
 from rlprune.storage.folders import check_target
 from rlprune.storage.provenance import check_ours, check_unchanged, plain, read_note
 from rlprune.utils.files import check_room
-
-_PPO_ARGUMENTS = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
 
 _LEAST_ROOM = 2**20
 """Bytes that a run needs: checkpoint, policy and events of a small policy."""
@@ -36,17 +31,7 @@ def check_run(
             other settings; or PPO has no such arguments.
         WriteError: the disk is full.
     """
-    if not isinstance(more := (ppo or {}).get("policy_kwargs", {}), dict):
-        raise RLPruneError(f"ppo has policy_kwargs={more!r}; give an object, such as {{'ortho_init': false}}")
-    if "net_arch" in more:
-        raise RLPruneError(
-            "ppo has a net_arch; give the widths as hidden, because what a decision costs depends on them"
-        )
-    if not _all_finite(ppo or {}):
-        raise RLPruneError(f"ppo has a number that is not finite: {ppo}; give finite ones")
-    unknown = [key for key in ppo or {} if key not in _PPO_ARGUMENTS]
-    if unknown:
-        raise RLPruneError(f"PPO has no argument {unknown[0]!r}; allowed: {', '.join(_PPO_ARGUMENTS)}")
+    check_ppo(ppo or {}, settings.n_envs, continuous=settings.action == "ratios")
     checkpoint = folder / CHECKPOINT
     check_run_folder(folder)
     check_room(checkpoint, _LEAST_ROOM)
@@ -75,15 +60,6 @@ def check_run_folder(folder: Path) -> None:
 def is_run(folder: Path) -> bool:
     """Whether the training of a policy began in a folder: it has its checkpoint, or its notes."""
     return (folder / CHECKPOINT).exists() or "made_of" in read_note(folder / NOTES)
-
-
-def _all_finite(value: Any) -> bool:
-    """Whether no number is NaN or infinite, in containers neither."""
-    if isinstance(value, dict):
-        return _all_finite(list(value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_all_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def described_in_notes(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rlprune.utils.settings import (
     settings_dataclass,
 )
 
-_MOST_DECISIONS = 2**22
+MOST_DECISIONS = 2**22
 """In a rollout."""
 _COSTS = (*KINDS, "latency")
 
@@ -35,7 +35,7 @@ def _is_range(ends: tuple[float, ...]) -> bool:
 Ends = Annotated[
     tuple[float, ...],
     as_tuple,
-    Must(_is_range, "two numbers above 0, ascending, or none; 0.000001 to 1000 are allowed"),
+    Must(_is_range, "two numbers above 0, ascending, or none; 0.000001 to 1000 will do"),
 ]
 Widths = Annotated[tuple[Annotated[PositiveInt, AtMost(4096)], ...], as_tuple, AtMost(8)]
 CostKind = Annotated[str, Must(_COSTS.__contains__, f"one of {', '.join(_COSTS)}")]
@@ -87,10 +87,10 @@ class PolicySettings:
 
     def _conflicts(self) -> Iterator[str]:
         rollout = self.n_envs * self.n_steps
-        if rollout > _MOST_DECISIONS:
+        if rollout > MOST_DECISIONS:
             yield (
                 f"n_envs={self.n_envs}, n_steps={self.n_steps}: give fewer, so that their product is at most "
-                f"{_MOST_DECISIONS}: all decisions of a rollout are kept in memory"
+                f"{MOST_DECISIONS}: all decisions of a rollout are kept in memory"
             )
         if rollout % self.batch_size:
             yield (

@@ -23,6 +23,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.episodes import Episodes, Outcome
 from rlprune.envs.world import World, first_information, information
 from rlprune.errors import RLPruneError
+from rlprune.utils.finite import check_whole
 
 Observations = NDArray[np.float32]
 
@@ -31,6 +32,7 @@ class Slots:
     """N running episodes of a world, each with its own generator of images; one that ends restarts in the same step."""
 
     def __init__(self, world: World, n: int) -> None:
+        check_whole(n_envs=n, most=2**20)
         if n < 1:
             raise RLPruneError(f"{n} environments were asked for; at least 1 is needed")
         self.world = world

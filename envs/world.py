@@ -24,6 +24,7 @@ from rlprune.policies.penalties import PenaltyRange
 from rlprune.profiles.codebook import uniform_codebook
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
+from rlprune.utils.finite import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +55,16 @@ class Rules:
     pool: int = 2
 
     def __post_init__(self) -> None:
+        check_whole(pool=self.pool, least=0, most=32)
+        check_whole(max_passes=self.max_passes)
+        check_whole(**{f"policy_cost[{i}]": part for i, part in enumerate(self.policy_cost)}, least=0, most=2**62)
+        ends = self.penalty if isinstance(self.penalty, Sequence) else [self.penalty]
+        if any(isinstance(end, str | bool | None) for end in ends):
+            raise RLPruneError(f"penalty is {self.penalty!r}; a number of 0 or more, or two of them, are needed")
         if not isinstance(self.cost, Latency) and self.cost not in KINDS:
             allowed = ", ".join(KINDS)
             raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {allowed}, or a measured Latency")
-        if not isinstance(self.price, PenaltyRange) and not self.price >= 0:
+        if not isinstance(self.price, PenaltyRange) and not 0 <= self.price <= 1e9:
             raise RLPruneError(
                 f"penalty is {self.penalty}; a number of 0 or more, or a range (lowest, highest), is needed"
             )

@@ -15,6 +15,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError
 from rlprune.graph.folding import fold
 from rlprune.profiles.cost import ComputeCost, Cost, mlp_cost
+from rlprune.utils.finite import check_numbers, check_whole
 
 
 class GatedOutput(NamedTuple):
@@ -73,6 +74,8 @@ class GatedCNN(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise ModelError(f"kind of gates is {kind!r}; allowed: {', '.join(KINDS)}")
+        check_numbers(threshold=threshold)
+        check_whole(reduction=reduction)
         if not 0 < threshold < 1:
             raise ModelError(f"threshold of gates is {threshold}; a number between 0 and 1 is needed")
         if reduction < 1:

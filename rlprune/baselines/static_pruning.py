@@ -15,6 +15,7 @@ from rlprune.errors import RLPruneError
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import best_within, search_profiles
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.finite import check_numbers
 from rlprune.utils.settings import NCandidates, PositiveShare, settings_dataclass
 
 Structure = Literal["uniform", "global", "searched"]
@@ -59,6 +60,7 @@ def static_profile(
     Raises:
         RLPruneError: every such profile costs more.
     """
+    check_numbers(budget=budget)
     if how == "searched":
         return best_within(elastic, search_profiles(elastic, images, n_candidates, seed), [budget])[0]
     cost = Cost(elastic)
@@ -95,6 +97,7 @@ def sparsify(network: nn.Module, share: float) -> None:
         network: changed in place.
         share: of all weights of convolutions and linear layers, how many stay: those of the largest magnitude.
     """
+    check_numbers(share=share, least=0, most=1)
     prune.global_unstructured(_weights(network), pruning_method=prune.L1Unstructured, amount=1 - share)
 
 

@@ -54,12 +54,17 @@ class Bench:
     """Time to spend on each batch size."""
     json: Path | None = None
     """File to write the rows to."""
-    model: str = "resnet20"
-    """For env and adapt: the network, by name, such as timm:resnet18, or package.module:callable."""
+    model: str | None = None
+    """For env and adapt: the network, by name, such as timm:resnet18, or package.module:callable; resnet20 if not
+    given."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def _conflicts(self) -> Iterator[str]:
+        if self.image_size is not None and self.data is None:
+            yield f"image_size={self.image_size} is for images that --data names; name some, or leave it out"
         if self.target not in ("env", "adapt"):
+            if self.model is not None:
+                yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
             return
         if self.price.given:
             yield f"--budget and --penalty are for bundles; {self.target} times no policy"
@@ -95,10 +100,12 @@ class Bench:
         if self.data is not None:
             known = DataOptions(self.data, self.image_size).load().policy.subset(slice(0, 1024))
         shape, n_classes = ((3, 32, 32), 10) if known is None else (known.images.shape[1:], len(known.classes))
-        network = ElasticCNN.from_model(registry.build(self.model, n_classes, shape[0]), shape)
+        network = ElasticCNN.from_model(registry.build(self.model or "resnet20", n_classes, shape[0]), shape)
         images = _noise(shape, network.n_classes) if known is None else known
         if len(images.classes) != network.n_classes:
-            raise ModelError(f"{self.model} gives {network.n_classes} logits, {self.data} has {n_classes} classes")
+            raise ModelError(
+                f"{self.model or 'resnet20'} gives {network.n_classes} logits, {self.data} has {n_classes} classes"
+            )
         return network, images
 
     def _pixels(self, dynamic: DynamicCNN) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +52,11 @@ class Evaluate:
     seed: Seed = 0
     """Of that search, and of the random profiles."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.model is None and (self.weights is not None or self.trust_pickle):
+            option = "--trust-pickle" if self.weights is None else f"--weights={self.weights}"
+            yield f"{option} is for the network that --model names; name one, or leave it out"
 
     def run(self) -> None:
         """Do it."""

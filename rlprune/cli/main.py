@@ -17,7 +17,7 @@ from rlprune.cli.evaluate import Evaluate
 from rlprune.cli.export import Export
 from rlprune.cli.gate import Gate
 from rlprune.cli.inspect import Inspect
-from rlprune.cli.parsing import parse
+from rlprune.cli.parsing import parse, with_options
 from rlprune.cli.predict import Predict
 from rlprune.cli.pretrain import Pretrain
 from rlprune.cli.prune import Prune
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"rlprune: error: {line}", file=sys.stderr)
         sys.exit(2)
     except (RLPruneError, OSError) as error:
-        print(f"rlprune: error: {error}", file=sys.stderr)
+        print(f"rlprune: error: {with_options(str(error), arguments)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,10 +28,11 @@ def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
     Raises:
         SettingsError: options have values that cannot be; the message has a line for each.
     """
+    _check_words(arguments)
     wrong: list[str] = []
     verb = tyro.cli(verbs, prog="rlprune", description=description, args=arguments, registry=_registry(wrong))
-    typed = {_setting(word): word.partition("=")[0] for word in arguments if word.startswith("--")}
-    lines = [_with_options(line, typed) for lines in wrong for line in lines.splitlines()]
+    typed = _typed(arguments)
+    lines = [with_options(line, arguments) for lines in wrong for line in lines.splitlines()]
     lines += [
         f"{typed[one]} and {typed[other]} exclude each other; give only one"
         for one, other in _ALTERNATIVES
@@ -41,14 +43,42 @@ def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
     return verb
 
 
+def _check_words(arguments: Sequence[str]) -> None:
+    """Make sure that no option is given twice, of which one would not count, and none an empty value.
+
+    Raises:
+        SettingsError: one is; the message has a line for each.
+    """
+    names = [_name(word) for word in arguments if word.startswith("--")]
+    lines = [f"--{name} is given {n} times: give it once" for name, n in Counter(names).items() if n > 1]
+    for before, word in zip(("", *arguments), arguments, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            option = word if word else before if before.startswith("--") else f"what follows {before!r}"
+            lines.append(f"{option.rstrip('=')} is empty: give it a value, or leave it out")
+    if lines:
+        raise SettingsError("\n".join(lines))
+
+
+def _name(word: str) -> str:
+    """An option's name, as tyro reads it: --no-flip sets what --flip sets, and underscores are hyphens."""
+    *prefix, name = word.removeprefix("--").partition("=")[0].replace("_", "-").split(".")
+    return ".".join([*prefix, name.removeprefix("no-")])
+
+
+def _typed(arguments: Sequence[str]) -> dict[str, str]:
+    """The options of a command line, by the settings that they are for."""
+    return {_setting(word): word.partition("=")[0] for word in arguments if word.startswith("--")}
+
+
 def _setting(word: str) -> str:
     """The setting that an option is for: max_passes for --policy.max-passes."""
     return word.lstrip("-").partition("=")[0].rpartition(".")[2].replace("-", "_")
 
 
-def _with_options(line: str, typed: dict[str, str]) -> str:
-    """Put the options that were typed in place of the settings that a message names."""
-    return re.sub(r"\b\w+(?==)", lambda match: typed.get(match.group(), match.group()), line)
+def with_options(line: str, arguments: Sequence[str]) -> str:
+    """Put the options that were typed in place of the settings that a message names as ``setting=value``."""
+    typed = _typed(arguments)
+    return re.sub(r"(?<![-\w.])\w+(?==)", lambda match: typed.get(match.group(), match.group()), line)
 
 
 def _registry(wrong: list[str]) -> ConstructorRegistry:

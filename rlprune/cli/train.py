@@ -11,6 +11,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from rlprune.agents.ppo_arguments import check_ppo
 from rlprune.agents.run_folder import check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
@@ -27,7 +28,7 @@ from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage import networks
 from rlprune.storage.policies import load_policy
-from rlprune.utils.files import write_json
+from rlprune.utils.files import read_text, write_json
 from rlprune.utils.locks import hold
 from rlprune.utils.settings import AtMost, NCandidates, PositiveInt, settings_dataclass
 
@@ -59,6 +60,10 @@ class Train:
     def run(self) -> None:
         """Do it."""
         arguments = _json_object(self.ppo, "--ppo")
+        try:
+            check_ppo(arguments, self.settings.n_envs, continuous=self.settings.action == "ratios")
+        except RLPruneError as error:
+            raise RLPruneError(f"--ppo: {error}") from error
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run_folder(self.out)
@@ -114,7 +119,7 @@ class Train:
         """
         path = self.out / "codebook.json"
         if self.resume and path.exists() and (self.out / CHECKPOINT).exists():
-            return torch.tensor(json.loads(path.read_text()))
+            return torch.tensor(json.loads(read_text(path)))
         if start is not None:
             start = network.check_codebook(start)
         if network.codebook is not None:

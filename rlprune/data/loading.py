@@ -16,6 +16,7 @@ from rlprune.data.preprocessing_forms import Transform, read_preprocessing
 from rlprune.data.sources import find
 from rlprune.data.splitting import SPLIT_RULE, Division, divide, exchanges
 from rlprune.errors import DataError
+from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.notes import say_once
 
 _CHUNK = 4096
@@ -106,6 +107,10 @@ def load(
 def _check_options(
     seed: int, image_size: int | None, shares: tuple[float, float, float], test_share: float, split_rule: int
 ) -> None:
+    check_whole(seed=seed, split_rule=split_rule)
+    check_numbers(test_share=test_share, **{f"shares[{i}]": share for i, share in enumerate(shares)})
+    if image_size is not None:
+        check_whole(image_size=image_size, most=4096)
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise DataError(f"shares are {shares}; give three positive numbers that add up to 1")
     if not 0 < test_share < 1:

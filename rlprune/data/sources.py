@@ -51,17 +51,31 @@ def find(
     """
     columns = Columns(image_column, label_column)
     path = path_of(source)
+    if source == "mnist5k" or (path is not None and path.is_dir() and not parquet_files(path)):
+        _check_none(source, image_column=image_column, label_column=label_column)
     if path is not None:
         return _from_path(path, columns, test_split)
     if source in HUB_IDS:
         return _from_hub(HUB_IDS[source], columns, test_split)
     if source == "mnist5k":
+        _check_none(source, test_split=test_split)
         return _mnist5k()
     if names_callable(source) or re.search(r"\.py:\w+$", source):
         return _from_callable(source, columns, test_split)
     if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
         return _from_hub(source, columns, test_split)
     raise DataError(f"there is nothing at {source!r}; give {FORMS}")
+
+
+def _check_none(source: str, **options: str | None) -> None:
+    """Make sure that nothing is asked for that a source does not have.
+
+    Raises:
+        DataError: it is.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise DataError(f"{name}={value!r}: {source} has nothing of that kind to choose from; leave it out")
 
 
 def path_of(source: str) -> Path | None:
@@ -87,6 +101,7 @@ def _from_callable(source: str, columns: Columns, test_split: str | None) -> Sou
         return from_splits(source, found, columns, test_split)
     if _is_table(found):
         return from_splits(source, {"train": found}, columns, test_split)
+    _check_none(source, test_split=test_split)
     parts = found if isinstance(found, tuple) else (found,)
     if len(parts) not in (1, 2) or not all(hasattr(p, "__len__") and hasattr(p, "__getitem__") for p in parts):
         raise DataError(
@@ -113,7 +128,11 @@ def _items(where: str, dataset: Any, columns: Columns) -> Iterator[Record]:
     for index in range(len(dataset)):
         try:
             item = dataset[index]
+            if not isinstance(item, Mapping):
+                _check_none(where, image_column=columns.image, label_column=columns.label)
             image, label = _of_mapping(item, columns) if isinstance(item, Mapping) else item
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(f"item {index} of {where} is no (image, label): {type(error).__name__}: {error}") from error
         yield f"item {index} of {where}", image, label

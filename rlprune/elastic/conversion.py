@@ -20,6 +20,7 @@ from rlprune.errors import ModelError
 from rlprune.graph import nodes, tracing
 from rlprune.graph.flattening import read_chunks, read_flattening
 from rlprune.graph.plain import plain_copy
+from rlprune.utils.finite import check_whole
 from rlprune.utils.notes import say
 
 _Elastic = TypeVar("_Elastic", bound=ElasticModule)
@@ -68,6 +69,8 @@ def convert(
         output: key or index of the logits where the network returns more than them.
     """
     check_importance(importance, calibration)
+    check_whole(round_to=round_to)
+    check_whole(**{f"image_shape[{i}]": side for i, side in enumerate(image_shape)}, least=1, most=2**16)
     traced = _trace(model, image_shape, output)
     groups, unprunable = find_groups(traced.stem, traced.body, traced.images[:1], residual=residual)
     unprunable = unprunable + _other_layers(traced.body, groups, unprunable)

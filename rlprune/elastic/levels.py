@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlprune.errors import LevelsError
+from rlprune.utils.finite import check_numbers
 
 KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Default keep ratios."""
@@ -97,6 +98,7 @@ def checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
     Raises:
         LevelsError: they are not ascending from 0 or more to exactly 1, or there are fewer than two.
     """
+    check_numbers(**{f"keep_ratios[{i}]": ratio for i, ratio in enumerate(keep_ratios)})
     ratios = tuple(float(ratio) for ratio in keep_ratios)
     ascending = all(low < high for low, high in pairwise(ratios))
     if len(ratios) < 2 or not ascending or not ratios[0] >= 0 or ratios[-1] != 1:

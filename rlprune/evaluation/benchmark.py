@@ -20,6 +20,7 @@ from rlprune.evaluation.runners import DEFAULT_ROWS, Runner, prepare_runners
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow
 from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings
+from rlprune.utils.finite import check_whole
 from rlprune.utils.timing import Turns, interleaved
 
 _PER_TURN = 32
@@ -51,6 +52,7 @@ def bench(
         MissingExtraError: a row needs onnx, onnxscript or onnxruntime, which is not installed.
         RLPruneError: a batch size below 1 or above the number of images, or an unknown row.
     """
+    check_whole(**{f"batches[{i}]": batch for i, batch in enumerate(batches)})
     if not batches or not 1 <= min(batches) <= max(batches) <= len(images):
         raise RLPruneError(
             f"batch sizes are {list(batches)}; from 1 to {len(images)}, the number of images, is allowed"
@@ -111,6 +113,7 @@ def bench_adapt(elastic: ElasticCNN, data: ImageSet, batch: int = 128, seconds: 
     Raises:
         RLPruneError: a batch size below 2 or above the number of images.
     """
+    check_whole(batch=batch)
     if not 2 <= batch <= len(data):
         raise RLPruneError(f"the batch size is {batch}; from 2 to {len(data)}, the number of images, is allowed")
     settings = AdaptSettings(batch_size=batch)

@@ -17,7 +17,7 @@ from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import profile_accuracies
-from rlprune.utils.finite import finite_logits
+from rlprune.utils.finite import check_whole, finite_logits
 
 
 def evaluate(
@@ -51,6 +51,8 @@ def evaluate(
         controls: static networks that were measured before; `n_candidates` and `seed` are then theirs.
         logits: what `codebook_logits` gave for this network and codebook, if that was computed before.
     """
+    check_whole(n_candidates=n_candidates, least=1, most=100_000)
+    check_whole(seed=seed, least=0, most=2**32 - 1)
     test = test.prepared_for(dynamic)
     selection_set = selection_set.prepared_for(dynamic)
     cost = Cost(dynamic.elastic)

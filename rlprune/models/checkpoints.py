@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
+import pickle  # for the name of an error; nothing is unpickled with it  # nosec B403
 import re
 import warnings
 import zipfile
@@ -183,7 +183,7 @@ def _unpickle(path: Path, start: bytes, trust_pickle: bool) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(inert):
             warnings.simplefilter("ignore")  # of old pickle protocols, which are read or refused all the same
-            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)  # as the user asked  # nosec B614
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         if start[:1] not in (b"\x80", b"P"):  # neither a pickle nor an archive with one

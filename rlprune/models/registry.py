@@ -12,6 +12,7 @@ from torch import nn
 from rlprune.errors import ModelError
 from rlprune.models import libraries
 from rlprune.models.architectures import Chain, ResNet
+from rlprune.utils.finite import check_whole
 from rlprune.utils.imports import call
 from rlprune.utils.notes import say
 
@@ -50,6 +51,7 @@ def build(name: str, n_classes: int = 10, in_channels: int = 3) -> nn.Module:
         ModelError: the name is unknown, or the callable cannot be imported, raises, or returns something else.
         MissingExtraError: the library is not installed.
     """
+    check_whole(n_classes=n_classes, in_channels=in_channels, least=1, most=2**20)
     if libraries.library_of(name) is not None:
         return libraries.build(name, n_classes, in_channels)
     if ":" in name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
+import subprocess  # runs this program itself  # nosec B404
 import sys
 import time
 from dataclasses import replace
@@ -127,7 +127,7 @@ def _reload_in_new_process(out: Path, accuracy: float) -> BenchmarkResult:
     for verb, file in (("evaluate", "reloaded.json"), ("bench", "bench.json")):
         options = ["bundle", "--data", SOURCE, "--json", file, *(["--n-candidates", "5"] if verb == "evaluate" else [])]
         # Run in that folder, because -m would prefer a checkout's rlprune/ to the installed one.
-        done = subprocess.run(
+        done = subprocess.run(  # without a shell, and no word of it is a user's  # nosec B603
             [sys.executable, "-m", "rlprune", verb, *options], cwd=out, capture_output=True, text=True, check=False
         )
         if done.returncode:

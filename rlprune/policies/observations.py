@@ -14,6 +14,7 @@ from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.penalties import PenaltyRange
+from rlprune.utils.finite import check_whole
 
 CLIP = 10.0
 """Standardised features are clipped to this many standard deviations."""
@@ -61,7 +62,7 @@ class Observer:
     penalties: PenaltyRange | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.combine < math.inf:
+        if not isinstance(self.combine, int | float) or not 0 <= self.combine <= 1e9:
             raise RLPruneError(f"combine={self.combine}: a number of 0 or more is needed")
 
     @classmethod
@@ -88,6 +89,8 @@ class Observer:
         Raises:
             RLPruneError: `combine` is below 0 or not finite.
         """
+        check_whole(pool=pool, least=0, most=32)
+        check_whole(max_passes=max_passes, least=1, most=1000)
         pooled = torch.cat(list(pooled_features(elastic, data, pool)))
         mean = pooled.mean(0)
         std = (pooled - mean).square().mean(0).sqrt().clamp_min(1e-4)

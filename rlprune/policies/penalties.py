@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,8 @@ class PenaltyRange:
     high: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.low < self.high < math.inf:
+        are_numbers = isinstance(self.low, numbers.Real) and isinstance(self.high, numbers.Real)
+        if not are_numbers or not 0 < self.low < self.high < math.inf:
             raise RLPruneError(f"penalties from {self.low} to {self.high}: two numbers above 0, ascending, are needed")
 
     @classmethod

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rlprune.elastic.module import ElasticModule
 from rlprune.profiles.cost import Cost
+from rlprune.utils.finite import check_whole
 
 
 def uniform_codebook(elastic: ElasticModule, cost: Cost) -> Tensor:
@@ -41,6 +42,7 @@ def random_profiles(elastic: ElasticModule, n: int, generator: torch.Generator) 
     Returns:
         n profiles, int64 (G,) each.
     """
+    check_whole(n=n, least=0, most=100_000)
     profiles = []
     for _ in range(n):
         centre = torch.rand((), generator=generator) * (elastic.n_levels - 1)

@@ -19,6 +19,7 @@ from rlprune.graph.folding import optimize_for_inference
 from rlprune.profiles.codebook import random_profiles
 from rlprune.profiles.cost import Cost
 from rlprune.utils.files import write_json
+from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.hardware import conditions
 from rlprune.utils.malloc import keep_freed
 from rlprune.utils.timing import interleaved
@@ -93,6 +94,9 @@ class Latency:
         Raises:
             RLPruneError: `batch` is below 1, or there are fewer than 10 profiles.
         """
+        check_whole(batch=batch, n_profiles=n_profiles, most=100_000)
+        check_whole(seed=seed, least=0, most=2**32 - 1)
+        check_numbers(seconds=seconds, least=0, most=86_400)
         if batch < 1:
             raise RLPruneError(f"batch is {batch}; 1 or more images are needed")
         n_profiles = n_profiles or 2 * elastic.n_groups * (elastic.n_levels - 1)

@@ -17,6 +17,7 @@ from rlprune.metrics import accuracy
 from rlprune.profiles.codebook import random_profiles, sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
+from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.progress import progress_bar
 
 _PATIENCE = 20
@@ -97,6 +98,8 @@ def search_profiles(
     Raises:
         RLPruneError: `n_candidates` is below the number of keep levels.
     """
+    check_whole(n_candidates=n_candidates, most=100_000)
+    check_whole(seed=seed, least=0, most=2**32 - 1)
     if n_candidates < elastic.n_levels:
         raise RLPruneError(
             f"n_candidates is {n_candidates}; at least {elastic.n_levels}, the uniform profiles, are needed"
@@ -156,6 +159,7 @@ def choose_codebook(elastic: ElasticModule, found: Search, n_profiles: int = 6) 
     Raises:
         RLPruneError: n_profiles is not from 1 to 16.
     """
+    check_whole(n_profiles=n_profiles)
     if not 1 <= n_profiles <= MAX_PROFILES:
         raise RLPruneError(f"n_profiles is {n_profiles}; from 1 to {MAX_PROFILES} is allowed")
     frontier = found.frontier()
@@ -183,6 +187,7 @@ def best_within(elastic: ElasticModule, found: Search, budgets: Sequence[float])
     """
     chosen = []
     for budget in budgets:
+        check_numbers(budget=budget)
         if budget >= 1:
             chosen.append(elastic.full)
             continue

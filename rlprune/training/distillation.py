@@ -13,6 +13,7 @@ from rlprune.errors import RLPruneError
 from rlprune.graph.folding import fold_for_teacher
 from rlprune.training.batches import Batch, remembered_views, to_batch
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.finite import check_whole
 from rlprune.utils.progress import progress_bar
 
 Teacher = nn.Module | Tensor
@@ -59,6 +60,7 @@ def cache_teacher_logits(
     Raises:
         RLPruneError: the settings keep no views, or others than are known.
     """
+    check_whole(batch_size=batch_size, least=1)
     if settings.views < 1:
         raise RLPruneError("views=0 keeps no views of an image; give their number, to cache a teacher's logits on them")
     shape = (settings.views, len(data.classes))

@@ -156,14 +156,18 @@ def read_regular(path: Path, most: int) -> bytes:
     return content
 
 
+_LARGEST_TEXT = 2**26
+"""Bytes of a text."""
+
+
 def read_text(path: Path) -> str:
     """Read a text in UTF-8, with or without the byte order mark that editors on Windows put before it.
 
     Raises:
         UnicodeDecodeError: it is in another encoding, which the message names if there is a mark for it.
-        OSError: it cannot be read.
+        OSError: it cannot be read, is no regular file, or is too large for one that somebody wrote.
     """
-    content = path.read_bytes()
+    content = read_regular(path, _LARGEST_TEXT)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UnicodeDecodeError("utf-8", content, 0, 2, "it has the byte order mark of UTF-16")
     return content.decode("utf-8-sig").replace("\r\n", "\n")

@@ -1,17 +1,61 @@
-"""Numbers that are none: NaN and infinity are named where they appear, and taken for no prediction."""
+"""Numbers that are none: NaN and infinity are named where they appear, and taken for no prediction or argument."""
 
 from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlprune.errors import NotFiniteError
+from rlprune.errors import NotFiniteError, SettingsError
 
 _STATISTICS = ("running_mean", "running_var")
 _CURES = {
     torch.float16: "float16 ends at 65504; compute in bfloat16 or float32",
     torch.bfloat16: "compute in float32",
 }
+
+
+def check_whole(*, least: int = -(2**63), most: int = 2**31 - 1, **arguments: Any) -> None:
+    """Make sure that arguments of a function are whole numbers of a size that it can work with.
+
+    Args:
+        least: the smallest that is allowed.
+        most: the largest.
+        arguments: by name.
+
+    Raises:
+        SettingsError: one is none; true and false are none.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+            low = f"from {least} to" if least > -(2**63) else "of at most"
+            raise SettingsError(f"{name}={_shown(value)}: give a whole number {low} {most}")
+
+
+def check_numbers(*, least: float = -math.inf, most: float = 1e9, **arguments: Any) -> None:
+    """Make sure that arguments of a function are finite numbers of a size that it can work with.
+
+    Args:
+        least: the smallest that is allowed.
+        most: the largest.
+        arguments: by name.
+
+    Raises:
+        SettingsError: one is none; true and false are none.
+    """
+    for name, value in arguments.items():
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or not least <= value <= most:
+            low = f"from {least:g} to" if least > -math.inf else "of at most"
+            raise SettingsError(f"{name}={_shown(value)}: give a finite number {low} {most:g}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def finite_logits(logits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

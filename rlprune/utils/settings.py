@@ -163,14 +163,25 @@ def read_settings(kind: type[T], tables: Mapping[str, Any]) -> T:
     Raises:
         SettingsError: a value is wrong, missing or unknown; fields of fields have names with dots.
     """
-    try:
-        text = json.dumps(tables)
-    except TypeError as error:  # TOML has dates and times
-        raise SettingsError(f"{error}; put such a value in quotes, to make it text") from error
+    if lines := list(_dates(tables)):
+        raise SettingsError("\n".join(lines))
+    text = json.dumps(tables)
     try:
         return TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
         raise SettingsError("\n".join(_lines(kind, error.errors(), tables))) from None
+
+
+def _dates(value: Any, name: str = "") -> Iterator[str]:
+    """A line for everything that TOML has and JSON has not, by its name."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _dates(each, f"{name}.{key}" if name else key)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _dates(each, name)
+    elif not isinstance(value, str | int | float | None):
+        yield f"{name}={value}: a {type(value).__name__} is no setting; put such a value in quotes, to make it text"
 
 
 def _lines(kind: type, errors: Sequence[ErrorDetails], given: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,8 @@ from itertools import cycle, islice
 
 from torch import Tensor
 
+from rlprune.utils.finite import check_numbers
+
 
 def interleaved(
     rows: Mapping[str, Callable[[], object]], seconds: float, min_rounds: int = 5
@@ -22,6 +24,7 @@ def interleaved(
     Returns:
         Milliseconds of each round, by name.
     """
+    check_numbers(seconds=seconds, least=0, most=86_400)
     for run in rows.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in rows}
