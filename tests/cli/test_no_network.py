@@ -37,8 +37,8 @@ from rlprune.cli.main import main
 
 common = ["--data", "set.parquet", "--epochs", "1", "--batch-size", "8"]
 steps = ["--data", "set.parquet", "--total-steps", "32", "--n-envs", "8", "--n-steps", "4", "--batch-size", "32"]
-small = ["--learning-rate", "0.001", "--out", "timm.safetensors"]
-main(["pretrain", "--model", "timm:test_resnet", "--weights", "none", *common, *small])
+untrained = ["--data", "set.parquet", "--epochs", "0", "--out", "timm.safetensors"]
+main(["pretrain", "--model", "timm:test_resnet", "--weights", "none", *untrained])
 main(["pretrain", "--model", "digits_cnn", *common, "--out", "dense.safetensors"])
 main(["adapt", "--model", "digits_cnn", "--weights", "dense.safetensors", *common, "--out", "net"])
 main(["train", "--network", "net", *steps, "--n-candidates", "8", "--out", "run"])

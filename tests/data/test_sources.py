@@ -250,3 +250,11 @@ def test_a_data_set_of_the_hub_s_library_may_be_returned() -> None:
     splits = load("my_data:hub_splits")
     assert codes(splits.test) == list(range(100, 106)) and splits.test.classes == ("cat", "dog")
     assert len(load("my_data:hub_table").network) == 11
+
+
+@pytest.mark.parametrize("option", ["image_column", "label_column", "test_split"])
+def test_what_a_source_has_not_cannot_be_chosen_from(option: str, tmp_path: Path) -> None:
+    write_folders(tmp_path / "pets")
+    source = "mnist5k" if option == "test_split" else str(tmp_path / "pets")
+    with pytest.raises(DataError, match=f"^{option}='x': .* has nothing of that kind to choose from; leave it out$"):
+        load(source, **{option: "x"})

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from rlprune.data.image_set import ImageSet
-from rlprune.errors import NotFiniteError
+from rlprune.errors import NotFiniteError, SettingsError
 from rlprune.metrics import accuracy
-from rlprune.utils.finite import finite_logits, not_finite_in
+from rlprune.utils.finite import check_numbers, check_whole, finite_logits, not_finite_in
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
@@ -28,3 +31,17 @@ def test_what_is_not_finite_is_named(name: str) -> None:
     assert not_finite_in(network) is None
     network.state_dict()[name].view(-1)[1] = float("nan")
     assert not_finite_in(network) == name
+
+
+@pytest.mark.parametrize("wrong", [0, 10, 3.0, "3", None, True, float("nan"), 10**400])
+def test_arguments_that_are_no_whole_numbers_in_range_are_named(wrong: Any) -> None:
+    with pytest.raises(SettingsError, match=r"^n=.{1,80}: give a whole number from 1 to 9$"):
+        check_whole(n=wrong, least=1, most=9)
+    check_whole(n=np.int64(9), m=1, least=1, most=9)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1e10, "3", None, True, float("nan"), float("inf")])
+def test_arguments_that_are_no_finite_numbers_in_range_are_named(wrong: Any) -> None:
+    with pytest.raises(SettingsError, match=r"^share=.*: give a finite number from 0 to 1$"):
+        check_numbers(share=wrong, least=0, most=1)
+    check_numbers(share=np.float32(0.5), other=1, least=0, most=1)

@@ -127,3 +127,25 @@ def test_the_error_is_one_of_this_library_and_a_value_error() -> None:
     assert issubclass(SettingsError, RLPruneError) and issubclass(SettingsError, ValueError)
     again = pickle.loads(pickle.dumps(SettingsError("epochs=-1: give more")))
     assert str(again) == "epochs=-1: give more"
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: TrainingSettings(epochs=10**20), "epochs=100000000000000000000: give 100000 at most"),
+        (lambda: TrainingSettings(learning_rate=1e30), "learning_rate=1e+30: give 100 at most"),
+        (lambda: TrainingSettings(views=1001), "views=1001: give 1000 at most"),
+        (lambda: TrainingSettings(temperature=1e-300), "temperature=1e-300: give a number from 0.01 to 1000"),
+        (lambda: PolicySettings(total_steps=2**31), "total_steps=2147483648: give 2147483647 at most"),
+        (lambda: PolicySettings(hidden=(64, 5000)), "hidden=(64, 5000): give 4096 at most"),
+        (lambda: PolicySettings(hidden=(8,) * 9), "hidden=(8, 8, 8, 8, 8, 8, 8, 8, 8): give 8 entries at most"),
+        (
+            lambda: PolicySettings(n_envs=65536, n_steps=128),
+            "n_envs=65536, n_steps=128: give fewer, so that their product is at most 4194304: all decisions of a "
+            "rollout are kept in memory",
+        ),
+        (lambda: SpecialiseSettings(shares=(1e-300, 0)), "shares=(1e-300, 0): give numbers of 0 or more, not all"),
+    ],
+)
+def test_numbers_that_would_never_end_or_need_too_much_memory_are_refused(make: Callable[[], Any], line: str) -> None:
+    assert lines(make)[0].startswith(line)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from rlprune.cli.main import main
+from rlprune.cli.parsing import with_options
+
+INSPECT = ("inspect", "--model", "digits_cnn")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--round-to", "8", "--round-to", "4"), "--round-to is given 2 times: give it once"),
+        (("--round_to=8", "--round-to", "4"), "--round-to is given 2 times: give it once"),
+        (("--residual", "--no-residual"), "--residual is given 2 times: give it once"),
+        (("--importance", ""), "--importance is empty: give it a value, or leave it out"),
+        (("--importance=",), "--importance is empty: give it a value, or leave it out"),
+        (("--keep-ratios", "0.5", ""), "what follows '0.5' is empty: give it a value, or leave it out"),
+    ],
+)
+def test_options_given_twice_or_with_nothing_are_refused(
+    more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*INSPECT, *more])
+    assert capsys.readouterr().err == f"rlprune: error: {message}\n"
+
+
+def test_options_of_two_groups_may_have_one_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "--network", "n", "--data", "d", "--training.seed", "1", "--policy.seed", "2", "--out", ""])
+    assert capsys.readouterr().err == "rlprune: error: --out is empty: give it a value, or leave it out\n"
+
+
+def test_messages_name_the_options_that_were_typed() -> None:
+    typed = ["--padding=9", "--policy.pool", "3"]
+    assert with_options("padding=9: too far", typed) == "--padding=9: too far"
+    assert with_options("pool=3, views=2: no", typed) == "--policy.pool=3, views=2: no"
+    assert with_options("refit.padding=9: no; --padding=9", typed) == "refit.padding=9: no; --padding=9"
