@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ def check_whole(*, least: int = -(2**63), most: int = 2**31 - 1, **arguments: An
         SettingsError: one is none; true and false are none.
     """
     for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
             low = f"from {least} to" if least > -(2**63) else "of at most"
             raise SettingsError(f"{name}={_shown(value)}: give a whole number {low} {most}")
 
@@ -47,8 +47,8 @@ def check_numbers(*, least: float = -math.inf, most: float = 1e9, **arguments: A
         SettingsError: one is none; true and false are none.
     """
     for name, value in arguments.items():
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or not least <= value <= most:
+        is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not is_number or value == -math.inf or not least <= value <= most:
             low = f"from {least:g} to" if least > -math.inf else "of at most"
             raise SettingsError(f"{name}={_shown(value)}: give a finite number {low} {most:g}")
 

@@ -40,8 +40,10 @@ def test_arguments_that_are_no_whole_numbers_in_range_are_named(wrong: Any) -> N
     check_whole(n=np.int64(9), m=1, least=1, most=9)
 
 
-@pytest.mark.parametrize("wrong", [-0.1, 1e10, "3", None, True, float("nan"), float("inf")])
+@pytest.mark.parametrize("wrong", [-0.1, 1e10, "3", None, True, float("nan"), float("inf"), 10**400])
 def test_arguments_that_are_no_finite_numbers_in_range_are_named(wrong: Any) -> None:
     with pytest.raises(SettingsError, match=r"^share=.*: give a finite number from 0 to 1$"):
         check_numbers(share=wrong, least=0, most=1)
     check_numbers(share=np.float32(0.5), other=1, least=0, most=1)
+    with pytest.raises(SettingsError, match=r"^n=-inf: give a finite number of at most 1e\+09$"):
+        check_numbers(n=-float("inf"))
