@@ -13,14 +13,13 @@ from rich.table import Table
 from torch import nn
 
 from rlprune.baselines import stored
-from rlprune.cli.options import PriceOptions
+from rlprune.cli.options import NetworkOptions, PriceOptions
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
-from rlprune.models import registry
 from rlprune.pipelines.inputs import build_model, load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for
@@ -65,7 +64,7 @@ class Evaluate:
         if self.json is not None:
             check_target_file(self.json)
         if self.model is not None:
-            registry.check(self.model, pretrained=self.weights is None)
+            NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights()
         results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
         if self.json is not None:
             write_json(self.json, results.to_json())

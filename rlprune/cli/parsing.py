@@ -38,25 +38,30 @@ def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
         for one, other in _ALTERNATIVES
         if one in typed and other in typed and not lines
     ]
-    if lines:
+    if lines := lines or _repeated(arguments):
         raise SettingsError("\n".join(lines))
     return verb
 
 
 def _check_words(arguments: Sequence[str]) -> None:
-    """Make sure that no option is given twice, of which one would not count, and none an empty value.
+    """Make sure that no value is empty.
 
     Raises:
         SettingsError: one is; the message has a line for each.
     """
-    names = [_name(word) for word in arguments if word.startswith("--")]
-    lines = [f"--{name} is given {n} times: give it once" for name, n in Counter(names).items() if n > 1]
+    lines = []
     for before, word in zip(("", *arguments), arguments, strict=False):
         if not word or (word.startswith("--") and word.endswith("=")):
             option = word if word else before if before.startswith("--") else f"what follows {before!r}"
             lines.append(f"{option.rstrip('=')} is empty: give it a value, or leave it out")
     if lines:
         raise SettingsError("\n".join(lines))
+
+
+def _repeated(arguments: Sequence[str]) -> list[str]:
+    """A line for every option that is given twice, of which one would not count."""
+    names = Counter(_name(word) for word in arguments if word.startswith("--"))
+    return [f"--{name} is given {n} times: give it once" for name, n in names.items() if n > 1]
 
 
 def _name(word: str) -> str:

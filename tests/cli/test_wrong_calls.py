@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).with_name("wrong_calls.py")
 def test_wrong_calls_drawn_at_random_are_refused_by_name_with_nothing_done(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--calls", "40", "--json", str(figures)],
+        [sys.executable, str(SCRIPT), "--calls", "30", "--json", str(figures)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -20,4 +20,4 @@ def test_wrong_calls_drawn_at_random_are_refused_by_name_with_nothing_done(tmp_p
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(figures.read_text())
-    assert found.keys() == {"possible", "calls", "seconds"} and found["calls"] == 40 and found["possible"] > 3000
+    assert found.keys() == {"possible", "calls", "seconds"} and found["calls"] == 30 and found["possible"] > 3000
