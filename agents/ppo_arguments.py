@@ -29,6 +29,8 @@ from rlprune.utils.settings import (
     describe,
 )
 
+_SEEN_LATE = ("ent_coef", "vf_coef", "max_grad_norm")
+"""What PPO itself looks at in its first update alone."""
 Schedule = Callable[[float], float]
 _Device = Annotated[str, AfterValidator(lambda device: device if device == "auto" else check_device(device))]
 _Weight = Annotated[NonNegativeFloat, AtMost(1000)]
@@ -116,7 +118,9 @@ def _check(name: str, value: Any) -> None:
     except ValidationError as error:
         reasons = [each.get("ctx", {}).get("error") for each in error.errors()]
         words = next((str(reason) for reason in reasons if reason is not None), f"give {describe(hint)}")
-        raise RLPruneError(f"PPO does not take { ({name: value}) }: {words}") from error
+        verb = "cannot train with" if name in _SEEN_LATE else "does not take"
+        given = {name: value}
+        raise RLPruneError(f"Stable-Baselines3's PPO {verb} {given}: {words}") from error
 
 
 def _try(ppo: dict[str, Any], *, continuous: bool) -> None:

@@ -12,6 +12,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from rlprune.errors import SettingsError
+from rlprune.utils.notes import say
 
 _ALTERNATIVES = (("penalty", "penalty_range"),)
 """Options of which only one may be given, though one of them has a default."""
@@ -38,8 +39,10 @@ def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
         for one, other in _ALTERNATIVES
         if one in typed and other in typed and not lines
     ]
-    if lines := lines or _repeated(arguments):
+    if lines:
         raise SettingsError("\n".join(lines))
+    for line in _repeated(arguments):
+        say(line)
     return verb
 
 
@@ -59,9 +62,9 @@ def _check_words(arguments: Sequence[str]) -> None:
 
 
 def _repeated(arguments: Sequence[str]) -> list[str]:
-    """A line for every option that is given twice, of which one would not count."""
+    """A line for every option that is given twice: the last one counts, as in other programs, but not in silence."""
     names = Counter(_name(word) for word in arguments if word.startswith("--"))
-    return [f"--{name} is given {n} times: give it once" for name, n in names.items() if n > 1]
+    return [f"--{name} is given {n} times; the last one counts" for name, n in names.items() if n > 1]
 
 
 def _name(word: str) -> str:

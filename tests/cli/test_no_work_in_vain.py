@@ -82,7 +82,10 @@ def project(apart: None, tmp_path: Path) -> Path:
         ((*GATE, "--threshold", "1"), "--threshold=1.0: give a number above 0, below 1"),
         (("predict", "b", "x.png", "--budget", "0.5", "--penalty", "1"), "--budget=0.5 and --penalty=1.0 exclude each"),
         (("predict", "b", "x.png", "--json", "odd_networks.py/x"), "odd_networks.py/x cannot be written: not a dir"),
-        ((*TRAIN, "--ppo", '{"verbose": "x"}'), "--ppo: PPO does not take {'verbose': 'x'}: give one of 0, 1, 2"),
+        (
+            (*TRAIN, "--ppo", '{"verbose": "x"}'),
+            "--ppo: Stable-Baselines3's PPO does not take {'verbose': 'x'}: give one of 0, 1, 2",
+        ),
         (("evaluate", "b", "--data", "pets", "--model", "resnet20"), "--weights is missing: resnet20 alone has random"),
         (("evaluate", "b", "--data", "pets", "--weights", "w"), "--weights=w is for the network that --model names"),
         (("bench", "b", "--model", "resnet20"), "--model=resnet20: a bundle has its own network; leave it out"),

@@ -11,20 +11,27 @@ INSPECT = ("inspect", "--model", "digits_cnn")
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--round-to", "8", "--round-to", "4"), "--round-to is given 2 times: give it once"),
-        (("--round_to=8", "--round-to", "4"), "--round-to is given 2 times: give it once"),
-        (("--residual", "--no-residual"), "--residual is given 2 times: give it once"),
         (("--importance", ""), "--importance is empty: give it a value, or leave it out"),
         (("--importance=",), "--importance is empty: give it a value, or leave it out"),
         (("--keep-ratios", "0.5", ""), "what follows '0.5' is empty: give it a value, or leave it out"),
     ],
 )
-def test_options_given_twice_or_with_nothing_are_refused(
+def test_options_with_nothing_are_refused(
     more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*INSPECT, *more])
     assert capsys.readouterr().err == f"rlprune: error: {message}\n"
+
+
+@pytest.mark.parametrize("again", [("--round-to", "8"), ("--round_to=8",)])
+def test_of_an_option_given_twice_the_last_counts_and_a_line_says_so(
+    again: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*INSPECT, "--residual", *again, "--no-residual", "--round-to", "4"])
+    said = capsys.readouterr().err
+    assert "--residual is given 2 times; the last one counts" in said
+    assert "--round-to is given 2 times; the last one counts" in said
 
 
 def test_options_of_two_groups_may_have_one_name(capsys: pytest.CaptureFixture[str]) -> None:

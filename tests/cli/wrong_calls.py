@@ -218,14 +218,13 @@ def wrong_calls() -> Iterator[Call]:
 
 
 def _of_option(verb: str, right: tuple[str, ...], option: str, name: str, hint: Any) -> Iterator[Call]:
-    """Calls in which one option is wrong: its values, its spelling, how often it is given, or that it is missing."""
+    """Calls in which one option is wrong: its values, its spelling, or that it is missing."""
     for value in wrong_values(verb, name, hint):
         about = (option or "empty", name, value, value.rpartition(":")[2])
         yield _given(verb, right, option, [value] * entries(hint), about)
     if not option:
         return
     value = () if base(hint) is bool else ("1",)
-    yield Call((verb, *_without(right, option), option, *value, option, *value), (option,))
     yield Call((verb, *_without(right, option), f"{option}x", *value), (option,))
     if option in right and option in REQUIRED and verb != "demo":
         yield Call((verb, *_without(right, option)), (option,))
