@@ -62,7 +62,7 @@ def find(
         return _mnist5k()
     if names_callable(source) or re.search(r"\.py:\w+$", source):
         return _from_callable(source, columns, test_split)
-    if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
+    if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source) and not source.lower().endswith(".parquet"):
         return _from_hub(source, columns, test_split)
     raise DataError(f"there is nothing at {source!r}; give {FORMS}")
 
