@@ -10,12 +10,15 @@ What serves is imported at once; what trains or measures when it is first asked 
 
 from __future__ import annotations
 
-import os
+from rlprune import startup
+
+if startup.is_command_line():
+    startup.begin()
+
 import sys
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-if ("-m", "rlprune") in pairwise(sys.orig_argv) and sys.argv[:1] == ["-m"] and sys.path[0] in ("", os.getcwd()):
+if startup.is_command_line() and sys.argv[0] == "-m" and sys.path[0] in ("", startup.current_folder()):
     sys.path.pop(0)  # where the user's files would hide installed packages
 
 from rlprune import data, models

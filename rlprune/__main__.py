@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from rlprune import startup
 
 
 def main() -> None:
     """Run the command line, or say which package it needs where rlprune was installed to serve alone."""
-    if sys.path[0] in ("", os.getcwd()):  # python -m puts it there, where the user's files hide installed packages
+    startup.begin()
+    if sys.path[0] in ("", startup.current_folder()):  # python -m puts it there, where it hides installed packages
         del sys.path[0]
     try:
-        from rlprune.cli.main import main as run
-    except ModuleNotFoundError as error:
-        print(
-            f"rlprune: error: the command line needs the package {error.name!r}, which is not installed; "
-            "install it with: pip install rlprune",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    run()
+        try:
+            from rlprune.cli.main import main as run
+        except ModuleNotFoundError as error:
+            print(
+                f"rlprune: error: the command line needs the package {error.name!r}, which is not installed; "
+                "install it with: pip install rlprune",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        try:
+            startup.end_in_order()
+            run()
+        finally:
+            startup.end_at_once()
+    except KeyboardInterrupt as error:  # in the moment before or after the verb
+        sys.exit(startup.status_of(error))
 
 
 if __name__ == "__main__":

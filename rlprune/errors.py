@@ -35,6 +35,10 @@ class WriteError(RLPruneError, OSError):
     """A file or folder cannot be written: the disk is full, or it may not be."""
 
 
+class OutOfMemoryError(RLPruneError, MemoryError):
+    """A step needs more memory than the machine, or its graphics card, has."""
+
+
 class NotFiniteError(RLPruneError, ArithmeticError):
     """A loss, weights or logits are NaN or infinite."""
 

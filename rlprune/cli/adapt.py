@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -35,9 +36,8 @@ class Adapt:
 
     def run(self) -> None:
         """Do it."""
-        self.network.check_weights()
-        folders.check_target(self.out, "network")
-        with resumable(self, "adapt") as checkpointing:
+        with resumable(self, "adapt", partial(folders.check_target, kind="network")) as checkpointing:
+            self.network.check_weights()
             splits = load_for(self.network.model, self.source, self.network.weights, trained=True)
             model = self.network.build(splits)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)

@@ -25,7 +25,8 @@ from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, E
 from rlprune.models import registry
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle
-from rlprune.utils.files import check_target_file, write_json
+from rlprune.utils.files import write_json
+from rlprune.utils.locks import hold_file
 from rlprune.utils.settings import AtMost, Must, Pixels, Seconds, as_tuple, settings_dataclass
 
 Rows = Annotated[
@@ -75,11 +76,10 @@ class Bench:
 
     def run(self) -> None:
         """Do it."""
-        if self.json is not None:
-            check_target_file(self.json)
-        results = self._timed()
-        if self.json is not None:
-            write_json(self.json, results.to_json())
+        with hold_file(self.json):
+            results = self._timed()
+            if self.json is not None:
+                write_json(self.json, results.to_json())
         Console().print(tables.benchmark(results))
 
     def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark:

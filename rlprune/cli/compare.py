@@ -17,6 +17,7 @@ from rlprune.pipelines.comparison import CompareSettings, Comparison, check_comp
 from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import networks
+from rlprune.storage.folders import check_targets
 from rlprune.training.adaptation import SpecialiseSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.imports import require
@@ -54,6 +55,7 @@ class Compare:
 
     def _compared(self) -> ComparisonResult:
         """Compare in the folder, which is held meanwhile."""
+        check_targets(self.out, {"specialised": "network"}, ("results.json", "compare.png"))
         saved = networks.load_network(self.network)
         splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
         comparison = Comparison(

@@ -25,8 +25,9 @@ from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for
 from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat
-from rlprune.utils.files import check_target_file, write_json
+from rlprune.utils.files import write_json
 from rlprune.utils.json_codec import JsonResult
+from rlprune.utils.locks import hold_file
 from rlprune.utils.settings import NCandidates, Seed, settings_dataclass
 
 
@@ -61,13 +62,12 @@ class Evaluate:
         """Do it."""
         if self.bundle is None and self.model is None:
             raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
-        if self.json is not None:
-            check_target_file(self.json)
-        if self.model is not None:
-            NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights()
-        results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
-        if self.json is not None:
-            write_json(self.json, results.to_json())
+        with hold_file(self.json):
+            if self.model is not None:
+                NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights()
+            results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
+            if self.json is not None:
+                write_json(self.json, results.to_json())
         Console().print(table)
 
     def _measured(self, kind: str | None) -> tuple[JsonResult, Table]:

@@ -48,8 +48,8 @@ class Export:
     def run(self) -> None:
         """Do it."""
         self._check_options()
-        folders.check_target(self.out, "bundle")
         with hold(self.out):
+            folders.check_target(self.out, "bundle")
             self._write()
         print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, field
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -46,9 +47,8 @@ class Gate:
 
     def run(self) -> None:
         """Do it."""
-        self.network.check_weights()
-        folders.check_target(self.out, "gated")
-        with resumable(self, "gates") as kept:
+        with resumable(self, "gates", partial(folders.check_target, kind="gated")) as kept:
+            self.network.check_weights()
             splits = load_for(self.network.model, self.source, self.network.weights, trained=True)
             model = self.network.build(splits)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)

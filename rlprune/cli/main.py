@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import shlex
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any, NoReturn
 
 import tyro
 
 import rlprune
+from rlprune import startup
 from rlprune.cli.adapt import Adapt
 from rlprune.cli.bench import Bench
 from rlprune.cli.compare import Compare
@@ -21,9 +26,11 @@ from rlprune.cli.parsing import parse, with_options
 from rlprune.cli.predict import Predict
 from rlprune.cli.pretrain import Pretrain
 from rlprune.cli.prune import Prune
+from rlprune.cli.resumable import FinishedError
 from rlprune.cli.run import RunRecipe
 from rlprune.cli.train import Train
 from rlprune.errors import RLPruneError, SettingsError
+from rlprune.utils.hardware import out_of_memory
 
 Verb = (
     Annotated[Inspect, tyro.conf.subcommand("inspect")]
@@ -57,18 +64,63 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show are shown by their numbers
             stream.reconfigure(errors="backslashreplace")
+    verb: Any = None
     try:
-        parse(Verb, arguments, _DESCRIPTION).run()
+        verb = parse(Verb, arguments, _DESCRIPTION)
+        verb.run()
+        sys.stdout.flush()
+    except FinishedError as done:
+        print(f"rlprune: {done}")
     except SettingsError as error:
-        for line in str(error).splitlines():
-            print(f"rlprune: error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except (RLPruneError, OSError) as error:
-        print(f"rlprune: error: {with_options(str(error), arguments)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "rlprune: interrupted; to continue, give the same command, with --resume where the verb has it",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+        _fail(*str(error).splitlines())
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(1)  # as rich does
+    except (RLPruneError, OSError, MemoryError, RuntimeError) as error:
+        _fail(_explained(error, arguments))
+    except KeyboardInterrupt as error:
+        number = startup.status_of(error)
+        how = "terminated" if number == startup.TERMINATED else "interrupted"
+        print(f"rlprune: {how}; {_how_to_continue(verb, arguments)}", file=sys.stderr)
+        sys.exit(number)
+
+
+def _explained(error: Exception, arguments: list[str]) -> str:
+    """What went wrong, in a line.
+
+    Raises:
+        Exception: it is nothing that a user can change, so a traceback is what helps.
+    """
+    if (reason := out_of_memory(error)) and not isinstance(error, RLPruneError):
+        cure = "a smaller --batch-size or fewer or smaller images need less; what was finished stays"
+        return f"rlprune {' '.join(arguments[:1])} ran out of memory ({reason}); {cure}"
+    if isinstance(error, RLPruneError):
+        return with_options(str(error), arguments)
+    if not isinstance(error, OSError):
+        raise error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _drop_output()  # which may be what finds no room: it would be tried again at the end
+    return with_options(str(error), arguments)
+
+
+def _how_to_continue(verb: Any, arguments: list[str]) -> str:
+    """The command that goes on where a verb was interrupted."""
+    if verb is None:
+        return "nothing was begun"
+    again = [*arguments, "--resume"] if getattr(verb, "resume", None) is False else arguments
+    return f"to continue: {shlex.join(['rlprune', *again])}"
+
+
+def _fail(*lines: str) -> NoReturn:
+    """Say what is wrong, and end."""
+    for line in lines:
+        print(f"rlprune: error: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere, as it cannot be printed."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

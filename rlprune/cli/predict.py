@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -18,7 +18,8 @@ from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.pipelines.preparation import confirmed, whole
 from rlprune.storage import bundle
-from rlprune.utils.files import check_target_file, write_json
+from rlprune.utils.files import write_json
+from rlprune.utils.locks import hold_file
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,17 @@ class Predict:
 
     def run(self) -> None:
         """Do it."""
-        if self.json is not None:
-            check_target_file(self.json)
+        with hold_file(self.json):
+            rows = self._rows()
+            if self.json is not None:
+                write_json(self.json, rows)
+        Console().print(tables.predictions(rows))
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What is said of each image."""
         dynamic, paths = self._network()
         predicted = dynamic(read_images(paths, dynamic.image_shape, self._preprocessing(dynamic)))
-        rows = [
+        return [
             {
                 "image": str(path),
                 "class": dynamic.classes[int(predicted.labels[i])],
@@ -53,9 +60,6 @@ class Predict:
             }
             for i, path in enumerate(paths)
         ]
-        if self.json is not None:
-            write_json(self.json, rows)
-        Console().print(tables.predictions(rows))
 
     def _preprocessing(self, dynamic: DynamicCNN | OnnxCNN) -> Preprocessing:
         """How the pictures are prepared; an own transform is imported only where the user names it."""

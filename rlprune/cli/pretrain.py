@@ -17,6 +17,7 @@ from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for, note_of
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.files import check_target_file
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Pretrain:
         """Do it."""
         if self.out.suffix != ".safetensors":
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
-        self.network.check_weights(fresh=True)
-        with resumable(self, "pretrain") as kept:
+        with resumable(self, "pretrain", check_target_file) as kept:
+            self.network.check_weights(fresh=True)
             trained = self.network.weights is not None
             splits = load_for(self.network.model, self.source, self.network.weights, trained=trained)
             torch.manual_seed(self.settings.seed)

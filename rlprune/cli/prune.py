@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -38,8 +39,7 @@ class Prune:
 
     def run(self) -> None:
         """Do it."""
-        folders.check_target(self.out, "plain")
-        with resumable(self, "prune") as kept:
+        with resumable(self, "prune", partial(folders.check_target, kind="plain")) as kept:
             saved = networks.load_network(self.network)
             elastic = saved.network
             splits = load_fitting(elastic.image_shape, saved.data, saved.metadata, self.source)

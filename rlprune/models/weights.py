@@ -171,4 +171,5 @@ def save_weights(model: nn.Module, path: str | Path, notes: Mapping[str, str] | 
         for key, value in model.state_dict().items()
     }
     with atomic_write(Path(path)) as temporary:
-        safetensors.torch.save_file(weights, temporary, dict(notes or {}))
+        # Not `save_file`, which makes a temporary file of its own that a kill would leave for ever.
+        temporary.write_bytes(safetensors.torch.save(weights, dict(notes or {})))

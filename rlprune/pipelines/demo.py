@@ -31,6 +31,7 @@ from rlprune.models import registry
 from rlprune.policies.policy import Policy
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage.bundle import save_bundle
+from rlprune.storage.folders import check_targets
 from rlprune.storage.provenance import check_ours
 from rlprune.training.adaptation import AdaptSettings, adapt
 from rlprune.training.pretraining import pretrain
@@ -80,6 +81,7 @@ def run_demo(out: str | Path, seed: int = 0) -> EvaluationResult:
     require("matplotlib", "plots")
     check_demo(out)
     check_room(out, _ROOM)
+    check_targets(out, {"bundle": "bundle"}, ("results.json", "bench.json", "reloaded.json", "digits.png"))
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "policy", ignore_errors=True)
     splits = loading.load(SOURCE)

@@ -12,6 +12,10 @@ from rlprune.storage.provenance import others_in
 from rlprune.training.settings import TrainingSettings
 
 StepName = Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "evaluate"]
+FOLDERS = {**dict.fromkeys(("adapted", "specialised", "tuned", "refitted"), "network"), "bundle": "bundle"}
+"""Kinds of the folders that steps make, by name."""
+FILES = ("dense.safetensors", "codebook.json", "results.json", "frontier.png")
+"""The files that they make."""
 
 
 def steps_begun(out: Path) -> bool:

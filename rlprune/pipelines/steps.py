@@ -31,12 +31,13 @@ from rlprune.pipelines.inputs import build_model, load_profiles, source_notes, s
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.pipelines.preparation import load_for, note_of
 from rlprune.pipelines.recipe import Recipe
-from rlprune.pipelines.step_settings import StepName, settings_of, told, weights_noted
+from rlprune.pipelines.step_settings import FILES, FOLDERS, StepName, settings_of, told, weights_noted
 from rlprune.pipelines.teachers import Teachers, check_networks
 from rlprune.policies.policy import Policy
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import best_within, search_profiles
 from rlprune.storage.bundle import save_bundle
+from rlprune.storage.folders import check_targets
 from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.policies import load_policy
 from rlprune.storage.provenance import noted, plain
@@ -44,6 +45,7 @@ from rlprune.training.adaptation import adapt
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
+from rlprune.utils.hardware import memory_for
 from rlprune.utils.imports import require
 from rlprune.utils.tensorboard import scalar_log
 
@@ -92,21 +94,24 @@ class Steps:
             raise RLPruneError(f"step {last!r} is unknown; allowed: {', '.join(self.NAMES)}")
         if last == "evaluate":
             require("matplotlib", "plots")
+        check_targets(self.out, FOLDERS, FILES)
         if not (self.out / "steps").exists():
             check_networks(self.recipe, self.recipe_dir)
             self.teachers.check_all()
-        settings = settings_of(self.recipe)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             print(f"{name} ...", flush=True)
             note = noted(
                 self.out / "steps" / f"{name}.json",
-                plain(settings[name]),
+                plain(settings_of(self.recipe)[name]),
                 what=f"the step {name!r} in {self.out}",
                 cure="go back to those, or name another folder",
                 values_only=True,
                 same=same_source,
             )
-            with note:
+            with (
+                note,
+                memory_for(f"doing the step {name!r}", "smaller batches, fewer views or smaller images need less"),
+            ):
                 getattr(self, name)()
 
     def teacher(self) -> None:
@@ -115,8 +120,7 @@ class Steps:
 
     def dense(self) -> None:
         """Train the ordinary network, or load it."""
-        path = self.out / "dense.safetensors"
-        if path.exists():
+        if (path := self.out / "dense.safetensors").exists():
             return
         settings = self._seeded(self.recipe.dense)
         torch.manual_seed(self.recipe.seed)
@@ -131,15 +135,13 @@ class Steps:
         if (self.out / "adapted").exists():
             return
         settings = self._seeded(self.recipe.adapt)
-        elastic = self._elastic(self.teachers.dense())
-        teacher = self.teachers.first(settings)
+        elastic, teacher = self._elastic(self.teachers.dense()), self.teachers.first(settings)
         adapt(elastic, self.splits.network, settings, teacher=teacher, **self._checkpointing("adapt"))
         self._save("adapted", elastic)
 
     def search(self) -> None:
         """Find the best profile for every budget, or take those that the recipe names."""
-        path = self.out / "codebook.json"
-        if path.exists():
+        if (path := self.out / "codebook.json").exists():
             return
         settings = self.recipe.search
         elastic = self._load("adapted")
@@ -154,8 +156,7 @@ class Steps:
         """Train the network on under the codebook's profiles alone."""
         if (self.out / "specialised").exists():
             return
-        elastic = self._load("adapted")
-        settings = self._seeded(self.recipe.specialise)
+        elastic, settings = self._load("adapted"), self._seeded(self.recipe.specialise)
         elastic.specialise(self.codebook)
         teacher = self.teachers.final(settings)
         checkpointing = self._checkpointing("specialise")
@@ -186,8 +187,7 @@ class Steps:
             rewards.append(reward)
             if rewards[-1] < rewards[-2]:
                 break
-            best = tuned
-            best_chain = chain
+            best, best_chain = tuned, chain
         write_json(folder / "rewards.json", rewards)
         shutil.copytree(best_chain.down, self._chain.down, dirs_exist_ok=True)
         self._save("tuned", best)
@@ -303,8 +303,8 @@ class Steps:
 
     def _elastic(self, dense: nn.Module) -> ElasticCNN:
         """An ordinary network made elastic, its channels ranked."""
-        images = self.splits.network
-        return self.recipe.elastic.build(dense, tuple(images.images.shape[1:]), images)
+        shape = tuple(self.splits.network.images.shape[1:])
+        return self.recipe.elastic.build(dense, shape, self.splits.network)
 
     def _learn_own(self, elastic: ElasticCNN, chain: PenaltyChain) -> tuple[Policy, float]:
         """The policy of the recipe's own penalty, after those of all higher ones; and its reward."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from rlprune.data.image_set import ImageSet, Splits
@@ -162,4 +162,4 @@ class Teachers:
         known_logits = None if known is None else load_file(known)["logits"]
         logits = cache_teacher_logits(self._network(self.names_final), images, settings, known=known_logits)
         with atomic_write(path) as temporary:
-            save_file({"logits": logits}, temporary)
+            temporary.write_bytes(save({"logits": logits}))  # `save_file` would make a temporary file of its own

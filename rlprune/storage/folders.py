@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +17,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from rlprune.errors import MALFORMED, BundleError
-from rlprune.utils.files import writing
+from rlprune.utils.files import before_of, check_target_file, scratch, writing
+from rlprune.utils.locks import hold
 
 FORMAT = 2
 """The latest of the folders that are written. Every version reads its own format and all earlier ones."""
+_PATIENCE = 60.0
+"""Seconds to wait for another process that writes the same folder."""
 FILES: dict[str, tuple[str, ...]] = {
     "network": ("network.json", "network.safetensors"),
     "policy": ("policy.json", "policy.safetensors"),
@@ -103,10 +105,8 @@ def _format_of(more: Mapping[str, Any]) -> int:
 
 def _write_whole(folder: Path, everything: Mapping[str, bytes]) -> None:
     """Write files into a folder that takes the place of what is there, or change nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    before = _before(folder)
-    try:
+    before = before_of(folder)
+    with hold(folder, patience=_PATIENCE), scratch(folder) as fresh:
         fresh.mkdir()
         for name, content in everything.items():
             _write_to_disk(fresh / name, content)
@@ -115,8 +115,6 @@ def _write_whole(folder: Path, everything: Mapping[str, bytes]) -> None:
             folder.rename(before)  # a kill between these two renames leaves only this folder, which readers know of
         fresh.rename(folder)
         shutil.rmtree(before, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _write_to_disk(path: Path, content: bytes) -> None:
@@ -143,9 +141,22 @@ def check_target(folder: Path, kind: str) -> None:
         raise BundleError(f"{folder} holds a {found}, which a {kind} would replace; name another one, or remove it")
 
 
-def _before(folder: Path) -> Path:
-    """Where a folder's old content is while new content takes its place."""
-    return folder.with_name(f".{folder.name}.before")
+def check_targets(out: Path, folders: Mapping[str, str], files: Iterable[str]) -> None:
+    """Make sure, before long work, that what is made in a folder may be written, whatever is there already.
+
+    Args:
+        out: the folder.
+        folders: kinds of the folders in it, by name.
+        files: names of the files in it.
+
+    Raises:
+        BundleError: something else is in the place of a folder.
+        WriteError: something else is in the place of a file, or it may not be written.
+    """
+    for name, kind in folders.items():
+        check_target(out / name, kind)
+    for name in files:
+        check_target_file(out / name)
 
 
 def _checksum_line(manifest: bytes) -> bytes:
@@ -158,8 +169,8 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes],
     Raises:
         BundleError: it is missing, altered, of another kind, or none that rlprune wrote.
     """
-    if not folder.exists() and _before(folder).exists():
-        folder = _before(folder)
+    if not folder.exists() and before_of(folder).exists():
+        folder = before_of(folder)
     packed = _read(folder / "manifest.json")
     if _read(folder / "manifest.sha256") != _checksum_line(packed):
         raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")

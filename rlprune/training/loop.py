@@ -22,6 +22,7 @@ from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write, check_room
 from rlprune.utils.finite import not_finite_in
+from rlprune.utils.hardware import memory_for, out_of_memory
 from rlprune.utils.locks import hold
 from rlprune.utils.malloc import keep_freed
 from rlprune.utils.progress import Log
@@ -89,7 +90,9 @@ def _fit(
         check_checkpoint_room(checkpoint, network, settings)
     with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
-            with _stopped_if_not_finite(run, epoch, checkpoint):
+            now = f"training, in epoch {epoch + 1} of {settings.epochs}"
+            cure = f"a batch_size below {settings.batch_size} needs less; what the last checkpoint has stays"
+            with _stopped_if_not_finite(run, epoch, checkpoint), memory_for(now, cure):
                 means = _train_epoch(run, data, run_batch, epoch, progress)
             progress.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
             if log is not None:
@@ -298,7 +301,7 @@ def _explained(shrunk: bool, early_size: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, AssertionError) as error:
-        if not shrunk or isinstance(error, torch.OutOfMemoryError):
+        if not shrunk or out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0]
         raise RLPruneError(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import codecs
 import errno
+import importlib
 import json
 import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rlprune.errors import RLPruneError, WriteError
+
+fcntl: Any = None
+with suppress(ImportError):  # Windows has none
+    fcntl = importlib.import_module("fcntl")
 
 _ROOM = "make room and give the same command again, with --resume where it has that: what was done so far stays"
 _RIGHTS = "name a folder that may be written"
@@ -27,6 +33,9 @@ _CURES: dict[int | None, str] = {
 }
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """How a file is opened that may be a pipe which nobody writes to."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+"""What file systems without locks say."""
+_TEMPORARY = re.compile(r"(\..+-)[0-9a-f]{32}")
 _TORCH_WRITERS = ("inline_container", "PytorchStreamWriter", "iostream error", "basic_ios::clear")
 """What torch's messages speak of where it could not write a file to its end."""
 
@@ -45,17 +54,118 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: the disk is full, or the folder may not be written.
     """
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
-    with writing(path):
+    with writing(path), scratch(path) as temporary:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A hidden path beside a file or folder, for what is not complete; what is there when the block ends is removed.
+
+    A locked file beside it says that its process lives: the system lets go of that for a process that dies, on whatever
+    machine it was. What such processes have left of the same file or folder is removed first.
+
+    Args:
+        path: what is to be written; missing parent folders are created.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(_leftovers_of(path))
+    begun, held = _begin(path)
+    try:
+        yield begun.with_name(begun.name + path.suffix)
+    finally:
+        _remove(begun.with_name(begun.name + path.suffix))
+        _remove(_held(begun))
+        if held is not None:
+            os.close(held)
+
+
+def remove_leftovers(found: Iterable[Path]) -> None:
+    """Remove those of some temporary files and folders whose processes are dead."""
+    of: dict[Path, list[Path]] = {}
+    for path in found:
+        match = _TEMPORARY.match(path.name)
+        if match:
+            of.setdefault(path.with_name(match[0]), []).append(path)
+    for begun, paths in of.items():
+        with suppress(OSError):
+            _remove_if_dead(begun, paths)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that `scratch` makes, or earlier versions made."""
+    return _TEMPORARY.match(name) is not None
+
+
+def _leftovers_of(path: Path) -> list[Path]:
+    """What has been begun of a file or folder and is still there."""
+    starts = {f".{path.stem}-", f".{path.name}-"}
+    found = filter(None, map(_TEMPORARY.match, os.listdir(path.parent)))
+    return [path.with_name(match.string) for match in found if match[1] in starts]
+
+
+def _begin(path: Path) -> tuple[Path, int | None]:
+    """What the names of a new temporary file or folder, and of its lock, begin with; and what holds the lock."""
+    while True:
+        begun = path.with_name(f".{path.stem}-{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with suppress(OSError):  # a folder that cannot be made holds nothing to remove
-                temporary.unlink(missing_ok=True)
+            return begun, _lock(_held(begun))
+        except (BlockingIOError, FileNotFoundError):  # it was taken for one of a dead process in this very moment
+            continue
+
+
+def _held(begun: Path) -> Path:
+    """The file that is locked as long as the process lives."""
+    return begun.with_name(f"{begun.name}.held")
+
+
+def _remove_if_dead(begun: Path, paths: Iterable[Path]) -> None:
+    """Remove what was begun under a name, if no process holds it; where nothing can be held, it stays."""
+    held = _lock(_held(begun))
+    if held is not None:
+        for path in (*paths, _held(begun)):
+            _remove(path)
+        os.close(held)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> int | None:
+    """Make and lock a file: the descriptor that holds it while it is open; None where there are no such locks.
+
+    Raises:
+        BlockingIOError: another process holds it, or removes it.
+        OSError: it cannot be made.
+    """
+    if fcntl is None:
+        return None
+    held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(held), os.stat(path)):
+            return held
+        raise BlockingIOError(errno.EWOULDBLOCK, "it is being removed", str(path))
+    except OSError as error:
+        os.close(held)
+        if error.errno in _NO_LOCKS:
+            _remove(path)
+            return None
+        raise
+
+
+def before_of(folder: Path) -> Path:
+    """Where a folder's old content is while new content takes its place."""
+    return folder.with_name(f".{folder.name}.before")
 
 
 @contextmanager
@@ -83,14 +193,28 @@ def check_target_file(path: Path) -> None:
     """Make sure that a file may be written, before there is anything to write.
 
     Raises:
-        WriteError: a folder is there, or its folder may not be written, or cannot be made.
+        WriteError: a folder is there, or a device, or its folder may not be written, or cannot be made.
     """
     if path.is_dir():
         raise WriteError(f"{path} cannot be written: it is a folder; name a file")
-    probe = _nearest_folder(path) / f".{uuid.uuid4().hex}"
-    with writing(path):
-        probe.touch()
-        probe.unlink()
+    if path.exists() and not path.is_file():
+        raise WriteError(f"{path} cannot be written: it is no regular file; name another one")
+    _probe(path, path.parent)
+
+
+def check_target_folder(folder: Path) -> None:
+    """Make sure that files may be written into a folder, before there is anything to write.
+
+    Raises:
+        WriteError: it may not be written, or cannot be made, as where a file is.
+    """
+    _probe(folder, folder)
+
+
+def _probe(named: Path, folder: Path) -> None:
+    """Write something into a folder, or, if it is not there yet, into the nearest above it; nothing is left of it."""
+    with writing(named), tempfile.TemporaryFile(dir=_nearest_folder(folder / "any")):
+        pass
 
 
 def check_room(path: Path, n_bytes: int) -> None:

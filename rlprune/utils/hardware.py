@@ -1,12 +1,24 @@
-"""The machine and software that networks run on and figures are measured with."""
+"""The machine and software that networks run on and figures are measured with, and its memory's end."""
 
 from __future__ import annotations
 
+import errno
 import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
 import torch
+
+from rlprune.errors import OutOfMemoryError
+
+_SAID = (
+    *("not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc"),
+    *("could not create a primitive", "could not create a memory"),
+)
+"""What PyTorch's allocators, CUDA, C++ and oneDNN say, in small letters."""
 
 
 def check_device(device: str) -> str:
@@ -41,3 +53,38 @@ def _processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Why memory ran out, in a few words, if that is what an error says; else None."""
+    text = str(error)
+    if isinstance(error, OSError):
+        said = error.errno == errno.ENOMEM
+    else:
+        said = isinstance(error, MemoryError) or any(words in text.lower() for words in _SAID)
+    if not said:
+        return None
+    amount = re.search(r"allocate ([\d.,]+ ?[KMGT]?i?B(?:ytes)?|\d+ bytes)", text, re.IGNORECASE)
+    return f"{amount[1]} more are not there" if amount else text.partition("\n")[0][:80] or "it got no more"
+
+
+@contextmanager
+def memory_for(step: str, cure: str) -> Iterator[None]:
+    """Say in one line which step needs more memory than there is, and what to do.
+
+    Args:
+        step: what the block does, as after "while".
+        cure: what needs less.
+
+    Raises:
+        OutOfMemoryError: memory ran out in the block.
+    """
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except (MemoryError, RuntimeError, OSError) as error:
+        reason = out_of_memory(error)
+        if reason is None:
+            raise
+        raise OutOfMemoryError(f"memory ran out while {step} ({reason}); {cure}") from error

@@ -293,6 +293,7 @@ def test_a_kill_at_any_moment_leaves_a_folder_that_loads(tmp_path: Path) -> None
     save(tmp_path / "policy", -1)
     assert load_policy(tmp_path / "policy").metadata == {"number": -1}
     assert not (tmp_path / ".policy.before").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "policy"]  # nor anything else that the killed ones had begun
 
 
 # Where only the core is installed

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from rlprune.errors import WriteError
 from rlprune.utils import files
 from rlprune.utils.files import atomic_write, check_room, write_json, writing
+from rlprune.utils.locks import hold
 
 FULL = """
 import resource, signal, sys
@@ -69,6 +70,58 @@ def test_what_cannot_be_written_is_named_with_the_reason_and_the_cure(error: Exc
         raise error
 
 
+BEGINS = """
+import os, sys
+from pathlib import Path
+from rlprune.utils.files import atomic_write, scratch
+from rlprune.utils.locks import hold
+out = Path(sys.argv[1])
+with hold(out), hold(out.with_name("out.txt.checkpoint.pt")), atomic_write(out) as file, scratch(out) as folder:
+    file.write_text("half")
+    folder.mkdir()
+    (folder / "half").touch()
+    with atomic_write(out.with_name("out.txt.checkpoint.pt")) as other:
+        other.write_text("half")
+        print("begun", flush=True)
+        sys.stdin.read()
+"""
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_what_a_dead_process_has_begun_is_removed_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    old = tmp_path / f".out-{'0' * 32}.txt"  # of a version that locked nothing
+    strange = tmp_path / ".out-of-town.txt"
+    for path in (old, strange):
+        path.touch()
+    command = [sys.executable, "-c", BEGINS, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "begun\n"
+        living = hidden(tmp_path)
+        assert len(living) == 11  # the strange one; three that are written, each with its lock; two locks with owners
+        write_json(out, 1)
+        assert hidden(tmp_path) == living and not old.exists()
+        other.kill()
+    write_json(out, 2)
+    assert [name for name in hidden(tmp_path) if name.startswith(".out-")] == [strange.name]
+    with hold(out):
+        assert hidden(tmp_path) == [strange.name, ".out.txt.lock", ".out.txt.owner.json"]
+    assert hidden(tmp_path) == [strange.name] and out.read_text() == "2\n"
+
+
+def test_a_folder_that_is_filled_is_tidied_whole(tmp_path: Path) -> None:
+    (tmp_path / "deep" / ".net.before").mkdir(parents=True)
+    (tmp_path / "deep" / ".done.before").mkdir()
+    (tmp_path / "deep" / "done").mkdir()
+    for name in (f".net-{'a' * 32}.json", ".net.lock", ".net.owner.json", ".gitignore"):
+        (tmp_path / "deep" / name).touch()
+    with hold(tmp_path, inside=True):
+        assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [".gitignore", "done", "net"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), SafetensorError("no tensor"), ValueError("other")])
 def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error), match=str(error)), atomic_write(tmp_path / "file"):
@@ -79,6 +132,16 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(WriteError, match=r"out\.json cannot be written: (file exists|not a directory)"):
         write_json(tmp_path / "file" / "out.json", 1)
+
+
+def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(WriteError, match=rf"{name} cannot be written: it is .*; name"):
+            files.check_target_file(tmp_path / name)
+    files.check_target_file(tmp_path / "new" / "file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
 
 
 def test_room_is_asked_for_before_there_is_anything_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,104 @@
+"""What the command line does first, so that Ctrl-C and SIGTERM are one line and an exit status, whenever they come.
+
+Imports nothing but Python's own small modules, because the command line needs it before anything heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TERMINATED = 128 + signal.SIGTERM
+"""The exit status after SIGTERM."""
+_SWALLOWED = 0.05
+"""Seconds after which a signal is repeated whose exception got lost."""
+_state = {"raises": False}
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has asked this process to end.
+
+    Args:
+        number: which one.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def is_command_line() -> bool:
+    """Whether this process is `rlprune` or `python -m rlprune`, while the package is first imported."""
+    arguments = getattr(sys, "argv", None) or [""]
+    if arguments[0] == "-m":
+        return ("-m", "rlprune") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return os.path.basename(arguments[0]) in ("rlprune", "rlprune.exe", "rlprune-script.py")
+
+
+def begin() -> None:
+    """Let signals end this process, and make sure that it is somewhere: PyTorch is not loaded from a removed folder."""
+    end_at_once()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-
+            setattr(sys, name, open(os.devnull, "w"))
+    if not current_folder():
+        print("rlprune: error: the current folder is gone; change to another one", file=sys.stderr)
+        sys.exit(2)
+
+
+def current_folder() -> str:
+    """The current folder; nothing if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def end_at_once() -> None:
+    """Let signals end this process at once, with one line: there is nothing to be put in order.
+
+    A signal that is ignored, as Ctrl-C is in a background job, stays ignored; and only the main thread has them.
+    """
+    _state["raises"] = False
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
+
+
+def end_in_order() -> None:
+    """Let the first signal raise `Interrupted`, so that what is open is closed or removed; a second ends at once."""
+    sys.unraisablehook = _repeat
+    _state["raises"] = True
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status that shells know: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + int(getattr(error, "number", signal.SIGINT))
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if _state["raises"]:
+        _state["raises"] = False
+        raise Interrupted(number)
+    try:
+        os.write(2, b"rlprune: terminated\n" if number == signal.SIGTERM else b"rlprune: interrupted\n")
+    finally:
+        os._exit(128 + number)
+
+
+def _repeat(lost: Any) -> None:
+    """Let a signal come again whose exception Python dropped, as in finalisers and callbacks of weak references."""
+    if not isinstance(lost.exc_value, Interrupted):
+        sys.__unraisablehook__(lost)
+        return
+    _state["raises"] = True
+    again = threading.Timer(_SWALLOWED, os.kill, [os.getpid(), lost.exc_value.number])
+    again.daemon = True
+    again.start()
