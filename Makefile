@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo clean
+.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo kills clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -66,6 +66,10 @@ reference: $(VENV)/demo
 # The networks of timm and torchvision that tests/zoo.toml names, one by one (an hour on two cores), and their table.
 zoo: $(VENV)/test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/zoo.py --json runs/reference/zoo.json
+
+# Training killed and resumed, 50 times each verb (an hour or so): it must end as if nothing had happened.
+kills: $(VENV)/test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/kills.py
 
 # The documentation, in build/docs; a warning is an error.
 docs: $(VENV)/test
