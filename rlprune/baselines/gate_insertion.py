@@ -11,7 +11,7 @@ from rlprune.baselines.gate_layers import LEAST_HIDDEN, ROOT, Branch, Gate, Mask
 from rlprune.elastic.axes import Axis
 from rlprune.elastic.channels import Group
 from rlprune.errors import ModelError
-from rlprune.graph.nodes import alive_nodes, attach
+from rlprune.graph.nodes import TracedNetwork, alive_nodes, attach
 
 
 def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:
@@ -161,7 +161,7 @@ def _extract(body: fx.GraphModule, part: _Part) -> fx.GraphModule:
     for node in part.inside:
         copies[node] = own.node_copy(node, lambda n: copies[n])
     own.output(copies[part.end])
-    return fx.GraphModule(body, own)
+    return TracedNetwork(body, own)
 
 
 def _also_return(body: fx.GraphModule, gates: Sequence[fx.Node]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from rlprune.data.pictures import cover, read_picture
@@ -95,15 +96,15 @@ def decode(
 
 
 def read_images(
-    paths: Sequence[str | Path], image_shape: Sequence[int], preprocessing: Preprocessing | None = None
+    paths: Sequence[str | Path | Image.Image], image_shape: Sequence[int], preprocessing: Preprocessing | None = None
 ) -> Tensor:
-    """Read image files at the size that a network takes.
+    """Read image files, or pictures in memory, at the size that a network takes.
 
     They are scaled and cut as the network's preprocessing says. Where it says nothing, a file of the right size is
     taken as it is; another is scaled until it covers it, and its middle is cut out.
 
     Args:
-        paths: the files, B of them.
+        paths: the files, B of them, or PIL images.
         image_shape: (C, H, W) of the network's images, with C = 1 or 3.
         preprocessing: the network's.
 
@@ -122,12 +123,13 @@ def read_images(
     mode = "L" if n_channels == 1 else "RGB"
     frame = preprocessing.apply if preprocessing is not None and preprocessing.sizes else cover(height, width)
     pixels = []
-    for path in paths:
-        picture = read_picture(str(path), Path(path), frame, mode)
+    for number, path in enumerate(paths):
+        name = f"picture {number}" if isinstance(path, Image.Image) else str(path)
+        picture = read_picture(name, path if isinstance(path, Image.Image) else Path(path), frame, mode)
         if picture.shape != tuple(image_shape):
             size = f"{picture.shape[2]}x{picture.shape[1]}"
             raise DataError(
-                f"{path} comes to {size} pixels by the network's preprocessing, which takes {width}x{height}; cut it "
+                f"{name} comes to {size} pixels by the network's preprocessing, which takes {width}x{height}; cut it "
                 "to that shape first"
             )
         pixels.append(picture)

@@ -72,6 +72,8 @@ def read_picture(
             image = _upright(image)
     except Exception as error:
         raise DataError(f"{name} cannot be read as an image ({_reason(item, error)}); replace or remove it") from error
+    if not all(image.size):
+        raise DataError(f"{name} has {image.width}x{image.height} pixels, which is no picture; replace or remove it")
     image = _eight_bits(name, image, file_format)
     grey = image.mode in _GREY
     image = image.convert(mode or ("L" if grey else "RGB"))

@@ -8,11 +8,11 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
-from torch import Tensor
-
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.images import Images
 from rlprune.deployment.prediction import Prediction
 from rlprune.errors import RLPruneError
+from rlprune.utils.process import ForkLock
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Controller:
 
     If the images so far cost more than the target, the next `horizon` images get that much less to spend, and the other
     way round. A stream that becomes harder costs more at the same penalty: the budget falls until the target is met
-    again. A controller is for one thread.
+    again. Several threads may call it at once, and are held to the target together.
 
     Args:
         dynamic: a network whose policy was trained for a range of penalties; its other callers are not counted.
@@ -77,29 +77,32 @@ class Controller:
             )
         self._timed = macs is None
         self._warm = macs is not None
+        self._lock = ForkLock()
         self._n_images = 0
         self._cost = 0.0
         self._clear_recent()
         self._rates: deque[float] = deque(maxlen=5)
         self._decide_at((self._low + self._high) / 2 if macs is None else macs)
 
-    def __call__(self, images: Tensor) -> Prediction:
-        """Classify a batch, uint8 or float in [0, 1], (B, C, H, W), as `DynamicCNN` does."""
+    def __call__(self, images: Images) -> Prediction:
+        """Classify a batch as `DynamicCNN` does."""
         before = time.perf_counter()
         prediction = self._current(images)
         elapsed = 1000 * (time.perf_counter() - before)
-        if self._warm:
-            share = float(prediction.macs.double().sum() / self.dynamic.prices.dense.macs)
-            self._count(len(images), elapsed if self._timed else share, share)
-        self._warm = True
+        share = float(prediction.macs.double().sum() / self.dynamic.prices.dense.macs)
+        with self._lock:
+            if self._warm:
+                self._count(len(prediction.labels), elapsed if self._timed else share, share)
+            self._warm = True
         return prediction
 
     @property
     def held(self) -> ControllerStatus:
         """The mean cost per image so far, and the budget it is held with."""
-        mean = self._cost / self._n_images if self._n_images else float("nan")
-        at_limit = self.budget in (self._low, self._high)
-        return ControllerStatus(self._n_images, self.target, mean, self.budget, at_limit)
+        with self._lock:
+            mean = self._cost / self._n_images if self._n_images else float("nan")
+            at_limit = self.budget in (self._low, self._high)
+            return ControllerStatus(self._n_images, self.target, mean, self.budget, at_limit)
 
     def _count(self, n_images: int, cost: float, share: float) -> None:
         """Add a call's images, their cost in the unit of the target, and their share of the dense MACs."""

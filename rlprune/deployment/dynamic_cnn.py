@@ -10,17 +10,18 @@ from torch import Tensor, nn
 
 from rlprune.data.image_set import InputFormat, normalise
 from rlprune.data.preprocessing import Preprocessing
+from rlprune.deployment.images import Images, as_batch
 from rlprune.deployment.prediction import Prediction, predicted
 from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
-from rlprune.errors import DataError, RLPruneError
+from rlprune.errors import RLPruneError
 from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.utils.finite import finite_logits
 from rlprune.utils.hardware import check_device
-from rlprune.utils.malloc import MOST_KEPT
+from rlprune.utils.process import MOST_KEPT
 
 
 class DynamicCNN:
@@ -79,8 +80,8 @@ class DynamicCNN:
         preprocessing: Preprocessing | None = None,
     ) -> None:
         check_fit(elastic, policy, classes)
-        if max_batch is not None and max_batch < 1:
-            raise RLPruneError(f"max_batch is {max_batch}; 1 or more images, or None, is needed")
+        if max_batch is not None and (type(max_batch) is not int or max_batch < 1):
+            raise RLPruneError(f"max_batch is {max_batch!r}; 1 or more images, or None, is needed")
         try:
             check_device(str(device))
         except ValueError as error:
@@ -171,25 +172,24 @@ class DynamicCNN:
         self._one_image = SingleImagePolicy(self.policy, self.prices, self.first)
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
+    def __call__(self, images: Images, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
         """Classify a batch of any size.
 
         Args:
-            images: uint8 in [0, 255] or float in [0, 1], (B, C, H, W).
+            images: a tensor or a NumPy array, uint8 in [0, 255] or float in [0, 1], (B, C, H, W), in any layout and on
+                any device; or a PIL image, or a list of them, of any size.
             budget: for this call, as in `at`.
             penalty: for this call, as in `at`.
 
         Raises:
-            DataError: images of another shape, type or range.
+            DataError: images of another shape, type or range, or in another container.
             NotFiniteError: the logits overflow `dtype`, or are NaN.
             RLPruneError: a budget or a penalty that the policy was not trained for.
         """
         if budget is not None or penalty is not None:
             return self.at(budget=budget, penalty=penalty)(images)
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.elastic.image_shape or not len(images):
-            shape = ", ".join(map(str, self.elastic.image_shape))
-            raise DataError(f"images have shape {tuple(images.shape)}; (B, {shape}) with B >= 1 is needed")
-        parts = images.split(self.max_batch or len(images))
+        batch = as_batch(images, self.elastic.image_shape, self.preprocessing)
+        parts = batch.split(self.max_batch or len(batch))
         return Prediction.joined([self._run(self.normalise(part)) for part in parts])
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -220,5 +220,5 @@ def _gather(features: Tensor, bucket: Tensor) -> Tensor:
 
 
 def _default_max_batch(elastic: ElasticModule) -> int:
-    """How many images have features that fit into memory which the C library keeps; see `rlprune.utils.malloc`."""
+    """How many images have features that fit into memory which the C library keeps; see `rlprune.utils.process`."""
     return max(16, MOST_KEPT // (4 * math.prod(elastic.feature_shape)))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import os
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from rlprune.data.preprocessing import Preprocessing
+from rlprune.deployment.images import Images, as_batch
+from rlprune.deployment.onnx_proto import short
+from rlprune.deployment.onnx_trial import trial, wrong_profiles
 from rlprune.deployment.prediction import Prediction, predicted
-from rlprune.errors import BundleError, DataError
-from rlprune.policies.passes import CostBreakdown
-from rlprune.profiles.cost import ComputeCost
+from rlprune.errors import BundleError
+from rlprune.utils.finite import finite_logits
 from rlprune.utils.imports import require
+from rlprune.utils.process import ForkLock
+
+if TYPE_CHECKING:
+    from rlprune.deployment.onnx_file import CheckedFile
 
 
 def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
@@ -29,13 +34,19 @@ def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # what is wrong is raised, too
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 class OnnxCNN:
     """A file that `rlprune.deployment.onnx_export.save_onnx` wrote, run by onnxruntime; called like a `DynamicCNN`.
+
+    Before onnxruntime sees the file, it is compared with the checksum in it, and with the manifest of its bundle if it
+    is in one; nothing outside of it is read. Then two images run through every profile, in bounded time and memory.
+
+    Several threads may call it at once. It can be pickled and copied, and goes on in a forked process, which should end
+    as those of multiprocessing do, by `os._exit`: onnxruntime itself cannot be taken down there.
 
     Args:
         path: of the file.
@@ -44,7 +55,7 @@ class OnnxCNN:
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        BundleError: the file cannot be read, or was not written by `save_onnx`.
+        BundleError: the file cannot be read, was altered, or was not written by `save_onnx`.
 
     Attributes:
         classes: class names.
@@ -55,32 +66,80 @@ class OnnxCNN:
 
     def __init__(self, path: str | Path, n_threads: int = 0, *, spin: bool = True) -> None:
         require("onnxruntime", "onnx")
+        file: CheckedFile = require("rlprune.deployment.onnx_file").read(Path(path))
+        trial(str(path), file)
+        self.classes = tuple(file.notes.classes)
+        self.preprocessing = file.preprocessing
+        self.image_shape = file.image_shape
+        self.prices = file.notes.costs()
+        self._ratios = torch.tensor(file.notes.keep_ratios)
+        self._max_passes = file.max_passes
+        self._opens = file.content, n_threads, spin
         try:
-            self.session = session(Path(path).read_bytes(), n_threads, spin=spin)
-            notes = json.loads(self.session.get_modelmeta().custom_metadata_map["rlprune"])
-        except OSError as error:
-            raise BundleError(f"{path} cannot be read ({error.strerror})") from error
+            self._open()
         except Exception as error:  # onnxruntime's own, which have no common type
-            reason = str(error).partition("\n")[0]
-            raise BundleError(f"{path} is no file that `rlprune export --onnx` wrote: {reason}") from error
-        self.classes = tuple(notes["classes"])
-        self.preprocessing = Preprocessing.from_json(notes.get("preprocessing", {}))
-        self.image_shape = tuple(self.session.get_inputs()[0].shape[1:])
-        self._ratios = torch.tensor(notes["keep_ratios"])
-        prices = {name: ComputeCost(*map(torch.tensor, price)) for name, price in notes["prices"].items()}
-        self.prices = CostBreakdown(**prices)
+            raise BundleError(f"{path} cannot be used: {short(error)}") from error
 
-    def __call__(self, images: Tensor) -> Prediction:
+    @property
+    def session(self) -> Any:
+        """The session of onnxruntime in this process."""
+        if self._process != os.getpid():
+            with self._lock:
+                if self._process != os.getpid():
+                    self._start()
+        return self._session
+
+    def _open(self) -> None:
+        self._lock = ForkLock()
+        self._start()
+
+    def _start(self) -> None:
+        content, n_threads, spin = self._opens
+        self._session = session(content, n_threads, spin=spin)
+        self._process = os.getpid()
+        _running.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: all but the session, which is opened anew where it arrives."""
+        return {name: value for name, value in vars(self).items() if name not in ("_session", "_process", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled or copied."""
+        vars(self).update(state)
+        self._open()
+
+    def __call__(self, images: Images) -> Prediction:
         """Classify a batch of any size.
 
         Args:
-            images: pixels in [0, 255], uint8 (B, C, H, W).
+            images: a tensor or a NumPy array of pixels in [0, 255], uint8 (B, C, H, W), in any layout and on any
+                device; or a PIL image, or a list of them, of any size.
 
         Raises:
-            DataError: images of another shape or type.
+            DataError: images of another shape or type, or in another container.
+            BundleError: onnxruntime fails, or the file names profiles that it does not have.
+            NotFiniteError: the logits are NaN or infinite.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            shape = ", ".join(map(str, self.image_shape))
-            raise DataError(f"images are {images.dtype} of shape {tuple(images.shape)}; uint8 (B, {shape}) is needed")
-        logits, profiles, _ = map(torch.from_numpy, self.session.run(None, {"images": images.numpy()}))
-        return predicted(logits, profiles, self._ratios, self.prices)
+        batch = as_batch(images, self.image_shape, self.preprocessing, floats=False)
+        pixels = batch.detach().cpu().contiguous().numpy()
+        try:
+            logits, profiles = self.session.run(["logits", "profiles"], {"images": pixels})
+        except Exception as error:  # onnxruntime's own, which have no common type
+            raise BundleError(f"onnxruntime cannot run the file on these images: {short(error)}") from error
+        wrong = wrong_profiles(profiles, (len(pixels), self._max_passes), len(self._ratios))
+        if wrong:
+            raise BundleError(f"the ONNX file cannot be used: {wrong}")
+        return predicted(finite_logits(torch.from_numpy(logits)), torch.from_numpy(profiles), self._ratios, self.prices)
+
+
+_running: weakref.WeakSet[OnnxCNN] = weakref.WeakSet()
+_of_parents: list[Any] = []
+"""Sessions of the process that was forked: to end one here would wait for threads that only that process has."""
+
+
+def _after_fork_in_child() -> None:
+    _of_parents.extend(each._session for each in list(_running))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -29,7 +29,7 @@ from rlprune.deployment.onnx_graph import (
     run_function,
 )
 from rlprune.deployment.quantisation import quantised
-from rlprune.errors import DataError, RLPruneError
+from rlprune.errors import BundleError, DataError, RLPruneError
 from rlprune.utils.files import atomic_write
 from rlprune.utils.imports import require
 
@@ -89,9 +89,15 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None) -> bytes:
     preprocessing = dynamic.preprocessing.to_json()
     if preprocessing:
         notes["preprocessing"] = preprocessing
-    helper.set_model_props(model, {"rlprune": json.dumps(notes)})
+    file = require("rlprune.deployment.onnx_file")
+    helper.set_model_props(model, {file.NOTES: json.dumps(notes), file.CHECKSUM: "0" * 64})
     onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+    content = file.signed(bytes(model.SerializeToString()))
+    try:
+        file.checked("it", content)
+    except BundleError as error:
+        raise RLPruneError(f"this network cannot be stored in an ONNX file that is safe to read: {error}") from error
+    return bytes(content)
 
 
 def _functions(dynamic: DynamicCNN, calibration_features: Tensor | None) -> list[Any]:

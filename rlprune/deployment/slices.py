@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.profiles.cost import Cost
-from rlprune.utils.malloc import keep_freed
+from rlprune.utils.process import ForkLock, keep_freed
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """Number formats that slices may compute in."""
@@ -49,7 +48,7 @@ class Slices:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         keep_freed()
-        if not memory >= 0:
+        if not isinstance(memory, int | float) or not memory >= 0:
             raise RLPruneError(f"memory is {memory}; a number of 0 or more, in dense networks, is needed")
         if dtype not in DTYPES:
             raise RLPruneError(f"dtype is {dtype}; allowed: {', '.join(map(str, DTYPES))}")
@@ -62,7 +61,7 @@ class Slices:
         self._memory = memory
         self._room = memory * int(cost.dense.params)
         self._uses = [0] * len(codebook)
-        self._lock = Lock()
+        self._lock = ForkLock()
         self._bodies: dict[int, nn.Module] = {}
         self._shared = [_Shared(elastic, profile, self._lock) for profile in codebook]
         self.stem = self._prepared("stem", 0)
@@ -129,7 +128,7 @@ def _made_again(elastic: ElasticModule, codebook: Tensor, memory: float, compile
 class _Shared(nn.Module):
     """The body of a profile as the elastic network itself runs it: in float32, one caller at a time."""
 
-    def __init__(self, elastic: ElasticModule, profile: Tensor, lock: Lock) -> None:
+    def __init__(self, elastic: ElasticModule, profile: Tensor, lock: ForkLock) -> None:
         super().__init__()
         self._run = elastic.run_body
         self._profile = profile

@@ -131,7 +131,7 @@ def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) 
             nodes.attach(root, node.target, plain)
         elif node.op == "get_attr":
             nodes.attach(root, node.target, copy.deepcopy(_attribute(body, node.target)))
-    return fx.GraphModule(root, new_graph)
+    return nodes.TracedNetwork(root, new_graph)
 
 
 def _constant(body: nn.Module, node: fx.Node, choice: Choice) -> Tensor:

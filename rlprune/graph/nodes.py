@@ -1,15 +1,47 @@
-"""Nodes of a traced network: the shape and cost of each, and which are still needed."""
+"""A traced network and its nodes: the shape and cost of each, and which are still needed."""
 
 from __future__ import annotations
 
+import linecache
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx import graph_module
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.errors import ModelError
+
+
+class TracedNetwork(fx.GraphModule):
+    """A `torch.fx.GraphModule` whose generated source is forgotten with it.
+
+    Torch keeps the source of every network that it ever compiled, so that a process which loads networks again and
+    again would grow for ever.
+    """
+
+    def recompile(self) -> Any:
+        """Generate and compile the code of the graph anew."""
+        code = super().recompile()
+        known: list[str] | None = self.__dict__.get("_source_names")
+        if known is None:
+            known = []
+            object.__setattr__(self, "_source_names", known)
+            weakref.finalize(self, _forget, known).atexit = False
+        _forget(known)
+        known.append(type(self).forward.__code__.co_filename)
+        return code
+
+
+def _forget(names: list[str]) -> None:
+    """Take generated sources out of the places in which torch keeps them for tracebacks."""
+    sources: dict[str, str] = getattr(getattr(graph_module, "_loader", None), "eval_cache", {})
+    while names:
+        name = names.pop()
+        sources.pop(name, None)
+        linecache.cache.pop(name, None)
 
 
 class _Measure(fx.Interpreter):

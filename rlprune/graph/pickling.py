@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import fx, nn
 
+from rlprune.graph.nodes import TracedNetwork
+
 
 class _Reference(NamedTuple):
     """Stands for a node among the arguments of another."""
@@ -72,7 +74,7 @@ def _unpacked(parts: dict[str, Any], nodes: list[tuple[Any, ...]], training: boo
         node = graph.create_node(op, target, resolved(tuple(args)), resolved(dict(kwargs)), name=name)
         node.meta.update(measured)
         made[name] = node
-    network = fx.GraphModule(root, graph)
+    network = TracedNetwork(root, graph)
     network.__dict__.update(parts)  # the very modules, in the mode that each was in
     network.training = training
     return network

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from rlprune.errors import MALFORMED, BundleError, ModelError
 from rlprune.graph.names import is_safe
-from rlprune.graph.nodes import attach
+from rlprune.graph.nodes import TracedNetwork, attach
 from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LAYERS, METHODS
 
 JSON = Any
@@ -169,7 +169,7 @@ def _from_json(description: JSON) -> fx.GraphModule:
         kwargs = {key: _decode(value, nodes) for key, value in node["kwargs"].items()}
         nodes[node["name"]] = graph.create_node(op, target, args, kwargs, name=node["name"])
     graph.lint()
-    return fx.GraphModule(root, graph).eval()
+    return TracedNetwork(root, graph).eval()
 
 
 def _build_modules(description: JSON) -> nn.Module:

@@ -15,6 +15,7 @@ from rlprune.errors import ModelError
 from rlprune.graph.flattening import read_flattening
 from rlprune.graph.functional import fold_constants, read_functional_layers
 from rlprune.graph.names import make_safe
+from rlprune.graph.nodes import TracedNetwork
 from rlprune.graph.operators import METHODS
 from rlprune.graph.plain import plain_copy
 from rlprune.graph.tracer import Tracer
@@ -70,7 +71,7 @@ def trace(model: nn.Module, example: Tensor | None = None, output: str | int | N
     if output is not None:
         _keep_one_output(graph, output)
     make_safe(model, graph)
-    network = fx.GraphModule(model, graph)
+    network = TracedNetwork(model, graph)
     _simplify(network)
     network.graph.eliminate_dead_code()
     fold_constants(network)
@@ -254,7 +255,7 @@ def _copy_nodes(network: fx.GraphModule, nodes: list[fx.Node], entry: fx.Node | 
     for node in nodes:
         copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output(fx.node.map_arg(result, lambda n: copies[n]))
-    return fx.GraphModule(network, graph)
+    return TracedNetwork(network, graph)
 
 
 def logits_of(outputs: object, output: str | int | None, kind: str) -> object:

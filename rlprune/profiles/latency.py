@@ -21,7 +21,7 @@ from rlprune.profiles.cost import Cost
 from rlprune.utils.files import write_json
 from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.hardware import conditions
-from rlprune.utils.malloc import keep_freed
+from rlprune.utils.process import keep_freed
 from rlprune.utils.timing import interleaved
 
 _HELD_OUT = 5

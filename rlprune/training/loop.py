@@ -24,7 +24,7 @@ from rlprune.utils.files import atomic_write, check_room
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for, out_of_memory
 from rlprune.utils.locks import hold
-from rlprune.utils.malloc import keep_freed
+from rlprune.utils.process import keep_freed
 from rlprune.utils.progress import Log
 
 Step = Callable[[Batch], dict[str, float]]

@@ -30,9 +30,16 @@ def check_device(device: str) -> str:
     try:
         torch.ones(1, device=device).add(1).item()  # the device "meta" has no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"it cannot be used here ({reason}); cpu always can") from error
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(f"it cannot be used here ({reason}); cpu always can{_others()}") from error
     return device
+
+
+def _others() -> str:
+    """The devices beside the processor, for a message."""
+    n_cards = torch.cuda.device_count()
+    cards = f", and cuda:0{f' to cuda:{n_cards - 1}' if n_cards > 1 else ''}" if n_cards else ""
+    return cards + (", and mps" if torch.backends.mps.is_available() else "")
 
 
 def conditions() -> dict[str, Any]:

@@ -18,6 +18,8 @@ from rlprune.errors import MissingExtraError, RLPruneError
 def require(module: str, extra: str | None = None) -> ModuleType:
     """Import a module that needs optional packages, or say which extra brings them.
 
+    What is installed is found before what lies in the current folder, wherever that stands in Python's path.
+
     Args:
         module: dotted name, such as ``"pyarrow.parquet"``, or a module of this project that imports such a package.
         extra: the extra of this project that installs it, such as ``"data"``; None for what it depends on anyway, which
@@ -26,8 +28,11 @@ def require(module: str, extra: str | None = None) -> ModuleType:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    try:
+    if module in sys.modules:
         return importlib.import_module(module)
+    try:
+        with _current_folder_last():
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "rlprune":
             raise
@@ -80,7 +85,7 @@ def _imported(source: str, error: type[RLPruneError], use: Callable[[Any], Any])
     if module and not names_callable(source):
         raise error(_no_callable(source, module, name))
     try:
-        with _current_folder_last():
+        with _current_folder_last(needed=True):
             return use(getattr(importlib.import_module(module), name))
     except Exception as reason:
         found = getattr(sys.modules.get(module), "__file__", None)
@@ -91,16 +96,33 @@ def _imported(source: str, error: type[RLPruneError], use: Callable[[Any], Any])
         ) from reason
 
 
+def _with_current_last(path: list[str], *, needed: bool = False) -> list[str]:
+    """A path of folders with modules in which the current one comes after all others.
+
+    Args:
+        path: such as `sys.path`.
+        needed: put the current folder there even if it is not on the path.
+    """
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:  # it was removed, so nothing lies in it
+        return [*path]
+    here = [entry for entry in path if entry in ("", ".", folder)]
+    others = [entry for entry in path if entry not in here]
+    return [*others, *(here or [folder] * needed)]
+
+
 @contextmanager
-def _current_folder_last() -> Iterator[None]:
+def _current_folder_last(*, needed: bool = False) -> Iterator[None]:
     """Let the current folder be the last in which modules are looked for."""
-    folder = os.getcwd()
-    sys.path.append(folder)
+    before = [*sys.path]
+    meanwhile = _with_current_last(before, needed=needed)
+    sys.path[:] = meanwhile
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
+        sys.path[:] = [*before, *(entry for entry in sys.path if entry not in meanwhile)]
 
 
 def names_callable(source: str) -> bool:

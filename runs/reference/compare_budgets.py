@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from arguments import steps_of
+from offline_cnn import OfflineCNN
 from torch import Tensor
 
 from rlprune.agents import train_policy
 from rlprune.deployment.controller import Controller
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.offline import OfflineCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.evaluation.dynamic import codebook_logits
 from rlprune.storage.networks import load_network

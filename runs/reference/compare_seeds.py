@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from arguments import steps_of
+from offline_cnn import OfflineCNN
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.offline import OfflineCNN
 from rlprune.evaluation.controls import shuffled_accuracy
 from rlprune.evaluation.dynamic import codebook_logits
 from rlprune.pipelines.steps import Steps

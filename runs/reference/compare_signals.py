@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from arguments import steps_of
+from offline_cnn import OfflineCNN
 from torch import Tensor
 
 from rlprune.agents import train_policy
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.offline import OfflineCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.dynamic import codebook_logits
 from rlprune.policies.policy import Policy

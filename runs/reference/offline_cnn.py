@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.images import Images
 from rlprune.deployment.prediction import Prediction, predicted
 from rlprune.elastic.module import ElasticModule
 from rlprune.policies.observations import pooled_features
@@ -33,8 +34,9 @@ class OfflineCNN(DynamicCNN):
         if observer.pool:
             self.seen = observer.standardise(torch.cat(list(pooled_features(elastic, data, observer.pool))))
 
-    def __call__(self, images: Tensor, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
+    def __call__(self, images: Images, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
         """Decide as the network does."""
+        assert isinstance(images, Tensor)
         now = self if budget is None and penalty is None else self.at(budget=budget, penalty=penalty)
         rows = images[:, 0, 0, 0]
 

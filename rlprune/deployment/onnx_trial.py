@@ -1,0 +1,184 @@
+"""Runs a file's profiles once before it is used, in bounded time and memory.
+
+A checksum says that a file is as it was written, not by whom. What loads should not fail, hang or fill the memory at
+its first call, so all of it happens here first, without onnxruntime's optimiser, which would compute before the trial.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rlprune.deployment.onnx_graph import DOMAIN
+from rlprune.deployment.onnx_proto import fields, short
+from rlprune.errors import BundleError
+
+if TYPE_CHECKING:
+    from rlprune.deployment.onnx_file import CheckedFile
+
+MOST_MEMORY = 2**30
+"""Bytes that the features of two images may take at once."""
+_SECONDS = 4.0
+_MOST_SECONDS = 60.0
+_MACS_A_SECOND = 2e8
+"""Speed of a slow machine, in one thread."""
+_GRAPH = 7
+_NODE, _OUTPUT = 1, 12
+_TRIED = "rlprune_tried_"
+
+
+def trial(name: str, file: CheckedFile) -> None:
+    """Run two images as the policy chooses, and through every profile.
+
+    Args:
+        name: of the file, for messages.
+        file: its content, and what is known of it.
+
+    Raises:
+        BundleError: onnxruntime does not run it; it takes too long or too much memory; logits are not finite; or it
+            says other profiles or MACs than its notes.
+    """
+    n_profiles = len(file.notes.keep_ratios)
+    pattern = (np.arange(251) * 37 % 251).astype(np.uint8)
+    pixels = np.resize(pattern, (2, *file.image_shape))
+    macs = sum(file.notes.prices.bodies[1]) + file.notes.prices.dense[1]
+    seconds = min(_SECONDS + macs / _MACS_A_SECOND, _MOST_SECONDS)
+    try:
+        results = _run(_with_every_profile(file.content, n_profiles), pixels, seconds, n_profiles)
+    except Exception as error:  # onnxruntime's own, which have no common type
+        raise BundleError(f"{name} is no file that `rlprune export --onnx` wrote: {short(error)}") from error
+    wrong = _wrong_with(file, results)
+    if wrong:
+        raise BundleError(f"{name} cannot be used: {wrong}")
+
+
+def _run(content: bytes, pixels: Any, seconds: float, n_profiles: int) -> list[Any]:
+    """The results of a file that had every profile added to it."""
+    import onnxruntime
+
+    _bound_memory()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    run = onnxruntime.RunOptions()
+    run.log_severity_level = 4
+    run.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    def stop() -> None:
+        run.terminate = True
+        with suppress(AttributeError):  # older ones have none
+            options.set_load_cancellation_flag(True)
+
+    timer = Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        names = ["logits", "profiles", "macs", *(f"{_TRIED}{k}" for k in range(n_profiles))]
+        results: list[Any] = session.run(names, {"images": pixels}, run)
+        return results
+    except Exception as error:
+        if not run.terminate:
+            raise
+        raise BundleError(f"two images take more than {seconds:.0f} seconds") from error
+    finally:
+        timer.cancel()
+
+
+@cache
+def _bound_memory() -> None:
+    """Bound the memory of trials, which share an allocator of their own; where there is one already, it stays."""
+    import onnxruntime
+
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    as_requested = 1
+    with suppress(Exception):
+        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(MOST_MEMORY, as_requested, -1, -1))
+
+
+def _wrong_with(file: CheckedFile, results: list[Any]) -> str | None:
+    """What is wrong with the results for two images, if anything is."""
+    logits, profiles, macs, *tried = results
+    shape = (2, len(file.notes.classes))
+    if logits.shape != shape or any(each.shape != shape or each.dtype != np.float32 for each in tried):
+        return f"the logits of two images have another shape than {shape}"
+    if not all(np.isfinite(each).all() for each in (logits, *tried)):
+        return "logits are not finite"
+    wrong = wrong_profiles(profiles, (2, file.max_passes), len(file.notes.keep_ratios))
+    if wrong:
+        return wrong
+    expected = file.notes.costs().of_passes(torch.from_numpy(profiles)).macs
+    if macs.shape != (2,) or macs.tolist() != expected.tolist():
+        return f"two images cost {macs.tolist()[:2]} MACs, by its notes {expected.tolist()}"
+    return None
+
+
+def wrong_profiles(profiles: Any, shape: tuple[int, int], n_profiles: int) -> str | None:
+    """What is wrong with the profiles of every pass, int64 (B, max_passes), if anything is."""
+    if profiles.shape != shape:
+        return f"the profiles of {shape[0]} images have shape {profiles.shape}, not {shape}"
+    ran = profiles >= 0
+    if profiles.min() < -1 or profiles.max() >= n_profiles or not ran[:, 0].all() or (ran[:, 1:] > ran[:, :-1]).any():
+        return f"it runs profiles that it does not have; there are {n_profiles}"
+    return None
+
+
+def _with_every_profile(content: bytes, n_profiles: int) -> bytes:
+    """A file whose graph also runs every profile on the stem's features, whatever the policy chooses."""
+    parts = []
+    for number, value in fields(memoryview(content)):
+        if number == _GRAPH:
+            features = _features_in(value)
+            nodes = [
+                _field(_NODE, _field(1, features) + _field(2, _tried(k)) + _text(4, f"profile_{k}") + _text(7, DOMAIN))
+                for k in range(n_profiles)
+            ]
+            outputs = [_field(_OUTPUT, _field(1, _tried(k)) + _field(2, _FLOATS)) for k in range(n_profiles)]
+            value = b"".join((value, *nodes, *outputs))
+        parts.append(_field(number, value) if not isinstance(value, int) else _varint(number << 3) + _varint(value))
+    return b"".join(parts)
+
+
+_FLOATS = b"\x0a\x02\x08\x01"
+"""The type of a tensor of floats of any shape."""
+
+
+def _features_in(graph: memoryview) -> bytes:
+    """The name of the stem's features: the first output of the function `start`."""
+    for number, node in fields(graph):
+        if number == _NODE:
+            found = [(key, bytes(value)) for key, value in fields(node) if not isinstance(value, int)]
+            outputs = [value for key, value in found if key == 2]
+            if (4, b"start") in found and (7, DOMAIN.encode()) in found and outputs:
+                return outputs[0]
+    raise BundleError("its graph does not begin with the function start")
+
+
+def _tried(k: int) -> bytes:
+    return f"{_TRIED}{k}".encode()
+
+
+def _text(number: int, text: str) -> bytes:
+    return _field(number, text.encode())
+
+
+def _field(number: int, value: bytes | memoryview) -> bytes:
+    """A field of protobuf that holds bytes."""
+    return b"".join((_varint(number << 3 | 2), _varint(len(value)), value))
+
+
+def _varint(value: int) -> bytes:
+    parts = []
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])
