@@ -15,13 +15,7 @@ from rlprune import startup
 if startup.is_command_line():
     startup.begin()
 
-import sys
 from typing import TYPE_CHECKING, Any
-
-if startup.is_command_line() and sys.argv[0] == "-m" and sys.path[0] in ("", startup.current_folder()):
-    sys.path.pop(0)  # where the user's files would hide installed packages
-if [os.path.basename(name).partition(".")[0] for name in sys.argv[:1]] in (["-m"], ["rlprune"]):
-    sys.path.sort(key=lambda entry: entry in ("", ".", os.getcwd()))  # nor where PYTHONPATH names their folder
 
 from rlprune import data, models
 from rlprune.deployment.controller import Controller

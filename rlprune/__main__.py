@@ -10,8 +10,6 @@ from rlprune import startup
 def main() -> None:
     """Run the command line, or say which package it needs where rlprune was installed to serve alone."""
     startup.begin()
-    if sys.path[0] in ("", startup.current_folder()):  # python -m puts it there, where it hides installed packages
-        del sys.path[0]
     try:
         try:
             from rlprune.cli.main import main as run

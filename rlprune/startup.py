@@ -41,7 +41,10 @@ def is_command_line() -> bool:
 
 
 def begin() -> None:
-    """Let signals end this process, and make sure that it is somewhere: PyTorch is not loaded from a removed folder."""
+    """Let signals end this process, let installed packages come first, and make sure that it is somewhere.
+
+    PyTorch is not loaded from a folder that was removed.
+    """
     end_at_once()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by >&-
@@ -49,6 +52,15 @@ def begin() -> None:
     if not current_folder():
         print("rlprune: error: the current folder is gone; change to another one", file=sys.stderr)
         sys.exit(2)
+    _installed_first()
+
+
+def _installed_first() -> None:
+    """Let no file of the current folder hide an installed package: `python -m` and PYTHONPATH may put it first."""
+    here = ("", ".", current_folder())
+    if sys.path[0] in here:
+        del sys.path[0]
+    sys.path.sort(key=lambda entry: entry in here)
 
 
 def current_folder() -> str:
