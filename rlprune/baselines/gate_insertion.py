@@ -149,7 +149,8 @@ def _insert_gate(
     last = isinstance(body.get_submodule(group.name), nn.Linear)
     name = f"{ROOT}.gates.{index}"
     n_in = source.meta["shape"][-1 if last else 1]
-    attach(body, name, Gate(n_in, n_out, max(LEAST_HIDDEN, n_in // reduction), last=last))
+    device = next(body.get_submodule(group.name).parameters()).device
+    attach(body, name, Gate(n_in, n_out, max(LEAST_HIDDEN, n_in // reduction), last=last, device=device))
     with body.graph.inserting_before(before):
         return body.graph.call_module(name, (source,))
 

@@ -31,13 +31,14 @@ class Gate(nn.Module):
         n_out: number of probabilities: one for each output channel of the layer, or one for a whole branch.
         n_hidden: size of the hidden layer.
         last: whether the input's channels are its last dimension, as a linear layer's are, not its second.
+        device: where its weights are.
     """
 
-    def __init__(self, n_in: int, n_out: int, n_hidden: int, *, last: bool) -> None:
+    def __init__(self, n_in: int, n_out: int, n_hidden: int, *, last: bool, device: torch.device | None = None) -> None:
         super().__init__()
         self.last = last
-        self.reduce = nn.Linear(n_in, n_hidden)
-        self.expand = nn.Linear(n_hidden, n_out)
+        self.reduce = nn.Linear(n_in, n_hidden, device=device)
+        self.expand = nn.Linear(n_hidden, n_out, device=device)
         nn.init.constant_(self.expand.bias, _START)
 
     def forward(self, x: Tensor) -> Tensor:

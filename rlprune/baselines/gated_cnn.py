@@ -91,7 +91,8 @@ class GatedCNN(nn.Module):
         self.stem = stem
         self.body = body
         self.cost = Cost(elastic)
-        self.to(elastic.widths.device)
+        if not any(parameter.is_meta for parameter in self.parameters()):
+            self.to(elastic.widths.device)
         costs = [mlp_cost(gate) for gate in self.gates]
         params = torch.stack([cost.params for cost in costs]).sum()
         self.gates_cost = ComputeCost(params, torch.stack([cost.macs for cost in costs]).sum())

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import load as load_tensors
+import torch
 from torch import Tensor, fx, nn
 
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.data.image_set import InputFormat
 from rlprune.graph import serialization
-from rlprune.storage.data_format import DataFormat, format_to_json, read_format
-from rlprune.storage.folders import dump, malformed, pack, read_folder, write_folder
-from rlprune.storage.structure import describe, rebuild
+from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
+from rlprune.storage.folders import dump, pack, read_folder, schema, write_folder
+from rlprune.storage.propagation import MAX_MACS, Meter, propagate
+from rlprune.storage.structure import assemble, build_graph, check_claims, check_logits, describe
+from rlprune.storage.tensors import TensorFile
+from rlprune.storage.trial import check_result, try_image, try_network
 
 
 @dataclass(frozen=True)
@@ -63,21 +65,37 @@ def save_gated(
     write_folder(Path(folder), "gated", files, {"data": format_to_json(data), "about": dict(metadata or {})})
 
 
-def load_gated(folder: str | Path) -> SavedGated:
+def load_gated(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedGated:
     """Read a gated network.
 
+    Args:
+        folder: the folder.
+        max_macs: the most multiply-adds that one image may take; see `rlprune.storage.bundle.load`.
+
     Raises:
-        BundleError: the folder is missing, incomplete, altered, or of another kind.
+        BundleError: the folder is missing, incomplete, altered, or of another kind; or its network takes too much, or
+            does not run.
     """
-    files, manifest = read_folder(Path(folder), ("gated",))
-    with malformed("network"):
-        description = json.loads(files["network.json"])
-        tensors = load_tensors(files["network.safetensors"])
-        elastic = rebuild(description["elastic"])
-        elastic.load_state_dict(_under("elastic.", tensors))
-        network = GatedCNN(elastic, **description["gates"])
-        network.load_state_dict(_under("gated.", tensors))
-    return SavedGated(network.eval(), read_format(manifest), manifest["about"])
+    stored = read_folder(Path(folder), ("gated",))
+    data = read_format(stored.manifest)
+    with stored.building("network"):
+        description = stored.json("network.json")
+        schema().check(schema().Gated, description, "network")
+        file = stored.header("network.safetensors")
+        elastic = assemble(description["elastic"], file, max_macs, "elastic.")
+        network = GatedCNN(elastic, **description["gates"]).eval()
+        parts = {"gated.": network, "elastic.": elastic}
+        file.check({prefix + name: each for prefix, part in parts.items() for name, each in part.state_dict().items()})
+        tensors = stored.tensors(file)
+        for prefix, part in parts.items():
+            part.load_state_dict(_under(prefix, tensors), assign=True)
+        check_data(data, elastic.image_shape, elastic.n_classes)
+        try_network(elastic, data)
+        with torch.no_grad():
+            decided = network.decide(try_image(elastic.image_shape, data, 2))
+        check_result(decided.logits, elastic.n_classes, 2)
+    stored.check_rest()
+    return SavedGated(network, data, stored.notes)
 
 
 def save_plain(
@@ -106,21 +124,46 @@ def save_plain(
     write_folder(Path(folder), "plain", files, {"data": format_to_json(data), "about": dict(metadata or {})})
 
 
-def load_plain(folder: str | Path) -> SavedPlain:
+def load_plain(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedPlain:
     """Read an ordinary network.
 
+    Args:
+        folder: the folder.
+        max_macs: the most multiply-adds that one image may take; see `rlprune.storage.bundle.load`.
+
     Raises:
-        BundleError: the folder is missing, incomplete, altered, or of another kind.
+        BundleError: the folder is missing, incomplete, altered, or of another kind; or its network takes too much, or
+            does not run.
     """
-    files, manifest = read_folder(Path(folder), ("plain",))
+    stored = read_folder(Path(folder), ("plain",))
+    data = read_format(stored.manifest)
+    with stored.building("network"):
+        description = stored.json("network.json")
+        schema().check(schema().Plain, description, "network")
+        file = stored.header("network.safetensors")
+        network = _plain(description, file, max_macs)
+        file.check(network.state_dict())
+        network.load_state_dict(stored.tensors(file), assign=True)
+        image_shape = tuple(description["image_shape"])
+        check_data(data, image_shape, len(data.classes))
+        with torch.no_grad():
+            check_result(network.eval()(try_image(image_shape, data, 2)), len(data.classes), 2)
+    stored.check_rest()
+    return SavedPlain(network, image_shape, data, stored.notes)
+
+
+def _plain(description: Any, file: TensorFile, max_macs: float) -> nn.Sequential:
+    """An ordinary network on the meta device, once it is known to be bounded."""
     network = nn.Sequential()
-    with malformed("network"):
-        description = json.loads(files["network.json"])
-        image_shape = tuple(int(size) for size in description["image_shape"])
-        for name, part in description["parts"].items():
-            network.add_module(name, serialization.from_json(part))
-        network.load_state_dict(load_tensors(files["network.safetensors"]))
-    return SavedPlain(network.eval(), image_shape, read_format(manifest), manifest["about"])
+    for name, part in description["parts"].items():
+        network.add_module(name, build_graph(part, f"parts.{name}"))
+    check_claims(network, file, max_macs)
+    values = torch.empty(1, *description["image_shape"], device="meta")
+    meter = Meter(max_macs)
+    for name, part in network.named_children():
+        values = propagate(cast(fx.GraphModule, part), values, meter, f"parts.{name}")
+    check_logits(values)
+    return network
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -89,6 +89,10 @@ class Slices:
                 self._bodies[profile] = self.prepared(profile)
             return self._bodies.get(profile, self._shared[profile])
 
+    def at_hand(self, profile: int) -> nn.Module:
+        """The body of a profile as it is at the moment; that it is used counts for nothing."""
+        return self._bodies.get(profile, self._shared[profile])
+
     def prepared(self, profile: int) -> nn.Module:
         """The body of a profile in its fastest form, prepared now if it is not in memory."""
         body = self._bodies.get(profile)

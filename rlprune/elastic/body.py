@@ -161,6 +161,7 @@ def replace_layers(body: fx.GraphModule, groups: Sequence[Group], n_levels: int,
         drops: whether level 0 keeps no channel, so that the norms at the ends of branches become constants.
     """
     consumed_by: dict[str, int | None] = {}
+    device = next((parameter.device for parameter in body.parameters()), None)
     for node in [node for node in body.graph.nodes if node.op == "call_module"]:
         name = str(node.target)
         layer = body.get_submodule(name)
@@ -170,7 +171,7 @@ def replace_layers(body: fx.GraphModule, groups: Sequence[Group], n_levels: int,
             dropped = drops and consumed is not None and node.name in groups[consumed].exits
             out_axis = _axis(groups, name, "out", layer.num_features)
             switch = out_axis.only_group if consumed is None else consumed
-            elastic = ElasticBatchNorm(layer, out_axis, switch, n_levels, dropped)
+            elastic = ElasticBatchNorm(layer, out_axis, switch, n_levels, dropped, device)
         else:
             elastic = _elastic(layer, name, groups)
         if elastic is None:

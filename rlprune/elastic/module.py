@@ -16,7 +16,7 @@ from rlprune.elastic.layers import Choice, ElasticLayer, GroupLayer
 from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios, nearest_profiles
 from rlprune.errors import LevelsError, ModelError
-from rlprune.graph.nodes import measure
+from rlprune.graph.nodes import given_shape, measure
 from rlprune.graph.pickling import pack_graphs
 
 _MAX_RUNS = 64
@@ -35,6 +35,7 @@ class ElasticModule(nn.Module):
         round_to: widths round up to multiples of this many channels; where a group's channels stand for several of its
             layers each (`Group.layer_channels`), to as few of them as stand for that many.
         unprunable: layers whose outputs are not pruned, with the reason.
+        measured: whether the nodes of both graphs say already what `rlprune.graph.nodes.measure` notes.
 
     Raises:
         LevelsError: keep ratios that are not ascending up to 1, or `round_to` below 1.
@@ -67,6 +68,7 @@ class ElasticModule(nn.Module):
         keep_ratios: Sequence[float] = KEEP_RATIOS,
         round_to: int = 8,
         unprunable: Sequence[UnprunableLayer] = (),
+        measured: bool = False,
     ) -> None:
         super().__init__()
         if round_to < 1:
@@ -74,19 +76,17 @@ class ElasticModule(nn.Module):
         if not groups:
             reasons = "; ".join(f"{item.name}: {item.reason}" for item in unprunable)
             raise ModelError(f"nothing in this network can be pruned. {reasons}")
-        self.groups = tuple(groups)
-        self.unprunable = tuple(unprunable)
+        self.groups, self.unprunable = tuple(groups), tuple(unprunable)
         self.round_to = round_to
         self.image_shape = tuple(image_shape)
         self.keep_levels = _keep_levels(groups, keep_ratios)
         self.register_buffer("widths", _widths(groups, self.keep_levels, round_to), persistent=False)
         self.register_buffer("min_level", self.keep_levels.min_level.clone(), persistent=False)
         self.register_buffer("codebook", None, persistent=False)
-        features = measure(stem, torch.zeros(1, *self.image_shape))
-        self.feature_shape = tuple(features.shape[1:])
-        self.n_classes = measure(body, features).shape[-1]
-        self.stem = stem
-        self.body = body
+        if not measured:
+            measure(body, measure(stem, torch.zeros(1, *self.image_shape)))
+        self.feature_shape, self.n_classes = given_shape(stem)[1:], given_shape(body)[-1]
+        self.stem, self.body = stem, body
         self.own_bodies = nn.ModuleList()
         replace_layers(body, self.groups, self.n_levels, drops=self.narrowest > 0)
         self._runs: dict[frozenset[str], BodyInterpreter] = {}
@@ -245,7 +245,7 @@ class ElasticModule(nn.Module):
         network = nn.Sequential()
         network.add_module("stem", copy.deepcopy(self.stem))
         network.add_module("body", body)
-        return network.to(self.widths.device).eval()
+        return network.eval()
 
     def specialise(self, codebook: Tensor) -> None:
         """Give every norm one set of parameters and statistics per profile of a codebook, instead of per level.

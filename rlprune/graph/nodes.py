@@ -77,6 +77,12 @@ def measure(network: fx.GraphModule, example: Tensor) -> Tensor:
     return result
 
 
+def given_shape(network: fx.GraphModule) -> tuple[int, ...]:
+    """The shape of what a measured graph gives for one example, (1, ...)."""
+    shape: tuple[int, ...] = next(iter(reversed(network.graph.nodes))).meta["shape"]
+    return shape
+
+
 def alive_nodes(graph: fx.Graph, constants: Iterable[str] = ()) -> frozenset[str]:
     """Names of the nodes that the output still needs when the nodes named in `constants` need no input."""
     constant_names = frozenset(constants)

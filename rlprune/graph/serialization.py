@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import reprlib
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +17,9 @@ from rlprune.graph.nodes import TracedNetwork, attach
 from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LAYERS, METHODS
 
 JSON = Any
+_FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_MOST_DEPTH = 16
+_MOST_TEXT = 1000
 
 
 def _encode(value: Any) -> JSON:
@@ -42,21 +47,34 @@ def _encode_constant(value: Any) -> JSON:
     raise ModelError(f"the network holds a constant that cannot be stored: {value!r} of type {type(value).__name__}")
 
 
-def _decode(value: JSON, nodes: dict[str, fx.Node]) -> Any:
+def _decode(value: JSON, nodes: dict[str, fx.Node], depth: int = 0) -> Any:
+    if depth > _MOST_DEPTH:
+        raise ValueError(f"arguments are nested more than {_MOST_DEPTH} times")
     if isinstance(value, list):
-        return [_decode(item, nodes) for item in value]
+        return [_decode(item, nodes, depth + 1) for item in value]
     if not isinstance(value, dict):
-        return value
+        return _decoded_constant(value)
     ((kind, content),) = value.items()
     if kind == "node":
         return nodes[content]
     if kind == "slice":
-        start, stop, step = (_decode(part, nodes) for part in content)
+        start, stop, step = (_decode(part, nodes, depth + 1) for part in content)
         return slice(start, stop, step)
     if kind == "tuple":
-        return tuple(_decode(item, nodes) for item in content)
-    constants = {"ellipsis": lambda _: Ellipsis, "dtype": DTYPES.__getitem__, "float": float}
+        return tuple(_decode(item, nodes, depth + 1) for item in content)
+    constants = {"ellipsis": lambda _: Ellipsis, "dtype": DTYPES.__getitem__, "float": _FLOATS.__getitem__}
     return constants[kind](content)
+
+
+def _decoded_constant(value: Any) -> Any:
+    """A constant as it is, if the next step can take it: whole numbers of 64 bits, finite ones, short texts."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a whole number has more than 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a number is {value}; finite ones are needed")
+    if isinstance(value, str) and len(value) > _MOST_TEXT:
+        raise ValueError(f"a text has {len(value):,} letters; at most {_MOST_TEXT} are allowed")
+    return value
 
 
 def _layer_arguments(name: str, layer: nn.Module) -> dict[str, JSON]:
@@ -138,25 +156,27 @@ def _stored_target(node: fx.Node) -> str:
     return name
 
 
-def from_json(description: JSON) -> fx.GraphModule:
+def from_json(description: JSON, device: str = "cpu") -> fx.GraphModule:
     """Build the network that `to_json` described, with fresh weights, in eval mode.
 
     Nothing outside `rlprune.graph.operators` can be called.
 
     Args:
         description: what `to_json` returned.
+        device: where the weights are; on the meta device they take no memory.
 
     Raises:
         BundleError: the description names a layer, function, method or attribute that is not allowed, or is malformed.
     """
     try:
-        return _from_json(description)
+        return _from_json(description, device)
     except MALFORMED as error:
-        raise BundleError(f"the stored network is malformed: {type(error).__name__}: {error}") from error
+        said = " ".join(str(error)[:1000].split())
+        raise BundleError(f"the stored network is malformed: {type(error).__name__}: {said}") from error
 
 
-def _from_json(description: JSON) -> fx.GraphModule:
-    root = _build_modules(description)
+def _from_json(description: JSON, device: str) -> fx.GraphModule:
+    root = _build_modules(description, device)
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
     for node in description["nodes"]:
@@ -172,18 +192,25 @@ def _from_json(description: JSON) -> fx.GraphModule:
     return TracedNetwork(root, graph).eval()
 
 
-def _build_modules(description: JSON) -> nn.Module:
+def _build_modules(description: JSON, device: str) -> nn.Module:
     """A module that holds the described layers and free tensors under their names."""
     root = nn.Module()
     for name, layer in description["layers"].items():
         _check_name(name)
         arguments = {key: _decode(value, {}) for key, value in layer.items() if key != "type"}
-        attach(root, name, _allowed(LAYERS, layer["type"], "layer")(**arguments))
+        kind = _allowed(LAYERS, layer["type"], "layer")
+        attach(root, name, kind(**arguments, **({"device": device} if _has_device(kind) else {})))
     for name, tensor in description["tensors"].items():
         _check_name(name)
-        value = torch.zeros(tensor["shape"])
+        value = torch.zeros(tensor["shape"], device=device)
         attach(root, name, nn.Parameter(value) if tensor["trainable"] else value)
     return root
+
+
+@cache
+def _has_device(kind: type[nn.Module]) -> bool:
+    """Whether layers of a class have weights, and so a device."""
+    return "device" in inspect.signature(kind.__init__).parameters
 
 
 def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
@@ -193,9 +220,9 @@ def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
     elif op == "call_function":
         target = _allowed(FUNCTIONS, target, "function")
         if target is getattr and args[1] not in ATTRIBUTES:
-            raise ValueError(f"attribute {args[1]!r} is not allowed; allowed: {sorted(ATTRIBUTES)}")
+            raise ValueError(f"attribute {reprlib.repr(args[1])} is not allowed; allowed: {sorted(ATTRIBUTES)}")
     elif op == "call_method" and target not in METHODS:
-        raise ValueError(f"method {target!r} is not allowed; allowed: {sorted(METHODS)}")
+        raise ValueError(f"method {reprlib.repr(target)} is not allowed; allowed: {sorted(METHODS)}")
     elif op == "call_module":
         _allowed(description["layers"], target, op)
     elif op == "get_attr":
@@ -206,10 +233,12 @@ def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
 def _check_name(name: str) -> None:
     """Refuse anything but a dotted name: torch.fx writes names into Python code, which it then executes."""
     if not is_safe(name):
-        raise ValueError(f"name {name!r} is not allowed; names consist of letters, digits, underscores and dots")
+        raise ValueError(
+            f"name {reprlib.repr(name)} is not allowed; names consist of letters, digits, underscores and dots"
+        )
 
 
 def _allowed(table: dict[str, Any], name: str, kind: str) -> Any:
     if name not in table:
-        raise ValueError(f"{kind} {name!r} is not allowed; allowed: {', '.join(sorted(table))}")
+        raise ValueError(f"{kind} {reprlib.repr(name)} is not allowed; allowed: {', '.join(sorted(table)[:5])}, ...")
     return table[name]

@@ -223,8 +223,9 @@ class Policy(nn.Module):
         keep_levels = KeepLevels(description["keep_ratios"], torch.tensor(description["min_level"]))
         actions = Actions(description["action"], keep_levels, codebook, max_passes)
         budgets = tensors.get("budgets")
-        policy = cls(description["sizes"], description["activation"], observer, actions, codebook, budgets)
-        policy.load_state_dict(tensors)
+        with torch.device("meta"):  # sizes that claim more than the tensors hold take no memory
+            policy = cls(description["sizes"], description["activation"], observer, actions, codebook, budgets)
+        policy.load_state_dict(tensors, assign=True)
         return policy
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlprune.data.image_set import InputFormat
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.prediction import predicted
 from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.policies.one_image import SingleImagePolicy
+from rlprune.policies.passes import PassResult, run_policy
 from rlprune.policies.policy import Policy, check_fit
-from rlprune.storage.data_format import format_to_json, read_format
-from rlprune.storage.folders import read_folder, write_folder
+from rlprune.storage.data_format import check_data, format_to_json, read_format
+from rlprune.storage.folders import malformed, read_folder, write_folder
 from rlprune.storage.networks import build_network, network_files
 from rlprune.storage.policies import build_policy, policy_files
+from rlprune.storage.propagation import MAX_MACS
+from rlprune.storage.tensors import MalformedError
+from rlprune.storage.trial import SECONDS, check_result, try_image
 
 
 def save_bundle(
@@ -53,8 +62,12 @@ def load(
     compiled: bool = False,
     max_batch: int | None = None,
     dtype: torch.dtype = torch.float32,
+    max_macs: float = MAX_MACS,
 ) -> DynamicCNN:
     """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
+
+    What it says is checked before memory is taken for it, and one image goes through every profile before it is
+    returned: what loads runs.
 
     Args:
         folder: the bundle.
@@ -64,21 +77,86 @@ def load(
         compiled: speed the slices up with `torch.compile`; the first batches then take a while.
         max_batch: how many images run together; see `rlprune.deployment.dynamic_cnn.DynamicCNN`.
         dtype: number format the network computes in: float32, bfloat16 or float16.
+        max_macs: the most multiply-adds that one image may take in one pass, each value that a node gives counted as
+            32 of them; a thousandth of it is the most values at a time. Give more for larger networks that you trust.
 
     Raises:
-        BundleError: the folder is missing, incomplete, altered, or no bundle.
+        BundleError: the folder is missing, incomplete, altered, or no bundle; or its network takes more than
+            `max_macs`, or does not run.
         RLPruneError: `memory`, `max_batch` or `dtype` is out of range.
     """
-    files, manifest = read_folder(Path(folder), ("bundle",))
-    dynamic = DynamicCNN.for_images(
-        build_network(files),
-        build_policy(files),
-        read_format(manifest),
-        device,
-        memory=memory,
-        compiled=compiled,
-        max_batch=max_batch,
-        dtype=dtype,
-    )
-    dynamic.metadata = manifest["about"]
+    stored = read_folder(Path(folder), ("bundle",))
+    policy = build_policy(stored)
+    data = read_format(stored.manifest)
+    network = build_network(stored, max_macs)
+    with stored.building("bundle"):
+        check_data(data, network.image_shape, network.n_classes)
+        check_fit(network, policy, data.classes)
+    stored.check_rest()
+    how = {"memory": memory, "compiled": compiled, "max_batch": max_batch, "dtype": dtype}
+    with malformed("network", but=RLPruneError):
+        dynamic = DynamicCNN.for_images(network, policy, data, device, **how)
+    with malformed("network"):
+        _try(dynamic, compiled=compiled)
+    dynamic.metadata = stored.notes
     return dynamic
+
+
+@torch.inference_mode()
+def _try(dynamic: DynamicCNN, *, compiled: bool) -> None:
+    """Send an image through every profile of a bundle, as far as time allows, and through its policy.
+
+    Args:
+        dynamic: the bundle.
+        compiled: whether its slices are to be compiled, which would take a while now: the network itself runs instead.
+
+    Raises:
+        MalformedError: a profile gives something else than finite logits.
+        Exception: whatever the network raises.
+    """
+    image = try_image(dynamic.image_shape, dynamic)
+    stem = dynamic.elastic.stem if compiled else dynamic.slices.stem
+    dtype = torch.float32 if compiled else dynamic.dtype
+    image = image.to(dynamic.device, dtype, memory_format=torch.channels_last)
+    features = stem(image)
+    deadline = time.perf_counter() + SECONDS
+    *cheaper, dearest = dynamic.prices.bodies.macs.argsort().tolist()
+    both = _check(_body(dynamic, dearest, features.repeat(2, 1, 1, 1), compiled), dynamic, 2)
+    logits = {dearest: both[:1]}
+    for profile in cheaper:
+        if time.perf_counter() > deadline:
+            break
+        logits[profile] = _check(_body(dynamic, profile, features, compiled), dynamic, 1)
+    _try_policy(dynamic, features.float(), logits)
+
+
+def _body(dynamic: DynamicCNN, profile: int, features: Tensor, compiled: bool) -> Tensor:
+    if compiled:
+        return dynamic.elastic.run_body(features, dynamic.codebook[profile])
+    result: Tensor = dynamic.slices.at_hand(profile)(features.contiguous(memory_format=torch.channels_last))
+    return result
+
+
+def _check(logits: Tensor, dynamic: DynamicCNN, n_images: int) -> Tensor:
+    return check_result(logits, dynamic.elastic.n_classes, n_images, exact=dynamic.dtype == torch.float32)
+
+
+def _try_policy(dynamic: DynamicCNN, features: Tensor, logits: dict[int, Tensor]) -> None:
+    """Let the policy decide on one image alone and on two; the passes give logits that are known already."""
+    some = next(iter(logits.values()))
+
+    def run(bucket: Tensor, profile: int) -> Tensor:
+        return logits.get(profile, some).expand(len(bucket), -1)
+
+    observed = dynamic.policy.observer.features(features)
+    alone = SingleImagePolicy(dynamic.policy, dynamic.prices, dynamic.first).run(observed, run)
+    both = run_policy(dynamic.policy, observed.expand(2, -1), dynamic.prices, run, dynamic.first)
+    for passes in (alone, both):
+        _check_passes(dynamic, passes)
+
+
+def _check_passes(dynamic: DynamicCNN, passes: PassResult) -> None:
+    ratios = torch.tensor(dynamic.elastic.keep_ratios)[dynamic.codebook]
+    prediction = predicted(passes.logits, passes.profiles, ratios, dynamic.prices)
+    if not bool(prediction.probabilities.isfinite().all()):
+        raise MalformedError("the policy gives predictions that are not finite")

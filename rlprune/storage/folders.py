@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import reprlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from rlprune.errors import MALFORMED, BundleError
-from rlprune.utils.files import before_of, check_target_file, scratch, writing
+from rlprune.errors import BundleError, RLPruneError
+from rlprune.storage.tensors import MalformedError, TensorFile, altered, sha256_of
+from rlprune.utils.files import before_of, check_target_file, read_regular, scratch, writing
 from rlprune.utils.locks import hold
 
 FORMAT = 2
 """The latest of the folders that are written. Every version reads its own format and all earlier ones."""
+MOST_JSON = 16 * 2**20
+"""How many bytes a manifest, or another file of JSON, may have."""
+_MOST_SAID = 500
 _PATIENCE = 60.0
 """Seconds to wait for another process that writes the same folder."""
 FILES: dict[str, tuple[str, ...]] = {
@@ -39,26 +45,41 @@ def kind_of(folder: Path) -> str:
     Raises:
         BundleError: the folder is missing, altered, or none that rlprune wrote.
     """
-    return str(read_folder(folder, tuple(FILES))[1]["kind"])
+    return read_folder(folder, tuple(FILES)).kind
 
 
 @contextmanager
-def malformed(what: str) -> Iterator[None]:
-    """Turn errors from reading malformed content, which checksums cannot detect, into one of ours.
+def malformed(what: str, but: type[Exception] = BundleError) -> Iterator[None]:
+    """Turn errors from reading malformed content, which checksums cannot detect, into one short error of ours.
 
     Args:
         what: name of the content in the message.
+        but: errors that stay as they are, if they are short.
 
     Raises:
-        BundleError: the block raised what malformed content can cause.
+        BundleError: the block raised anything at all.
     """
     try:
         yield
-    except BundleError:
-        raise
-    except (*MALFORMED, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"the stored {what} is malformed: {type(error).__name__}: {reason}") from error
+    except but as error:
+        if len(str(error)) <= _MOST_SAID and "\n" not in str(error):
+            raise
+        raise BundleError(_short(error)) from error
+    except MalformedError as error:
+        raise BundleError(f"the stored {what} is malformed: {_short(error)}") from error
+    except Exception as error:  # content that means harm can make torch raise anything
+        raise BundleError(f"the stored {what} is malformed: {type(error).__name__}: {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    """What an error says, in one line of bounded length."""
+    said = " ".join(str(error)[: 4 * _MOST_SAID].split())
+    return said if len(said) <= _MOST_SAID else said[:_MOST_SAID] + " ..."
+
+
+def schema() -> ModuleType:
+    """The schema of all files, which is imported when a first file is read: what it needs takes a while."""
+    return importlib.import_module("rlprune.storage.schema")
 
 
 def dump(value: Any) -> bytes:
@@ -163,8 +184,8 @@ def _checksum_line(manifest: bytes) -> bytes:
     return f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n".encode()
 
 
-def read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Read a folder of one of some kinds: its files' content by name, and its manifest.
+def read_folder(folder: Path, kinds: tuple[str, ...]) -> StoredFolder:
+    """Read the manifest of a folder of one of some kinds; everything else is read from what is returned.
 
     Raises:
         BundleError: it is missing, altered, of another kind, or none that rlprune wrote.
@@ -172,42 +193,140 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes],
     if not folder.exists() and before_of(folder).exists():
         folder = before_of(folder)
     packed = _read(folder / "manifest.json")
-    if _read(folder / "manifest.sha256") != _checksum_line(packed):
+    if _read(folder / "manifest.sha256", 1000) != _checksum_line(packed):
         raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")
     with malformed("manifest"):
         manifest = json.loads(packed)
-        found, kind, checksums, _ = (manifest[key] for key in ("format", "kind", "sha256", "about"))
-        _check_format(folder, found, manifest)
+        _check_format(folder, manifest["format"], manifest)
+        schema().check(schema().Manifest, manifest, "manifest")
+        kind = manifest["kind"]
         if kind not in kinds:
-            raise BundleError(f"{folder} holds a {kind}; a {' or '.join(kinds)} is needed")
-        files = {name: _read(folder / name) for name in FILES[kind]}
-        for name, content in files.items():
-            if hashlib.sha256(content).hexdigest() != checksums.get(name):
-                raise BundleError(
-                    f"{folder / name} has been altered: its SHA-256 is not the manifest's; copy the folder again"
-                )
-    return files, manifest
+            raise BundleError(f"{folder} holds a {reprlib.repr(kind)[1:-1]}; a {' or '.join(kinds)} is needed")
+    return StoredFolder(folder, manifest)
+
+
+class StoredFolder:
+    """A folder whose manifest has been read and checked, and nothing else.
+
+    Args:
+        path: the folder.
+        manifest: its manifest.
+
+    Attributes:
+        kind: of its content, one of `FILES`.
+        notes: what was noted when it was written: data, which nothing follows.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.kind: str = manifest["kind"]
+        self.notes: dict[str, Any] = manifest["about"]
+        self._checksums: dict[str, str] = manifest["sha256"]
+        self._compared: set[str] = set()
+
+    def json(self, name: str) -> Any:
+        """What a JSON file of it holds.
+
+        Raises:
+            BundleError: it cannot be read, or has been altered.
+            ValueError: it is no JSON.
+        """
+        content = _read(self.path / name)
+        if hashlib.sha256(content).hexdigest() != self._checksums.get(name):
+            raise altered(self.path / name)
+        self._compared.add(name)
+        return json.loads(content)
+
+    def header(self, name: str) -> TensorFile:
+        """A file of tensors of which only the header has been read.
+
+        Raises:
+            BundleError: it cannot be read.
+            SafetensorError: its header is damaged.
+        """
+        with _reading(self.path / name):
+            return TensorFile(self.path / name)
+
+    def tensors(self, file: TensorFile) -> dict[str, Tensor]:
+        """The tensors of a file of it, once it is known that they are needed.
+
+        Raises:
+            BundleError: it cannot be read, has been altered, or holds numbers that are not finite.
+        """
+        name = file.path.name
+        with _reading(file.path):
+            tensors = file.read(self._checksums.get(name, ""))
+        self._compared.add(name)
+        return tensors
+
+    def check_rest(self) -> None:
+        """Compare the checksums of all files that the manifest lists and that have not been read.
+
+        Raises:
+            BundleError: one cannot be read, or has been altered.
+        """
+        for name in (*FILES[self.kind], *self._checksums):
+            if name not in self._compared:
+                with _reading(self.path / name):
+                    if sha256_of(self.path / name) != self._checksums.get(name):
+                        raise altered(self.path / name)
+                self._compared.add(name)
+
+    @contextmanager
+    def building(self, what: str) -> Iterator[None]:
+        """Turn whatever goes wrong while something is built from its files into one short error of ours.
+
+        A file that has been altered is the reason before all others.
+
+        Args:
+            what: name of the content in the message.
+
+        Raises:
+            BundleError: the block raised anything at all.
+        """
+        try:
+            with malformed(what):
+                yield
+        except BundleError:
+            self.check_rest()
+            raise
 
 
 def _check_format(folder: Path, found: Any, manifest: Mapping[str, Any]) -> None:
     """Read every format there was until now, and say which version reads a later one."""
     if type(found) is not int or found < 1:
         raise BundleError(
-            f"{folder} has format {found!r}, which is unknown; formats are whole numbers, and this rlprune reads 1 to "
-            f"{FORMAT}: write the folder again"
+            f"{folder} has format {reprlib.repr(found)}, which is unknown; formats are whole numbers, and this rlprune "
+            f"reads 1 to {FORMAT}: write the folder again"
         )
     if found > FORMAT:
-        maker = manifest.get("versions", {}).get("rlprune", "a later version")
+        maker = _maker(manifest)
         raise BundleError(
-            f"{folder} has format {found}, written by rlprune {maker}; this is rlprune {version('rlprune')}, which "
-            f"reads format {FORMAT} and earlier: install rlprune {maker} or later"
+            f"{folder} has format {reprlib.repr(found)}, written by rlprune {maker}; this is rlprune "
+            f"{version('rlprune')}, which reads format {FORMAT} and earlier: install rlprune {maker} or later"
         )
 
 
-def _read(path: Path) -> bytes:
+def _maker(manifest: Mapping[str, Any]) -> str:
+    """The version of rlprune that wrote a manifest, as far as it says so."""
+    versions = manifest.get("versions")
+    said = versions.get("rlprune") if isinstance(versions, dict) else None
+    return said[:30] if isinstance(said, str) else "a later version"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return path.read_bytes()
+        yield
+    except RLPruneError:
+        raise
     except OSError as error:
         raise BundleError(
             f"{path} cannot be read ({error.strerror}); is {path.parent} a folder that rlprune wrote?"
         ) from error
+
+
+def _read(path: Path, most: int = MOST_JSON) -> bytes:
+    with _reading(path):
+        return read_regular(path, most)

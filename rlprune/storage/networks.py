@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_tensors
-
 from rlprune.data.image_set import InputFormat
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.storage.data_format import DataFormat, format_to_json, read_format
-from rlprune.storage.folders import dump, malformed, pack, read_folder, write_folder
-from rlprune.storage.structure import describe, rebuild
+from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
+from rlprune.storage.folders import StoredFolder, dump, pack, read_folder, schema, write_folder
+from rlprune.storage.propagation import MAX_MACS
+from rlprune.storage.structure import assemble, describe
+from rlprune.storage.trial import try_network
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,24 @@ def save_network(
     write_folder(Path(folder), "network", network_files(network), more)
 
 
-def load_network(folder: str | Path) -> SavedNetwork:
+def load_network(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedNetwork:
     """Read an elastic network, from its own folder or out of a bundle.
 
+    Args:
+        folder: the folder.
+        max_macs: the most multiply-adds that one image may take; see `rlprune.storage.bundle.load`.
+
     Raises:
-        BundleError: the folder is missing, incomplete, altered, or of another kind.
+        BundleError: the folder is missing, incomplete, altered, or of another kind; or its network takes too much, or
+            does not run.
     """
-    files, manifest = read_folder(Path(folder), ("network", "bundle"))
-    return SavedNetwork(build_network(files), read_format(manifest), manifest["about"])
+    stored = read_folder(Path(folder), ("network", "bundle"))
+    network, data = build_network(stored, max_macs), read_format(stored.manifest)
+    with stored.building("network"):
+        check_data(data, network.image_shape, network.n_classes)
+        try_network(network, data)
+    stored.check_rest()
+    return SavedNetwork(network, data, stored.notes)
 
 
 def network_files(network: ElasticCNN) -> dict[str, bytes]:
@@ -65,13 +74,20 @@ def network_files(network: ElasticCNN) -> dict[str, bytes]:
     return {"network.json": dump(describe(network)), "network.safetensors": pack(network.state_dict())}
 
 
-def build_network(files: Mapping[str, bytes]) -> ElasticCNN:
-    """Build the network that files hold, given their content by name.
+def build_network(stored: StoredFolder, max_macs: float) -> ElasticCNN:
+    """Build the network that a folder holds; nothing has run through it yet.
+
+    Args:
+        stored: the folder.
+        max_macs: the most multiply-adds that one image may take.
 
     Raises:
-        BundleError: the content is malformed.
+        BundleError: the content is malformed, or takes too much.
     """
-    with malformed("network"):
-        network = rebuild(json.loads(files["network.json"]))
-        network.load_state_dict(load_tensors(files["network.safetensors"]))
+    with stored.building("network"):
+        description = stored.json("network.json")
+        schema().check(schema().Network, description, "network")
+        file = stored.header("network.safetensors")
+        network = assemble(description, file, max_macs)
+        network.load_state_dict(stored.tensors(file), assign=True)
     return network

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_tensors
+import torch
+from torch import Tensor
 
+from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.policies.policy import Policy
-from rlprune.storage.folders import dump, malformed, pack, read_folder, write_folder
+from rlprune.storage.folders import StoredFolder, dump, pack, read_folder, schema, write_folder
+from rlprune.storage.tensors import MalformedError, TensorFile
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,10 @@ def load_policy(folder: str | Path) -> SavedPolicy:
     Raises:
         BundleError: the folder is missing, incomplete, altered, or of another kind.
     """
-    files, manifest = read_folder(Path(folder), ("policy", "bundle"))
-    return SavedPolicy(build_policy(files), manifest["about"])
+    stored = read_folder(Path(folder), ("policy", "bundle"))
+    policy = build_policy(stored)
+    stored.check_rest()
+    return SavedPolicy(policy, stored.notes)
 
 
 def policy_files(policy: Policy) -> dict[str, bytes]:
@@ -51,11 +56,58 @@ def policy_files(policy: Policy) -> dict[str, bytes]:
     return {"policy.json": dump(policy.to_json()), "policy.safetensors": pack(policy.tensors())}
 
 
-def build_policy(files: Mapping[str, bytes]) -> Policy:
-    """Build the policy that files hold, given their content by name.
+def build_policy(stored: StoredFolder) -> Policy:
+    """Build the policy that a folder holds.
 
     Raises:
         BundleError: the content is malformed.
     """
-    with malformed("policy"):
-        return Policy.from_json(json.loads(files["policy.json"]), load_tensors(files["policy.safetensors"]))
+    with stored.building("policy"):
+        description = stored.json("policy.json")
+        schema().check(schema().Policy, description, "policy")
+        file = stored.header("policy.safetensors")
+        file.check(_needed(description, file))
+        policy = Policy.from_json(description, stored.tensors(file))
+        _check_ranges(policy)
+    return policy
+
+
+def _needed(description: Mapping[str, Any], file: TensorFile) -> dict[str, Tensor]:
+    """What a policy needs, on the meta device: of its settings, or, where they leave a size open, of the file.
+
+    Raises:
+        MalformedError: a size that they leave open is out of range.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, (n_in, n_out) in enumerate(pairwise(description["sizes"])):
+        shapes |= {f"network.{2 * index}.weight": (n_out, n_in), f"network.{2 * index}.bias": (n_out,)}
+    n_features = _open_size(file, "observer.mean", 0, 2**24)
+    shapes |= {"observer.mean": (n_features,), "observer.std": (n_features,)}
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    n_profiles = _open_size(file, "codebook", 1, MAX_PROFILES)
+    profiles = (n_profiles, len(description["min_level"]))
+    tensors["codebook"] = torch.empty(profiles, dtype=torch.int64, device="meta")
+    if description.get("penalties"):
+        n_budgets = _open_size(file, "budgets", 2, 10_000)
+        tensors["budgets"] = torch.empty(n_budgets, 2, dtype=torch.float64, device="meta")
+    return tensors
+
+
+def _open_size(file: TensorFile, name: str, least: int, most: int) -> int:
+    """The length of a tensor that only the file knows."""
+    claim = file.claims.get(name)
+    if claim is None or not claim.shape or not least <= claim.shape[0] <= most:
+        found = None if claim is None else claim.shape
+        raise MalformedError(f"{file.path.name}: {name} has shape {found}; {least} to {most} rows are needed")
+    return claim.shape[0]
+
+
+def _check_ranges(policy: Policy) -> None:
+    """Make sure that features can be standardised, and that profiles are of levels that there are."""
+    if not bool((policy.observer.std > 0).all()):
+        raise MalformedError("policy.safetensors: 'observer.std' has numbers of 0 or less; above 0 is needed")
+    levels = policy.actions.keep_levels
+    if not levels.clamp(policy.codebook).equal(policy.codebook):
+        raise MalformedError(f"policy.safetensors: 'codebook' has levels that are not in 0 to {levels.n_levels - 1}")
+    if int(levels.min_level.max()) >= levels.n_levels:
+        raise MalformedError(f"min_level is {int(levels.min_level.max())}; below {levels.n_levels} is needed")

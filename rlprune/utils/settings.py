@@ -1,6 +1,6 @@
 """Settings: frozen dataclasses that are checked when they are made, and say in one line per field what is wrong.
 
-Only modules that train import this one: serving needs no pydantic.
+Only modules that train import this one.
 """
 
 from __future__ import annotations

@@ -26,13 +26,20 @@ class ElasticBatchNorm(ElasticLayer):
         switch: index of the group whose level chooses the set; None keeps a single set.
         n_levels: number of sets.
         dropped: whether level 0 drops the group, and with it everything that this norm reads.
+        device: where the parameters of a norm that has none are put.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
     def __init__(
-        self, layer: nn.BatchNorm2d | nn.BatchNorm1d, axis: Axis, switch: int | None, n_levels: int, dropped: bool
+        self,
+        layer: nn.BatchNorm2d | nn.BatchNorm1d,
+        axis: Axis,
+        switch: int | None,
+        n_levels: int,
+        dropped: bool,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__(Axis(1), axis)
         self.kind = type(layer)
@@ -41,8 +48,8 @@ class ElasticBatchNorm(ElasticLayer):
         self.eps = layer.eps
         self.momentum = 0.1 if layer.momentum is None else layer.momentum
         n_sets = 1 if switch is None else n_levels
-        ones = torch.ones(axis.size)
-        zeros = torch.zeros(axis.size)
+        ones = torch.ones(axis.size, device=device)
+        zeros = torch.zeros(axis.size, device=device)
         weight, bias = (ones, zeros) if layer.weight is None else (layer.weight.detach(), layer.bias.detach())
         mean, var = (zeros, ones) if layer.running_mean is None else (layer.running_mean, layer.running_var)
         self.weight = nn.Parameter(weight.repeat(n_sets, 1))
@@ -110,7 +117,7 @@ class ElasticBatchNorm(ElasticLayer):
         kept = self.out_axis.kept(choice.profile)
         tensors = {n: getattr(self, n)[one][kept] for n in ("weight", "bias", "running_mean", "running_var")}
         layer = self.kind(len(tensors["bias"]), self.eps, self.momentum, device="meta")
-        return filled(layer, **tensors, num_batches_tracked=torch.tensor(0))
+        return filled(layer, **tensors, num_batches_tracked=torch.tensor(0, device=self.weight.device))
 
     def constant(self, choice: Choice) -> Tensor:
         """The learnt bias of the set of this choice."""

@@ -168,7 +168,8 @@ class ElasticInstanceNorm2d(_AffineNorm):
         if self.running_mean is None or self.running_var is None:
             return filled(layer, weight=weight, bias=bias)
         statistics = {"running_mean": self.running_mean[kept], "running_var": self.running_var[kept]}
-        return filled(layer, weight=weight, bias=bias, **statistics, num_batches_tracked=torch.tensor(0))
+        n_batches = torch.tensor(0, device=self.running_mean.device)
+        return filled(layer, weight=weight, bias=bias, **statistics, num_batches_tracked=n_batches)
 
     def rates(self, shape: Sequence[int]) -> Rates:
         """A scale and a shift per channel."""

@@ -1,0 +1,351 @@
+"""The door for stored files: what is wrong with them is found before memory is taken for it, and said in a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forgery import Change, at, change_json, change_tensors, extra, sign
+from nets import make_data, make_elastic, make_levels, make_policy
+
+from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.baselines.stored import load_gated, load_plain, save_gated, save_plain
+from rlprune.errors import BundleError
+from rlprune.profiles.codebook import sorted_codebook
+from rlprune.profiles.cost import Cost
+from rlprune.storage.bundle import load, save_bundle
+from rlprune.storage.networks import load_network
+from rlprune.storage.policies import load_policy
+
+NETWORK = make_elastic("residual")
+DATA = make_data(8)
+BOOK = sorted_codebook(make_levels(NETWORK, 4, seed=3), Cost(NETWORK))
+POLICY = make_policy(NETWORK, DATA, BOOK, max_passes=2, seed=1)
+CALL, METHOD = "call_function", "call_method"
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("door")
+    save_bundle(root / "bundle", NETWORK, POLICY, DATA, {"note": 1}, {"dynamic.onnx": b"onnx"})
+    save_gated(root / "gated", GatedCNN(NETWORK, "branches"), DATA)
+    save_plain(root / "plain", NETWORK.slice(NETWORK.full), NETWORK.image_shape, DATA)
+    return root
+
+
+@pytest.fixture
+def folder(pristine: Path, tmp_path: Path) -> Path:
+    shutil.copytree(pristine / "bundle", tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def refused(read: Callable[[Path], Any], folder: Path, message: str) -> None:
+    """A stored folder is refused in one short line, soon."""
+    start = time.process_time()
+    with pytest.raises(BundleError, match=message) as caught:
+        read(folder)
+    assert time.process_time() - start < 3
+    assert len(str(caught.value)) < 800 and "\n" not in str(caught.value)
+
+
+def layer_of(stored: Any, kind: str, part: str = "body") -> Any:
+    return next(layer for layer in stored[part]["layers"].values() if layer["type"] == kind)
+
+
+def layer(key: str, value: Any, kind: str = "Conv2d", part: str = "body") -> Change:
+    return lambda stored: layer_of(stored, kind, part).update({key: value})
+
+
+def unused_layer(stored: Any) -> None:
+    stored["body"]["layers"]["more"] = {"type": "Linear", "in_features": 2**14, "out_features": 2**14}
+
+
+def used_layer(stored: Any) -> None:
+    unused_layer(stored)
+    extra(("call_module", "more", ["x"]))(stored)
+
+
+def unused_tensor(stored: Any) -> None:
+    stored["body"]["tensors"]["more"] = {"shape": [2**31], "trainable": True}
+
+
+def read_tensor(stored: Any) -> None:
+    unused_tensor(stored)
+    extra(("get_attr", "more", []))(stored)
+
+
+def many_profiles(stored: Any) -> None:
+    stored["codebook"] = [[1] * len(stored["groups"])] * 3000
+
+
+def run(*values: int) -> Change:
+    return at("groups.0.members.0.runs.0", list(values))
+
+
+WRONG_NETWORKS: list[tuple[Change, str]] = [
+    # types and counts
+    (lambda _: [], "network is malformed: TypeError"),
+    (at("round_to", "8"), "TypeError: round_to is '8'; allowed: a valid integer"),
+    (at("round_to", 10**9), "ValueError: round_to is 1000000000; allowed: less than or equal to"),
+    (at("round_to", True), "TypeError: round_to is True"),
+    (at("keep_ratios", [0.0, 1.0] * 40), "keep_ratios is .*; allowed: List should have at most 64 items"),
+    (at("keep_ratios.1", float("nan")), "keep_ratios.1 is nan"),
+    (at("image_shape", [3, 10**9, 16]), "image_shape.1 is 1000000000"),
+    (at("image_shape", [3, 4000, 4000]), "values at a time|multiply-adds"),
+    (many_profiles, "codebook is .*at most 64 items"),
+    (at("groups", []), "groups is "),
+    (at("groups.0.surprise", 1), "KeyError: 'groups.0.surprise' is unknown"),
+    (at("separated", 1), "TypeError: separated is 1; allowed: a valid boolean"),
+    (at("drop_order", [9]), "drop_order"),
+    (at("left_alone", [{"name": "x", "n_channels": 1, "reason": "x" * 10**6}]), "left_alone.0.reason is 'xxx"),
+    # groups
+    (run(0, 0, 10**9, 1), "groups.0.members.0.runs.0.2 is 1000000000"),
+    (run(0, 0, 2**20, 1), r"the run \[0, 0, 1048576, 1\] of b1\.conv1 leaves its channels"),
+    (run(0, 1, 16, 1), "leaves its channels"),
+    (run(0, 0, 0, 1), "leaves its channels"),
+    (at("groups.0.members.0.layer", "nowhere"), "'nowhere', which is no layer with channels"),
+    (at("groups.0.name", "nowhere"), "groups.0.name is 'nowhere', which is no layer of the body"),
+    (at("groups.0.exits", ["nowhere"]), "groups.0.exits has 'nowhere', which is no node"),
+    (at("groups.0.n_channels", 2**20), "holds fewer channels than the group has"),
+    (lambda stored: stored["groups"].append(stored["groups"][0]), "groups overlap at"),
+    # layers and tensors against the file
+    (unused_layer, "body.layers.more is used by no node"),
+    (used_layer, r"the layers need 268,.* numbers, and network\.safetensors has .* \(a size mismatch\)"),
+    (unused_tensor, "body.tensors.more is used by no node"),
+    (read_tensor, "the layers need 2,147,.* numbers"),
+    (layer("out_channels", 2**20), "size mismatch|malformed"),
+    (layer("out_channels", 10**12), r"out_channels is 1000000000000; allowed: 1 to 1048576 channels"),
+    (layer("in_channels", -1), "in_channels is -1"),
+    (layer("stride", {"tuple": [0, 1]}), "stride is .*; allowed: 1 to 16384"),
+    (layer("padding", {"tuple": [10**9, 1]}), "padding is "),
+    (layer("groups", 0), "groups is 0"),
+    (layer("bias", "yes"), "bias is 'yes'; allowed: true or false"),
+    (layer("device", "meta"), "device is unknown to Conv2d"),
+    (layer("padding_mode", "__class__"), "malformed"),
+    (layer("type", "Embedding"), "layer 'Embedding' is not allowed"),
+    (layer("type", ["Conv2d"]), r"layer \['Conv2d'\] is not allowed"),
+    (layer("eps", -1.0, "BatchNorm2d"), "eps is -1.0; allowed: a number of 0 or more"),
+    (layer("eps", {"float": "nan"}, "BatchNorm2d"), "eps is "),
+    (layer("num_features", 2**20, "BatchNorm2d"), "malformed"),
+    # the graph
+    (at("body.nodes.0.op", "call_method"), "needs one placeholder first, one output last"),
+    (at("body.nodes.0.op", "exec"), "body.nodes.0.op is 'exec'"),
+    (lambda stored: stored["body"]["nodes"].append(stored["body"]["nodes"][-1]), "needs one placeholder first"),
+    (lambda stored: stored["body"]["nodes"].insert(1, stored["body"]["nodes"][1]), "has a name twice"),
+    (at("body.nodes.1.args", {"tuple": [{"node": "output"}]}), "KeyError: 'output'"),
+    (at("body.nodes.1.args", {"tuple": [{"node": []}]}), "TypeError"),
+    (at("body.nodes.1.kwargs", {"x": 1}), "a layer takes one tensor"),
+    (lambda stored: stored["body"]["nodes"].pop(1), "malformed"),
+    (lambda stored: stored["body"]["nodes"][-1].update(args={"tuple": [5]}), "the output is no tensor"),
+    (lambda stored: stored["body"]["nodes"][-1].update(args={"tuple": [{"node": "features"}]}), "malformed"),
+    # operations
+    (extra((CALL, "_operator.mul", ["aaaa", 10**9])), "body.nodes.n0: it takes no tensor"),
+    (extra((CALL, "_operator.pow", [7, 10**8])), "body.nodes.n0: it takes no tensor"),
+    (extra((METHOD, "size", ["x", 1]), (CALL, "_operator.pow", ["n0", 10**8])), "n1: it takes no tensor"),
+    (extra((METHOD, "size", ["x"]), (CALL, "_operator.mul", ["n0", 10**9])), "n1: it takes tensors and numbers only"),
+    (extra((METHOD, "size", ["x", 1]), (CALL, "_operator.mul", ["n0", 2**62])), "n1: it gives "),
+    (extra((CALL, "getattr", [[5], "shape"])), "n0: it takes no tensor"),
+    (extra((METHOD, "repeat", ["x", 1, 10**6, 10, 10])), "n0: one image takes more than"),
+    (extra((METHOD, "expand", ["x", 2**30, -1, -1, -1])), "n0: one image takes more than"),
+    (extra((CALL, "torch.nn.functional.pad", ["x", [10**6, 10**6]])), "n0: one image takes more than"),
+    (extra((METHOD, "unfold", ["x", 1, 0, 0])), "n0: RuntimeError"),
+    (extra((METHOD, "flatten", ["x"]), (METHOD, "repeat", ["n0", 9]), (METHOD, "unbind", ["n1"])), "n2: it makes"),
+    (extra((CALL, "torch.nn.functional.interpolate", ["x", None, 1e9])), "n0: "),
+    (extra((METHOD, "to", ["x", "meta"])), "n0: where its result is kept may not be said"),
+    (extra((CALL, "torch.nn.functional.max_pool2d", ["x", -1])), "n0: "),
+    (extra((CALL, "torch.nn.functional.adaptive_avg_pool2d", ["x", -1])), "n0: "),
+    (extra((CALL, "torch.functional.einsum", ["a" * 999, "x"])), "n0: a text of more than"),
+    (extra((CALL, "torch.functional.einsum", ["a" * 5000, "x"])), "a text has 5,000 letters"),
+    (extra((CALL, "torch.flatten", ["x", json.loads("[" * 20 + "1" + "]" * 20)])), "nested more than"),
+    (extra((CALL, "torch.flatten", ["x", 10**40])), "more than 64 bits"),
+]
+"""Changes of a network's description, and what is said of them."""
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_NETWORKS)
+def test_what_a_network_says_is_checked(folder: Path, change: Change, message: str) -> None:
+    change_json(folder, "network.json", change)
+    refused(load, folder, message)
+
+
+WRONG_POLICIES: list[tuple[Change, str]] = [
+    (at("sizes", [16, 20000, 5]), "has shape .* in policy.safetensors, and .* is needed"),
+    (at("sizes", [16] * 100), "sizes is "),
+    (at("sizes.1", 10**12), "sizes.1 is 1000000000000"),
+    (at("activation", "Softsign"), "activation is 'Softsign'; allowed: 'Tanh', 'ReLU', 'ELU' or 'SiLU'"),
+    (at("n_classes", 10**9), "n_classes is 1000000000"),
+    (at("max_passes", 4), "max_passes is 4"),
+    (at("pool", -1), "pool is -1"),
+    (at("combine", float("nan")), "combine"),
+    (at("combine", -1.0), "combine"),
+    (at("penalties", [1.0, float("inf")]), "penalties.1 is inf"),
+    (at("penalties", [0.1, 1.0]), "policy.safetensors: budgets has shape None"),
+    (at("action", ["profiles"]), "action is "),
+    (at("min_level", [0] * 99), "codebook"),
+    (at("keep_ratios", [0.5, 1.0]), "malformed|another network"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_POLICIES)
+def test_what_a_policy_says_is_checked(folder: Path, change: Change, message: str) -> None:
+    change_json(folder, "policy.json", change)
+    refused(load, folder, message)
+    if "another" not in message:
+        refused(load_policy, folder, message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (at("about", []), r"about is \[\]; allowed: a valid dict"),
+        (at("about", None), "about is None"),
+        (at("kind", ["bundle"]), "kind is "),
+        (at("kind", "x" * 10**5), "kind is 'xxx"),
+        (at("format", "x" * 10**5), "has format 'xxxx.*, which is unknown"),
+        (at("format", 10**300), "has format 1000"),
+        (at("sha256", []), "sha256 is "),
+        (lambda stored: stored["sha256"].update({"../x": "0"}), "sha256"),
+        (lambda stored: stored["sha256"].update({"more.onnx": "0" * 64}), r"more\.onnx cannot be read"),
+        (at("data.mean", "0.5"), "mean is '0.5'; allowed: a valid list"),
+        (at("data.mean", [0.5]), "mean has 1 numbers and std 3; images have 3 channels"),
+        (at("data.std.0", 0), "std.0 is 0; allowed: greater than 0"),
+        (at("data.std.0", -1.0), "std.0 is -1.0"),
+        (at("data.mean.0", float("inf")), "mean.0 is inf; allowed: a finite number"),
+        (at("data.classes.0", ["a"]), r"classes.0 is \['a'\]"),
+        (at("data.classes.0", ""), "classes.0 is ''"),
+        (at("data.classes", ["a", "a", "b", "c", "d"]), "classes is .*; allowed: no name twice"),
+        (at("data.classes", ["a", "b"]), "another network|2 classes, and the network gives 5"),
+        (at("data.preprocessing", {"transform": "os:abort"}), "'preprocessing.transform' is unknown"),
+        (at("data.preprocessing", {"resize": -5}), "DataError: preprocess: resize is -5"),
+    ],
+)
+def test_what_a_manifest_says_is_checked(folder: Path, change: Change, message: str) -> None:
+    change_json(folder, "manifest.json", change)
+    refused(load, folder, message)
+
+
+def put(name: str, index: int, value: float) -> Callable[[dict[str, torch.Tensor]], None]:
+    return lambda tensors: tensors[name].view(-1)[index].fill_(value)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("network", put("stem.conv.weight", 3, float("nan")), "'stem.conv.weight' has values that are not finite"),
+        ("network", put("body.b1.bn1.running_var", 0, -1.0), "'body.b1.bn1.running_var' has a variance of -1"),
+        ("network", lambda tensors: tensors["body.linear.weight"].fill_(3e38), "gives logits that are not finite"),
+        ("network", lambda tensors: tensors.update(more=torch.zeros(3)), "has 'more', which nothing uses"),
+        ("network", lambda tensors: tensors.pop("body.linear.bias"), "network.safetensors lacks 'body.linear.bias'"),
+        ("network", lambda tensors: tensors.update({"body.linear.bias": torch.zeros(5).half()}), "is torch.float16"),
+        ("policy", put("observer.std", 0, 0.0), "'observer.std' has numbers of 0 or less"),
+        ("policy", put("network.0.weight", 0, float("inf")), "'network.0.weight' has values that are not finite"),
+        ("policy", put("codebook", 0, 99), "'codebook' has levels that are not in 0 to"),
+        ("policy", lambda tensors: tensors.update(codebook=tensors["codebook"].repeat(9, 1)), "codebook has shape"),
+    ],
+)
+def test_the_tensors_are_those_that_are_needed(folder: Path, file: str, change: Any, message: str) -> None:
+    change_tensors(folder, f"{file}.safetensors", change)
+    refused(load, folder, message)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"", "SafetensorError: the header has"),
+        (b"\xff" * 8, "SafetensorError: the header has"),
+        ((99).to_bytes(8, "little"), "the header is not complete"),
+        ((2).to_bytes(8, "little") + b"[]", "the header is damaged"),
+        ((2).to_bytes(8, "little") + b"{}", "lacks|the layers need"),
+        ((2).to_bytes(8, "little") + b"{}x", "the header is about 0 bytes, and the file has 1"),
+    ],
+)
+def test_a_header_is_read_before_the_tensors(folder: Path, header: bytes, message: str) -> None:
+    (folder / "network.safetensors").write_bytes(header)
+    sign(folder)
+    refused(load, folder, message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "change", "message"),
+    [
+        ("gated", load_gated, at("gates.kind", ["channels"]), "gates.kind is"),
+        ("gated", load_gated, at("gates.reduction", 10**12), "gates.reduction is 1000000000000"),
+        ("gated", load_gated, at("gates.reduction", 1), "size mismatch|lacks"),
+        ("gated", load_gated, at("elastic.image_shape", [3, 4000, 4000]), "one image takes more than"),
+        ("plain", load_plain, at("image_shape", [3, 4000, 4000]), "one image takes more than"),
+        ("plain", load_plain, at("image_shape", [True, 16, 16]), "image_shape.0 is True"),
+        ("plain", load_plain, at("parts", {}), "parts is"),
+        ("plain", load_plain, at("parts.body.nodes.1.op", "exec"), "parts.body.nodes.1.op is 'exec'"),
+    ],
+)
+def test_rivals_come_through_the_same_door(
+    pristine: Path, tmp_path: Path, kind: str, read: Any, change: Change, message: str
+) -> None:
+    shutil.copytree(pristine / kind, tmp_path / kind)
+    change_json(tmp_path / kind, "network.json", change)
+    refused(read, tmp_path / kind, message)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "network.json", "policy.safetensors"])
+def test_pipes_and_devices_are_no_files(folder: Path, name: str) -> None:
+    for make in (lambda path: os.mkfifo(path), lambda path: os.symlink("/dev/zero", path), os.mkdir):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        make(path)
+        refused(load, folder, rf"{name} cannot be read \(it is no regular file\)")
+
+
+def test_every_file_that_is_listed_is_compared(folder: Path) -> None:
+    assert load(folder).metadata == {"note": 1}
+    (folder / "dynamic.onnx").write_bytes(b"other")
+    refused(load, folder, r"dynamic\.onnx has been altered")
+    refused(load_network, folder, r"dynamic\.onnx has been altered")
+
+
+def test_the_work_of_an_image_is_bounded_by_what_the_caller_allows(folder: Path, pristine: Path) -> None:
+    refused(lambda path: load(path, max_macs=1e6), folder, r"has 40,726 numbers; at most 10,000 are allowed \(max_macs")
+    refused(lambda path: load_network(path, max_macs=5e6), folder, r"takes more than .* \(max_macs")
+    refused(lambda path: load_gated(path, max_macs=1e7), pristine / "gated", r"\(max_macs")
+    refused(lambda path: load_plain(path, max_macs=5e6), pristine / "plain", r"\(max_macs")
+    assert load(folder, max_macs=1e9)(DATA.images[:1]).probabilities.shape == (1, 5)
+
+
+BOUNDED = """
+import resource, sys
+from pathlib import Path
+import test_door
+from rlprune.errors import BundleError
+from rlprune.storage.bundle import load
+test_door.load(Path(sys.argv[1]))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29,) * 2)
+for folder in sys.argv[2:]:
+    try:
+        load(folder)
+    except BundleError as error:
+        assert "memory" not in str(error).lower(), error
+        print("refused")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
+def test_what_is_refused_takes_no_memory(pristine: Path, tmp_path: Path) -> None:
+    folders = []
+    for i, (change, _) in enumerate(WRONG_NETWORKS):
+        folders.append(tmp_path / str(i))
+        shutil.copytree(pristine / "bundle", folders[-1])
+        change_json(folders[-1], "network.json", change)
+    here = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (here, here.parent / "support")))
+    command = [sys.executable, "-c", BOUNDED, *map(str, (pristine / "bundle", *folders))]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["refused"] * len(folders)
