@@ -17,18 +17,20 @@ from rlprune.cli.options import PriceOptions
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import ModelError, RLPruneError
+from rlprune.errors import ModelError
 from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.runners import DEFAULT_ROWS, ROWS, available_rows, check_rows
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, EnvBenchmark
 from rlprune.models import registry
+from rlprune.pipelines.inputs import network_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold_file
 from rlprune.utils.settings import AtMost, Must, Pixels, Seconds, as_tuple, settings_dataclass
 
+_MOST_SHOWN = 80
 Rows = Annotated[
     tuple[str, ...],
     as_tuple,
@@ -43,7 +45,7 @@ class Bench:
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
     """A bundle; or the word env or adapt, for the speed of the environment or of training steps."""
     data: str | None = None
-    """Images to run on, as for other verbs; else those that the bundle was made with, else noise."""
+    """Images to run on, as for other verbs; else noise."""
     image_size: Pixels | None = None
     """Resize and crop images to squares of this many pixels."""
     rows: Rows = DEFAULT_ROWS
@@ -109,19 +111,21 @@ class Bench:
         return network, images
 
     def _pixels(self, dynamic: DynamicCNN) -> torch.Tensor:
-        """Test images of the data that were asked for, or that the bundle was made with, or noise."""
+        """Test images of the data that were asked for, or noise."""
         if self.data is not None:
             return DataOptions(self.data, self.image_size).load(preprocessing=dynamic.preprocessing).test.images
-        made_with = dynamic.metadata.get("network", {}).get("source")
-        try:
-            if made_with is not None:
-                return DataOptions(**made_with).load(preprocessing=dynamic.preprocessing).test.images
-        except RLPruneError as error:
-            print(f"rlprune: the data that the bundle was made with are not here ({error})", file=sys.stderr)
+        made_with = (network_notes(dynamic.metadata).get("source") or {}).get("data")
+        said = "" if made_with is None else f", such as those that it was made with, which it calls {_shown(made_with)}"
         print(
-            "rlprune: timing on noise; what is spent on real images may differ: name some with --data", file=sys.stderr
+            f"rlprune: timing on noise; what is spent on real images may differ: name some with --data{said}",
+            file=sys.stderr,
         )
         return _noise(dynamic.elastic.image_shape).images
+
+
+def _shown(text: str) -> str:
+    """A text of somebody else's, short and without control characters."""
+    return repr(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "...")
 
 
 def _noise(shape: Sequence[int], n_classes: int = 10) -> ImageSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from rlprune.cli.options import PriceOptions
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_export import to_onnx
-from rlprune.errors import RLPruneError
+from rlprune.errors import BundleError, RLPruneError
 from rlprune.pipelines.identity import same_source
 from rlprune.pipelines.inputs import load_fitting, network_notes
 from rlprune.pipelines.options import DataOptions
@@ -21,6 +22,8 @@ from rlprune.storage.policies import SavedPolicy, load_policy
 from rlprune.utils.files import check_room
 from rlprune.utils.locks import hold
 
+_HOW_DATA_IS_READ = ("image_size", "image_column", "label_column", "split_seed", "test_split")
+"""What the notes on a network may say of the data that the user names: nothing that is imported or opened."""
 N_CALIBRATION = 512
 """Images that int8 is calibrated on, at most."""
 
@@ -43,6 +46,8 @@ class Export:
     calibrated on images of --data."""
     data: str | None = None
     """What the network was adapted to, for --int8: images that train the network calibrate, none that test."""
+    preprocess: str | None = None
+    """How its pictures are prepared, for --int8; needed only where that is a transform of your own."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def run(self) -> None:
@@ -69,6 +74,8 @@ class Export:
             raise RLPruneError("--budget and --penalty are for files of ONNX; a bundle takes any, from call to call")
         if self.data is not None and not self.int8:
             raise RLPruneError("--data is for --int8, whose calibration images it names")
+        if self.preprocess is not None and not self.int8:
+            raise RLPruneError("--preprocess is for --int8, whose calibration images it prepares")
         if self.int8 and self.data is None:
             raise RLPruneError("--int8 needs images to calibrate on: name what the network was adapted to with --data")
 
@@ -87,9 +94,10 @@ class Export:
         """Some of the images that train the network, uint8 (N, C, H, W), split as it was trained."""
         assert self.data is not None
         made_of = network_notes(network.metadata)
-        source = made_of.get("source", {})
+        source = made_of.get("source") or {}
         same_data = same_source(source.get("data"), self.data)
-        options = DataOptions(**source | {"shares": None, "data": self.data}) if same_data else DataOptions(self.data)
+        noted = {name: source[name] for name in _HOW_DATA_IS_READ if name in source} if same_data else {}
+        options = DataOptions(**noted, data=self.data, preprocess=self.preprocess)
         splits = load_fitting(network.network.image_shape, network.data, made_of, options)
         return splits.network.images[:N_CALIBRATION]
 
@@ -97,7 +105,10 @@ class Export:
 def _metadata_of(network: networks.SavedNetwork, policy: SavedPolicy) -> dict[str, Any]:
     """The notes of the new bundle."""
     notes = policy.metadata.get("policy", policy.metadata)  # a bundle keeps those of its policy next to others
-    settings = notes.get("settings", {})
+    if not isinstance(notes, dict):
+        raise BundleError(f"the stored notes are malformed: policy is {reprlib.repr(notes)}; an object is needed")
+    settings = notes.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
     made_of = network_notes(network.metadata)
     split = made_of.pop("split")
     return {

@@ -16,6 +16,7 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx_cnn import OnnxCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
+from rlprune.pipelines.inputs import network_notes
 from rlprune.pipelines.preparation import confirmed, whole
 from rlprune.storage import bundle
 from rlprune.utils.files import write_json
@@ -65,7 +66,7 @@ class Predict:
         """How the pictures are prepared; an own transform is imported only where the user names it."""
         if isinstance(dynamic, OnnxCNN):
             return confirmed(dynamic.preprocessing, self.preprocess)
-        return confirmed(whole(dynamic), self.preprocess, dynamic.metadata.get("network", {}).get("model", ""))
+        return confirmed(whole(dynamic), self.preprocess, network_notes(dynamic.metadata).get("model") or "")
 
     def _network(self) -> tuple[DynamicCNN | OnnxCNN, tuple[Path, ...]]:
         """What predicts, and which images."""

@@ -27,6 +27,7 @@ from rlprune.policies.policy import Policy
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage import networks
+from rlprune.storage.folders import schema
 from rlprune.storage.policies import load_policy
 from rlprune.utils.files import read_text, write_json
 from rlprune.utils.locks import hold
@@ -70,8 +71,9 @@ class Train:
         with hold(self.out, inside=True):
             policy, network = self._train(arguments)
         Console().print(tables.codebook(network, policy.codebook))
-        figures = load_policy(self.out / "policy").metadata["validation"]
-        print(f"validation accuracy {figures['accuracy']:.4f} at {figures['active_macs']:.3f} of the dense MACs")
+        noted = load_policy(self.out / "policy").metadata.get("validation")
+        figures = schema().check(schema().Figures, noted, "note on the policy")
+        print(f"validation accuracy {figures.accuracy:.4f} at {figures.active_macs:.3f} of the dense MACs")
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
 
     def _train(self, arguments: dict[str, Any]) -> tuple[Policy, ElasticCNN]:

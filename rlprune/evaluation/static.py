@@ -13,6 +13,7 @@ from rlprune.baselines.static_pruning import share_of_zeros
 from rlprune.data.image_set import ImageSet
 from rlprune.evaluation.results import Conditions, DenseResult, StaticResult
 from rlprune.metrics import accuracy, wilson_interval
+from rlprune.storage.folders import schema
 
 
 def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet) -> DenseResult:
@@ -48,21 +49,21 @@ def evaluate_static(
     """
     macs = count_macs(network, test.normalised(slice(0, 1)))
     params = sum(parameter.numel() for parameter in network.parameters())
-    before = metadata.get("dense", {"params": params, "macs": macs})
-    how = metadata.get("how", "as it is")
+    notes = schema().check(schema().PlainNotes, dict(metadata), "note on the network")
+    before = notes.dense or schema().Size(params=params, macs=macs)
     share = accuracy(network, test)
     return StaticResult(
         accuracy=share,
         accuracy_interval=wilson_interval(round(share * len(test)), len(test)),
         dense_accuracy=None if dense is None else accuracy(dense, test),
         n_images=len(test),
-        macs_cut=1 - macs / before["macs"],
-        params_cut=1 - params / before["params"],
+        macs_cut=1 - macs / before.macs,
+        params_cut=1 - params / before.params,
         dense="given",
         conditions=Conditions.now(),
-        how=how,
+        how=notes.how,
         zeros=share_of_zeros(network),
-        saves_time=how != "unstructured",
+        saves_time=notes.how != "unstructured",
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle  # for the name of an error; nothing is unpickled with it  # nosec B403
 import re
+import reprlib
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.errors import ModelError
-from rlprune.utils.files import strange_content
+from rlprune.utils.files import read_regular, strange_content
 
 USUAL_KEYS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema", "params_ema"),
@@ -38,6 +39,7 @@ _NO_WEIGHTS = re.compile(r"optim|sched|scaler|^amp$|rng|callback|loop|hyper_para
 """Keys of a checkpoint under which tensors are no weights."""
 
 _MAX_DEPTH = 3
+_MOST_INDEX = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> list[Candidate
         if inside is None:
             raise ModelError(f"the folder {path} has no weights; one of {', '.join(_FOLDER_FILES)} is needed")
         path = inside
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path} is no regular file; give a .safetensors, .pt, .pth, .th or .bin file")
     if not path.is_file():
         raise ModelError(f"there is no weights file {path}; give a .safetensors, .pt, .pth, .th or .bin file")
     if path.name.endswith(".index.json"):
@@ -113,15 +117,21 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> list[Candidate
 def _read_shards(index: Path, trust_pickle: bool) -> dict[str, Tensor]:
     """All tensors of the files that an index names."""
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{index} is no index of weights ({type(error).__name__}: {error}); replace it") from error
-    missing = [str(name) for name in names if not (index.parent / str(name)).is_file()]
+        names = sorted(set(json.loads(read_regular(index, _MOST_INDEX))["weight_map"].values()))
+        strange = next(
+            (name for name in names if not isinstance(name, str) or not name or Path(name).name != name), None
+        )
+        if strange is not None:
+            raise ValueError(f"{reprlib.repr(strange)} is no file beside it")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        said = str(error)[:200]
+        raise ModelError(f"{index} is no index of weights ({type(error).__name__}: {said}); replace it") from error
+    missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise ModelError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names; download it again")
     weights: dict[str, Tensor] = {}
     for name in names:
-        weights |= _read_file(index.parent / str(name), trust_pickle)[0].weights
+        weights |= _read_file(index.parent / name, trust_pickle)[0].weights
     return weights
 
 

@@ -15,7 +15,7 @@ from rlprune.errors import ModelError
 from rlprune.models.checkpoints import Candidate, read_checkpoint
 from rlprune.models.libraries import AUXILIARY
 from rlprune.models.tensor_names import Match, first_names, match_names, required
-from rlprune.utils.files import atomic_write
+from rlprune.utils.files import atomic_write, open_regular
 from rlprune.utils.notes import say
 
 
@@ -151,6 +151,7 @@ def find_weights(name: str, recipe_dir: Path) -> Path:
 def notes_in_weights(path: str | Path) -> dict[str, str]:
     """The notes in a file that `save_weights` wrote; none in any other file or folder, or where there is nothing."""
     try:
+        open_regular(Path(path)).close()  # a pipe would wait, and a device never end
         with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
             return dict(file.metadata() or {})
     except (OSError, safetensors.SafetensorError):

@@ -41,5 +41,9 @@ def same_source(one: str | None, other: str) -> bool:
 
 
 def _resolved(source: str) -> Path | None:
-    path = path_of(source)
-    return None if path is None else path.resolve()
+    """Where a file or folder is; None for a name that can be none, as notes may hold."""
+    try:
+        path = path_of(source)
+        return None if path is None else path.resolve()
+    except (OSError, ValueError):
+        return None

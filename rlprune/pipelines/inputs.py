@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import SHARES
 from rlprune.data.splitting import SPLIT_RULE
 from rlprune.elastic.module import ElasticModule
-from rlprune.errors import LevelsError, ModelError, RLPruneError
+from rlprune.errors import BundleError, LevelsError, ModelError, RLPruneError
 from rlprune.models import registry
 from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.weights import load_weights
@@ -26,8 +27,9 @@ from rlprune.pipelines.preparation import confirmed, whole
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
+from rlprune.storage.folders import MOST_JSON, malformed, schema
 from rlprune.storage.networks import load_network
-from rlprune.utils.files import read_text
+from rlprune.utils.files import read_regular, read_text
 from rlprune.utils.notes import say
 
 
@@ -67,9 +69,9 @@ def build_model(
 def _whole(name: str, folder: Path, images: ImageSet) -> nn.Module:
     """All of the elastic network in a folder."""
     saved = load_network(folder)
-    made_of = saved.metadata.get("network", saved.metadata).get("model", name)
+    made_of = network_notes(saved.metadata).get("model") or name
     if made_of != name:
-        raise ModelError(f"{folder} holds a network made of {made_of}, not of {name}")
+        raise ModelError(f"{folder} holds a network made of {made_of[:100]!r}, not of {name}")
     expected = tuple(images.images.shape[1:]), DataFormat.of(images)
     if (saved.network.image_shape, saved.data) != expected:
         raise ModelError(
@@ -110,7 +112,7 @@ def load_fitting(
         RLPruneError: they have another shape or other classes, or are split so that training images would be measured.
     """
     notes = network_notes(made_from)
-    before = notes.get("source", {})
+    before = notes.get("source") or {}
     split = notes["split"]
     same = same_source(before.get("data"), options.data)
     if same:
@@ -120,7 +122,7 @@ def load_fitting(
             f"--image-size is {options.image_size}, and the network says itself how its pictures come to size "
             f"({expected.preprocessing.text}): leave it out"
         )
-    preprocessing = confirmed(whole(expected), options.preprocess, notes.get("model", ""))
+    preprocessing = confirmed(whole(expected), options.preprocess, notes.get("model") or "")
     splits = options.load(split.get("rule", 1) if same else SPLIT_RULE, preprocessing)
     shape = tuple(splits.network.images.shape[1:])
     n_classes = len(splits.network.classes)
@@ -141,8 +143,19 @@ def source_notes(options: DataOptions) -> dict[str, Any]:
 
 
 def network_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The notes on a network, out of its own or those of a bundle, which keeps them next to others."""
-    return {**metadata.get("network", metadata), "split": metadata.get("split", {})}
+    """The notes on a network, out of its own or those of a bundle, which keeps them next to others.
+
+    They are to be shown and compared; nothing that they name is imported, opened or downloaded.
+
+    Raises:
+        BundleError: what the program reads of them is of another kind than it writes.
+    """
+    notes = metadata.get("network", metadata)
+    if not isinstance(notes, dict):
+        raise BundleError(f"the stored notes are malformed: network is {reprlib.repr(notes)}; an object is needed")
+    notes = {**notes, "split": metadata.get("split") or {}}
+    schema().check(schema().NetworkNotes, notes, "note on the network")
+    return notes
 
 
 def split_notes(splits: Splits, rule: int = SPLIT_RULE) -> dict[str, Any]:
@@ -155,7 +168,9 @@ def split_rule_of(folder: Path) -> int:
     manifest = folder / "adapted" / "manifest.json"
     if not manifest.exists():
         return SPLIT_RULE
-    return int(json.loads(manifest.read_text())["about"].get("split", {}).get("rule", 1))
+    with malformed("manifest"):
+        about = json.loads(read_regular(manifest, MOST_JSON))["about"]
+        return int(network_notes(about)["split"].get("rule", 1))
 
 
 def _as_trained(before: Mapping[str, Any], options: DataOptions) -> DataOptions:
@@ -166,7 +181,7 @@ def _as_trained(before: Mapping[str, Any], options: DataOptions) -> DataOptions:
     """
     if before.get("split_seed") != options.split_seed:
         raise RLPruneError(
-            f"the network was trained on the split of seed {before['split_seed']}; with --split-seed "
+            f"the network was trained on the split of seed {before.get('split_seed')}; with --split-seed "
             f"{options.split_seed} some of its training images would be measured on"
         )
     shares = before.get("shares") and tuple(before["shares"])

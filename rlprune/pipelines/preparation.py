@@ -19,7 +19,7 @@ from rlprune.models.libraries import library_of, own_preprocessing
 from rlprune.models.weights import notes_in_weights
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage.data_format import DataFormat, format_to_json, read_format
-from rlprune.storage.folders import read_folder
+from rlprune.storage.folders import malformed, read_folder
 from rlprune.utils.notes import say
 
 _NOTE = "rlprune.data"
@@ -87,9 +87,12 @@ def _chosen(model: str, options: DataOptions, weights: Path | None) -> Preproces
 def _noted(weights: Path) -> DataFormat | None:
     """What a file of weights, or the folder of a network, says of the images that its network expects."""
     if weights.is_dir() and weights_in_folder(weights) is None:
-        return read_format(read_folder(weights, ("network", "bundle"))[1])
+        return read_format(read_folder(weights, ("network", "bundle")).manifest)
     note = notes_in_weights(weights).get(_NOTE)
-    return None if note is None else read_format({"data": json.loads(note)})
+    if note is None:
+        return None
+    with malformed(f"note in {weights}"):
+        return read_format({"data": json.loads(note)})
 
 
 def _own(library: str, model: str) -> Preprocessing:
