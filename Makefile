@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo kills load clean
+.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo kills load fuzz clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -74,6 +74,12 @@ kills: $(VENV)/test
 # Threads, forked and spawned workers, 10,000 calls and 1,000 reloads: a line per bar (a quarter of an hour).
 load: $(VENV)/test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/load.py
+
+# Altered folders and ONNX files, read (half an hour on two cores); then five minutes of atheris, if it is installed.
+fuzz: $(VENV)/test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/fuzz/run.py --n 100000 --json runs/reference/fuzz.json
+	mkdir -p build/fuzz && cd build/fuzz && OMP_NUM_THREADS=1 $(CURDIR)/$(VENV)/bin/python ../../tests/fuzz/guided.py \
+		-max_total_time=300
 
 # The documentation, in build/docs; a warning is an error.
 docs: $(VENV)/test
