@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         _drop_output()
         sys.exit(1)  # as rich does
     except (RLPruneError, OSError, MemoryError, RuntimeError) as error:
-        _fail(_explained(error, arguments))
+        _fail(with_options(_explained(error, arguments), arguments))
     except KeyboardInterrupt as error:
         number = startup.status_of(error)
         how = "terminated" if number == startup.TERMINATED else "interrupted"
@@ -95,12 +95,12 @@ def _explained(error: Exception, arguments: list[str]) -> str:
         cure = "a smaller --batch-size or fewer or smaller images need less; what was finished stays"
         return f"rlprune {' '.join(arguments[:1])} ran out of memory ({reason}); {cure}"
     if isinstance(error, RLPruneError):
-        return with_options(str(error), arguments)
+        return str(error)
     if not isinstance(error, OSError):
         raise error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         _drop_output()  # which may be what finds no room: it would be tried again at the end
-    return with_options(str(error), arguments)
+    return str(error)
 
 
 def _how_to_continue(verb: Any, arguments: list[str]) -> str:
