@@ -18,13 +18,13 @@ from typing import Any
 from rlprune.utils.imports import require
 
 MOVED: dict[str, str] = {
-    "actions": "policies.actions",
+    "actions": "policies.actions profiles.codebook elastic.levels",
     "adjust": "elastic.cnn",
     "axes": "elastic.axes",
     "benchmark": "evaluation.benchmark evaluation.runners evaluation.timing_results",
     "body": "elastic.body",
     "budget": "policies.penalties",
-    "bundle": "storage.bundle storage.networks storage.policies storage.data_format storage.folders",
+    "bundle": "storage.bundle storage.networks storage.policies storage.data_format storage.folders baselines.stored",
     "cascade": "baselines.cascade",
     "compare": "pipelines.comparison pipelines.candidates",
     "control": "deployment.controller",
@@ -32,9 +32,10 @@ MOVED: dict[str, str] = {
     "cost": "profiles.cost",
     "decode": "data.decoding data.pictures",
     "distill": "training.distillation",
-    "folders": "data.folders",
+    "files": "utils.files",
+    "folders": "data.folders storage.folders",
     "folding": "graph.folding",
-    "gated": "baselines.gated_cnn",
+    "gated": "baselines.gated_cnn baselines.gate_training",
     "gates": "baselines.gate_layers baselines.gate_training baselines.gate_insertion",
     "groups": "elastic.groups elastic.channels",
     "importance": "elastic.importance",
@@ -60,6 +61,7 @@ MOVED: dict[str, str] = {
     "steps": "pipelines.steps",
     "structure": "storage.structure",
     "tables": "evaluation.tables",
+    "timing": "utils.timing",
     "wrap": "elastic.conversion",
 }
 """Old modules, and the new ones, one of which has each of their names."""

@@ -72,6 +72,9 @@ class Actions:
         checked = None if codebook is None else elastic.check_codebook(torch.as_tensor(codebook))
         return cls(kind, elastic.keep_levels, checked, max_passes)
 
+    of = from_network
+    """`from_network`, as 0.1.0 called it."""
+
     @property
     def n_choices(self) -> tuple[int, ...]:
         """How many values each entry of a discrete action has; empty for `ratios`."""

@@ -24,6 +24,11 @@ class SavedPolicy:
     policy: Policy
     metadata: dict[str, Any]
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """The notes, as 0.1.0 called them."""
+        return self.metadata
+
 
 def save_policy(folder: str | Path, policy: Policy, metadata: Mapping[str, Any]) -> None:
     """Write a policy; the folder appears or is replaced as a whole.
