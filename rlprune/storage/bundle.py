@@ -118,7 +118,7 @@ def _try(dynamic: DynamicCNN, *, compiled: bool) -> None:
     stem = dynamic.elastic.stem if compiled else dynamic.slices.stem
     dtype = torch.float32 if compiled else dynamic.dtype
     image = image.to(dynamic.device, dtype, memory_format=torch.channels_last)
-    features = stem(image)
+    features = stem.forward(image)  # not called, which would print where it fails
     deadline = time.perf_counter() + SECONDS
     *cheaper, dearest = dynamic.prices.bodies.macs.argsort().tolist()
     both = _check(_body(dynamic, dearest, features.repeat(2, 1, 1, 1), compiled), dynamic, 2)
@@ -133,7 +133,7 @@ def _try(dynamic: DynamicCNN, *, compiled: bool) -> None:
 def _body(dynamic: DynamicCNN, profile: int, features: Tensor, compiled: bool) -> Tensor:
     if compiled:
         return dynamic.elastic.run_body(features, dynamic.codebook[profile])
-    result: Tensor = dynamic.slices.at_hand(profile)(features.contiguous(memory_format=torch.channels_last))
+    result: Tensor = dynamic.slices.at_hand(profile).forward(features.contiguous(memory_format=torch.channels_last))
     return result
 
 

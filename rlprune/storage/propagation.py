@@ -150,7 +150,7 @@ def _result(network: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], exa
     else:
         _check_call(node, args, kwargs)
         called: Any = getattr(args[0], str(node.target)) if node.op == "call_method" else node.target
-        same = node.target in _SAME_SHAPE_FUNCTIONS and isinstance(args[0], Tensor)
+        same = node.target in _SAME_SHAPE_FUNCTIONS and len(args) == 1 and kwargs.keys() <= {"inplace"}
         result = args[0] if same else called(*(args[1:] if node.op == "call_method" else args), **kwargs)
     _check_result(result)
     return result

@@ -167,6 +167,7 @@ WRONG_NETWORKS: list[tuple[Change, str]] = [
     (extra((CALL, "torch.functional.einsum", ["a" * 5000, "x"])), "a text has 5,000 letters"),
     (extra((CALL, "torch.flatten", ["x", json.loads("[" * 20 + "1" + "]" * 20)])), "nested more than"),
     (extra((CALL, "torch.flatten", ["x", 10**40])), "more than 64 bits"),
+    (extra((CALL, "torch.nn.functional.relu", ["x", False, 1])), "n0: TypeError"),
 ]
 """Changes of a network's description, and what is said of them."""
 
