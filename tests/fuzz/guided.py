@@ -7,10 +7,13 @@ steps of `fuzzing.inputs` where it can be, and as bytes. What is found is writte
 which exists for Python 3.11 and later on Linux, it says so and does nothing.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +24,12 @@ if importlib.util.find_spec("atheris") is None:
         "atheris is not installed, so no inputs are looked for by coverage; it comes with: pip install 'rlprune[fuzz]'"
     )
     sys.exit()
+
+ROOT = Path(tempfile.mkdtemp(prefix="rlprune-fuzz-"))
+if PROCESS := os.fork():  # libFuzzer ends its process, and this one cleans up
+    STATUS = os.waitpid(PROCESS, 0)[1]
+    shutil.rmtree(ROOT)
+    sys.exit(os.waitstatus_to_exitcode(STATUS))
 
 import atheris
 
@@ -34,7 +43,7 @@ from fuzzing.seeds import Seed
 from fuzzing.steps import altered
 from fuzzing.workers import FAULTS, Workers, judged
 
-WORKERS = Workers()
+WORKERS = Workers(ROOT)
 FILES = [
     ("plain", "manifest.json"),
     ("squeeze", "network.json"),
@@ -80,10 +89,6 @@ def main() -> None:
     for index, (name, file) in enumerate(FILES):
         (corpus / str(index)).write_bytes(bytes([index]) + WORKERS.seeds[name].files[file])
     options = ["-max_len=100000", "-timeout=20", "-rss_limit_mb=1536", *sys.argv[1:], str(corpus)]
-    if process := os.fork():  # libFuzzer ends its process, and this one cleans up
-        status = os.waitpid(process, 0)[1]
-        WORKERS.close()
-        sys.exit(os.waitstatus_to_exitcode(status))
     watch.begin()
     atheris.Setup([sys.argv[0], *options], one, custom_mutator=mutate)
     atheris.Fuzz()

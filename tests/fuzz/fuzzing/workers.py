@@ -45,13 +45,17 @@ class Outcome:
 
 
 class Workers:
-    """Processes that judge, forked from this one, in which everything is imported and every seed has been read."""
+    """Processes that judge, forked from this one, in which everything is imported and every seed has been read.
 
-    def __init__(self) -> None:
+    Args:
+        root: a folder for what is read; None makes one in memory.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
         torch.set_num_threads(1)
         self.seeds = make_seeds()
         room = Path("/dev/shm")
-        self.root = Path(tempfile.mkdtemp(prefix="rlprune-fuzz-", dir=room if room.is_dir() else None))
+        self.root = root or Path(tempfile.mkdtemp(prefix="rlprune-fuzz-", dir=room if room.is_dir() else None))
         for name in [*self.seeds] * 2:  # what only the first one does, such as late imports, is done by no input then
             outcome = judged(Input("none", name, []), self.seeds, self.root / name)
             assert outcome.outcome == "works", f"{name}: {outcome}"
