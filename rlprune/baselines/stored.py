@@ -18,7 +18,7 @@ from rlprune.storage.folders import dump, pack, read_folder, schema, write_folde
 from rlprune.storage.propagation import MAX_MACS, Meter, propagate
 from rlprune.storage.structure import assemble, build_graph, check_claims, check_logits, describe
 from rlprune.storage.tensors import TensorFile
-from rlprune.storage.trial import check_result, try_image, try_network
+from rlprune.storage.trial import check_alone, check_result, try_image, try_network
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,19 @@ def load_plain(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedPlain:
         network.load_state_dict(stored.tensors(file), assign=True)
         image_shape = tuple(description["image_shape"])
         check_data(data, image_shape, len(data.classes))
-        values = try_image(image_shape, data, 2)
-        with torch.no_grad():
-            for part in network.eval().children():
-                values = part.forward(values)  # not called, which would print where it fails
-        check_result(values, len(data.classes), 2)
+        images = try_image(image_shape, data, 2)
+        check_alone(_run(network, images[:1], len(data.classes)), _run(network, images, len(data.classes)))
     stored.check_rest()
     return SavedPlain(network, image_shape, data, stored.notes)
+
+
+@torch.no_grad()
+def _run(network: nn.Sequential, values: Tensor, n_classes: int) -> Tensor:
+    """The logits of images, once it is seen that they are some."""
+    n_images = len(values)
+    for part in network.eval().children():
+        values = part.forward(values)  # not called, which would print where it fails
+    return check_result(values, n_classes, n_images)
 
 
 def _plain(description: Any, file: TensorFile, max_macs: float) -> nn.Sequential:

@@ -170,7 +170,7 @@ def _check_manifest(path: Path, content: bytes) -> None:
     try:
         packed = read_regular(manifest, _MOST_OF_MANIFEST)
         unaltered = read_regular(line, 1000).split()[:1] == [hashlib.sha256(packed).hexdigest().encode()]
-        sums = json.loads(packed)["sha256"] if unaltered else {}
+        sums = json.loads(packed.decode())["sha256"] if unaltered else {}
         known = sums.get(path.name)
     except OSError as error:
         raise BundleError(f"{manifest} cannot be read ({error.strerror})") from error

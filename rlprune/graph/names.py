@@ -13,7 +13,14 @@ from rlprune.graph.nodes import attach
 
 def is_safe(name: str) -> bool:
     """Whether a name is dotted, and each part plain: torch.fx writes names into Python code, which it then executes."""
-    return re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII) is not None
+    if re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII) is None:
+        return False
+    return not any(re.fullmatch("__.*__", part) or keyword.iskeyword(part) for part in name.split("."))
+
+
+def is_safe_path(name: str) -> bool:
+    """Whether a layer or a tensor may have a name: where a method has it, the graph's code would call the method."""
+    return all(map(_is_safe_part, name.split(".")))
 
 
 def make_safe(root: nn.Module, graph: fx.Graph) -> None:
@@ -48,7 +55,7 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
         prefix = safe[owner] + "." if owner else ""
         new = prefix + (part if _is_safe_part(part) else _escaped(part))
         while new in taken:
-            new += "_"
+            new += "_" if is_safe(new + "_") else "0"
         taken.add(new)
         safe[path] = new
     return safe
@@ -56,9 +63,10 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
 
 def _is_safe_part(part: str) -> bool:
     """Whether part of a name can be an attribute of a graph and be written into its code."""
-    return is_safe(part) and not keyword.iskeyword(part) and not hasattr(fx.GraphModule, part)
+    return is_safe(part) and not hasattr(fx.GraphModule, part)
 
 
 def _escaped(part: str) -> str:
     plain = re.sub(r"\W", "_", part, flags=re.ASCII)
+    plain = re.sub("^_+", "_", plain)
     return plain if _is_safe_part(plain) else plain + "_"

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from rlprune.errors import MALFORMED, BundleError, ModelError
-from rlprune.graph.names import is_safe
+from rlprune.graph.names import is_safe, is_safe_path
 from rlprune.graph.nodes import TracedNetwork, attach
 from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LAYERS, METHODS
 
@@ -196,12 +196,12 @@ def _build_modules(description: JSON, device: str) -> nn.Module:
     """A module that holds the described layers and free tensors under their names."""
     root = nn.Module()
     for name, layer in description["layers"].items():
-        _check_name(name)
+        _check_path(name)
         arguments = {key: _decode(value, {}) for key, value in layer.items() if key != "type"}
         kind = _allowed(LAYERS, layer["type"], "layer")
         attach(root, name, kind(**arguments, **({"device": device} if _has_device(kind) else {})))
     for name, tensor in description["tensors"].items():
-        _check_name(name)
+        _check_path(name)
         value = torch.zeros(tensor["shape"], device=device)
         attach(root, name, nn.Parameter(value) if tensor["trainable"] else value)
     return root
@@ -235,6 +235,15 @@ def _check_name(name: str) -> None:
     if not is_safe(name):
         raise ValueError(
             f"name {reprlib.repr(name)} is not allowed; names consist of letters, digits, underscores and dots"
+        )
+
+
+def _check_path(name: str) -> None:
+    """Refuse the name of a layer or tensor under which the network has something else, such as a method."""
+    if not is_safe_path(name):
+        raise ValueError(
+            f"name {reprlib.repr(name)} is not allowed for a layer or a tensor; parts of names consist of letters, "
+            "digits and underscores, and are no names of what every network has, such as forward"
         )
 
 

@@ -24,7 +24,7 @@ from rlprune.storage.networks import build_network, network_files
 from rlprune.storage.policies import build_policy, policy_files
 from rlprune.storage.propagation import MAX_MACS
 from rlprune.storage.tensors import MalformedError
-from rlprune.storage.trial import SECONDS, check_result, try_image
+from rlprune.storage.trial import SECONDS, check_alone, check_result, try_image
 
 
 def save_bundle(
@@ -114,15 +114,17 @@ def _try(dynamic: DynamicCNN, *, compiled: bool) -> None:
         MalformedError: a profile gives something else than finite logits.
         Exception: whatever the network raises.
     """
-    image = try_image(dynamic.image_shape, dynamic)
     stem = dynamic.elastic.stem if compiled else dynamic.slices.stem
     dtype = torch.float32 if compiled else dynamic.dtype
-    image = image.to(dynamic.device, dtype, memory_format=torch.channels_last)
-    features = stem.forward(image)  # not called, which would print where it fails
+    images = try_image(dynamic.image_shape, dynamic, 2)
+    images = images.to(dynamic.device, dtype, memory_format=torch.channels_last)
+    features = stem.forward(images[:1])  # not called, which would print where it fails
+    among = stem.forward(images)
+    check_alone(features, among)
     deadline = time.perf_counter() + SECONDS
     *cheaper, dearest = dynamic.prices.bodies.macs.argsort().tolist()
-    both = _check(_body(dynamic, dearest, features.repeat(2, 1, 1, 1), compiled), dynamic, 2)
-    logits = {dearest: both[:1]}
+    logits = {dearest: _check(_body(dynamic, dearest, features, compiled), dynamic, 1)}
+    check_alone(logits[dearest], _check(_body(dynamic, dearest, among, compiled), dynamic, 2))
     for profile in cheaper:
         if time.perf_counter() > deadline:
             break

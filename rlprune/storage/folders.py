@@ -64,17 +64,17 @@ def malformed(what: str, but: type[Exception] = BundleError) -> Iterator[None]:
     except but as error:
         if len(str(error)) <= _MOST_SAID and "\n" not in str(error):
             raise
-        raise BundleError(_short(error)) from error
+        raise BundleError(_short(str(error))) from error
     except MalformedError as error:
-        raise BundleError(f"the stored {what} is malformed: {_short(error)}") from error
+        raise BundleError(_short(f"the stored {what} is malformed: {error}")) from error
     except Exception as error:  # content that means harm can make torch raise anything
-        raise BundleError(f"the stored {what} is malformed: {type(error).__name__}: {_short(error)}") from error
+        raise BundleError(_short(f"the stored {what} is malformed: {type(error).__name__}: {error}")) from error
 
 
-def _short(error: Exception) -> str:
-    """What an error says, in one line of bounded length."""
-    said = " ".join(str(error)[: 4 * _MOST_SAID].split())
-    return said if len(said) <= _MOST_SAID else said[:_MOST_SAID] + " ..."
+def _short(text: str) -> str:
+    """A text in one line of bounded length."""
+    said = " ".join(text[: 4 * _MOST_SAID].split())
+    return said if len(said) <= _MOST_SAID else said[: _MOST_SAID - 4] + " ..."
 
 
 def schema() -> ModuleType:
@@ -196,7 +196,7 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> StoredFolder:
     if _read(folder / "manifest.sha256", 1000) != _checksum_line(packed):
         raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")
     with malformed("manifest"):
-        manifest = json.loads(packed)
+        manifest = json.loads(packed.decode())
         _check_format(folder, manifest["format"], manifest)
         schema().check(schema().Manifest, manifest, "manifest")
         kind = manifest["kind"]
@@ -236,7 +236,7 @@ class StoredFolder:
         if hashlib.sha256(content).hexdigest() != self._checksums.get(name):
             raise altered(self.path / name)
         self._compared.add(name)
-        return json.loads(content)
+        return json.loads(content.decode())
 
     def header(self, name: str) -> TensorFile:
         """A file of tensors of which only the header has been read.

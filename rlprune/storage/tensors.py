@@ -165,7 +165,7 @@ def _read_header(file: BinaryIO) -> bytes:
 def _claims(header: bytes, size: int) -> dict[str, Claim]:
     """What a header says, if it is about all bytes of the file and none twice."""
     try:
-        told = json.loads(header)
+        told = json.loads(header.decode())
         told.pop("__metadata__", None)
         claims = {name: _claim(name, told[name]) for name in told}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

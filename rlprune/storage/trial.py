@@ -15,12 +15,32 @@ from rlprune.storage.tensors import MalformedError
 SECONDS = 2.0
 """After this time, profiles that have not run yet are left: that of a network whose first image takes as long."""
 
+_ROUNDING = 0.05
+"""By which results of the same image differ at most, as a share of the largest; in 16 bits, too."""
+
 
 def try_image(image_shape: tuple[int, ...], data: InputFormat, n_images: int = 1) -> Tensor:
-    """Noise as a network takes it, always the same, float32 (n_images, C, H, W)."""
+    """Noise as a network takes it, of every image another one, always the same, float32 (n_images, C, H, W)."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (1, *image_shape), dtype=torch.uint8, generator=generator)
-    return normalise(pixels.repeat(n_images, 1, 1, 1), data.mean, data.std, bgr=data.preprocessing.bgr)
+    pixels = torch.randint(0, 256, (n_images, *image_shape), dtype=torch.uint8, generator=generator)
+    return normalise(pixels, data.mean, data.std, bgr=data.preprocessing.bgr)
+
+
+def check_alone(alone: Tensor, among: Tensor) -> None:
+    """Make sure that an image alone gives what it gives among others, but for rounding.
+
+    Args:
+        alone: what the first image gave alone, float (1, ...).
+        among: what two images gave, float (2, ...).
+
+    Raises:
+        MalformedError: it does not, or there is not one result for each image.
+    """
+    if among.shape != (2, *alone.shape[1:]) or len(alone) != 1:
+        raise MalformedError(f"the network gives {tuple(alone.shape)} for an image, {tuple(among.shape)} for two")
+    scale = float(alone.abs().nan_to_num(0, 0, 0).max()) if alone.numel() else 0.0
+    if not torch.allclose(alone, among[:1], rtol=_ROUNDING, atol=_ROUNDING * scale, equal_nan=True):
+        raise MalformedError("the network gives something else for an image alone than for the same among others")
 
 
 def check_result(logits: Any, n_classes: int, n_images: int = 1, *, exact: bool = True) -> Tensor:
@@ -58,14 +78,19 @@ def try_network(network: ElasticModule, data: InputFormat) -> None:
         MalformedError: it gives something else than finite logits.
         Exception: whatever the network raises.
     """
-    features = network.stem.forward(try_image(network.image_shape, data))  # not called, which would print its failure
+    images = try_image(network.image_shape, data, 2)
+    features = network.stem.forward(images[:1])  # not called, which would print its failure
+    among = network.stem.forward(images)
+    check_alone(features, among)
     profiles = [network.full, network.uniform(0)]
     if network.codebook is not None:
         profiles += list(network.codebook)
     deadline = time.perf_counter() + SECONDS
-    for profile in profiles:
-        check_result(network.run_body(features, profile), network.n_classes)
+    whole, *others = profiles
+    alone = check_result(network.run_body(features, whole), network.n_classes)
+    both = check_result(network.run_body(among, torch.stack(profiles[:2])), network.n_classes, 2)
+    check_alone(alone, both)
+    for profile in others:
         if time.perf_counter() > deadline:
             return
-    both = network.run_body(features.repeat(2, 1, 1, 1), torch.stack(profiles[:2]))
-    check_result(both, network.n_classes, 2)
+        check_result(network.run_body(features, profile), network.n_classes)

@@ -172,7 +172,7 @@ def put(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
         (lambda folder: (folder / "network.json").write_text("{"), "the stored network is malformed: JSONDecodeError"),
         (
             lambda folder: (folder / "policy.json").write_bytes(b"\xff\xfe"),
-            "the stored policy is malformed: JSONDecode",
+            "the stored policy is malformed: UnicodeDecode",
         ),
         (lambda folder: (folder / "network.safetensors").write_bytes(b"x" * 99), "the stored network is malformed"),
         (lambda folder: (folder / "policy.safetensors").write_bytes(b""), "the stored policy is malformed: Safetensor"),
