@@ -69,7 +69,7 @@ def bars(root: Path) -> Iterator[tuple[str, Callable[[str], Bar]]]:
         n_times = 10_000 // fewer.get(kind, 1)
         yield f"calls, {kind}", partial(memory_of, once=work.wrong, n_times=n_times, n_before=n_times // 10)
     for kind, once in (("bundle", reload(folder, DATA.images)), ("ONNX", reopen(path, DATA.images))):
-        yield f"reloads, {kind}", partial(memory_of, once=once, n_times=1000, n_before=50)
+        yield f"reloads, {kind}", partial(memory_of, once=once, n_times=1000, n_before=200)
 
 
 def main() -> int:
