@@ -32,7 +32,7 @@ from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LogitCache
 from rlprune.envs.world import World
-from rlprune.errors import RLPruneError
+from rlprune.errors import OutOfMemoryError, RLPruneError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange
@@ -44,6 +44,7 @@ from rlprune.storage.policies import load_policy, save_policy
 from rlprune.storage.provenance import fingerprint
 from rlprune.utils.files import write_json
 from rlprune.utils.finite import not_finite_in
+from rlprune.utils.hardware import memory_for
 from rlprune.utils.locks import hold
 from rlprune.utils.tensorboard import drop_events
 
@@ -227,7 +228,10 @@ def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_
             "go back to those, or name another folder"
         )
     try:
-        agent = PPO.load(checkpoint, env=env, device=ppo.get("device", "cpu"), force_reset=False)
+        with memory_for(f"reading {checkpoint}", "it stays: give the same command again where there is more"):
+            agent = PPO.load(checkpoint, env=env, device=ppo.get("device", "cpu"), force_reset=False)
+    except OutOfMemoryError:
+        raise
     except Exception as error:  # unpickling a damaged file may raise anything
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"

@@ -57,5 +57,4 @@ MALFORMED = (
     AssertionError,
     RuntimeError,
     SyntaxError,
-    MemoryError,
 )

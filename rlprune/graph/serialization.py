@@ -15,6 +15,7 @@ from rlprune.errors import MALFORMED, BundleError, ModelError
 from rlprune.graph.names import is_safe, is_safe_path
 from rlprune.graph.nodes import TracedNetwork, attach
 from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LAYERS, METHODS
+from rlprune.utils.hardware import memory_for
 
 JSON = Any
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -167,9 +168,11 @@ def from_json(description: JSON, device: str = "cpu") -> fx.GraphModule:
 
     Raises:
         BundleError: the description names a layer, function, method or attribute that is not allowed, or is malformed.
+        OutOfMemoryError: the machine has too little memory.
     """
     try:
-        return _from_json(description, device)
+        with memory_for("building a stored network", "end other programs, or load it on a machine with more"):
+            return _from_json(description, device)
     except MALFORMED as error:
         said = " ".join(str(error)[:1000].split())
         raise BundleError(f"the stored network is malformed: {type(error).__name__}: {said}") from error

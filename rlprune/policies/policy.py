@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from rlprune.elastic.levels import KeepLevels, nearest_profiles
 from rlprune.elastic.module import ElasticModule
-from rlprune.errors import MALFORMED, BundleError, LevelsError, RLPruneError
+from rlprune.errors import MALFORMED, BundleError, LevelsError, OutOfMemoryError, RLPruneError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange, check_budgets, penalty_for
+from rlprune.utils.hardware import memory_for
 
 _ONE_PENALTY = "it was trained for a single penalty; one for many is trained with --penalty-range LOWEST HIGHEST"
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "ELU": nn.ELU, "SiLU": nn.SiLU}
@@ -196,10 +197,12 @@ class Policy(nn.Module):
 
         Raises:
             BundleError: the description is malformed or does not fit the tensors.
+            OutOfMemoryError: the machine has too little memory.
         """
         try:
-            policy = cls._from_json(description, dict(tensors))
-        except BundleError:
+            with memory_for("building a stored policy", "end other programs, or load it on a machine with more"):
+                policy = cls._from_json(description, dict(tensors))
+        except (BundleError, OutOfMemoryError):
             raise
         except (*MALFORMED, RLPruneError) as error:
             reason = " ".join(str(error).split())

@@ -18,9 +18,10 @@ from typing import Any
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from rlprune.errors import BundleError, RLPruneError
+from rlprune.errors import BundleError, OutOfMemoryError, RLPruneError
 from rlprune.storage.tensors import MalformedError, TensorFile, altered, sha256_of
 from rlprune.utils.files import before_of, check_target_file, read_regular, scratch, writing
+from rlprune.utils.hardware import memory_for
 from rlprune.utils.locks import hold
 
 FORMAT = 2
@@ -57,10 +58,14 @@ def malformed(what: str, but: type[Exception] = BundleError) -> Iterator[None]:
         but: errors that stay as they are, if they are short.
 
     Raises:
-        BundleError: the block raised anything at all.
+        BundleError: the block raised anything at all, but for want of memory.
+        OutOfMemoryError: memory ran out, which says nothing of the content: what asks for too much is refused before.
     """
     try:
-        yield
+        with memory_for(f"reading the stored {what}", "end other programs, or load it on a machine with more"):
+            yield
+    except OutOfMemoryError:
+        raise
     except but as error:
         if len(str(error)) <= _MOST_SAID and "\n" not in str(error):
             raise
@@ -126,11 +131,22 @@ def _format_of(more: Mapping[str, Any]) -> int:
 
 def _write_whole(folder: Path, everything: Mapping[str, bytes]) -> None:
     """Write files into a folder that takes the place of what is there, or change nothing."""
-    before = before_of(folder)
-    with hold(folder, patience=_PATIENCE), scratch(folder) as fresh:
-        fresh.mkdir()
+    with hold(folder, patience=_PATIENCE), replaced(folder) as fresh:
         for name, content in everything.items():
-            _write_to_disk(fresh / name, content)
+            write_to_disk(fresh / name, content)
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of another one, if that is there, once the block ends.
+
+    Args:
+        folder: what is replaced; its caller holds it, or the folder around it.
+    """
+    before = before_of(folder)
+    with scratch(folder) as fresh:
+        fresh.mkdir()
+        yield fresh
         if folder.exists():
             shutil.rmtree(before, ignore_errors=True)
             folder.rename(before)  # a kill between these two renames leaves only this folder, which readers know of
@@ -138,7 +154,8 @@ def _write_whole(folder: Path, everything: Mapping[str, bytes]) -> None:
         shutil.rmtree(before, ignore_errors=True)
 
 
-def _write_to_disk(path: Path, content: bytes) -> None:
+def write_to_disk(path: Path, content: bytes) -> None:
+    """Write a file of a folder that is not in place yet, and wait until the disk has it."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from rlprune.data.image_set import ImageSet
-from rlprune.errors import NotFiniteError, RLPruneError
+from rlprune.errors import NotFiniteError, OutOfMemoryError, RLPruneError
 from rlprune.storage.provenance import HOW, check_unchanged, plain
 from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.settings import TrainingSettings
@@ -195,11 +195,15 @@ class _Run:
         """Load a checkpoint; return how many epochs it has behind it.
 
         Raises:
+            OutOfMemoryError: there is too little memory for it.
             RLPruneError: it is damaged, or belongs to other settings or another network.
         """
         try:
-            saved = torch.load(checkpoint, weights_only=True, map_location=self.settings.device)
+            with memory_for(f"reading {checkpoint}", "it stays: give the same command again where there is more"):
+                saved = torch.load(checkpoint, weights_only=True, map_location=self.settings.device)
             saved["settings"], saved["epoch"], saved["generator"]
+        except OutOfMemoryError:
+            raise
         except Exception as error:
             raise RLPruneError(f"{checkpoint} is damaged or no checkpoint; remove it to start anew") from error
         _check_settings(checkpoint, saved["settings"], self.settings)

@@ -71,7 +71,7 @@ def out_of_memory(error: BaseException) -> str | None:
         said = isinstance(error, MemoryError) or any(words in text.lower() for words in _SAID)
     if not said:
         return None
-    amount = re.search(r"allocate ([\d.,]+ ?[KMGT]?i?B(?:ytes)?|\d+ bytes)", text, re.IGNORECASE)
+    amount = re.search(r"allocate ([\d.,]{1,20} ?[KMGT]?i?B(?:ytes)?|\d{1,20} bytes)", text, re.IGNORECASE)
     return f"{amount[1]} more are not there" if amount else text.partition("\n")[0][:80] or "it got no more"
 
 

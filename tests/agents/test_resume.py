@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import Logger
 from rlprune.agents import train as training
 from rlprune.agents.callbacks import ResumeCheckpointCallback
 from rlprune.agents.vec_env import KeepRatioVecEnv
-from rlprune.errors import RLPruneError
+from rlprune.errors import OutOfMemoryError, RLPruneError
 
 SUPPORT = Path(__file__).parents[1] / "support"
 SMALL: dict[str, Any] = {"n_envs": 16, "n_steps": 8, "batch_size": 64, "total_steps": 1024, "validate_every": 256}
@@ -132,3 +132,19 @@ def test_what_a_kill_leaves_of_the_first_seconds_is_no_other_thing(tmp_path: Pat
     for name in (".lock", ".lock.owner.json", "codebook.json", f".settings-{'0' * 32}.json"):
         (tmp_path / name).touch()
     train_lamp(tmp_path, lamp_settings(**SMALL))
+
+
+def test_a_checkpoint_that_finds_too_little_memory_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_lamp(tmp_path, lamp_settings(**SMALL))
+
+    def lacking(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PPO, "load", lacking)
+    with pytest.raises(
+        OutOfMemoryError, match=r"memory ran out while reading .*checkpoint\.zip .*; it stays: give the"
+    ):
+        train_lamp(tmp_path, lamp_settings(**SMALL), resume=True)
+    assert (tmp_path / "checkpoint.zip").exists()

@@ -19,7 +19,7 @@ from nets import make_data, make_elastic, make_levels, make_policy
 
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.baselines.stored import load_gated, load_plain, save_gated, save_plain
-from rlprune.errors import BundleError
+from rlprune.errors import BundleError, OutOfMemoryError
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.bundle import load, save_bundle
@@ -324,7 +324,7 @@ BOUNDED = """
 import resource, sys
 from pathlib import Path
 import test_door
-from rlprune.errors import BundleError
+from rlprune.errors import BundleError, OutOfMemoryError
 from rlprune.storage.bundle import load
 test_door.load(Path(sys.argv[1]))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -350,3 +350,17 @@ def test_what_is_refused_takes_no_memory(pristine: Path, tmp_path: Path) -> None
     command = [sys.executable, "-c", BOUNDED, *map(str, (pristine / "bundle", *folders))]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["refused"] * len(folders)
+
+
+@pytest.mark.parametrize("where", ["TensorFile.read", "serialization._from_json", "Policy._from_json", "_try"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("you tried to allocate 4000 bytes: out of memory")])
+def test_a_lack_of_memory_is_the_machines_not_the_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    def lacking(*_: Any, **__: Any) -> None:
+        raise error
+
+    places = {"TensorFile.read": "storage.tensors", "serialization._from_json": "graph", "_try": "storage.bundle"}
+    monkeypatch.setattr(f"rlprune.{places.get(where, 'policies.policy')}.{where}", lacking)
+    with pytest.raises(OutOfMemoryError, match=r"^memory ran out while (reading|building) .*; end other programs, or"):
+        load(folder)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rlprune.agents.joint_tuning import TuneSettings, tune
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.errors import OutOfMemoryError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.policy import Policy
@@ -90,3 +91,17 @@ def test_it_ends_as_one_that_was_not_interrupted(
     again = training(checkpoint=tmp_path / "run.pt", log=scalar_log(tmp_path / "run", "loss"))
     assert all(torch.equal(value, whole[name]) for name, value in again.items())
     assert read_events(tmp_path / "run") == read_events(tmp_path / "whole")
+
+
+def test_a_checkpoint_that_finds_too_little_memory_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapted(checkpoint=tmp_path / "run.pt")
+
+    def lacking(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(loop.torch, "load", lacking)
+    with pytest.raises(OutOfMemoryError, match=r"memory ran out while reading .*run\.pt .*; it stays: give the same"):
+        adapted(checkpoint=tmp_path / "run.pt")
+    assert (tmp_path / "run.pt").exists()
