@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from rlprune.errors import RLPruneError
 from rlprune.pipelines.identity import same_source
-from rlprune.storage.provenance import check_unchanged, plain
+from rlprune.storage.provenance import check_unchanged, note_to_compare, plain
 from rlprune.utils.files import check_target_folder, write_json
 from rlprune.utils.locks import hold
 from rlprune.utils.tensorboard import scalar_log
@@ -62,8 +61,10 @@ def resumable(verb: Verb, name: str, check: Callable[[Path], None]) -> Iterator[
         note = _note_of(checkpoint)
         said = _options(verb)
         if checkpoint.exists() and note.exists():
-            cure = f"go back to those, which {note} has, or remove the checkpoint to start anew"
-            check_unchanged(f"checkpoint {checkpoint}", json.loads(note.read_text()), said, cure, same_source)
+            anew = "remove the checkpoint to start anew"
+            before = note_to_compare(note, dict, anew)
+            cure = f"go back to those, which {note} has, or {anew}"
+            check_unchanged(f"checkpoint {checkpoint}", before, said, cure, same_source)
         write_json(note, said)
         try:
             yield {"checkpoint": checkpoint, "log": scalar_log(logs, name, verb.out.name)}

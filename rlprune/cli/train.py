@@ -24,12 +24,13 @@ from rlprune.evaluation import tables
 from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage import networks
 from rlprune.storage.folders import schema
 from rlprune.storage.policies import load_policy
-from rlprune.utils.files import read_text, write_json
+from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
 from rlprune.utils.settings import AtMost, NCandidates, PositiveInt, settings_dataclass
 
@@ -121,7 +122,7 @@ class Train:
         """
         path = self.out / "codebook.json"
         if self.resume and path.exists() and (self.out / CHECKPOINT).exists():
-            return torch.tensor(json.loads(read_text(path)))
+            return network.check_codebook(read_codebook(path))
         if start is not None:
             start = network.check_codebook(start)
         if network.codebook is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from functools import cached_property, partial
@@ -29,6 +28,7 @@ from rlprune.evaluation.timing_results import ComparisonResult
 from rlprune.pipelines.candidates import LEARNT, METHODS, Candidate, Candidates, Method, at_equal_macs
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.provenance import check_ours, fingerprint, noted, plain, read_note
@@ -295,7 +295,7 @@ class Comparison:
         if not path.exists():
             found = search_profiles(self.elastic, self.splits.policy, settings.n_candidates, self.training.seed)
             write_json(path, choose_codebook(self.elastic, found, settings.n_profiles).tolist())
-        return torch.tensor(json.loads(path.read_text()))
+        return read_codebook(path)
 
     def _specialised(self) -> ElasticCNN:
         """The network, trained on under the codebook's profiles."""

@@ -14,7 +14,8 @@ from typing import Literal
 
 from rlprune.errors import RLPruneError
 from rlprune.policies.policy import Policy
-from rlprune.utils.files import write_json
+from rlprune.storage.folders import replaced, write_to_disk
+from rlprune.utils.files import write_json, writing
 
 Way = Literal["down", "up"]
 """From which end of the penalties a policy was learnt."""
@@ -49,6 +50,14 @@ class PenaltyChain:
     def folder(self, penalty: float, way: Way = "down") -> Path:
         """Where a policy is."""
         return (self.down if way == "down" else self.up) / f"{self.prefix}{penalty:g}"
+
+    def take(self, other: PenaltyChain) -> None:
+        """Copy the policies that another chain has learnt from the highest penalty down, each whole or not at all."""
+        for folder in sorted(path for path in other.down.iterdir() if path.is_dir()):
+            with writing(self.down / folder.name), replaced(self.down / folder.name) as copy:
+                for path in sorted(folder.rglob("*")):  # folders come before what is in them
+                    to = copy / path.relative_to(folder)
+                    to.mkdir() if path.is_dir() else write_to_disk(to, path.read_bytes())
 
     def learn_down(self, learn: Learn, penalties: Iterable[float]) -> dict[float, Policy]:
         """Learn from the highest penalty down, each policy begun with the one before."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,6 +32,7 @@ from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import FILES, FOLDERS, StepName, settings_of, told, weights_noted
 from rlprune.pipelines.teachers import Teachers, check_networks
 from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import best_within, search_profiles
 from rlprune.storage.bundle import save_bundle
@@ -108,10 +107,8 @@ class Steps:
                 values_only=True,
                 same=same_source,
             )
-            with (
-                note,
-                memory_for(f"doing the step {name!r}", "smaller batches, fewer views or smaller images need less"),
-            ):
+            less = "smaller batches, fewer views or smaller images need less"
+            with note, memory_for(f"doing the step {name!r}", less):
                 getattr(self, name)()
 
     def teacher(self) -> None:
@@ -189,7 +186,7 @@ class Steps:
                 break
             best, best_chain = tuned, chain
         write_json(folder / "rewards.json", rewards)
-        shutil.copytree(best_chain.down, self._chain.down, dirs_exist_ok=True)
+        self._chain.take(best_chain)
         self._save("tuned", best)
 
     def policies(self) -> None:
@@ -290,7 +287,7 @@ class Steps:
     @property
     def codebook(self) -> Tensor:
         """The profiles found, int64 (K, G), cheapest first."""
-        return torch.tensor(json.loads((self.out / "codebook.json").read_text()))
+        return read_codebook(self.out / "codebook.json")
 
     @property
     def _selection_set(self) -> ImageSet:

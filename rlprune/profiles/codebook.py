@@ -1,12 +1,17 @@
-"""Profiles for codebooks: uniform, sorted by cost, drawn at random."""
+"""Profiles for codebooks: uniform, sorted by cost, drawn at random, or as a run has written them down."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rlprune.elastic.module import ElasticModule
+from rlprune.errors import RLPruneError
 from rlprune.profiles.cost import Cost
+from rlprune.utils.files import read_text
 from rlprune.utils.finite import check_whole
 
 
@@ -27,6 +32,21 @@ def sorted_codebook(profiles: Tensor, cost: Cost) -> Tensor:
     """
     distinct: Tensor = profiles.unique(dim=0)
     return distinct[cost.of(distinct).macs.argsort(stable=True)]
+
+
+def read_codebook(path: Path) -> Tensor:
+    """The profiles that a run has written down, int64 (K, G), cheapest first.
+
+    Raises:
+        RLPruneError: the file cannot be read, or holds something else.
+    """
+    try:
+        profiles = torch.tensor(json.loads(read_text(path)))
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise RLPruneError(f"{path} is damaged ({type(error).__name__}); remove it, and it is made again") from error
+    if profiles.ndim != 2 or profiles.dtype != torch.int64:
+        raise RLPruneError(f"{path} holds no profiles, one list of levels for each; remove it, and it is made again")
+    return profiles
 
 
 def random_profiles(elastic: ElasticModule, n: int, generator: torch.Generator) -> list[Tensor]:

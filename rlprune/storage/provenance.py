@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from rlprune.errors import RLPruneError
-from rlprune.utils.files import write_json
+from rlprune.utils.files import read_text, write_json
 
 HOW = frozenset({"device", "bf16", "channels_last"})
 """Settings of where and how something is computed, not of what: it may be gone on with under others."""
@@ -101,6 +101,26 @@ def read_note(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def note_to_compare(path: Path, kind: type[Any], cure: str) -> Any:
+    """What a JSON file holds that something is compared with before it is resumed.
+
+    Args:
+        path: the file.
+        kind: what it has to hold, dict or list.
+        cure: what the user can do where it does not.
+
+    Raises:
+        RLPruneError: it does not.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError) as error:
+        raise RLPruneError(f"{path} is damaged ({type(error).__name__}); {cure}") from error
+    if not isinstance(found, kind):
+        raise RLPruneError(f"{path} is damaged (it holds a {type(found).__name__}); {cure}")
+    return found
+
+
 def check_ours(folder: Path, ours: bool, may: Collection[str] = ()) -> None:
     """Make sure that a folder may be filled: it is new, empty, or was begun by the same.
 
@@ -152,7 +172,7 @@ def noted(
     if new:
         write_json(path, list(now.values()) if values_only else now)
     else:
-        before = json.loads(path.read_text())
+        before = note_to_compare(path, list if values_only else dict, cure)
         check_unchanged(what, dict(zip(now, before, strict=False)) if values_only else before, now, cure, same)
     try:
         yield

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rlprune.errors import RLPruneError
+from rlprune.pipelines import penalty_chain
 from rlprune.pipelines.penalty_chain import PenaltyChain, better
 
 
@@ -69,3 +70,29 @@ def test_an_unfinished_chain_chooses_nothing(tmp_path: Path) -> None:
 
 def test_of_equal_rewards_that_of_the_chain_from_above_counts() -> None:
     assert [better({"down": 0.5, "up": up}) for up in (0.4, 0.5, 0.6)] == ["down", "down", "up"]
+
+
+def test_policies_are_taken_over_each_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain, other = PenaltyChain(tmp_path / "policies"), PenaltyChain(tmp_path / "policies-0")
+    for penalty in (0.3, 0.1):
+        (other.folder(penalty) / "policy").mkdir(parents=True)
+        for name in ("checkpoint.zip", "policy/policy.json"):
+            (other.folder(penalty) / name).write_text(f"{penalty} {name}")
+    (chain.folder(0.3) / "policy").mkdir(parents=True)
+    write, written = penalty_chain.write_to_disk, []
+
+    def stopping(path: Path, content: bytes) -> None:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(penalty_chain, "write_to_disk", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        chain.take(other)
+    assert len(list(chain.folder(0.1).rglob("*"))) == 3  # the whole of one, and the other as it was
+    assert [path.name for path in chain.down.rglob("*") if "0.3" in str(path)] == ["0.3", "policy"]
+    monkeypatch.undo()
+    chain.take(other)
+    assert (chain.folder(0.3) / "policy" / "policy.json").read_text() == "0.3 policy/policy.json"
+    assert sorted(path.name for path in chain.down.iterdir()) == ["0.1", "0.3"]

@@ -68,3 +68,16 @@ def test_a_folder_is_filled_that_is_new_empty_or_was_begun(tmp_path: Path) -> No
     with pytest.raises(RLPruneError, match=r"such as \.git; name"):
         check_ours(tmp_path, False, ("first.json",))
     check_ours(tmp_path, True)
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "null"])
+@pytest.mark.parametrize("values_only", [False, True])
+def test_a_damaged_note_is_named(tmp_path: Path, text: str, values_only: bool) -> None:
+    note = tmp_path / "note.json"
+    note.write_text(text)
+    with (
+        pytest.raises(RLPruneError, match=r"note\.json is damaged \(.*\); go back"),
+        noted(note, BEFORE, what="it", cure="go back", values_only=values_only),
+    ):
+        pytest.fail("made again")
+    assert note.read_text() == text
