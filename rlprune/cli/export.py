@@ -19,7 +19,7 @@ from rlprune.pipelines.inputs import load_fitting, network_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle, folders, networks
 from rlprune.storage.policies import SavedPolicy, load_policy
-from rlprune.utils.files import check_room
+from rlprune.utils.files import check_room, temporaries_beside
 from rlprune.utils.locks import hold
 
 _HOW_DATA_IS_READ = ("image_size", "image_column", "label_column", "split_seed", "test_split")
@@ -87,7 +87,9 @@ class Export:
         if self.onnx:
             files["dynamic.onnx"] = to_onnx(priced)
         if self.int8:
-            files["dynamic.int8.onnx"] = to_onnx(priced, self._calibration_images(network))
+            images = self._calibration_images(network)
+            with temporaries_beside(self.out):  # those of onnxruntime, which quantises
+                files["dynamic.int8.onnx"] = to_onnx(priced, images)
         return files
 
     def _calibration_images(self, network: networks.SavedNetwork) -> Tensor:

@@ -83,6 +83,21 @@ def scratch(path: Path) -> Iterator[Path]:
             os.close(held)
 
 
+@contextmanager
+def temporaries_beside(path: Path) -> Iterator[None]:
+    """Let all temporary files that this process makes in the block lie beside a file or folder, other packages' too.
+
+    What a kill leaves of them is then removed like what `scratch` makes.
+    """
+    with scratch(path) as folder:
+        folder.mkdir(mode=0o700)
+        before, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
 def remove_leftovers(found: Iterable[Path]) -> None:
     """Remove those of some temporary files and folders whose processes are dead."""
     of: dict[Path, list[Path]] = {}

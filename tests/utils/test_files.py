@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,3 +185,30 @@ def test_a_regular_file_of_bounded_size_is_read(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
         with pytest.raises(OSError, match=r"regular file|directory"):
             files.read_regular(path, 10**9)
+
+
+TEMPORARIES = """
+import sys, tempfile
+from pathlib import Path
+from rlprune.utils.files import temporaries_beside
+with temporaries_beside(Path(sys.argv[1])):
+    tempfile.mkdtemp(prefix="somebody.")
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_temporary_files_of_others_lie_beside_what_is_written(tmp_path: Path) -> None:
+    out, usual = tmp_path / "bundle", tempfile.gettempdir()
+    with files.temporaries_beside(out):
+        made = Path(tempfile.mkdtemp())
+        assert made.parent.parent == tmp_path and hidden(tmp_path)
+    assert tempfile.gettempdir() == usual and not list(tmp_path.iterdir())
+    command = [sys.executable, "-c", TEMPORARIES, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "begun\n"
+        other.kill()
+    assert len(list(tmp_path.rglob("somebody.*"))) == 1
+    with hold(out):
+        assert not list(tmp_path.rglob("somebody.*"))
+    assert not list(tmp_path.iterdir())
