@@ -30,6 +30,7 @@ from rlprune.cli.resumable import FinishedError
 from rlprune.cli.run import RunRecipe
 from rlprune.cli.train import Train
 from rlprune.errors import RLPruneError, SettingsError
+from rlprune.utils.files import ROOM
 from rlprune.utils.hardware import out_of_memory
 
 Verb = (
@@ -100,6 +101,8 @@ def _explained(error: Exception, arguments: list[str]) -> str:
         raise error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         _drop_output()  # which may be what finds no room: it would be tried again at the end
+        place = error.filename or "what was to be written last (TensorBoard's events, or the output)"
+        return f"rlprune {' '.join(arguments[:1])} found no room for {place}: {error.strerror.lower()}; {ROOM}"
     return str(error)
 
 

@@ -25,10 +25,11 @@ fcntl: Any = None
 with suppress(ImportError):  # Windows has none
     fcntl = importlib.import_module("fcntl")
 
-_ROOM = "make room and give the same command again, with --resume where it has that: what was done so far stays"
+ROOM = "make room and give the same command again, with --resume where it has that: what was done so far stays"
+"""What to do where a disk is full."""
 _RIGHTS = "name a folder that may be written"
 _CURES: dict[int | None, str] = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
 }
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -161,6 +162,21 @@ def test_output_that_nobody_reads_is_no_error(
     with pytest.raises(SystemExit, match="1"):
         main(["inspect", "--model", "resnet20"])
     assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_a_line_where_no_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: Inspect) -> None:  # as TensorBoard's writer says it
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Inspect, "run", full)
+    monkeypatch.setattr("rlprune.cli.main._drop_output", lambda: None)
+    with pytest.raises(SystemExit, match="2"):
+        main(["inspect", "--model", "resnet20"])
+    said = capsys.readouterr().err
+    assert said.startswith("rlprune: error: rlprune inspect found no room for what was to be written last (TensorB")
+    assert "no space left on device; make room and give the same command again" in said and said.count("\n") == 1
 
 
 def run(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -33,6 +33,7 @@ from PIL import Image
 
 from rlprune.cli.main import Verb, main
 from rlprune.pipelines.recipe import Recipe
+from rlprune.utils.files import check_target_file, write_json
 from rlprune.utils.settings import _is_union
 
 SECONDS = 10
@@ -331,6 +332,17 @@ def faults(call: Call, before: dict[str, tuple[int, int]]) -> tuple[list[str], s
     return [name for name, wrong in found.items() if wrong], said
 
 
+@contextlib.contextmanager
+def inside(folder: str) -> Iterator[None]:
+    """Work in a folder; `contextlib.chdir` is not in Python 3.10."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def run(n_calls: int | None, seed: int) -> Counter[str]:
     """Try calls, all or so many of them; print what is wrong with each, and count it."""
     torch.set_num_threads(1)
@@ -339,7 +351,7 @@ def run(n_calls: int | None, seed: int) -> Counter[str]:
     calls = list(dict.fromkeys(wrong_calls()))
     counts = Counter(possible=len(calls))
     random.Random(seed).shuffle(calls)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder, inside(folder):
         status, said, _ = in_child(make_world)
         assert status == 0, said
         before = content()
@@ -360,10 +372,12 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args()
+    if given.json is not None:
+        check_target_file(given.json)
     begun = time.monotonic()
     counts = run(given.calls, given.seed)
     figures = dict(counts) | {"seconds": round(time.monotonic() - begun)}
     print(json.dumps(figures))
     if given.json is not None:
-        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(given.json, figures)
     sys.exit(set(counts) > {"possible", "calls"})

@@ -28,9 +28,7 @@ def test_a_sorted_codebook_is_cheapest_first_without_repetition() -> None:
     assert torch.equal(book, BOOK)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[[1, 2], [3", "{}", "[]", "[1, 2]", "[[1, 2], [3]]", "[[0.5]]", "null"]
-)
+@pytest.mark.parametrize("text", ["", "[[1, 2], [3", "{}", "[]", "[1, 2]", "[[1, 2], [3]]", "[[0.5]]", "null"])
 def test_a_damaged_codebook_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "codebook.json"
     path.write_text(json.dumps(BOOK.tolist()))
