@@ -57,10 +57,14 @@ def begin() -> None:
 
 def _installed_first() -> None:
     """Let no file of the current folder hide an installed package: `python -m` and PYTHONPATH may put it first."""
-    here = ("", ".", current_folder())
-    if sys.path[0] in here:
+    if is_current(sys.path[0]):
         del sys.path[0]
-    sys.path.sort(key=lambda entry: entry in here)
+    sys.path.sort(key=is_current)
+
+
+def is_current(entry: str) -> bool:
+    """Whether an entry of Python's path is the current folder, by whatever links."""
+    return os.path.realpath(entry) == os.path.realpath("")
 
 
 def current_folder() -> str:

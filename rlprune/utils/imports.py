@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from rlprune.errors import MissingExtraError, RLPruneError
+from rlprune.startup import is_current
 
 
 def require(module: str, extra: str | None = None) -> ModuleType:
@@ -107,7 +108,7 @@ def _with_current_last(path: list[str], *, needed: bool = False) -> list[str]:
         folder = os.getcwd()
     except FileNotFoundError:  # it was removed, so nothing lies in it
         return [*path]
-    here = [entry for entry in path if entry in ("", ".", folder)]
+    here = [entry for entry in path if is_current(entry)]
     others = [entry for entry in path if entry not in here]
     return [*others, *(here or [folder] * needed)]
 

@@ -45,13 +45,14 @@ def test_a_file_of_the_users_hides_no_package(user: Path, name: str) -> None:
     assert done.returncode == 0 and done.stdout.startswith("rlprune ")
 
 
-@pytest.mark.parametrize("path", [None, ".", ""])
+@pytest.mark.parametrize("path", [None, ".", "", "{}/link"])
 @pytest.mark.parametrize("start", [["-m", "rlprune"], ["-c", "from rlprune.__main__ import main; main()"]])
 def test_nor_one_that_is_imported_late(user: Path, start: list[str], path: str | None) -> None:
     pytest.importorskip("onnxruntime")
     (user / "onnxruntime.py").write_text("open('shadowed', 'w')\nraise ImportError('the wrong one')\n")
     (user / "x.onnx").write_bytes(b"x")
-    environment = os.environ if path is None else os.environ | {"PYTHONPATH": path}
+    (user / "link").symlink_to(user)
+    environment = os.environ if path is None else os.environ | {"PYTHONPATH": path.format(user)}
     command = [sys.executable, *start, "predict", "--onnx", "x.onnx", "x.png"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and "x.onnx is no file that" in done.stderr
