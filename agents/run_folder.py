@@ -16,7 +16,7 @@ from rlprune.utils.files import check_room
 
 _LEAST_ROOM = 2**20
 """Bytes that a run needs: checkpoint, policy and events of a small policy."""
-_FIRST = ("codebook.json", "latency.json")
+_FIRST = ("codebook.json", "latency.json", "search.json")
 """What `rlprune train` writes before its notes."""
 
 

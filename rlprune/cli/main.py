@@ -99,7 +99,7 @@ def _explained(error: Exception, arguments: list[str]) -> str:
         return str(error)
     if not isinstance(error, OSError):
         raise error
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         _drop_output()  # which may be what finds no room: it would be tried again at the end
         place = error.filename or "what was to be written last (TensorBoard's events, or the output)"
         return f"rlprune {' '.join(arguments[:1])} found no room for {place}: {error.strerror.lower()}; {ROOM}"

@@ -30,6 +30,7 @@ from rlprune.profiles.search import choose_codebook, search_profiles
 from rlprune.storage import networks
 from rlprune.storage.folders import schema
 from rlprune.storage.policies import load_policy
+from rlprune.storage.provenance import check_unchanged, note_to_compare
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
 from rlprune.utils.settings import AtMost, NCandidates, PositiveInt, settings_dataclass
@@ -120,9 +121,14 @@ class Train:
             latency: what the search goes by, if time is paid for.
             start: codebook of the run to start from, int64 (K, G).
         """
-        path = self.out / "codebook.json"
+        path, note = self.out / "codebook.json", self.out / "search.json"
+        asked = {"n_profiles": self.n_profiles, "n_candidates": self.n_candidates}
         if self.resume and path.exists() and (self.out / CHECKPOINT).exists():
+            if note.exists():
+                cure = "go back to those, or name another folder"
+                check_unchanged(f"the codebook in {path}", note_to_compare(note, dict, cure), asked, cure)
             return network.check_codebook(read_codebook(path))
+        note.unlink(missing_ok=True)
         if start is not None:
             start = network.check_codebook(start)
         if network.codebook is not None:
@@ -137,6 +143,7 @@ class Train:
         else:
             found = search_profiles(network, splits.policy, self.n_candidates, self.settings.seed, latency=latency)
             codebook = choose_codebook(network, found, self.n_profiles)
+            write_json(note, asked)
         write_json(path, codebook.tolist())
         return codebook
 

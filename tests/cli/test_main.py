@@ -397,6 +397,7 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*ADAPT, "--out", "pets"), "pets exists and is no folder that rlprune wrote; name another one"),
         (TRAIN, r"run/checkpoint\.zip is from an earlier run; resume it, or name another folder"),
         ((*TRAIN, "--resume", "--penalty", "9"), r"made under other settings \(penalty: 0\.3, now 9\.0\)"),
+        ((*TRAIN, "--resume", "--n-candidates", "9"), r"codebook\.json was made under .*n_candidates: 6, now 9\); go"),
         ((*TRAIN, "--ppo", "{clip}"), r"--ppo is '{clip}', which is no JSON"),
         ((*TRAIN, "--ppo", "[1]"), r"--ppo is '\[1\]'; a JSON object is needed"),
         ((*TRAIN, "--out", "new", "--ppo", '{"clip": 1}'), "PPO has no argument 'clip'; allowed: learning_rate"),
