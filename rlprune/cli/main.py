@@ -102,7 +102,8 @@ def _explained(error: Exception, arguments: list[str]) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         _drop_output()  # which may be what finds no room: it would be tried again at the end
         place = error.filename or "what was to be written last (TensorBoard's events, or the output)"
-        return f"rlprune {' '.join(arguments[:1])} found no room for {place}: {error.strerror.lower()}; {ROOM}"
+        reason = (error.strerror or str(error)).lower()
+        return f"rlprune {' '.join(arguments[:1])} found no room for {place}: {reason}; {ROOM}"
     return str(error)
 
 

@@ -15,6 +15,9 @@ from typing import Any
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.startup import is_current
 
+_SENDS_NOTHING = ("ORT_DISABLE_TELEMETRY", "1")
+"""What onnxruntime reads when it is loaded: from 1.29 on it would tell Microsoft what it runs. 0 lets it."""
+
 
 def require(module: str, extra: str | None = None) -> ModuleType:
     """Import a module that needs optional packages, or say which extra brings them.
@@ -31,6 +34,8 @@ def require(module: str, extra: str | None = None) -> ModuleType:
     """
     if module in sys.modules:
         return importlib.import_module(module)
+    if extra == "onnx":
+        os.environ.setdefault(*_SENDS_NOTHING)
     try:
         with _current_folder_last():
             return importlib.import_module(module)

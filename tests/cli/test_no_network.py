@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WATCHED = """
 import sys
 
@@ -69,3 +71,23 @@ def test_the_watch_sees_what_would_be_sent(tmp_path: Path) -> None:
     call = "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9/')"
     done = subprocess.run([sys.executable, "-c", WATCHED + call], capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "NETWORK socket." in done.stderr
+
+
+SENDING = """
+import os, sys
+from rlprune.utils.imports import require
+require("onnxruntime", "onnx")
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+
+
+@pytest.mark.parametrize("said", [None, "0"])
+def test_onnxruntime_notes_and_sends_nothing_unless_somebody_wants_it(tmp_path: Path, said: str | None) -> None:
+    pytest.importorskip("onnxruntime")
+    places = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    free = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    free |= places | ({} if said is None else {"ORT_DISABLE_TELEMETRY": said})
+    done = subprocess.run([sys.executable, "-c", SENDING], env=free, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (said or "1")
+    if said is None:
+        assert not [*tmp_path.rglob(".ses"), *tmp_path.rglob("Microsoft")]  # its session, and who it takes us for
