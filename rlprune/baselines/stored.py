@@ -15,7 +15,7 @@ from rlprune.data.image_set import InputFormat
 from rlprune.graph import serialization
 from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
 from rlprune.storage.folders import dump, pack, read_folder, schema, write_folder
-from rlprune.storage.propagation import MAX_MACS, Meter, propagate
+from rlprune.storage.propagation import MAX_MACS, Meter, check_limit, propagate
 from rlprune.storage.structure import assemble, build_graph, check_claims, check_logits, describe
 from rlprune.storage.tensors import TensorFile
 from rlprune.storage.trial import check_alone, check_result, try_image, try_network
@@ -78,6 +78,7 @@ def load_gated(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedGated:
     """
     stored = read_folder(Path(folder), ("gated",))
     data = read_format(stored.manifest)
+    check_limit(max_macs)
     with stored.building("network"):
         description = stored.json("network.json")
         schema().check(schema().Gated, description, "network")
@@ -137,6 +138,7 @@ def load_plain(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedPlain:
     """
     stored = read_folder(Path(folder), ("plain",))
     data = read_format(stored.manifest)
+    check_limit(max_macs)
     with stored.building("network"):
         description = stored.json("network.json")
         schema().check(schema().Plain, description, "network")
@@ -165,7 +167,7 @@ def _plain(description: Any, file: TensorFile, max_macs: float) -> nn.Sequential
     """An ordinary network on the meta device, once it is known to be bounded."""
     network = nn.Sequential()
     for name, part in description["parts"].items():
-        network.add_module(name, build_graph(part, f"parts.{name}"))
+        network.add_module(name, build_graph(part, f"parts.{name}", file, name))
     check_claims(network, file, max_macs)
     values = torch.empty(1, *description["image_shape"], device="meta")
     meter = Meter(max_macs)

@@ -35,9 +35,9 @@ _MOST_PIXELS = 2**26
 _MOST_PROFILES = 4096
 
 Amount = Annotated[int, Field(ge=0, le=2**53)]
-Amounts = Annotated[list[Amount], Field(min_length=1, max_length=_MOST_PROFILES)]
+Amounts = Annotated[list[Amount], Field(fail_fast=True, min_length=1, max_length=_MOST_PROFILES)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Ratios = Annotated[list[Ratio], Field(min_length=1, max_length=100_000)]
+Ratios = Annotated[list[Ratio], Field(fail_fast=True, min_length=1, max_length=100_000)]
 
 
 class _Strict(BaseModel):
@@ -73,8 +73,10 @@ class OnnxNotes(_Strict):
         preprocessing: how pictures come to their size, if the network has its own.
     """
 
-    classes: Annotated[list[Annotated[str, Field(max_length=10_000)]], Field(min_length=1, max_length=1_000_000)]
-    keep_ratios: Annotated[list[Ratios], Field(min_length=1, max_length=_MOST_PROFILES)]
+    classes: Annotated[
+        list[Annotated[str, Field(max_length=10_000)]], Field(fail_fast=True, min_length=1, max_length=1_000_000)
+    ]
+    keep_ratios: Annotated[list[Ratios], Field(fail_fast=True, min_length=1, max_length=_MOST_PROFILES)]
     prices: Prices
     preprocessing: StoredPreprocessing = StoredPreprocessing()
 
@@ -151,12 +153,15 @@ def checked(name: str, content: bytes) -> CheckedFile:
 
 def _check_checksum(path: Path, content: bytes) -> None:
     """Compare a file with the checksum in it, if it has one."""
-    n_found = content.count(_BEFORE_CHECKSUM)
-    if not n_found:
+    place = content.find(_BEFORE_CHECKSUM) + len(_BEFORE_CHECKSUM)
+    if place < len(_BEFORE_CHECKSUM):
         return
-    head, _, tail = content.partition(_BEFORE_CHECKSUM)
-    digest = hashlib.sha256(b"".join((head, _BEFORE_CHECKSUM, _ZEROS, memoryview(tail)[64:]))).hexdigest()
-    if n_found > 1 or tail[:64] != digest.encode():
+    end = place + len(_ZEROS)
+    view = memoryview(content)
+    digest = hashlib.sha256(view[:place])  # part by part: a file may take half of the memory
+    digest.update(_ZEROS)
+    digest.update(view[end:])
+    if content.find(_BEFORE_CHECKSUM, place) >= 0 or view[place:end] != digest.hexdigest().encode():
         raise BundleError(
             f"{path} has been altered: its SHA-256 is not the one written with it; copy or export it again"
         )

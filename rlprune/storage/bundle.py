@@ -83,7 +83,7 @@ def load(
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle; or its network takes more than
             `max_macs`, or does not run.
-        RLPruneError: `memory`, `max_batch` or `dtype` is out of range.
+        RLPruneError: `memory`, `max_batch`, `dtype` or `max_macs` is out of range.
     """
     stored = read_folder(Path(folder), ("bundle",))
     policy = build_policy(stored)

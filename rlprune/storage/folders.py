@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import reprlib
@@ -22,6 +21,7 @@ from rlprune.errors import BundleError, OutOfMemoryError, RLPruneError
 from rlprune.storage.tensors import MalformedError, TensorFile, altered, sha256_of
 from rlprune.utils.files import before_of, check_target_file, read_regular, scratch, writing
 from rlprune.utils.hardware import memory_for
+from rlprune.utils.imports import require
 from rlprune.utils.locks import hold
 
 FORMAT = 2
@@ -84,7 +84,7 @@ def _short(text: str) -> str:
 
 def schema() -> ModuleType:
     """The schema of all files, which is imported when a first file is read: what it needs takes a while."""
-    return importlib.import_module("rlprune.storage.schema")
+    return require("rlprune.storage.schema")
 
 
 def dump(value: Any) -> bytes:
@@ -212,10 +212,11 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> StoredFolder:
     packed = _read(folder / "manifest.json")
     if _read(folder / "manifest.sha256", 1000) != _checksum_line(packed):
         raise BundleError(f"{folder / 'manifest.json'} has been altered: its SHA-256 is not the one written with it")
+    known = schema()
     with malformed("manifest"):
         manifest = json.loads(packed.decode())
         _check_format(folder, manifest["format"], manifest)
-        schema().check(schema().Manifest, manifest, "manifest")
+        known.check(known.Manifest, manifest, "manifest")
         kind = manifest["kind"]
         if kind not in kinds:
             raise BundleError(f"{folder} holds a {reprlib.repr(kind)[1:-1]}; a {' or '.join(kinds)} is needed")

@@ -11,7 +11,7 @@ from rlprune.data.image_set import InputFormat
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
 from rlprune.storage.folders import StoredFolder, dump, pack, read_folder, schema, write_folder
-from rlprune.storage.propagation import MAX_MACS
+from rlprune.storage.propagation import MAX_MACS, check_limit
 from rlprune.storage.structure import assemble, describe
 from rlprune.storage.trial import try_network
 
@@ -83,7 +83,9 @@ def build_network(stored: StoredFolder, max_macs: float) -> ElasticCNN:
 
     Raises:
         BundleError: the content is malformed, or takes too much.
+        SettingsError: `max_macs` is no number of 1 or more.
     """
+    check_limit(max_macs)
     with stored.building("network"):
         description = stored.json("network.json")
         schema().check(schema().Network, description, "network")

@@ -16,6 +16,9 @@ from rlprune.policies.policy import Policy
 from rlprune.storage.folders import StoredFolder, dump, pack, read_folder, schema, write_folder
 from rlprune.storage.tensors import MalformedError, TensorFile
 
+_MOST_NUMBERS = 2**27
+"""How many numbers a policy may hold: a thousand times as many as a large one; an empty file can claim more."""
+
 
 @dataclass(frozen=True)
 class SavedPolicy:
@@ -71,6 +74,8 @@ def build_policy(stored: StoredFolder) -> Policy:
         description = stored.json("policy.json")
         schema().check(schema().Policy, description, "policy")
         file = stored.header("policy.safetensors")
+        if file.n_elements > _MOST_NUMBERS:
+            raise MalformedError(f"{file.path.name} has {file.n_elements:,} numbers; {_MOST_NUMBERS:,} are the most")
         file.check(_needed(description, file))
         policy = Policy.from_json(description, stored.tensors(file))
         _check_ranges(policy)

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.storage.tensors import MalformedError
+from rlprune.utils.finite import check_numbers
 
 MAX_MACS = 100e9
 """How many multiply-adds one image may take by default, each value that a node gives counted as `PER_VALUE` of them."""
@@ -22,6 +23,7 @@ VALUES_AT_ONCE = 1e-3
 """How many values there may be at a time, for each multiply-add that is allowed."""
 PARAMETERS = 1e-2
 """How many parameters there may be, likewise."""
+_MORE = "max_macs; give more to load a network that you trust"
 _MOST_PIECES = 4096
 _MOST_INTEGER = 2**40
 _MOST_TEXT = 200
@@ -42,6 +44,15 @@ _SAME_SHAPE = frozenset((nn.BatchNorm1d, nn.BatchNorm2d)).union(
 )
 """Layers whose result has the shape of what they are given; on the meta device torch takes long to find that out."""
 _SAME_SHAPE_FUNCTIONS = frozenset((torch.nn.functional.relu, torch.relu, torch.sigmoid, torch.tanh))
+
+
+def check_limit(max_macs: float) -> None:
+    """Make sure that a limit is one; what is no number would bound nothing.
+
+    Raises:
+        SettingsError: it is no number of 1 or more.
+    """
+    check_numbers(max_macs=max_macs, least=1, most=math.inf)
 
 
 class Meter:
@@ -66,7 +77,7 @@ class Meter:
         """
         self.used += macs + PER_VALUE * n_values
         if self.used > self.max_macs:
-            raise MalformedError(f"one image takes more than {self._limit} multiply-adds (max_macs)")
+            raise MalformedError(f"one image takes more than {self._limit} multiply-adds ({_MORE})")
 
     def hold(self, n_values: int) -> None:
         """Make sure that so many values may be there at a time.

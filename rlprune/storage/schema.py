@@ -1,11 +1,14 @@
-"""What the JSON files of a stored folder may say: types, ranges and counts, checked before anything is built."""
+"""What the JSON files of a stored folder may say: types, ranges and counts, checked before anything is built.
+
+A long list is left at its first wrong entry: an error for each of a million would take a gigabyte.
+"""
 
 from __future__ import annotations
 
 import reprlib
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from rlprune.elastic.levels import MAX_PROFILES
@@ -33,14 +36,7 @@ Ratios = Annotated[
 Side = Annotated[int, Field(ge=1, le=_MOST_SIDE)]
 Shape = Annotated[list[Side], Field(min_length=3, max_length=3)]
 Level = Annotated[int, Field(ge=0, lt=MOST_LEVELS)]
-Profile = Annotated[list[Level], Field(min_length=1, max_length=MOST_GROUPS)]
-
-
-def _different(names: list[str]) -> list[str]:
-    """Names, if no two are the same."""
-    if len(set(names)) < len(names):
-        raise ValueError("no name twice")
-    return names
+Profile = Annotated[list[Level], Field(fail_fast=True, min_length=1, max_length=MOST_GROUPS)]
 
 
 class Preprocessing(BaseModel):
@@ -60,7 +56,7 @@ class Data(BaseModel):
     model_config = _STRICT
     mean: Annotated[list[Finite], Field(min_length=1, max_length=1024)]
     std: Annotated[list[Positive], Field(min_length=1, max_length=1024)]
-    classes: Annotated[list[Text], Field(min_length=1, max_length=MOST_CLASSES), AfterValidator(_different)]
+    classes: Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MOST_CLASSES)]
     preprocessing: Preprocessing | None = None
 
 
@@ -100,7 +96,7 @@ class Graph(BaseModel):
     """A traced network."""
 
     model_config = _STRICT
-    nodes: Annotated[list[Node], Field(min_length=2, max_length=MOST_NODES)]
+    nodes: Annotated[list[Node], Field(fail_fast=True, min_length=2, max_length=MOST_NODES)]
     layers: Annotated[dict[Name, dict[str, Any]], Field(max_length=MOST_NODES)]
     tensors: Annotated[dict[Name, FreeTensor], Field(max_length=MOST_NODES)]
 
@@ -112,7 +108,8 @@ class Member(BaseModel):
     layer: Name
     axis: Literal["in", "out"]
     runs: Annotated[
-        list[Annotated[list[Index], Field(min_length=4, max_length=4)]], Field(min_length=1, max_length=MOST_CHANNELS)
+        list[Annotated[list[Index], Field(min_length=4, max_length=4)]],
+        Field(fail_fast=True, min_length=1, max_length=MOST_CHANNELS),
     ]
 
 
@@ -122,7 +119,7 @@ class Group(BaseModel):
     model_config = _CLOSED
     name: Name
     n_channels: Channels
-    members: Annotated[list[Member], Field(min_length=1, max_length=MOST_GROUPS)]
+    members: Annotated[list[Member], Field(fail_fast=True, min_length=1, max_length=MOST_GROUPS)]
     exits: Annotated[list[Name], Field(max_length=1000)]
 
 
@@ -141,14 +138,14 @@ class Network(BaseModel):
     model_config = _STRICT
     stem: Graph
     body: Graph
-    groups: Annotated[list[Group], Field(min_length=1, max_length=MOST_GROUPS)]
-    left_alone: Annotated[list[LeftAlone], Field(max_length=MOST_NODES)]
+    groups: Annotated[list[Group], Field(fail_fast=True, min_length=1, max_length=MOST_GROUPS)]
+    left_alone: Annotated[list[LeftAlone], Field(fail_fast=True, max_length=MOST_NODES)]
     keep_ratios: Ratios
     round_to: Channels
     image_shape: Shape
-    codebook: Annotated[list[Profile], Field(min_length=1, max_length=4 * MAX_PROFILES)] | None
+    codebook: Annotated[list[Profile], Field(fail_fast=True, min_length=1, max_length=4 * MAX_PROFILES)] | None
     separated: bool = False
-    drop_order: Annotated[list[Index], Field(max_length=MOST_GROUPS)] | None = None
+    drop_order: Annotated[list[Index], Field(fail_fast=True, max_length=MOST_GROUPS)] | None = None
 
 
 class Policy(BaseModel):
@@ -211,7 +208,7 @@ class Split(BaseModel):
 
     model_config = _STRICT
     rule: Annotated[int, Field(ge=1, le=1000)] = 1
-    sample: Annotated[list[Name], Field(max_length=10_000)] = []
+    sample: Annotated[list[Name], Field(fail_fast=True, max_length=10_000)] = []
 
 
 class NetworkNotes(BaseModel):

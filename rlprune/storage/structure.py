@@ -17,6 +17,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.depth import droppable_groups
 from rlprune.elastic.layers.kinds import axis_sizes
 from rlprune.graph import serialization
+from rlprune.graph.nodes import attach
 from rlprune.storage.folders import malformed
 from rlprune.storage.layers import check_layers
 from rlprune.storage.propagation import PARAMETERS, Meter, propagate
@@ -75,7 +76,7 @@ def assemble(description: Any, file: TensorFile, max_macs: float, prefix: str = 
     Raises:
         MalformedError: the description is malformed, does not fit the tensors, or takes too much.
     """
-    stem, body = (build_graph(description[part], part) for part in ("stem", "body"))
+    stem, body = (build_graph(description[part], part, file, prefix + part) for part in ("stem", "body"))
     check_claims((stem, body), file, max_macs)
     meter = Meter(max_macs)
     features = propagate(stem, torch.empty(1, *description["image_shape"], device="meta"), meter, "stem")
@@ -89,12 +90,14 @@ def assemble(description: Any, file: TensorFile, max_macs: float, prefix: str = 
     return elastic
 
 
-def build_graph(description: Any, where: str) -> fx.GraphModule:
+def build_graph(description: Any, where: str, file: TensorFile, prefix: str) -> fx.GraphModule:
     """A graph that somebody else described, on the meta device.
 
     Args:
         description: as `rlprune.graph.serialization.to_json` returns it, checked against its schema.
         where: its name in messages.
+        file: the tensors; those that belong to no layer, such as masks and indices, have the number format there.
+        prefix: of the names of its tensors in the file, without the dot.
 
     Raises:
         MalformedError: it is malformed, or holds layers or tensors that no node uses.
@@ -112,7 +115,11 @@ def build_graph(description: Any, where: str) -> fx.GraphModule:
         unused = next((name for name in description[kind] if name not in used), None)
         if unused is not None:
             raise MalformedError(f"{where}.{kind}.{unused[:100]} is used by no node")
-    return serialization.from_json(description, "meta")
+    graph = serialization.from_json(description, "meta")
+    for name, buffer in list(graph.named_buffers()):
+        if name in description["tensors"] and (claim := file.claims.get(f"{prefix}.{name}")) is not None:
+            attach(graph, name, buffer.to(claim.dtype))
+    return graph
 
 
 def check_claims(parts: Iterable[nn.Module], file: TensorFile, max_macs: float) -> None:

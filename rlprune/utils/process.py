@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import suppress
 
 import torch
 
@@ -67,10 +68,17 @@ _FORKING = threading.Lock()
 _taken: list[ForkLock] = []
 
 
+def _all_of(locks: weakref.WeakSet[ForkLock]) -> list[ForkLock]:
+    """Those of a set to which another thread may add one at this moment."""
+    while True:
+        with suppress(RuntimeError):  # which then says that the set has changed
+            return list(locks)
+
+
 def _before_fork() -> None:
     """Wait until no other thread works under a lock; after some seconds fork all the same."""
     _FORKING.acquire(timeout=_PATIENCE)
-    _taken.extend(lock for lock in list(_LOCKS) if lock.wait(_PATIENCE))
+    _taken.extend(lock for lock in _all_of(_LOCKS) if lock.wait(_PATIENCE))
 
 
 def _after_fork_in_parent() -> None:

@@ -1,0 +1,110 @@
+"""What people store without harm in mind is read, and what would take long to refuse is refused soon."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forgery import at, change_json
+from nets import make_data, make_elastic, make_levels, make_policy
+from torch import Tensor, nn
+
+from rlprune.baselines.stored import load_plain, save_plain
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import BundleError, SettingsError
+from rlprune.profiles.codebook import sorted_codebook
+from rlprune.profiles.cost import Cost
+from rlprune.storage import policies
+from rlprune.storage.bundle import load, save_bundle
+from rlprune.storage.networks import load_network, save_network
+from rlprune.storage.policies import load_policy
+
+NETWORK = make_elastic("plain")
+DATA = make_data(6)
+BOOK = sorted_codebook(make_levels(NETWORK, 3, seed=1), Cost(NETWORK))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_bundle(tmp_path / "bundle", NETWORK, make_policy(NETWORK, DATA, BOOK, max_passes=2, seed=1), DATA)
+    return tmp_path / "bundle"
+
+
+def test_two_classes_may_have_one_name_as_two_of_imagenet_have(folder: Path) -> None:
+    change_json(folder, "manifest.json", at("data.classes", ["crane", "crane", "c", "d", "e"]))
+    assert load(folder).classes == ("crane", "crane", "c", "d", "e")
+
+
+class Masked(nn.Module):
+    """Reads tensors that are no weights: a mask, and the order of the rows."""
+
+    mask: Tensor
+    order: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 5)
+        self.register_buffer("mask", torch.arange(16) % 3 > 0)
+        self.register_buffer("order", torch.arange(15, -1, -1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.body(self.stem(images).relu()).relu()[:, :, self.order] * self.mask
+        result: Tensor = self.head(self.last(values).relu().mean((2, 3)))
+        return result
+
+
+@torch.no_grad()
+def test_tensors_that_are_no_weights_keep_their_type(tmp_path: Path) -> None:
+    elastic = ElasticCNN.from_model(Masked().eval(), (3, 16, 16))
+    save_network(tmp_path / "network", elastic, DATA)
+    save_plain(tmp_path / "plain", elastic.slice(elastic.full), (3, 16, 16), DATA)
+    images = DATA.normalised()
+    again = load_network(tmp_path / "network").network
+    assert {value.dtype for value in again.state_dict().values()} == {torch.float32, torch.bool, torch.int64}
+    assert torch.equal(again(images, again.full), elastic(images, elastic.full))
+    assert torch.allclose(load_plain(tmp_path / "plain").network(images), again(images, again.full), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "entry", "wrong", "message"),
+    [
+        ("manifest.json", "data.classes", [0] * 10**6, "classes.0 is 0"),
+        ("network.json", "groups.0.members.0.runs", [[]] * 10**6, "runs.0 is "),
+    ],
+)
+def test_a_million_wrong_entries_are_one(folder: Path, file: str, entry: str, wrong: Any, message: str) -> None:
+    change_json(folder, file, at(entry, wrong))
+    start = time.process_time()
+    with pytest.raises(BundleError, match=message):
+        load(folder)
+    assert time.process_time() - start < 2
+
+
+def test_a_policy_holds_as_much_as_one_can(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "_MOST_NUMBERS", 10)
+    for read in (load, load_policy):
+        with pytest.raises(BundleError, match=r"policy\.safetensors has .* numbers; 10 are the most"):
+            read(folder)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), 0, -1e9, "1e9", None, True])
+def test_a_limit_is_a_number(folder: Path, wrong: Any) -> None:
+    for read in (load, load_network):
+        with pytest.raises(SettingsError, match="max_macs="):
+            read(folder, max_macs=wrong)
+    assert load(folder, max_macs=float("inf")).classes == replace(DATA).classes
+
+
+def test_what_reads_a_bundle_does_not_come_from_the_current_folder(folder: Path) -> None:
+    (folder.parent / "pydantic.py").write_text("print('was run')\n")
+    code = "import rlprune; rlprune.load('bundle'); print('is read')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n") == ["is read", ""], done.stderr[-500:]
