@@ -15,7 +15,7 @@ from rlprune.data.image_set import InputFormat
 from rlprune.graph import serialization
 from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
 from rlprune.storage.folders import dump, pack, read_folder, schema, write_folder
-from rlprune.storage.propagation import MAX_MACS, Meter, check_limit, propagate
+from rlprune.storage.propagation import MAX_MACS, Meter, check_batches, check_limit, propagate
 from rlprune.storage.structure import assemble, build_graph, check_claims, check_logits, describe
 from rlprune.storage.tensors import TensorFile
 from rlprune.storage.trial import check_alone, check_result, try_image, try_network
@@ -172,7 +172,9 @@ def _plain(description: Any, file: TensorFile, max_macs: float) -> nn.Sequential
     values = torch.empty(1, *description["image_shape"], device="meta")
     meter = Meter(max_macs)
     for name, part in network.named_children():
-        values = propagate(cast(fx.GraphModule, part), values, meter, f"parts.{name}")
+        graph, given = cast(fx.GraphModule, part), values
+        values = propagate(graph, given, meter, f"parts.{name}")
+        check_batches(graph, given, f"parts.{name}")
     check_logits(values)
     return network
 

@@ -24,6 +24,8 @@ VALUES_AT_ONCE = 1e-3
 PARAMETERS = 1e-2
 """How many parameters there may be, likewise."""
 _MORE = "max_macs; give more to load a network that you trust"
+_BATCHES = (2, 720_720)
+"""Numbers of images that a graph is asked about: few, and more than any memory holds, a multiple of all up to 16."""
 _MOST_PIECES = 4096
 _MOST_INTEGER = 2**40
 _MOST_TEXT = 200
@@ -144,7 +146,10 @@ def _blamed(error: Exception, entry: str) -> MalformedError:
     return MalformedError(f"{entry[:200]}: {kind}{said}")
 
 
-def _result(network: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], example: Tensor) -> Any:
+def _result(
+    network: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], example: Tensor, *, checked: bool = False
+) -> Any:
+    """What a node gives, once it is seen that it may, unless it has been checked before."""
     if node.op == "placeholder":
         return example
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
@@ -156,15 +161,68 @@ def _result(network: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], exa
         result: Any = operator.attrgetter(str(node.target))(network)
     elif node.op == "call_module":
         layer = network.get_submodule(str(node.target))
-        _check_layer(layer, args, kwargs)
+        if not checked:
+            _check_layer(layer, args, kwargs)
         result = args[0] if type(layer) in _SAME_SHAPE else layer(*args)
     else:
-        _check_call(node, args, kwargs)
+        if not checked:
+            _check_call(node, args, kwargs)
         called: Any = getattr(args[0], str(node.target)) if node.op == "call_method" else node.target
         same = node.target in _SAME_SHAPE_FUNCTIONS and len(args) == 1 and kwargs.keys() <= {"inplace"}
         result = args[0] if same else called(*(args[1:] if node.op == "call_method" else args), **kwargs)
-    _check_result(result)
+    if not checked:
+        _check_result(result)
     return result
+
+
+@torch.no_grad()
+def check_batches(network: fx.GraphModule, example: Tensor, where: str) -> None:
+    """Make sure that a graph takes any number of images as it takes one, before one of them is refused at work.
+
+    Every size and number that a node gives must be the same for all of them, or grow as the number of images does.
+
+    Args:
+        network: the graph, on the meta device, which `propagate` has checked.
+        example: as there.
+        where: name of the graph, for messages.
+
+    Raises:
+        MalformedError: it does not; the message names the node.
+    """
+    alone = _outlines(network, example, where)
+    for n_images in _BATCHES:
+        batch = torch.empty(n_images, *example.shape[1:], dtype=example.dtype, device=example.device)
+        among = _outlines(network, batch, where)
+        for node, one in alone.items():
+            compared = isinstance(one, bool) and any(alone[source] != among[source] for source in node.all_input_nodes)
+            if compared or not _grows(one, among[node], n_images):
+                raise MalformedError(f"{where}.nodes.{node.name}: it does not take every number of images alike")
+
+
+def _outlines(network: fx.GraphModule, batch: Tensor, where: str) -> dict[fx.Node, Any]:
+    """What each node gives for a batch; of tensors, the shape."""
+    env: dict[fx.Node, Any] = {}
+    for node in network.graph.nodes:
+        try:
+            env[node] = _result(network, node, env, batch, checked=True)
+        except Exception as error:
+            raise _blamed(error, f"{where}.nodes.{node.name}, for {len(batch):,} images") from error
+    return {node: _outline(value) for node, value in env.items()}
+
+
+def _outline(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return tuple(map(_outline, value))
+    return tuple(value.shape) if isinstance(value, Tensor) else value
+
+
+def _grows(one: Any, many: Any, n_images: int) -> bool:
+    """Whether what is given for many images is the same as for one, or so many times as much."""
+    if isinstance(one, tuple):
+        return len(one) == len(many) and all(_grows(*pair, n_images) for pair in zip(one, many, strict=True))
+    if isinstance(one, int | float) and not isinstance(one, bool):
+        return math.isclose(many, one) or math.isclose(many, one * n_images)
+    return bool(one == many)
 
 
 def _check_layer(layer: nn.Module, args: Sequence[Any], kwargs: Any) -> None:

@@ -20,7 +20,7 @@ from rlprune.graph import serialization
 from rlprune.graph.nodes import attach
 from rlprune.storage.folders import malformed
 from rlprune.storage.layers import check_layers
-from rlprune.storage.propagation import PARAMETERS, Meter, propagate
+from rlprune.storage.propagation import PARAMETERS, Meter, check_batches, propagate
 from rlprune.storage.tensors import MalformedError, TensorFile
 
 _MOST_ENTRIES = 2**24
@@ -79,11 +79,14 @@ def assemble(description: Any, file: TensorFile, max_macs: float, prefix: str = 
     stem, body = (build_graph(description[part], part, file, prefix + part) for part in ("stem", "body"))
     check_claims((stem, body), file, max_macs)
     meter = Meter(max_macs)
-    features = propagate(stem, torch.empty(1, *description["image_shape"], device="meta"), meter, "stem")
+    image = torch.empty(1, *description["image_shape"], device="meta")
+    features = propagate(stem, image, meter, "stem")
     if features.ndim != 4 or len(features) != 1:
         raise MalformedError(f"the stem gives {_said(features)} for an image; (1, F, H, W) is needed")
     logits = propagate(body, features, meter, "body")
     check_logits(logits)
+    check_batches(stem, image, "stem")
+    check_batches(body, features, "body")
     check_groups(description, body)
     elastic = _elastic(description, stem, body, measured=True)
     file.check({prefix + name: tensor for name, tensor in elastic.state_dict().items()}, prefix)

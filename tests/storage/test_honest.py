@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from forgery import at, change_json
+from forgery import at, change_json, extra
 from nets import make_data, make_elastic, make_levels, make_policy
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from rlprune.storage.bundle import load, save_bundle
 from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.policies import load_policy
 
+CALL = "_operator."
 NETWORK = make_elastic("plain")
 DATA = make_data(6)
 BOOK = sorted_codebook(make_levels(NETWORK, 3, seed=1), Cost(NETWORK))
@@ -85,6 +86,22 @@ def test_a_million_wrong_entries_are_one(folder: Path, file: str, entry: str, wr
     with pytest.raises(BundleError, match=message):
         load(folder)
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("size", ["x", 0]), (CALL + "floordiv", ["n0", 3]), ("narrow", ["x", 2, "n1", 1])],
+        [("size", ["x", 0]), (CALL + "mod", ["n0", 17]), ("narrow", ["x", 2, 0, "n1"])],
+        [("size", ["x", 0]), (CALL + "eq", ["n0", 3])],
+        [("chunk", ["x", 3])],
+    ],
+)
+def test_a_network_takes_every_number_of_images(folder: Path, nodes: list[tuple[str, list[Any]]]) -> None:
+    ops = [("call_function" if name.startswith(CALL) else "call_method", name, args) for name, args in nodes]
+    change_json(folder, "network.json", extra(*ops))
+    with pytest.raises(BundleError, match=r"body\.nodes\.n\d.*images"):
+        load(folder)
 
 
 def test_a_policy_holds_as_much_as_one_can(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
