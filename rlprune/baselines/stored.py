@@ -15,7 +15,7 @@ from rlprune.data.image_set import InputFormat
 from rlprune.graph import serialization
 from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
 from rlprune.storage.folders import dump, pack, read_folder, schema, write_folder
-from rlprune.storage.propagation import MAX_MACS, Meter, check_batches, check_limit, propagate
+from rlprune.storage.propagation import Meter, check_batches, limit_of, propagate
 from rlprune.storage.structure import assemble, build_graph, check_claims, check_logits, describe
 from rlprune.storage.tensors import TensorFile
 from rlprune.storage.trial import check_alone, check_result, try_image, try_network
@@ -65,7 +65,7 @@ def save_gated(
     write_folder(Path(folder), "gated", files, {"data": format_to_json(data), "about": dict(metadata or {})})
 
 
-def load_gated(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedGated:
+def load_gated(folder: str | Path, *, max_macs: float | None = None) -> SavedGated:
     """Read a gated network.
 
     Args:
@@ -78,12 +78,12 @@ def load_gated(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedGated:
     """
     stored = read_folder(Path(folder), ("gated",))
     data = read_format(stored.manifest)
-    check_limit(max_macs)
+    limit = limit_of(max_macs)
     with stored.building("network"):
         description = stored.json("network.json")
         schema().check(schema().Gated, description, "network")
         file = stored.header("network.safetensors")
-        elastic = assemble(description["elastic"], file, max_macs, "elastic.")
+        elastic = assemble(description["elastic"], file, limit, "elastic.")
         network = GatedCNN(elastic, **description["gates"]).eval()
         parts = {"gated.": network, "elastic.": elastic}
         file.check({prefix + name: each for prefix, part in parts.items() for name, each in part.state_dict().items()})
@@ -125,7 +125,7 @@ def save_plain(
     write_folder(Path(folder), "plain", files, {"data": format_to_json(data), "about": dict(metadata or {})})
 
 
-def load_plain(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedPlain:
+def load_plain(folder: str | Path, *, max_macs: float | None = None) -> SavedPlain:
     """Read an ordinary network.
 
     Args:
@@ -138,12 +138,12 @@ def load_plain(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedPlain:
     """
     stored = read_folder(Path(folder), ("plain",))
     data = read_format(stored.manifest)
-    check_limit(max_macs)
+    limit = limit_of(max_macs)
     with stored.building("network"):
         description = stored.json("network.json")
         schema().check(schema().Plain, description, "network")
         file = stored.header("network.safetensors")
-        network = _plain(description, file, max_macs)
+        network = _plain(description, file, limit)
         file.check(network.state_dict())
         network.load_state_dict(stored.tensors(file), assign=True)
         image_shape = tuple(description["image_shape"])

@@ -22,7 +22,6 @@ from rlprune.storage.data_format import check_data, format_to_json, read_format
 from rlprune.storage.folders import malformed, read_folder, write_folder
 from rlprune.storage.networks import build_network, network_files
 from rlprune.storage.policies import build_policy, policy_files
-from rlprune.storage.propagation import MAX_MACS
 from rlprune.storage.tensors import MalformedError
 from rlprune.storage.trial import SECONDS, check_alone, check_result, try_image
 
@@ -62,7 +61,7 @@ def load(
     compiled: bool = False,
     max_batch: int | None = None,
     dtype: torch.dtype = torch.float32,
-    max_macs: float = MAX_MACS,
+    max_macs: float | None = None,
 ) -> DynamicCNN:
     """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
 
@@ -79,6 +78,7 @@ def load(
         dtype: number format the network computes in: float32, bfloat16 or float16.
         max_macs: the most multiply-adds that one image may take in one pass, each value that a node gives counted as
             32 of them; a thousandth of it is the most values at a time. Give more for larger networks that you trust.
+            If None, what the environment variable `RLPRUNE_MAX_MACS` says, or 100 G.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle; or its network takes more than

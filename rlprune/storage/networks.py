@@ -11,7 +11,7 @@ from rlprune.data.image_set import InputFormat
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
 from rlprune.storage.folders import StoredFolder, dump, pack, read_folder, schema, write_folder
-from rlprune.storage.propagation import MAX_MACS, check_limit
+from rlprune.storage.propagation import limit_of
 from rlprune.storage.structure import assemble, describe
 from rlprune.storage.trial import try_network
 
@@ -49,7 +49,7 @@ def save_network(
     write_folder(Path(folder), "network", network_files(network), more)
 
 
-def load_network(folder: str | Path, *, max_macs: float = MAX_MACS) -> SavedNetwork:
+def load_network(folder: str | Path, *, max_macs: float | None = None) -> SavedNetwork:
     """Read an elastic network, from its own folder or out of a bundle.
 
     Args:
@@ -74,7 +74,7 @@ def network_files(network: ElasticCNN) -> dict[str, bytes]:
     return {"network.json": dump(describe(network)), "network.safetensors": pack(network.state_dict())}
 
 
-def build_network(stored: StoredFolder, max_macs: float) -> ElasticCNN:
+def build_network(stored: StoredFolder, max_macs: float | None) -> ElasticCNN:
     """Build the network that a folder holds; nothing has run through it yet.
 
     Args:
@@ -85,11 +85,11 @@ def build_network(stored: StoredFolder, max_macs: float) -> ElasticCNN:
         BundleError: the content is malformed, or takes too much.
         SettingsError: `max_macs` is no number of 1 or more.
     """
-    check_limit(max_macs)
+    limit = limit_of(max_macs)
     with stored.building("network"):
         description = stored.json("network.json")
         schema().check(schema().Network, description, "network")
         file = stored.header("network.safetensors")
-        network = assemble(description, file, max_macs)
+        network = assemble(description, file, limit)
         network.load_state_dict(stored.tensors(file), assign=True)
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,7 +24,8 @@ VALUES_AT_ONCE = 1e-3
 """How many values there may be at a time, for each multiply-add that is allowed."""
 PARAMETERS = 1e-2
 """How many parameters there may be, likewise."""
-_MORE = "max_macs; give more to load a network that you trust"
+VARIABLE = "RLPRUNE_MAX_MACS"
+"""The environment variable with the limit of whoever gives none, such as the command line."""
 _BATCHES = (2, 720_720)
 """Numbers of images that a graph is asked about: few, and more than any memory holds, a multiple of all up to 16."""
 _MOST_PIECES = 4096
@@ -48,13 +50,27 @@ _SAME_SHAPE = frozenset((nn.BatchNorm1d, nn.BatchNorm2d)).union(
 _SAME_SHAPE_FUNCTIONS = frozenset((torch.nn.functional.relu, torch.relu, torch.sigmoid, torch.tanh))
 
 
-def check_limit(max_macs: float) -> None:
-    """Make sure that a limit is one; what is no number would bound nothing.
+def limit_of(max_macs: float | None) -> float:
+    """The limit that a caller gives, else that of the environment variable `RLPRUNE_MAX_MACS`, else `MAX_MACS`.
 
     Raises:
-        SettingsError: it is no number of 1 or more.
+        SettingsError: it is no number of 1 or more; NaN would bound nothing.
     """
-    check_numbers(max_macs=max_macs, least=1, most=math.inf)
+    given = os.environ.get(VARIABLE) if max_macs is None else None
+    if not given:
+        check_numbers(max_macs=MAX_MACS if max_macs is None else max_macs, least=1, most=math.inf)
+        return MAX_MACS if max_macs is None else float(max_macs)
+    try:
+        found = float(given)
+    except ValueError:
+        found = math.nan
+    check_numbers(**{VARIABLE: found}, least=1, most=math.inf)
+    return found
+
+
+def how_to_raise(max_macs: float) -> str:
+    """What a message says of a limit."""
+    return f"max_macs is {max_macs:.3g}; for a network that you trust give more, on the command line by ${VARIABLE}"
 
 
 class Meter:
@@ -79,7 +95,9 @@ class Meter:
         """
         self.used += macs + PER_VALUE * n_values
         if self.used > self.max_macs:
-            raise MalformedError(f"one image takes more than {self._limit} multiply-adds ({_MORE})")
+            raise MalformedError(
+                f"one image takes more than {self.max_macs:.3g} multiply-adds ({how_to_raise(self.max_macs)})"
+            )
 
     def hold(self, n_values: int) -> None:
         """Make sure that so many values may be there at a time.
@@ -89,11 +107,7 @@ class Meter:
         """
         if n_values > self.max_macs * VALUES_AT_ONCE:
             most = f"{self.max_macs * VALUES_AT_ONCE:.3g}"
-            raise MalformedError(f"one image takes more than {most} values at a time (max_macs is {self._limit})")
-
-    @property
-    def _limit(self) -> str:
-        return f"{self.max_macs:.3g}"
+            raise MalformedError(f"one image takes more than {most} values at a time ({how_to_raise(self.max_macs)})")
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ _CLOSED = ConfigDict(strict=True, extra="forbid")
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
+Penalty = Annotated[float, Field(allow_inf_nan=False, ge=1e-30, le=1e30)]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
@@ -158,7 +159,7 @@ class Policy(BaseModel):
     max_passes: Annotated[int, Field(ge=1, le=3)]
     pool: Annotated[int, Field(ge=0, le=256)]
     combine: bool | Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    penalties: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
+    penalties: Annotated[list[Penalty], Field(min_length=2, max_length=2)] | None = None
     action: Literal["profiles", "levels", "ratios"]
     keep_ratios: Ratios
     min_level: Annotated[list[Annotated[int, Field(ge=0, le=1)]], Field(min_length=1, max_length=MOST_GROUPS)]

@@ -20,7 +20,7 @@ from rlprune.graph import serialization
 from rlprune.graph.nodes import attach
 from rlprune.storage.folders import malformed
 from rlprune.storage.layers import check_layers
-from rlprune.storage.propagation import PARAMETERS, Meter, check_batches, propagate
+from rlprune.storage.propagation import PARAMETERS, Meter, check_batches, how_to_raise, propagate
 from rlprune.storage.tensors import MalformedError, TensorFile
 
 _MOST_ENTRIES = 2**24
@@ -148,8 +148,8 @@ def check_claims(parts: Iterable[nn.Module], file: TensorFile, max_macs: float) 
         )
     if n_there > max_macs * PARAMETERS:
         raise MalformedError(
-            f"{file.path.name} has {n_there:,} numbers; at most {max_macs * PARAMETERS:,.0f} are allowed (max_macs is "
-            f"{max_macs:.3g})"
+            f"{file.path.name} has {n_there:,} numbers; at most {max_macs * PARAMETERS:,.0f} are allowed "
+            f"({how_to_raise(max_macs)})"
         )
 
 

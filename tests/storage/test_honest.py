@@ -111,12 +111,23 @@ def test_a_policy_holds_as_much_as_one_can(folder: Path, monkeypatch: pytest.Mon
             read(folder)
 
 
-@pytest.mark.parametrize("wrong", [float("nan"), 0, -1e9, "1e9", None, True])
+@pytest.mark.parametrize("wrong", [float("nan"), 0, -1e9, "1e9", True])
 def test_a_limit_is_a_number(folder: Path, wrong: Any) -> None:
     for read in (load, load_network):
         with pytest.raises(SettingsError, match="max_macs="):
             read(folder, max_macs=wrong)
     assert load(folder, max_macs=float("inf")).classes == replace(DATA).classes
+
+
+def test_the_environment_has_the_limit_of_who_gives_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLPRUNE_MAX_MACS", "1e7")
+    for read in (load, load_network):
+        with pytest.raises(BundleError, match=r"trust give more, on the command line by \$RLPRUNE_MAX_MACS"):
+            read(folder)
+        read(folder, max_macs=1e11)
+    monkeypatch.setenv("RLPRUNE_MAX_MACS", "much")
+    with pytest.raises(SettingsError, match="RLPRUNE_MAX_MACS="):
+        load(folder)
 
 
 def test_what_reads_a_bundle_does_not_come_from_the_current_folder(folder: Path) -> None:
