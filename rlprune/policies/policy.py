@@ -102,6 +102,9 @@ class Policy(nn.Module):
         """
         if penalty is not None and budget is not None:
             raise RLPruneError(f"penalty={penalty}, budget={budget}: give only one of them")
+        for name, value in (("penalty", penalty), ("budget", budget)):
+            if isinstance(value, bool | str) or not (value is None or hasattr(value, "__float__")):
+                raise RLPruneError(f"{name} is a {type(value).__name__}; give a number")
         penalties = self.observer.penalties
         if penalties is None or self.budgets is None:
             self._refuse_choice(penalty, budget)

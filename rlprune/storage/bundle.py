@@ -14,7 +14,7 @@ from rlprune.data.image_set import InputFormat
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import predicted
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import RLPruneError
+from rlprune.errors import BundleError, RLPruneError
 from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.passes import PassResult, run_policy
 from rlprune.policies.policy import Policy, check_fit
@@ -82,7 +82,8 @@ def load(
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle; or its network takes more than
-            `max_macs`, or does not run.
+            `max_macs`, or does not run, in `dtype` or at all.
+        OutOfMemoryError: the device has not enough memory for it.
         RLPruneError: `memory`, `max_batch`, `dtype` or `max_macs` is out of range.
     """
     stored = read_folder(Path(folder), ("bundle",))
@@ -96,8 +97,13 @@ def load(
     how = {"memory": memory, "compiled": compiled, "max_batch": max_batch, "dtype": dtype}
     with malformed("network", but=RLPruneError):
         dynamic = DynamicCNN.for_images(network, policy, data, device, **how)
-    with malformed("network"):
-        _try(dynamic, compiled=compiled)
+    try:
+        with malformed("network"):
+            _try(dynamic, compiled=compiled)
+    except BundleError as error:
+        if dtype == torch.float32:
+            raise
+        raise BundleError(f"{folder} does not run in {dtype}, perhaps in float32 ({error})") from error
     dynamic.metadata = stored.notes
     return dynamic
 

@@ -16,8 +16,9 @@ from nets import make_data, make_elastic, make_levels, make_policy
 from torch import Tensor, nn
 
 from rlprune.baselines.stored import load_plain, save_plain
+from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import BundleError, SettingsError
+from rlprune.errors import BundleError, OutOfMemoryError, RLPruneError, SettingsError
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage import policies
@@ -111,6 +112,33 @@ def test_a_policy_holds_as_much_as_one_can(folder: Path, monkeypatch: pytest.Mon
             read(folder)
 
 
+def test_a_lack_of_memory_says_nothing_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\nmuch to say")
+
+    monkeypatch.setattr(DynamicCNN, "for_images", full)
+    with pytest.raises(OutOfMemoryError, match=r"^memory ran out while the stored network was read \(2.00 GiB more"):
+        load(folder)
+
+
+class Exact(Masked):
+    """Insists on float32, as some norms do."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images -> logits."""
+        result: Tensor = self.head(self.last(self.body(self.stem(images).relu()).relu().float()).mean((2, 3)))
+        return result
+
+
+def test_what_runs_in_float32_alone_says_so(tmp_path: Path) -> None:
+    elastic = ElasticCNN.from_model(Exact().eval(), (3, 16, 16))
+    book = sorted_codebook(make_levels(elastic, 2, seed=1), Cost(elastic))
+    save_bundle(tmp_path / "bundle", elastic, make_policy(elastic, DATA, book), DATA)
+    assert load(tmp_path / "bundle")(DATA.images).labels.shape == (6,)
+    with pytest.raises(BundleError, match=r"does not run in torch\.bfloat16, perhaps in float32 \(.*\)$"):
+        load(tmp_path / "bundle", dtype=torch.bfloat16)
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), 0, -1e9, "1e9", True])
 def test_a_limit_is_a_number(folder: Path, wrong: Any) -> None:
     for read in (load, load_network):
@@ -136,3 +164,11 @@ def test_what_reads_a_bundle_does_not_come_from_the_current_folder(folder: Path)
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
     assert done.stdout.split("\n") == ["is read", ""], done.stderr[-500:]
+
+
+@pytest.mark.parametrize("wrong", ["0.5", True, [0.5]])
+def test_budgets_and_penalties_are_numbers(folder: Path, wrong: Any) -> None:
+    dynamic = load(folder)
+    for name in ("budget", "penalty"):
+        with pytest.raises(RLPruneError, match=f"{name} is a {type(wrong).__name__}; give a number"):
+            dynamic(DATA.images, **{name: wrong})
