@@ -68,7 +68,7 @@ def check_result(logits: Any, n_classes: int, n_images: int = 1, *, exact: bool 
 
 @torch.no_grad()
 def try_network(network: ElasticModule, data: InputFormat) -> None:
-    """Send images through a network: whole, at its narrowest, and each at its own.
+    """Send images through a network: whole, at its narrowest, each at its own, and with any two groups at others.
 
     Args:
         network: in eval mode.
@@ -82,7 +82,7 @@ def try_network(network: ElasticModule, data: InputFormat) -> None:
     features = network.stem.forward(images[:1])  # not called, which would print its failure
     among = network.stem.forward(images)
     check_alone(features, among)
-    profiles = [network.full, network.uniform(0)]
+    profiles = [network.full, network.uniform(0), *_mixed(network)]
     if network.codebook is not None:
         profiles += list(network.codebook)
     deadline = time.perf_counter() + SECONDS
@@ -94,3 +94,10 @@ def try_network(network: ElasticModule, data: InputFormat) -> None:
         if time.perf_counter() > deadline:
             return
         check_result(network.run_body(features, profile), network.n_classes)
+
+
+def _mixed(network: ElasticModule) -> list[Tensor]:
+    """Few profiles of which at least one keeps all of one and least of the other of any two groups."""
+    numbers = torch.arange(len(network.full))
+    bits = range(int(numbers[-1]).bit_length())
+    return [torch.where((numbers >> bit) % 2 > 0, network.full, network.uniform(0)) for bit in bits]

@@ -105,6 +105,21 @@ def test_a_network_takes_every_number_of_images(folder: Path, nodes: list[tuple[
         load(folder)
 
 
+def torn_apart(stored: Any) -> None:
+    """A group becomes two, of the layer that gives its channels and of the one that takes them."""
+    group = stored["groups"][0]
+    taking = [member for member in group["members"] if member["axis"] == "in"]
+    giving = [member for member in group["members"] if member["axis"] == "out"]
+    stored["groups"][:1] = [{**group, "members": giving}, {**group, "members": taking}]
+
+
+def test_groups_work_at_any_levels(tmp_path: Path) -> None:
+    save_network(tmp_path / "network", NETWORK, DATA)
+    change_json(tmp_path / "network", "network.json", torn_apart)
+    with pytest.raises(BundleError, match="malformed"):
+        load_network(tmp_path / "network")
+
+
 def test_a_policy_holds_as_much_as_one_can(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "_MOST_NUMBERS", 10)
     for read in (load, load_policy):
