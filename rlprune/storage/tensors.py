@@ -34,7 +34,8 @@ DTYPES = {
 """Number formats by the names that safetensors gives them."""
 _MOST_HEADER = 16 * 2**20
 _PART = 2**20
-_MOST_BYTES = 2**32
+MOST_BYTES = 2**32
+"""How many bytes are hashed whose content nothing needs; a file without content can claim any number."""
 
 
 class MalformedError(Exception):
@@ -204,8 +205,8 @@ def sha256_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
-            raise OSError(errno.EFBIG, f"it has more than {_MOST_BYTES:,} bytes", str(path))
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES:,} bytes", str(path))
         while part := file.read(_PART):
             digest.update(part)
     return digest.hexdigest()

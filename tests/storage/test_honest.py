@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -86,7 +88,7 @@ def test_a_million_wrong_entries_are_one(folder: Path, file: str, entry: str, wr
     start = time.process_time()
     with pytest.raises(BundleError, match=message):
         load(folder)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(
@@ -187,3 +189,17 @@ def test_budgets_and_penalties_are_numbers(folder: Path, wrong: Any) -> None:
     for name in ("budget", "penalty"):
         with pytest.raises(RLPruneError, match=f"{name} is a {type(wrong).__name__}; give a number"):
             dynamic(DATA.images, **{name: wrong})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file takes the room that it claims")
+def test_files_without_content_are_not_hashed_for_long(folder: Path) -> None:
+    for name in ("a.bin", "b.bin"):
+        with (folder / name).open("wb") as file:
+            file.truncate(2**32 - 1)
+    stored = json.loads((folder / "manifest.json").read_text())
+    stored["sha256"] |= {"a.bin": "0" * 64, "b.bin": "0" * 64}
+    packed = json.dumps(stored).encode()
+    (folder / "manifest.json").write_bytes(packed)
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(packed).hexdigest()}  manifest.json\n")
+    with pytest.raises(BundleError, match=r"lists files of 8,589,934,590 bytes; at most 4,294,967,296 are compared"):
+        load(folder)
