@@ -5,10 +5,11 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from torch import fx, nn
 
-from rlprune.graph.nodes import attach
+from rlprune.graph.nodes import TracedNetwork, attach
 
 
 def is_safe(name: str) -> bool:
@@ -19,8 +20,12 @@ def is_safe(name: str) -> bool:
 
 
 def is_safe_path(name: str) -> bool:
-    """Whether a layer or a tensor may have a name: where a method has it, the graph's code would call the method."""
-    return all(map(_is_safe_part, name.split(".")))
+    """Whether a layer or a tensor may have a name: where a method has it, the graph's code would call the method.
+
+    What a network keeps itself in, such as its hooks, would be lost where a layer had that name.
+    """
+    first, *others = name.split(".")
+    return _is_safe_part(first, first=True) and all(map(_is_safe_part, others))
 
 
 def make_safe(root: nn.Module, graph: fx.Graph) -> None:
@@ -50,10 +55,10 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
     paths = {".".join(parts[: n + 1]) for parts in (name.split(".") for name in names) for n in range(len(parts))}
     safe: dict[str, str] = {}
     taken: set[str] = set()
-    for path in sorted(paths, key=lambda path: (path.count("."), not _is_safe_part(path.rpartition(".")[2]), path)):
+    for path in sorted(paths, key=lambda path: (path.count("."), not is_safe_path(path), path)):
         owner, _, part = path.rpartition(".")
         prefix = safe[owner] + "." if owner else ""
-        new = prefix + (part if _is_safe_part(part) else _escaped(part))
+        new = prefix + (part if _is_safe_part(part, first=not owner) else _escaped(part, first=not owner))
         while new in taken:
             new += "_" if is_safe(new + "_") else "0"
         taken.add(new)
@@ -61,12 +66,18 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
     return safe
 
 
-def _is_safe_part(part: str) -> bool:
-    """Whether part of a name can be an attribute of a graph and be written into its code."""
-    return is_safe(part) and not hasattr(fx.GraphModule, part)
+def _is_safe_part(part: str, *, first: bool = False) -> bool:
+    """Whether part of a name can be an attribute of a graph, if it is the first, or of what is in one."""
+    return is_safe(part) and not hasattr(fx.GraphModule, part) and part not in _kept(first)
 
 
-def _escaped(part: str) -> str:
+@cache
+def _kept(first: bool) -> frozenset[str]:
+    """The attributes that every graph, or every module, has for itself."""
+    return frozenset(vars(TracedNetwork(nn.Module(), fx.Graph()) if first else nn.Module()))
+
+
+def _escaped(part: str, *, first: bool) -> str:
     plain = re.sub(r"\W", "_", part, flags=re.ASCII)
     plain = re.sub("^_+", "_", plain)
-    return plain if _is_safe_part(plain) else plain + "_"
+    return plain if _is_safe_part(plain, first=first) else plain + "_"

@@ -13,7 +13,7 @@ from nets import IMAGE_SHAPE, make_images
 from torch import nn
 
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.graph.names import is_safe, safe_names
+from rlprune.graph.names import is_safe, is_safe_path, safe_names
 from rlprune.storage.structure import describe, rebuild
 
 part = st.text(st.characters(blacklist_characters=".", blacklist_categories=("Cs",)), min_size=1, max_size=4)
@@ -32,7 +32,9 @@ def test_names_that_are_safe_stay() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("names", [("block1-0", "block1_0"), ("class", "a layer"), ("graph", "code"), ("größe", "☃")])
+@pytest.mark.parametrize(
+    "names", [("block1-0", "block1_0"), ("class", "a layer"), ("graph", "code"), ("größe", "☃"), ("meta", "_code")]
+)
 @torch.no_grad()
 def test_a_network_with_any_names_is_stored(names: tuple[str, str]) -> None:
     first, second = names
@@ -43,3 +45,10 @@ def test_a_network_with_any_names_is_stored(names: tuple[str, str]) -> None:
     again = rebuild(json.loads(json.dumps(describe(elastic))))
     again.load_state_dict(elastic.state_dict())
     assert torch.equal(again(make_images(2)), elastic(make_images(2)))
+
+
+@pytest.mark.parametrize("name", ["_forward_hooks", "a._modules", "training", "meta", "_graph", "forward"])
+def test_what_a_network_keeps_itself_in_is_no_name(name: str) -> None:
+    assert not is_safe_path(name)
+    assert is_safe_path(safe_names([name])[name])
+    assert is_safe_path("a.meta") and is_safe_path("features.0")
