@@ -8,13 +8,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rlprune.errors import LevelsError
+from rlprune.errors import LevelsError, SettingsError
 from rlprune.utils.finite import check_numbers
 
 KEEP_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Default keep ratios."""
 MAX_PROFILES = 16
 """How many profiles a codebook may have."""
+_NEEDED = "at least two, ascending, from 0 or more up to exactly 1, are needed"
 
 
 class KeepLevels:
@@ -98,13 +99,14 @@ def checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
     Raises:
         LevelsError: they are not ascending from 0 or more to exactly 1, or there are fewer than two.
     """
-    check_numbers(**{f"keep_ratios[{i}]": ratio for i, ratio in enumerate(keep_ratios)})
+    try:
+        check_numbers(**{f"keep_ratios[{i}]": ratio for i, ratio in enumerate(keep_ratios)})
+    except SettingsError as error:
+        raise LevelsError(f"{error}; {_NEEDED}") from error
     ratios = tuple(float(ratio) for ratio in keep_ratios)
     ascending = all(low < high for low, high in pairwise(ratios))
     if len(ratios) < 2 or not ascending or not ratios[0] >= 0 or ratios[-1] != 1:
-        raise LevelsError(
-            f"keep ratios are {ratios}; at least two, ascending, from 0 or more up to exactly 1, are needed"
-        )
+        raise LevelsError(f"keep ratios are {ratios}; {_NEEDED}")
     return ratios
 
 

@@ -71,7 +71,7 @@ def _whole(name: str, folder: Path, images: ImageSet) -> nn.Module:
     saved = load_network(folder)
     made_of = network_notes(saved.metadata).get("model") or name
     if made_of != name:
-        raise ModelError(f"{folder} holds a network made of {made_of[:100]!r}, not of {name}")
+        raise ModelError(f"{folder} holds a network made of {reprlib.repr(made_of)[1:-1]}, not of {name}")
     expected = tuple(images.images.shape[1:]), DataFormat.of(images)
     if (saved.network.image_shape, saved.data) != expected:
         raise ModelError(

@@ -58,15 +58,12 @@ def malformed(what: str, but: type[Exception] = BundleError) -> Iterator[None]:
         but: errors that stay as they are, if they are short.
 
     Raises:
-        BundleError: the block raised anything at all, but for want of memory.
-        OutOfMemoryError: memory ran out, which says nothing of the content: what asks for too much is refused before.
+        BundleError: the block raised anything at all, but OutOfMemoryError, which says nothing of the content.
     """
     try:
         with memory_for(f"reading the stored {what}", "end other programs, or load it on a machine with more"):
             yield
-    except OutOfMemoryError:
-        raise
-    except but as error:
+    except (but, OutOfMemoryError) as error:
         if len(str(error)) <= _MOST_SAID and "\n" not in str(error):
             raise
         raise BundleError(_short(str(error))) from error

@@ -286,9 +286,11 @@ def open_regular(path: Path) -> BinaryIO:
         OSError: it cannot be opened, or is no regular file; `strerror` says which.
     """
     number = os.open(path, os.O_RDONLY | _AT_ONCE)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
+    mode = os.fstat(number).st_mode
+    if not stat.S_ISREG(mode):
         os.close(number)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        why = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is no regular file"
+        raise OSError(errno.EINVAL, why, str(path))
     return open(number, "rb")
 
 

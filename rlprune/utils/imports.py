@@ -32,8 +32,8 @@ def require(module: str, extra: str | None = None) -> ModuleType:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    if module in sys.modules:
-        return importlib.import_module(module)
+    if isinstance(found := sys.modules.get(module), ModuleType):
+        return found
     if extra == "onnx":
         os.environ.setdefault(*_SENDS_NOTHING)
     try:

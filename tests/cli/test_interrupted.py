@@ -180,7 +180,8 @@ def test_a_full_disk_is_a_line_where_no_file_is_named(
 
 
 def run(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+    heard = "import signal; signal.signal(2, signal.default_int_handler)\n"  # which jobs in the background ignore
+    return subprocess.run([sys.executable, "-c", heard + code], cwd=cwd, capture_output=True, text=True, check=False)
 
 
 IMPORTING = """

@@ -264,7 +264,7 @@ folder = Path(sys.argv[1])
 test_bundle.save(folder, 0)
 start = time.perf_counter()
 test_bundle.save(folder, 0)
-took = time.perf_counter() - start
+took = max(time.perf_counter() - start, 0.02)  # in a new process, everything takes longer
 random.seed(0)
 numbers = []
 for round in range(40):
