@@ -33,6 +33,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
 from tqdm import tqdm
 
+from rlprune import startup
 from rlprune.agents.resume import keep_state, restore_state
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
@@ -214,7 +215,8 @@ class ValidationCallback(BaseCallback):
 class ResumeCheckpointCallback(BaseCallback):
     """Saves the whole agent between two rollouts, once it has learnt from the last one and all figures are written.
 
-    A run that is resumed goes on exactly as it would have; a kill while saving leaves the earlier file.
+    A run that is resumed goes on exactly as it would have; a kill while saving leaves the earlier file. On the command
+    line, it also saves after the rollout in which Ctrl-C or SIGTERM comes, before the process ends.
 
     Args:
         path: Stable-Baselines3's zip file. Loading it unpickles, so load only those of your own runs.
@@ -238,6 +240,10 @@ class ResumeCheckpointCallback(BaseCallback):
         if self.resumed:
             self.resumed = False
             restore_state(self.model)
+        elif startup.asked_to_end():
+            if self.num_timesteps:
+                self.save()
+            startup.end()
         elif self.num_timesteps >= self.next:
             self.next = _following(self.num_timesteps, self.every)
             self.save()

@@ -13,6 +13,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
+from rlprune import startup
 from rlprune.agents.callbacks import (
     EntropyCallback,
     FiguresCallback,
@@ -270,7 +271,8 @@ def _learn(
 ) -> None:
     """Train for some further steps."""
     try:
-        agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed)
+        with startup.finishing():
+            agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed)
     except ValueError as error:  # of torch's distributions, in the midst of an update
         if not_finite_in(agent.policy) is None:
             raise

@@ -9,15 +9,17 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TERMINATED = 128 + signal.SIGTERM
 """The exit status after SIGTERM."""
 _SWALLOWED = 0.05
 """Seconds after which a signal is repeated whose exception got lost."""
-_state = {"raises": False}
+_state: dict[str, Any] = {"raises": False, "waits": False, "asked": None}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -94,15 +96,59 @@ def end_in_order() -> None:
     _state["raises"] = True
 
 
+@contextmanager
+def finishing(finishes: bool = True) -> Iterator[None]:
+    """Let the first signal wait in the block until `asked_to_end` is looked at; the next one ends the block at once.
+
+    Args:
+        finishes: whether there is anything to be finished; else signals are as they were.
+    """
+    before = _state["waits"]
+    _state["waits"] = before or (finishes and _state["raises"])  # and so only on the command line
+    try:
+        yield
+    except BaseException:
+        _state["asked"] = None
+        raise
+    finally:
+        _state["waits"] = before
+    if asked_to_end() and not before:  # when there was nothing more to be finished
+        end()
+
+
+def asked_to_end() -> bool:
+    """Whether a signal has come that waits."""
+    return _state["asked"] is not None
+
+
+def end() -> NoReturn:
+    """Raise the signal that has come.
+
+    Raises:
+        Interrupted: always.
+    """
+    number = _state["asked"]
+    _state["asked"] = None
+    raise Interrupted(number)
+
+
 def status_of(error: BaseException) -> int:
     """The exit status that shells know: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + int(getattr(error, "number", signal.SIGINT))
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if _state["raises"]:
+    if _state["waits"] and _state["asked"] is None:
+        _state["asked"] = number
+        os.write(2, b"\nrlprune: finishing the step, to save it; a second signal does not wait\n")
+    elif _state["raises"]:
         _state["raises"] = False
         raise Interrupted(number)
+    else:
+        _exit(number)
+
+
+def _exit(number: int) -> NoReturn:
     try:
         os.write(2, b"rlprune: terminated\n" if number == signal.SIGTERM else b"rlprune: interrupted\n")
     finally:

@@ -33,10 +33,15 @@ def index_batches(indices: Tensor, batch_size: int) -> Sequence[Tensor]:
     return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 < batch_size else parts
 
 
-def epoch_batches(data: ImageSet, settings: TrainingSettings, generator: torch.Generator, size: int) -> Iterator[Batch]:
-    """Every image once, in a random order and a random view, shrunk to `size` pixels unless that is 0."""
+def epoch_batches(
+    data: ImageSet, settings: TrainingSettings, generator: torch.Generator, size: int, order: Tensor, first: int = 0
+) -> Iterator[Batch]:
+    """Every image once, in an order, int64 (N,), and a random view, shrunk to `size` pixels unless that is 0.
+
+    Batches before the `first` are left out, and draw nothing.
+    """
     table = remembered_views(len(data), settings) if settings.views else None
-    for indices in index_batches(torch.randperm(len(data), generator=generator), settings.batch_size):
+    for indices in index_batches(order, settings.batch_size)[first:]:
         if table is None:
             chosen = torch.zeros_like(indices)
             views = draw_views(len(indices), generator, padding=settings.padding, flip=settings.flip)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, fields
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
-from torch import Tensor, fx, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 from tqdm import tqdm
 
+from rlprune import startup
 from rlprune.data.image_set import ImageSet
-from rlprune.errors import NotFiniteError, OutOfMemoryError, RLPruneError
-from rlprune.storage.provenance import HOW, check_unchanged, plain
+from rlprune.errors import NotFiniteError, RLPruneError
 from rlprune.training.batches import Batch, epoch_batches, index_batches
+from rlprune.training.run import TrainingRun
 from rlprune.training.settings import TrainingSettings
-from rlprune.utils.files import atomic_write, check_room
+from rlprune.utils.files import check_room
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for, out_of_memory
 from rlprune.utils.locks import hold
@@ -51,7 +50,8 @@ def fit(
         data: its training images.
         settings: how.
         step: given the run's random generator, returns the forward and backward of a batch; gradients may add up there.
-        checkpoint: file written after every epoch; if it exists, training continues from it.
+        checkpoint: file written after every epoch; if it exists, training continues from it. On the command line, it is
+            also written after the step in which Ctrl-C or SIGTERM comes, before the process ends.
         log: called after every epoch.
         label: what the progress bar says.
 
@@ -63,7 +63,7 @@ def fit(
             images, which `early_size` asks for; or images are shifted by more than their size.
         WriteError: there is no room for the checkpoint, which is asked before the first step, too.
     """
-    with nullcontext() if checkpoint is None else hold(checkpoint):
+    with nullcontext() if checkpoint is None else hold(checkpoint), startup.finishing(checkpoint is not None):
         _fit(network, data, settings, step, checkpoint, log, label)
 
 
@@ -83,25 +83,29 @@ def _fit(
         raise NotFiniteError(f"{name} of the network holds NaN or infinity before training; give other weights")
     network.to(device=settings.device, memory_format=settings.memory_format)  # type: ignore[call-overload]
     n_steps = len(index_batches(torch.arange(len(data)), settings.batch_size))
-    run = _Run(network, settings, n_steps)
+    run = TrainingRun(network, settings, n_steps)
     run_batch = step(run.generator)
     first_epoch = 0 if checkpoint is None or not checkpoint.exists() else run.resume(checkpoint)
     if first_epoch < settings.epochs:
         check_checkpoint_room(checkpoint, network, settings)
-    with tqdm(total=settings.epochs * n_steps, initial=first_epoch * n_steps, desc=label, unit="batch") as progress:
+    n_done = first_epoch * n_steps + (run.epoch.n_done if run.epoch else 0)
+    with tqdm(total=settings.epochs * n_steps, initial=n_done, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
             now = f"training, in epoch {epoch + 1} of {settings.epochs}"
             cure = f"a batch_size below {settings.batch_size} needs less; what the last checkpoint has stays"
             with _stopped_if_not_finite(run, epoch, checkpoint), memory_for(now, cure):
-                means = _train_epoch(run, data, run_batch, epoch, progress)
+                means = _train_epoch(run, data, run_batch, epoch, checkpoint, progress)
             progress.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
             if log is not None:
                 log((epoch + 1) * len(data), means | {"learning_rate": run.learning_rate})
             if checkpoint is not None:
                 run.save(checkpoint, epoch + 1)
+                if startup.asked_to_end():
+                    startup.end()
     if run.average is not None:
         network.load_state_dict(run.average.module.state_dict())
-        epochs = (epoch_batches(data, settings, run.generator, 0) for _ in count())
+        orders = (torch.randperm(len(data), generator=run.generator) for _ in count())
+        epochs = (epoch_batches(data, settings, run.generator, 0, order) for order in orders)
         _measure_norms(network, islice(chain.from_iterable(epochs), _N_MEASURED), run_batch)
     network.eval()
 
@@ -135,135 +139,41 @@ def _check_padding(settings: TrainingSettings, size: int) -> None:
         raise RLPruneError(f"padding={settings.padding}: images have {size} pixels a side; give a padding up to that")
 
 
-class _Run:
-    """What a training changes, and what its checkpoint holds.
-
-    Args:
-        network: what is trained, where it is trained.
-        settings: how.
-        n_steps: steps in an epoch.
-    """
-
-    def __init__(self, network: nn.Module, settings: TrainingSettings, n_steps: int) -> None:
-        self.network = network
-        self.settings = settings
-        self.n_steps = n_steps
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.optimizer = torch.optim.SGD(
-            _with_decay(network, settings.weight_decay),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            nesterov=settings.momentum > 0,
-        )
-        self.schedule = self._schedule()
-        self.average = AveragedModel(network) if settings.first_averaged < settings.epochs else None
-
-    def _schedule(self) -> torch.optim.lr_scheduler.LambdaLR:
-        warm_up = self.settings.warm_up
-        n_all = self.settings.epochs * self.n_steps or 1  # a schedule has a first step, taken or not
-        n_falling = max(self.settings.first_averaged * self.n_steps, math.ceil(warm_up * n_all))
-        return torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda n: share_of_peak(min(n, n_falling), n_all, warm_up)
-        )
-
-    @property
-    def learning_rate(self) -> float:
-        """That of the next step."""
-        return float(self.schedule.get_last_lr()[0])
-
-    def update(self, epoch: int) -> None:
-        """Take a step along the gradients that the network has."""
-        if self.settings.scale_penalty:
-            _penalise_scales(self.network, self.settings.scale_penalty)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
-        if not math.isfinite(norm):
-            raise NotFiniteError("the gradient is not finite")
-        self.optimizer.step()
-        self.schedule.step()
-        if self.average is not None and epoch >= self.settings.first_averaged:
-            self.average.update_parameters(self.network)
-
-    def save(self, checkpoint: Path, epoch: int) -> None:
-        """Write a checkpoint after so many epochs."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"generator": self.generator.get_state(), "settings": asdict(self.settings), "epoch": epoch}
-        state |= {"dropout": torch.get_rng_state()}  # what follows the last epoch draws from it, too
-        with atomic_write(checkpoint) as path:
-            torch.save(state, path)
-
-    def resume(self, checkpoint: Path) -> int:
-        """Load a checkpoint; return how many epochs it has behind it.
-
-        Raises:
-            OutOfMemoryError: there is too little memory for it.
-            RLPruneError: it is damaged, or belongs to other settings or another network.
-        """
-        try:
-            with memory_for(f"reading {checkpoint}", "it stays: give the same command again where there is more"):
-                saved = torch.load(checkpoint, weights_only=True, map_location=self.settings.device)
-            saved["settings"], saved["epoch"], saved["generator"]
-        except OutOfMemoryError:
-            raise
-        except Exception as error:
-            raise RLPruneError(f"{checkpoint} is damaged or no checkpoint; remove it to start anew") from error
-        _check_settings(checkpoint, saved["settings"], self.settings)
-        try:
-            for name, part in self._parts().items():
-                part.load_state_dict(saved[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise RLPruneError(f"checkpoint {checkpoint} belongs to another network: {error}") from error
-        self.generator.set_state(saved["generator"].cpu())
-        if "dropout" in saved:  # earlier versions' have none
-            torch.set_rng_state(saved["dropout"].cpu())
-        return int(saved["epoch"])
-
-    def _parts(self) -> dict[str, Any]:
-        """What has a state of its own, as checkpoints call it."""
-        parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
-        return parts if self.average is None else parts | {"average": self.average}
-
-
-def _check_settings(checkpoint: Path, before: dict[str, Any], settings: TrainingSettings) -> None:
-    """Make sure that a checkpoint was written under these settings, but for where and how it is computed.
-
-    Raises:
-        RLPruneError: it was not.
-    """
-    now = plain(settings)
-    defaults = {field.name: field.default for field in fields(settings)}  # older checkpoints had fewer settings
-    then = plain(defaults | before)
-    gone = dict.fromkeys(then.keys() - now.keys())
-    cure = "go back to those, or remove the file to start anew"
-    check_unchanged(f"checkpoint {checkpoint}", then, now | gone, cure)
-    moved = [f"{key}={then[key]}, now {now[key]}" for key in sorted(HOW) if then[key] != now[key]]
-    if moved:
-        print(f"{checkpoint} is gone on with elsewhere ({'; '.join(moved)}): rounding may differ")
-
-
-def _train_epoch(run: _Run, data: ImageSet, run_batch: Step, epoch: int, progress: tqdm[NoReturn]) -> dict[str, float]:
-    """Train on every image once; return the means of the steps' figures."""
+def _train_epoch(
+    run: TrainingRun, data: ImageSet, run_batch: Step, number: int, checkpoint: Path | None, progress: tqdm[NoReturn]
+) -> dict[str, float]:
+    """Train on every image once, or on those that are left of an epoch; return the means of the steps' figures."""
     settings = run.settings
     run.network.train()
-    torch.manual_seed(int(torch.randint(2**31, (), generator=run.generator)))  # dropout draws from the global one
-    means: dict[str, float] = {}
-    for batch in epoch_batches(data, settings, run.generator, settings.size_in(epoch)):
+    epoch = run.begin_epoch(len(data))
+    for batch in epoch_batches(data, settings, run.generator, settings.size_in(number), epoch.order, epoch.n_done):
         run.optimizer.zero_grad(set_to_none=True)
         with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
             figures = run_batch(batch)
         if not all(map(math.isfinite, figures.values())):
             raise NotFiniteError("the loss is not finite")
-        for key, value in figures.items():
-            means[key] = means.get(key, 0.0) + value / run.n_steps
-        run.update(epoch)
+        run.update(number)
+        epoch.add(figures, run.n_steps)
         progress.update()
+        if checkpoint is not None and startup.asked_to_end() and epoch.n_done < run.n_steps:
+            _save_part(run, checkpoint, number)
     run.network.eval()
     if name := not_finite_in(run.network):
         raise NotFiniteError(f"{name} is not finite")
-    return means
+    run.epoch = None
+    return epoch.means
+
+
+def _save_part(run: TrainingRun, checkpoint: Path, n_epochs: int) -> NoReturn:
+    """Write a checkpoint in the midst of an epoch, and end as a signal has asked for."""
+    if name := not_finite_in(run.network):
+        raise NotFiniteError(f"{name} is not finite")
+    run.save(checkpoint, n_epochs)
+    startup.end()
 
 
 @contextmanager
-def _stopped_if_not_finite(run: _Run, epoch: int, checkpoint: Path | None) -> Iterator[None]:
+def _stopped_if_not_finite(run: TrainingRun, epoch: int, checkpoint: Path | None) -> Iterator[None]:
     """Say where a training went wrong, what may help, and what is left of it.
 
     Raises:
@@ -289,16 +199,6 @@ def _measure_norms(network: nn.Module, batches: Iterable[Batch], run_batch: Step
     network.zero_grad(set_to_none=True)
 
 
-@torch.no_grad()
-def _penalise_scales(network: nn.Module, weight: float) -> None:
-    """Add the gradient of an L1 penalty on the scales of norms that took part in a step."""
-    for module in network.modules():
-        scale = getattr(module, "weight", None) if hasattr(module, "running_mean") else None
-        if isinstance(scale, Tensor) and scale.grad is not None:
-            ran = (scale.grad != 0).any(1, keepdim=True) if scale.ndim > 1 else 1  # of elastic norms some sets only
-            scale.grad.add_(weight * scale.sign() * ran)
-
-
 @contextmanager
 def _explained(shrunk: bool, early_size: int) -> Iterator[None]:
     """Make the failure of a step on shrunk images name the setting that shrank them."""
@@ -312,25 +212,3 @@ def _explained(shrunk: bool, early_size: int) -> Iterator[None]:
             f"early_size={early_size}: no step can be made with images of that size ({reason}); a network that takes "
             "images of one size only needs early_size=0"
         ) from error
-
-
-def share_of_peak(n: int, n_steps: int, warm_up: float) -> float:
-    """Learning rate over its peak after n of n_steps: a share of them it rises in a line, then it falls as a cosine."""
-    n_rising = warm_up * n_steps
-    if n < n_rising:
-        return (n + 1) / (n_rising + 1)
-    return (1 + math.cos(math.pi * (n - n_rising) / (n_steps - n_rising))) / 2
-
-
-def _with_decay(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters in two halves: matrices and filters decay, vectors (per level or not) and lone constants do not."""
-    without = {
-        id(p)
-        for m in network.modules()
-        for p in m.parameters(recurse=False)
-        if hasattr(m, "running_mean") or isinstance(m, fx.GraphModule)
-    }
-    trainable = [p for p in network.parameters() if p.requires_grad]
-    decays = [p for p in trainable if p.ndim > 1 and id(p) not in without]
-    stays = [p for p in trainable if p.ndim <= 1 or id(p) in without]
-    return [{"params": decays, "weight_decay": weight_decay}, {"params": stays, "weight_decay": 0.0}]

@@ -17,6 +17,7 @@ from lamp import lamp_settings, train_lamp
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
+from rlprune import startup
 from rlprune.agents import train as training
 from rlprune.agents.callbacks import ResumeCheckpointCallback
 from rlprune.agents.vec_env import KeepRatioVecEnv
@@ -95,6 +96,21 @@ def test_it_ends_as_one_that_was_not_interrupted(tmp_path: Path, change: dict[st
     assert found == read_events(tmp_path / "whole")
     where = [event[:2] for event in found]
     assert len(set(where)) == len(where)
+
+
+def test_a_signal_ends_after_a_rollout_that_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = lamp_settings(**SMALL)
+    train_lamp(tmp_path / "whole", settings)
+    asked = iter([False, False, True, True, False, True])  # at the first rollouts of each attempt
+    monkeypatch.setattr(startup, "asked_to_end", lambda: next(asked, False))
+    monkeypatch.setattr(startup, "end", stopping(lambda: None, after=True, number=1))
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            train_lamp(tmp_path / "run", settings, resume=True)
+        monkeypatch.setattr(startup, "end", stopping(lambda: None, after=True, number=1))
+    train_lamp(tmp_path / "run", settings, resume=True)
+    assert contents(tmp_path / "run" / "policy") == contents(tmp_path / "whole" / "policy")
+    assert read_events(tmp_path / "run") == read_events(tmp_path / "whole")
 
 
 KILLED = f"""

@@ -230,6 +230,40 @@ def test_a_signal_raises_once_even_where_python_drops_it_and_the_second_ends_at_
     assert run(ignored, tmp_path).stdout == "on\n"
 
 
+WAITING = """
+def step():
+    os.kill(os.getpid(), 15)
+    print("finished")
+try:
+    with startup.finishing(True):
+        step()
+        if startup.asked_to_end():
+            startup.end()
+except startup.Interrupted as error:
+    print(startup.status_of(error), startup.asked_to_end(), flush=True)
+startup.end_in_order()
+try:
+    with startup.finishing(True):
+        step()
+except startup.Interrupted as error:
+    print(startup.status_of(error), flush=True)
+startup.end_in_order()
+with startup.finishing(True):
+    os.kill(os.getpid(), 15)
+    try:
+        step()
+    except startup.Interrupted:
+        print("at once", flush=True)
+        os.kill(os.getpid(), 15)
+"""
+
+
+def test_a_step_is_finished_first_and_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    done = run(STARTUP + WAITING, tmp_path)
+    assert (done.returncode, done.stdout) == (143, "finished\n143 False\nfinished\n143\nat once\n")
+    assert done.stderr.count("rlprune: finishing the step") == 3
+
+
 def test_a_folder_that_is_gone_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     code = "import os; os.rmdir(os.getcwd()); import sys; sys.argv = ['rlprune']; import rlprune"

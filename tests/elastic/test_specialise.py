@@ -18,7 +18,7 @@ from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.structure import describe, rebuild
 from rlprune.training.adaptation import SpecialiseSettings, adapt, calibrate
-from rlprune.training.loop import _with_decay
+from rlprune.training.run import _with_decay
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 ONE_EACH = SpecialiseSettings(epochs=1, batch_size=8, n_random=1, sandwich=False, padding=1)

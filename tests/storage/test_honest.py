@@ -134,7 +134,7 @@ def test_a_lack_of_memory_says_nothing_of_the_file(folder: Path, monkeypatch: py
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\nmuch to say")
 
     monkeypatch.setattr(DynamicCNN, "for_images", full)
-    with pytest.raises(OutOfMemoryError, match=r"^memory ran out while the stored network was read \(2.00 GiB more"):
+    with pytest.raises(OutOfMemoryError, match=r"^memory ran out while reading the stored network \(2.00 GiB more"):
         load(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from events import read_events
 from nets import IMAGE_SHAPE, N_CLASSES, make_data, make_elastic
 from torch import Tensor, nn
 
+from rlprune import startup
 from rlprune.agents.joint_tuning import TuneSettings, tune
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
@@ -19,7 +21,7 @@ from rlprune.errors import OutOfMemoryError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.policy import Policy
-from rlprune.training import loop
+from rlprune.training import loop, run
 from rlprune.training.adaptation import AdaptSettings, adapt
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
@@ -72,7 +74,7 @@ def test_it_ends_as_one_that_was_not_interrupted(
 ) -> None:
     monkeypatch.setattr(loop, "_N_MEASURED", 3)
     whole = training(checkpoint=tmp_path / "whole.pt", log=scalar_log(tmp_path / "whole", "loss"))
-    save = loop._Run.save
+    save = run.TrainingRun.save
     for epoch in range(1, EPOCHS + 1):
         for saved in (False, True):
 
@@ -82,11 +84,11 @@ def test_it_ends_as_one_that_was_not_interrupted(
                 if arguments[-1] == epoch:
                     raise Interrupted
 
-            monkeypatch.setattr(loop._Run, "save", interrupting)
+            monkeypatch.setattr(run.TrainingRun, "save", interrupting)
             torch.manual_seed(epoch)  # another process's state
             with pytest.raises(Interrupted):
                 training(checkpoint=tmp_path / "run.pt", log=scalar_log(tmp_path / "run", "loss"))
-    monkeypatch.setattr(loop._Run, "save", save)
+    monkeypatch.setattr(run.TrainingRun, "save", save)
     torch.manual_seed(7)
     again = training(checkpoint=tmp_path / "run.pt", log=scalar_log(tmp_path / "run", "loss"))
     assert all(torch.equal(value, whole[name]) for name, value in again.items())
@@ -101,7 +103,36 @@ def test_a_checkpoint_that_finds_too_little_memory_is_not_called_damaged(
     def lacking(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(loop.torch, "load", lacking)
+    monkeypatch.setattr(run.torch, "load", lacking)
     with pytest.raises(OutOfMemoryError, match=r"memory ran out while reading .*run\.pt .*; it stays: give the same"):
         adapted(checkpoint=tmp_path / "run.pt")
     assert (tmp_path / "run.pt").exists()
+
+
+@pytest.mark.parametrize("training", [pretrained, adapted, tuned, gated])
+def test_a_signal_ends_after_a_step_that_is_saved(
+    training: Callable[..., dict[str, Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_N_MEASURED", 3)
+    whole = training(checkpoint=tmp_path / "whole.pt", log=scalar_log(tmp_path / "whole", "loss"))
+    steps: list[int] = []
+
+    def every_second() -> bool:
+        steps.append(len(steps))
+        return len(steps) % 2 == 0
+
+    def end() -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(startup, "asked_to_end", every_second)
+    monkeypatch.setattr(startup, "end", end)
+    attempts = 0
+    again: dict[str, Tensor] = {}
+    while not again:
+        attempts += 1
+        torch.manual_seed(attempts)  # another process's state
+        with suppress(Interrupted):
+            again = training(checkpoint=tmp_path / "run.pt", log=scalar_log(tmp_path / "run", "loss"))
+    assert attempts > EPOCHS
+    assert all(torch.equal(value, whole[name]) for name, value in again.items())
+    assert read_events(tmp_path / "run") == read_events(tmp_path / "whole")

@@ -24,8 +24,9 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import NotFiniteError, RLPruneError
 from rlprune.training.adaptation import AdaptSettings, adapt, calibrate
 from rlprune.training.batches import Batch, index_batches, remembered_views
-from rlprune.training.loop import fit, share_of_peak
+from rlprune.training.loop import fit
 from rlprune.training.pretraining import pretrain
+from rlprune.training.run import share_of_peak
 from rlprune.training.settings import TrainingSettings
 
 QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2}
