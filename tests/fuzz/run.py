@@ -76,7 +76,7 @@ def main() -> int:
         while figures["n"] < given.n:
             start = figures["first"] + figures["n"]
             fuzz(workers, range(start, min(start + BLOCK, figures["first"] + given.n)), figures, given.processes)
-            print(f"{figures['n']} inputs, {figures['n'] / figures['seconds']:.0f} a second", flush=True)
+            print(f"{figures['n']} inputs, {figures['n'] / max(figures['seconds'], 0.1):.0f} a second", flush=True)
             if given.json:
                 write_json(given.json, figures)
     finally:

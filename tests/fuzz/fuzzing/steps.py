@@ -118,8 +118,8 @@ _OF_JSON: dict[str, Callable[..., Any]] = {
 def _fill(files: Files, file: str, tensor: str, number: float) -> bytes:
     content = files[file]
     where = documents.data_of(content, tensor)
-    if where.stop > len(content):
-        raise ValueError("another step has changed where the tensor ends")
+    if where.start < 0 or where.stop > len(content):
+        raise ValueError("another step has changed where the tensor is")
     kind = {"F32": "<f4", "F64": "<f8", "I64": "<i8"}[documents.read(file, content)[tensor]["dtype"]]
     with np.errstate(all="ignore"):
         filled = np.full((where.stop - where.start) // int(kind[-1]), float(number)).astype(kind).tobytes()
