@@ -301,7 +301,8 @@ def test_pipes_and_devices_are_no_files(folder: Path, name: str) -> None:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         make(path)
-        refused(load, folder, rf"{name} cannot be read \(it is no regular file\)")
+        reason = "Is a directory" if path.is_dir() else "it is no regular file"
+        refused(load, folder, rf"{name} cannot be read \({reason}\)")
 
 
 def test_every_file_that_is_listed_is_compared(folder: Path) -> None:
