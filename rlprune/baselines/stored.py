@@ -14,7 +14,8 @@ from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.data.image_set import InputFormat
 from rlprune.graph import serialization
 from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
-from rlprune.storage.folders import dump, pack, read_folder, schema, write_folder
+from rlprune.storage.folders import dump, pack, read_folder, write_folder
+from rlprune.storage.networks import description_of
 from rlprune.storage.propagation import Meter, check_batches, limit_of, propagate
 from rlprune.storage.structure import assemble, build_graph, check_claims, check_logits, describe
 from rlprune.storage.tensors import TensorFile
@@ -80,9 +81,7 @@ def load_gated(folder: str | Path, *, max_macs: float | None = None) -> SavedGat
     data = read_format(stored.manifest)
     limit = limit_of(max_macs)
     with stored.building("network"):
-        description = stored.json("network.json")
-        schema().check(schema().Gated, description, "network")
-        file = stored.header("network.safetensors")
+        description, file = description_of(stored, "Gated")
         elastic = assemble(description["elastic"], file, limit, "elastic.")
         network = GatedCNN(elastic, **description["gates"]).eval()
         parts = {"gated.": network, "elastic.": elastic}
@@ -140,9 +139,7 @@ def load_plain(folder: str | Path, *, max_macs: float | None = None) -> SavedPla
     data = read_format(stored.manifest)
     limit = limit_of(max_macs)
     with stored.building("network"):
-        description = stored.json("network.json")
-        schema().check(schema().Plain, description, "network")
-        file = stored.header("network.safetensors")
+        description, file = description_of(stored, "Plain")
         network = _plain(description, file, limit)
         file.check(network.state_dict())
         network.load_state_dict(stored.tensors(file), assign=True)

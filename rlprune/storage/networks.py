@@ -13,6 +13,7 @@ from rlprune.storage.data_format import DataFormat, check_data, format_to_json, 
 from rlprune.storage.folders import StoredFolder, dump, pack, read_folder, schema, write_folder
 from rlprune.storage.propagation import limit_of
 from rlprune.storage.structure import assemble, describe
+from rlprune.storage.tensors import TensorFile
 from rlprune.storage.trial import try_network
 
 
@@ -74,6 +75,21 @@ def network_files(network: ElasticCNN) -> dict[str, bytes]:
     return {"network.json": dump(describe(network)), "network.safetensors": pack(network.state_dict())}
 
 
+def description_of(stored: StoredFolder, kind: str) -> tuple[Any, TensorFile]:
+    """What a folder says of its network, and the header of the file of its weights.
+
+    Args:
+        stored: the folder.
+        kind: which entry of `rlprune.storage.schema` it must keep to.
+
+    Raises:
+        BundleError: a file cannot be read, or has been altered, or the description is malformed.
+    """
+    description = stored.json("network.json")
+    schema().check(getattr(schema(), kind), description, "network")
+    return description, stored.header("network.safetensors")
+
+
 def build_network(stored: StoredFolder, max_macs: float | None) -> ElasticCNN:
     """Build the network that a folder holds; nothing has run through it yet.
 
@@ -87,9 +103,7 @@ def build_network(stored: StoredFolder, max_macs: float | None) -> ElasticCNN:
     """
     limit = limit_of(max_macs)
     with stored.building("network"):
-        description = stored.json("network.json")
-        schema().check(schema().Network, description, "network")
-        file = stored.header("network.safetensors")
+        description, file = description_of(stored, "Network")
         network = assemble(description, file, limit)
         network.load_state_dict(stored.tensors(file), assign=True)
     return network

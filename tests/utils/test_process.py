@@ -24,9 +24,9 @@ def test_memory_that_is_freed_is_used_again_without_asking_the_system() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2 * pages_of_one
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_lock_that_another_thread_holds_is_waited_for_and_free_in_the_child() -> None:
-    lock, held, may_go = ForkLock(), threading.Event(), threading.Event()
+def holding(lock: ForkLock, may_go: threading.Event) -> threading.Thread:
+    """A thread that has the lock, until it may go."""
+    held = threading.Event()
 
     def work() -> None:
         with lock:
@@ -36,6 +36,13 @@ def test_a_lock_that_another_thread_holds_is_waited_for_and_free_in_the_child() 
     thread = threading.Thread(target=work)
     thread.start()
     held.wait()
+    return thread
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_lock_that_another_thread_holds_is_waited_for_and_free_in_the_child() -> None:
+    lock, may_go = ForkLock(), threading.Event()
+    thread = holding(lock, may_go)
     threading.Timer(0.05, may_go.set).start()
     assert child(lambda: may_go.is_set() and lock.wait(0.0)) == 1
     thread.join()
@@ -47,16 +54,8 @@ def test_a_lock_that_another_thread_holds_is_waited_for_and_free_in_the_child() 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlprune.utils.process._PATIENCE", 0.05)
-    lock, held, may_go = ForkLock(), threading.Event(), threading.Event()
-
-    def work() -> None:
-        with lock:
-            held.set()
-            may_go.wait()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    held.wait()
+    lock, may_go = ForkLock(), threading.Event()
+    thread = holding(lock, may_go)
     assert child(lambda: lock.wait(0.0)) == 1
     may_go.set()
     thread.join()
