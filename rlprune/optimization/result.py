@@ -1,6 +1,7 @@
 """What an optimisation gives, as types: what was found before it began, its rows, and the verdict.
 
-Shares and accuracies are in [0, 1]; drops are in points (0.5: from 92.0 % to 91.5 %); times are milliseconds of a batch.
+Shares and accuracies are in [0, 1]; drops are in points (0.5: from 92.0 % to 91.5 %); times are milliseconds of a
+batch.
 """
 
 from __future__ import annotations
