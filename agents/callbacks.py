@@ -31,7 +31,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
-from tqdm import tqdm
 
 from rlprune import startup
 from rlprune.agents.resume import keep_state, restore_state
@@ -41,6 +40,7 @@ from rlprune.errors import NotFiniteError
 from rlprune.evaluation.image_strips import spending_strip
 from rlprune.utils.files import atomic_write
 from rlprune.utils.finite import not_finite_in
+from rlprune.utils.progress import counting_bar
 
 
 class ProgressCallback(BaseCallback):
@@ -49,10 +49,10 @@ class ProgressCallback(BaseCallback):
     def __init__(self, total_steps: int) -> None:
         super().__init__()
         self.total_steps = total_steps
-        self.bar: tqdm | None = None
+        self.bar: Any = None
 
     def _on_training_start(self) -> None:
-        self.bar = tqdm(total=self.total_steps, initial=self.num_timesteps, desc="train", unit="step")
+        self.bar = counting_bar(self.total_steps, initial=self.num_timesteps, desc="train", unit="step")
 
     def _on_step(self) -> bool:
         return True

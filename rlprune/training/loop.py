@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from rlprune import startup
 from rlprune.data.image_set import ImageSet
@@ -24,7 +23,7 @@ from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for, out_of_memory
 from rlprune.utils.locks import hold
 from rlprune.utils.process import keep_freed
-from rlprune.utils.progress import Log
+from rlprune.utils.progress import Log, counting_bar
 
 Step = Callable[[Batch], dict[str, float]]
 """Forward and backward of one batch -> figures to report."""
@@ -89,7 +88,7 @@ def _fit(
     if first_epoch < settings.epochs:
         check_checkpoint_room(checkpoint, network, settings)
     n_done = first_epoch * n_steps + (run.epoch.n_done if run.epoch else 0)
-    with tqdm(total=settings.epochs * n_steps, initial=n_done, desc=label, unit="batch") as progress:
+    with counting_bar(settings.epochs * n_steps, initial=n_done, desc=label, unit="batch") as progress:
         for epoch in range(first_epoch, settings.epochs):
             now = f"training, in epoch {epoch + 1} of {settings.epochs}"
             cure = f"a batch_size below {settings.batch_size} needs less; what the last checkpoint has stays"
@@ -140,7 +139,7 @@ def _check_padding(settings: TrainingSettings, size: int) -> None:
 
 
 def _train_epoch(
-    run: TrainingRun, data: ImageSet, run_batch: Step, number: int, checkpoint: Path | None, progress: tqdm[NoReturn]
+    run: TrainingRun, data: ImageSet, run_batch: Step, number: int, checkpoint: Path | None, progress: Any
 ) -> dict[str, float]:
     """Train on every image once, or on those that are left of an epoch; return the means of the steps' figures."""
     settings = run.settings

@@ -1,8 +1,14 @@
-"""Progress: what a training logs, and bars where tqdm is installed; serving does without."""
+"""Progress: what a training logs, and bars where tqdm is installed; serving does without.
+
+Bars of steps that are part of something larger are not shown: they move the one bar of the whole, a `WholeBar`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -19,8 +25,127 @@ def progress_bar(items: Iterable[_T], *, desc: str, unit: str) -> Iterable[_T]:
         desc: text at the start of the bar.
         unit: name of one item.
     """
+    if _whole is not None:
+        return _moving(items, _whole)
     bar: Any = _tqdm()
     return items if bar is None else bar(items, desc=desc, unit=unit, leave=False)
+
+
+def counting_bar(total: int, *, desc: str, unit: str, initial: int = 0) -> Any:
+    """A progress bar that is told how far a training is, as tqdm's are: `update`, `set_postfix`, `close`.
+
+    Args:
+        total: how many units there are.
+        desc: text at the start of the bar.
+        unit: name of one.
+        initial: how many are done already.
+    """
+    if _whole is not None:
+        return _Part(total, initial, _whole)
+    return _tqdm()(total=total, initial=initial, desc=desc, unit=unit)
+
+
+class WholeBar:
+    """One bar for several steps, with the step's name and the time that is left; nothing where there is no terminal.
+
+    Args:
+        seconds: that each step will take, about, by its name, in their order.
+        quiet: show nothing in any case.
+    """
+
+    def __init__(self, seconds: Mapping[str, float], *, quiet: bool = False) -> None:
+        self._seconds = dict(seconds)
+        self._done = 0.0
+        self._step = ""
+        self._begun = time.monotonic()
+        self._share: float | None = None
+        self._bar: Any = None
+        if not quiet and sys.stderr.isatty():
+            bar_format = "{desc} {bar} {percentage:3.0f} %  {postfix}"
+            self._bar = _tqdm()(total=1.0, bar_format=bar_format, leave=False, file=sys.stderr)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Do a step; bars that open meanwhile move this one."""
+        global _whole
+        outer = _whole
+        _whole = self
+        self._step = name
+        self._begun = time.monotonic()
+        self._share = None
+        self.show()
+        try:
+            yield
+        finally:
+            _whole = outer
+        self._done += self._seconds.get(name, 0.0)
+
+    def expect(self, name: str, seconds: float) -> None:
+        """Say anew how long a step will take that has not begun."""
+        self._seconds[name] = seconds
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def tell(self, share: float) -> None:
+        """Say how far the step is, in [0, 1]."""
+        self._share = share
+        self.show()
+
+    def show(self) -> None:
+        """Draw the bar as it is now."""
+        if self._bar is None:
+            return
+        total = sum(self._seconds.values()) or 1.0
+        expected = self._seconds.get(self._step, 0.0)
+        elapsed = time.monotonic() - self._begun
+        gone = expected * self._share if self._share is not None else min(elapsed, 0.95 * expected)
+        self._bar.n = min(1.0, (self._done + gone) / total)
+        self._bar.set_description_str(self._step, refresh=False)
+        self._bar.set_postfix_str(f"{_in_words(total - self._done - gone)} left", refresh=False)
+        self._bar.refresh()
+
+
+_whole: WholeBar | None = None
+"""The bar that those of steps move."""
+
+
+class _Part:
+    """Stands in for a bar of tqdm whose step is part of something larger."""
+
+    def __init__(self, total: int, initial: int, whole: WholeBar) -> None:
+        self.total = max(total, 1)
+        self.n = initial
+        self._whole = whole
+
+    def __enter__(self) -> _Part:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, n: int = 1) -> None:
+        """Count some units."""
+        self.n += n
+        self._whole.tell(self.n / self.total)
+
+    def set_postfix(self, *_: object, **__: object) -> None:
+        """Figures are not shown."""
+
+    def close(self) -> None:
+        """The whole bar stays."""
+
+
+def _moving(items: Iterable[_T], whole: WholeBar) -> Iterator[_T]:
+    for item in items:
+        whole.show()
+        yield item
+
+
+def _in_words(seconds: float) -> str:
+    return f"{max(seconds, 0):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _tqdm() -> Any:

@@ -1,0 +1,302 @@
+"""What is found before anything long begins: accuracy, images, what can be pruned, how fast it could be, how long it takes.
+
+Whatever cannot work is refused here, with the number that would do.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlprune.data.image_set import ImageSet
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.graph import serialization
+from rlprune.graph.folding import optimize_for_inference
+from rlprune.metrics import wilson_interval
+from rlprune.optimization.goal import Goal
+from rlprune.optimization.inputs import Subject
+from rlprune.optimization.pace import Pace, measure_pace
+from rlprune.optimization.plan import MOST_MIRROR_LOSS, Plan, PlanOptions, Size, make_plan
+from rlprune.optimization.result import CheckResult
+from rlprune.profiles.cost import Cost
+from rlprune.training.adaptation import AdaptSettings
+from rlprune.utils.timing import interleaved
+
+N_CHECKED = 512
+"""Images of each kind that the network is tried on, at most."""
+_LEAST_SAVED = 0.6
+"""Share of the multiply-adds that should be possible to save before residual streams are pruned, too."""
+_DISAGREEING = 0.02
+"""Share of images, about, on which a network and a good slice of it are not both right or both wrong."""
+_SURE = 3.0
+"""Standard errors from which a difference between two sets of images is taken for real."""
+_SLACK = 1.2
+"""How far a target of time may be beyond what the narrowest slice reaches before it is refused."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What a check found.
+
+    Attributes:
+        elastic: the network, made elastic; it has the weights of the network as it was.
+        residual: whether its residual streams can be pruned, too.
+        size: of the task.
+        plan: what is to be done.
+        pace: of this machine.
+        result: what is said of it.
+    """
+
+    elastic: ElasticCNN
+    residual: bool
+    size: Size
+    plan: Plan
+    pace: Pace
+    result: CheckResult
+
+
+def examine(
+    subject: Subject, goal: Goal, options: PlanOptions, minutes: float, *, said: tuple[str, ...] = ()
+) -> Examined:
+    """Look at network and images, time some steps, and plan.
+
+    Args:
+        subject: what is optimised.
+        goal: what is asked for.
+        options: what of the plan is given.
+        minutes: time limit.
+        said: lines that reading network and images has led to.
+
+    Raises:
+        ModelError: nothing of the network can be pruned, or it cannot be stored.
+        RLPruneError: the goal cannot be reached by any slice; or the network is no better than guessing; or the time
+            does not suffice for one epoch.
+    """
+    elastic, residual = _elastic(subject, options.residual)
+    serialization.check_storable(elastic.slice(elastic.full))
+    cost = Cost(elastic)
+    narrowest = elastic.uniform(0)
+    always_runs = float(cost.of(narrowest).macs / cost.dense.macs)
+    _check_macs(goal, always_runs)
+    findings = _Findings(subject, elastic)
+    times = _slice_times(elastic, subject.splits.validation, goal.batch)
+    _check_time(goal, *times)
+    size = _size(subject, findings)
+    settings = AdaptSettings(batch_size=min(options.batch_size or 32, size.n_network), padding=0)
+    pace = measure_pace(elastic, subject.splits.network, settings)
+    plan = make_plan(options, size, pace, minutes)
+    lines = [*said, *_lines(subject, findings, elastic, always_runs, times, goal, plan)]
+    warnings = [*findings.warnings(), *_warnings(subject, goal, times)]
+    result = CheckResult(
+        lines=tuple(lines),
+        warnings=tuple(warnings),
+        network=subject.name,
+        data=subject.data,
+        classes=tuple(subject.splits.network.classes),
+        image_shape=subject.image_shape,
+        preprocessing=subject.splits.network.preprocessing.text,
+        n_images={name: len(getattr(subject.splits, name)) for name in ("network", "policy", "validation", "test")},
+        accuracy=findings.accuracy if subject.trained else None,
+        always_runs=always_runs,
+        dense_macs=int(cost.dense.macs),
+        dense_params=int(cost.dense.params),
+        seconds=plan.total,
+    )
+    return Examined(elastic, residual, size, plan, pace, result)
+
+
+def _elastic(subject: Subject, residual: bool | None) -> tuple[ElasticCNN, bool]:
+    """The network made elastic, and whether residual streams are pruned: too where little can be saved without."""
+    convert = partial(ElasticCNN.from_model, subject.model, subject.image_shape)
+    if residual is not None:
+        return convert(residual=residual), residual
+    plain = convert()
+    if _saved(plain) >= _LEAST_SAVED:
+        return plain, False
+    more = convert(residual=True)
+    return (more, True) if _saved(more) > _saved(plain) else (plain, False)
+
+
+def _saved(elastic: ElasticCNN) -> float:
+    cost = Cost(elastic)
+    return 1 - float(cost.of(elastic.uniform(elastic.narrowest)).macs / cost.dense.macs)
+
+
+class _Findings:
+    """How a network does on some images of each kind.
+
+    Args:
+        subject: what is optimised.
+        elastic: it, made elastic; at full width it computes the same.
+    """
+
+    def __init__(self, subject: Subject, elastic: ElasticCNN) -> None:
+        self._trained = subject.trained
+        self._n_classes = len(subject.splits.network.classes)
+        if not subject.trained:
+            self.mirrored = True
+            return
+        run = optimize_for_inference(elastic.slice(elastic.full))
+        splits = subject.splits
+        self._policy = _answers(run, splits.policy)
+        self._test = _answers(run, splits.test)
+        chosen = splits.validation.subset(slice(0, N_CHECKED))
+        right, _ = _answers(run, chosen)
+        self.accuracy = float(right.mean())
+        self.interval = wilson_interval(int(right.sum()), len(right))
+        mirrored, _ = _answers(run, chosen, mirror=True)
+        self.mirrored = float(right.mean() - mirrored.mean()) <= MOST_MIRROR_LOSS
+        if self.interval[1] <= 1.5 / self._n_classes:
+            raise RLPruneError(
+                f"the network is right on {100 * self.accuracy:.1f} % of {len(right)} images, no better than guessing "
+                f"among {self._n_classes} classes: are the classes in its order, the weights its own, and the pictures "
+                "prepared as it was trained (preprocess)?"
+            )
+
+    def warnings(self) -> Iterator[str]:
+        """Whether it has probably seen images that are to teach the decisions."""
+        if not self._trained:
+            return
+        ours, others = self._policy[1], self._test[1]
+        error = math.sqrt(float(ours.var() / len(ours) + others.var() / len(others)) + 1e-12)
+        if min(len(ours), len(others)) >= 20 and float(others.mean() - ours.mean()) > _SURE * error:
+            seen, unseen = (100 * float(right.mean()) for right, _ in (self._policy, self._test))
+            yield (
+                f"the network is right on {seen:.1f} % of the images that are to teach the decisions and on "
+                f"{unseen:.1f} % of the test images: it has probably been trained on the former, where it is too sure; "
+                "give a folder of images that it has not seen with --heldout"
+            )
+
+
+@torch.inference_mode()
+def _answers(run: nn.Module, images: ImageSet, *, mirror: bool = False) -> tuple[Tensor, Tensor]:
+    """Whether it is right, and its loss, on some images, float64 (n,) each."""
+    some = images.subset(slice(0, N_CHECKED))
+    logits = []
+    for pixels, _ in some.batches(64):
+        logits.append(run(pixels.flip(3) if mirror else pixels).float())
+    found = torch.cat(logits)
+    loss = F.cross_entropy(found, some.labels, reduction="none")
+    return (found.argmax(1) == some.labels).double(), loss.double()
+
+
+def _slice_times(elastic: ElasticCNN, images: ImageSet, batch: int) -> tuple[float, float]:
+    """Milliseconds of a batch through the whole network and through its narrowest slice, in PyTorch."""
+    pixels = images.normalised(torch.arange(batch) % len(images)).contiguous(memory_format=torch.channels_last)
+    profiles = {"whole": elastic.full, "narrowest": elastic.uniform(0)}
+    runs = {name: optimize_for_inference(elastic.slice(profile)) for name, profile in profiles.items()}
+    with torch.inference_mode():
+        times = interleaved({name: partial(run, pixels) for name, run in runs.items()}, 2.0)
+    return median(times["whole"]), median(times["narrowest"])
+
+
+def _check_macs(goal: Goal, always_runs: float) -> None:
+    """Refuse a share of multiply-adds below what every image costs."""
+    if goal.max_macs is not None and goal.max_macs < always_runs:
+        raise RLPruneError(
+            f"max_macs={goal.max_macs:g}: the narrowest slice of this network costs {always_runs:.3f} of its "
+            f"multiply-adds; give {math.ceil(1000 * always_runs) / 1000:g} or more"
+        )
+
+
+def _check_time(goal: Goal, whole: float, narrowest: float) -> None:
+    """Refuse targets of time beyond what the narrowest slice takes."""
+    most = _SLACK * whole / narrowest
+    if goal.min_speedup is not None and goal.min_speedup > most:
+        raise RLPruneError(
+            f"min_speedup={goal.min_speedup:g}: the narrowest slice of this network is {whole / narrowest:.2g} times "
+            f"as fast here at batch {goal.batch}, and no network made of it is faster; give less, or a larger batch"
+        )
+    if goal.max_ms is not None and goal.max_ms * _SLACK < narrowest:
+        raise RLPruneError(
+            f"max_ms={goal.max_ms:g}: the narrowest slice of this network takes {narrowest:.3g} ms here at batch "
+            f"{goal.batch}; give more than that"
+        )
+
+
+def _size(subject: Subject, findings: _Findings) -> Size:
+    splits = subject.splits
+    return Size(
+        n_network=len(splits.network),
+        n_policy=len(splits.policy),
+        n_validation=len(splits.validation),
+        n_test=len(splits.test),
+        side=max(subject.image_shape[1:]),
+        trained=subject.trained,
+        mirrored=findings.mirrored,
+    )
+
+
+def _lines(
+    subject: Subject,
+    findings: _Findings,
+    elastic: ElasticCNN,
+    always_runs: float,
+    times: tuple[float, float],
+    goal: Goal,
+    plan: Plan,
+) -> Iterator[str]:
+    """What is printed before it begins."""
+    splits = subject.splits
+    cost = Cost(elastic)
+    yield f"goal: {goal.text}"
+    if subject.trained:
+        low, high = (100 * end for end in findings.interval)
+        n = min(len(splits.validation), N_CHECKED)
+        yield (
+            f"network: {subject.name}, right on {100 * findings.accuracy:.1f} % of {n} validation images (95 %: "
+            f"{low:.1f} to {high:.1f}); not your number? stop here, and look at preprocessing and class order"
+        )
+    else:
+        yield f"network: {subject.name} has random weights, so it is trained first"
+    yield f"pictures: {' x '.join(map(str, subject.image_shape))}, {splits.network.preprocessing.text or 'as they are'}"
+    yield (
+        f"images: {subject.data}, {len(splits.network.classes)} classes; {len(splits.network)} train the network, "
+        f"{len(splits.policy)} teach the decisions, {len(splits.validation)} choose, {len(splits.test)} test"
+    )
+    stem = float(cost.stem.macs / cost.dense.macs)
+    yield (
+        f"pruning: {elastic.n_groups} groups of channels; every image costs at least {100 * always_runs:.1f} % of "
+        f"{int(cost.dense.macs) / 1e6:,.1f} M multiply-adds (the first layers are {100 * stem:.1f} %)"
+    )
+    yield (
+        f"speed: the whole network takes {times[0]:.2f} ms at batch {goal.batch} in PyTorch, its narrowest slice "
+        f"{times[1]:.2f} ms"
+    )
+    yield f"time: about {_minutes(plan.total)} (from a few measured steps)"
+
+
+def _warnings(subject: Subject, goal: Goal, times: tuple[float, float]) -> Iterator[str]:
+    n_test = len(subject.splits.test)
+    if goal.drop:
+        half = 196 * math.sqrt(_DISAGREEING / n_test)
+        if half > goal.drop:
+            enough = math.ceil(_DISAGREEING * (196 / goal.drop) ** 2)
+            yield (
+                f"{n_test} test images tell a drop to about {half:.1f} points, and {goal.drop:g} are allowed: whether "
+                f"it is met can hardly be told; about {enough:,} would do"
+            )
+    if goal.max_ms is not None and goal.max_ms >= times[0]:
+        yield f"the network as it is takes {times[0]:.3g} ms already, and {goal.max_ms:g} are allowed"
+    if goal.min_speedup is not None and goal.min_speedup > times[0] / times[1]:
+        yield (
+            f"the narrowest slice is {times[0] / times[1]:.2g} times as fast here at batch {goal.batch}: "
+            f"{goal.min_speedup:g} times will hardly be reached"
+        )
+    if min(len(subject.splits.policy), len(subject.splits.validation)) < 100:
+        yield (
+            f"{len(subject.splits.policy)} images teach the decisions and {len(subject.splits.validation)} choose; "
+            "some hundreds of each are needed for good ones: give more images, or some with --heldout"
+        )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -1,0 +1,103 @@
+"""How fast this machine trains and runs a network, measured in a few steps before anything long begins."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from rlprune.data.image_set import ImageSet
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.graph.folding import optimize_for_inference
+from rlprune.profiles.cost import Cost
+from rlprune.training.adaptation import AdaptSettings, adapt
+
+ENOUGH = 4.0
+"""Seconds of training steps that are enough to measure them."""
+_MOST_EPOCHS = 20
+_N_RUN = 64
+"""Images that are run to time the forward pass."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that an image takes.
+
+    Attributes:
+        forward: through the whole network.
+        adapt: in a step that trains the whole network, its narrowest slice and two more, with a teacher.
+        narrowest: multiply-adds of the narrowest slice over the whole network's.
+    """
+
+    forward: float
+    adapt: float
+    narrowest: float
+
+    @property
+    def train(self) -> float:
+        """Forward and backward of the whole network."""
+        return max(self.adapt - self.forward, self.adapt / 2) / self._networks_per_step
+
+    @property
+    def _networks_per_step(self) -> float:
+        """What a step trains, counted in whole networks; slices drawn at random are taken for half-way in between."""
+        middle = (1 + self.narrowest) / 2
+        return 1 + self.narrowest + 2 * middle
+
+    def static(self, share: float) -> float:
+        """Seconds that an image takes in a step that trains a small network.
+
+        Args:
+            share: its multiply-adds over the whole network's.
+        """
+        return self.forward + share * self.train
+
+
+def measure_pace(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings) -> Pace:
+    """Time a forward pass and some training steps.
+
+    Args:
+        elastic: the network, which stays as it is.
+        images: real ones.
+        settings: of the training; its number of epochs does not count.
+    """
+    cost = Cost(elastic)
+    network = copy.deepcopy(elastic)
+    batch = images.subset(slice(0, settings.batch_size))
+    return Pace(
+        forward=_forward(network, images),
+        adapt=_seconds_of_epoch(network, batch, settings) / len(batch),
+        narrowest=float(cost.of(elastic.uniform(elastic.narrowest)).macs / cost.dense.macs),
+    )
+
+
+@torch.inference_mode()
+def _forward(elastic: ElasticCNN, images: ImageSet) -> float:
+    with torch.inference_mode(False):
+        network = optimize_for_inference(elastic.slice(elastic.full))
+    pixels = images.normalised(slice(0, _N_RUN)).contiguous(memory_format=torch.channels_last)
+    network(pixels[:8])
+    return _seconds(lambda: network(pixels)) / len(pixels)
+
+
+def _seconds_of_epoch(elastic: ElasticCNN, batch: ImageSet, settings: AdaptSettings) -> float:
+    """Seconds of one step, without what every training begins with: the difference of two trainings."""
+    from dataclasses import replace
+
+    def run(n_epochs: int) -> float:
+        return _seconds(lambda: adapt(elastic, batch, replace(settings, epochs=n_epochs, views=0)))
+
+    first = run(1)
+    if first < ENOUGH:
+        first = min(run(1), first)  # without what is done once in a process
+    n_more = min(max(round(ENOUGH / first), 1), _MOST_EPOCHS)
+    return max(run(1 + n_more) - first, 0.2 * first) / n_more
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

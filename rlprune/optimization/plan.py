@@ -1,0 +1,284 @@
+"""How an optimisation spends its time: every rule by which epochs, batches, views and profiles follow from the budget.
+
+| what | rule |
+|---|---|
+| time for training | what `check`, search, decisions, files and measuring are expected to leave of 85 % of the limit |
+| its parts | 35 % for slices of any width, 45 % for the few that are used, 20 % for the static rival; where the network is to be trained first, that takes 35 % of the whole |
+| epochs | as many as fit into a part, at least 1, at most `MOST_EPOCHS` |
+| static rival | as many steps as the slices that are used, with the same teacher |
+| batch | the largest of 128, 64 and 32 that leaves `ENOUGH_STEPS` steps |
+| learning rate | 0.05 for a batch of 128, in proportion to it |
+| views | as many as epochs, at most 8, where there are 8 epochs or more: a teacher is then asked once; else new ones each time |
+| shifts | a twelfth of the side |
+| mirroring | where the network is right as often on mirrored images, up to `MOST_MIRROR_LOSS` |
+| profiles | 4; 3 where fewer than 500 images teach the decisions |
+| passes | 2: a cheap look, and another |
+| what decisions see | the prediction so far; features of the image, too, from `MANY_IMAGES` images on |
+| penalties | one policy for all from 0.002 to 0.2 right answers per whole network; the point is chosen afterwards |
+| residual streams | are pruned, too, where less than 60 % could be saved otherwise |
+| profiles tried | 16, up to 64 where an image takes little time |
+
+After each step, the epochs of the next ones are planned anew with the time that is left.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from rlprune.elastic.levels import MAX_PROFILES
+from rlprune.errors import RLPruneError
+from rlprune.optimization.pace import Pace
+from rlprune.utils.settings import (
+    AtMost,
+    BatchSize,
+    Epochs,
+    LearningRate,
+    NonNegativeInt,
+    PositiveInt,
+    settings_dataclass,
+)
+
+DEFAULT_MINUTES = 60.0
+"""Time limit if none is given."""
+USED = 0.85
+"""Share of the limit that is planned for; the rest is for what takes longer than was thought."""
+PARTS = {"slices": 0.35, "profiles": 0.45, "static": 0.2}
+"""Of the time for training."""
+PRETRAINING = 0.35
+MOST_EPOCHS = 30
+ENOUGH_STEPS = 400
+MANY_IMAGES = 5000
+MOST_MIRROR_LOSS = 0.05
+_SMALL = 0.5
+"""Multiply-adds that a slice is expected to take."""
+_POLICY_STEPS_PER_SECOND = 2500
+"""Decisions that are learnt from in a second, about; the network does not run meanwhile."""
+_SECONDS_PER_FILE = 6.0
+"""To write a network as ONNX, about, and to open it."""
+SECONDS_OF_TIMING = 40.0
+
+
+@settings_dataclass
+class PlanOptions:
+    """What otherwise follows from time limit, network and data."""
+
+    pretrain_epochs: Epochs | None = None
+    """Passes over the images to train a network of random weights first."""
+    slice_epochs: Epochs | None = None
+    """Passes to train slices of any width."""
+    profile_epochs: Epochs | None = None
+    """Passes to train the few slices that are used; the static rival gets as many steps."""
+    batch_size: Annotated[BatchSize, Field(ge=2)] | None = None
+    """Images per training step."""
+    learning_rate: LearningRate | None = None
+    """Peak learning rate of these trainings."""
+    flip: bool | None = None
+    """Mirror images at random while training."""
+    padding: Annotated[NonNegativeInt, AtMost(4096)] | None = None
+    """Pixels by which images are shifted at random while training."""
+    views: Annotated[NonNegativeInt, AtMost(1000)] | None = None
+    """Shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
+    n_profiles: Annotated[int, Field(ge=2, le=MAX_PROFILES)] | None = None
+    """Slices that are used, the whole network among them."""
+    n_candidates: Annotated[PositiveInt, AtMost(100_000)] | None = None
+    """Slices that are tried in the search for them."""
+    max_passes: Annotated[int, Field(ge=1, le=3)] | None = None
+    """Slices that an image may run through, one after the other."""
+    policy_steps: Annotated[PositiveInt, AtMost(2**31 - 1)] | None = None
+    """Decisions to learn from."""
+    residual: bool | None = None
+    """Also prune the channels of residual streams."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is done; the rules are those of the module.
+
+    Attributes:
+        pretrain_epochs: to train a network of random weights first; 0 for one that has been trained.
+        slice_epochs: under random profiles.
+        profile_epochs: under the profiles of the codebook.
+        batch_size: of all trainings.
+        learning_rate: peak, of all but the first training.
+        flip: whether images are mirrored.
+        padding: pixels by which they are shifted.
+        views: kept views of each image; 0 for new ones.
+        n_profiles: of the codebook.
+        n_candidates: of the search.
+        max_passes: of an image.
+        policy_steps: of PPO.
+        pool: cells per side of the features that decisions see.
+        seconds: that each step takes, about, by its name.
+    """
+
+    pretrain_epochs: int
+    slice_epochs: int
+    profile_epochs: int
+    batch_size: int
+    learning_rate: float
+    flip: bool
+    padding: int
+    views: int
+    n_profiles: int
+    n_candidates: int
+    max_passes: int
+    policy_steps: int
+    pool: int
+    seconds: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds that all steps take, about."""
+        return sum(self.seconds.values())
+
+    def figures(self) -> dict[str, float]:
+        """Its numbers, for the report."""
+        return {name: float(value) for name, value in asdict(self).items() if not isinstance(value, dict)}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a plan depends on, beside the pace and the time limit.
+
+    Attributes:
+        n_network: images that train the network.
+        n_policy: images that teach the decisions.
+        n_validation: images by which the choice is made.
+        n_test: images that test.
+        side: pixels of an image, the longer side.
+        trained: whether the network has been trained.
+        mirrored: whether mirrored images may be trained on.
+    """
+
+    n_network: int
+    n_policy: int
+    n_validation: int
+    n_test: int
+    side: int
+    trained: bool
+    mirrored: bool
+
+
+def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> Plan:
+    """Plan by the time limit.
+
+    Args:
+        options: what is given, and so does not follow from the rules.
+        size: of the task.
+        pace: of this machine.
+        minutes: time limit.
+
+    Raises:
+        RLPruneError: not one epoch of each training fits into the limit; the message says how long would do.
+    """
+    n_profiles = options.n_profiles or (4 if size.n_policy >= 500 else 3)
+    n_candidates = options.n_candidates or _n_candidates(size, pace)
+    policy_steps = options.policy_steps or 200_000
+    seconds = _fixed(size, pace, n_profiles, n_candidates, policy_steps)
+    left = 60 * minutes * USED - sum(seconds.values())
+    needed = _one_epoch_each(size, pace)
+    given = (options.pretrain_epochs, options.slice_epochs, options.profile_epochs)
+    if left < needed and None in given[size.trained :]:
+        enough = (needed + sum(seconds.values())) / USED / 60
+        raise RLPruneError(
+            f"time_limit={minutes:g} minutes: not one epoch of each training fits into it on this machine; give "
+            f"{_rounded_up(enough)} or more, or fewer images"
+        )
+    epochs = _epochs(options, size, pace, left)
+    trainings = {
+        "training the network": epochs[0] * size.n_network * pace.train,
+        "training slices": epochs[1] * size.n_network * pace.adapt,
+        "training the slices in use": epochs[2] * size.n_network * pace.adapt,
+        "training the static rival": epochs[2] * size.n_network * pace.static(_SMALL),
+    }
+    batch_size = options.batch_size or _batch_size(size, sum(epochs[1:]))
+    views = options.views if options.views is not None else (min(sum(epochs[1:]), 8) if sum(epochs[1:]) >= 8 else 0)
+    return Plan(
+        pretrain_epochs=epochs[0],
+        slice_epochs=epochs[1],
+        profile_epochs=epochs[2],
+        batch_size=batch_size,
+        learning_rate=options.learning_rate or 0.05 * batch_size / 128,
+        flip=size.mirrored if options.flip is None else options.flip,
+        padding=max(1, size.side // 12) if options.padding is None else options.padding,
+        views=views,
+        n_profiles=n_profiles,
+        n_candidates=n_candidates,
+        max_passes=options.max_passes or 2,
+        policy_steps=policy_steps,
+        pool=2 if size.n_policy >= MANY_IMAGES else 0,
+        seconds={name: each for name, each in (trainings | seconds).items() if each > 0},
+    )
+
+
+def _n_candidates(size: Size, pace: Pace) -> int:
+    """Profiles to try: as many as a minute allows, 16 to 64."""
+    return min(64, max(16, int(60 / max(size.n_policy * pace.forward * _SMALL, 1e-6))))
+
+
+def _fixed(size: Size, pace: Pace, n_profiles: int, n_candidates: int, policy_steps: int) -> dict[str, float]:
+    """Seconds of everything that trains no network."""
+    per_slice = pace.forward * _SMALL
+    n_rows = 8
+    return {
+        "searching slices": n_candidates * (size.n_policy * per_slice + 0.5),
+        "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
+        + n_profiles * (size.n_policy + size.n_validation) * per_slice,
+        "writing networks": (n_profiles + 4) * _SECONDS_PER_FILE,
+        "choosing": n_profiles * size.n_validation * per_slice + SECONDS_OF_TIMING,
+        "measuring": n_rows * (size.n_test + size.n_validation) * pace.forward + SECONDS_OF_TIMING,
+    }
+
+
+def _one_epoch_each(size: Size, pace: Pace) -> float:
+    per_image = 2 * pace.adapt + pace.static(_SMALL) + (0 if size.trained else pace.train)
+    return size.n_network * per_image
+
+
+def _epochs(options: PlanOptions, size: Size, pace: Pace, left: float) -> tuple[int, int, int]:
+    """Epochs of pretraining, of slices and of the profiles in use."""
+    first = 0 if size.trained else options.pretrain_epochs
+    if first is None:
+        first = _fitting(PRETRAINING * left, size.n_network * pace.train)
+    left -= first * size.n_network * pace.train
+    slices = options.slice_epochs
+    if slices is None:
+        slices = _fitting(PARTS["slices"] * left, size.n_network * pace.adapt)
+    profiles = options.profile_epochs
+    if profiles is None:
+        both = pace.adapt + pace.static(_SMALL)
+        share = PARTS["profiles"] + PARTS["static"]
+        profiles = _fitting(share * left, size.n_network * both)
+    return first, slices, profiles
+
+
+def profile_epochs_within(plan: Plan, size: Size, seconds_per_image: float, pace: Pace, seconds: float) -> int:
+    """Epochs for the slices in use, with the time that is left; the static rival's are counted in.
+
+    Args:
+        plan: as it was made.
+        size: of the task.
+        seconds_per_image: that training slices has taken.
+        pace: as it was measured first.
+        seconds: that are left for both trainings.
+    """
+    slower = seconds_per_image / pace.adapt
+    per_epoch = size.n_network * (seconds_per_image + slower * pace.static(_SMALL))
+    return min(plan.profile_epochs, _fitting(seconds, per_epoch)) if slower > 1 else plan.profile_epochs
+
+
+def _fitting(seconds: float, per_epoch: float) -> int:
+    return min(MOST_EPOCHS, max(1, int(seconds / max(per_epoch, 1e-9))))
+
+
+def _batch_size(size: Size, n_epochs: int) -> int:
+    n_seen = size.n_network * max(n_epochs, 1)
+    wanted = next((batch for batch in (128, 64) if n_seen / batch >= ENOUGH_STEPS), 32)
+    return max(2, min(wanted, size.n_network))
+
+
+def _rounded_up(minutes: float) -> int:
+    return int(minutes) + 1

@@ -1,0 +1,289 @@
+"""What an optimisation trains, step by step, in a folder: what is there already is not made again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.agents.settings import PolicySettings
+from rlprune.agents.train import train_policy
+from rlprune.baselines.stored import load_plain, save_plain
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.models.weights import load_weights, save_weights
+from rlprune.optimization.check import Examined
+from rlprune.optimization.goal import Goal
+from rlprune.optimization.inputs import Subject
+from rlprune.optimization.plan import PARTS, USED, Plan, profile_epochs_within
+from rlprune.policies.policy import Policy
+from rlprune.profiles.cost import Cost
+from rlprune.profiles.search import Search, best_within, search_profiles
+from rlprune.storage.networks import load_network, save_network
+from rlprune.storage.provenance import read_note
+from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings, adapt
+from rlprune.training.distillation import Teacher, cache_teacher_logits
+from rlprune.training.pretraining import pretrain
+from rlprune.training.settings import TrainingSettings
+from rlprune.utils.files import write_json
+from rlprune.utils.progress import WholeBar
+from rlprune.utils.tensorboard import scalar_log
+
+PENALTIES = (0.002, 0.2)
+"""Prices of running the whole network once, in right answers, that one policy is learnt for."""
+_N_SEARCHED = 1000
+"""Images that slices are judged by in the search, at most."""
+_KEPT = 0.9
+"""Share of the whole network's accuracy that the cheapest profile in use should have before it is trained for."""
+_CHEAPEST = 0.35
+"""Share of the multiply-adds that the cheapest profile in use may cost."""
+_BELOW_TARGET = 0.6
+"""Share of the multiply-adds that a target allows which the cheapest profile in use may cost."""
+
+
+class Work:
+    """The trainings of an optimisation.
+
+    Args:
+        subject: what is optimised.
+        examined: what the check found.
+        goal: what is asked for.
+        folder: gets everything that is made, checkpoints and TensorBoard's events included.
+        seed: of everything.
+        minutes: time limit of the optimisation.
+        bar: shows how far it is.
+        device: where networks are trained.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        examined: Examined,
+        goal: Goal,
+        folder: Path,
+        *,
+        seed: int,
+        minutes: float,
+        bar: WholeBar,
+        device: str = "cpu",
+    ) -> None:
+        self.subject = subject
+        self.goal = goal
+        self.folder = folder
+        self.seed = seed
+        self.plan: Plan = examined.plan
+        self._examined = examined
+        self._minutes = minutes
+        self._bar = bar
+        self._device = device
+
+    @property
+    def seconds(self) -> float:
+        """That the steps have taken so far, in this process and in earlier ones."""
+        return float(sum(read_note(self.folder / "seconds.json").values()))
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Do a step: its name is shown, and its time counted, also where it is interrupted."""
+        start = time.monotonic()
+        try:
+            with self._bar.step(name):
+                yield
+        finally:
+            path = self.folder / "seconds.json"
+            spent = read_note(path)
+            write_json(path, spent | {name: spent.get(name, 0.0) + time.monotonic() - start})
+
+    def dense(self) -> nn.Module:
+        """The network as it is, which is trained first if it has random weights; in eval mode."""
+        if self.subject.trained:
+            return self.subject.model
+        path = self.folder / "dense.safetensors"
+        if not path.exists():
+            torch.manual_seed(self.seed)
+            settings = self._settings(TrainingSettings, self.plan.pretrain_epochs)
+            settings = replace(settings, learning_rate=0.1 * self.plan.batch_size / 128, views=0)
+            with self.step("training the network"):
+                pretrain(self.subject.model, self.subject.splits.network, settings, **self._kept("dense"))
+            save_weights(self.subject.model.cpu(), path)
+        load_weights(self.subject.model, path)
+        return self.subject.model.eval()
+
+    def adapted(self) -> ElasticCNN:
+        """The network made elastic, its slices of any width trained."""
+        folder = self.folder / "adapted"
+        if not folder.exists():
+            elastic = self._examined.elastic
+            if not self.subject.trained:
+                residual = bool(self._residual)
+                elastic = ElasticCNN.from_model(self.dense(), self.subject.image_shape, residual=residual)
+            settings = self._settings(AdaptSettings, self.plan.slice_epochs)
+            with self.step("training slices"):
+                teacher = self._teacher(settings)
+                adapt(elastic, self.subject.splits.network, settings, teacher=teacher, **self._kept("slices"))
+            save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
+        return load_network(folder).network
+
+    @property
+    def _residual(self) -> bool:
+        return self._examined.residual
+
+    def search(self, elastic: ElasticCNN) -> Search:
+        """The static profiles that were tried, with their accuracy on images that teach the decisions."""
+        path = self.folder / "search.json"
+        if not path.exists():
+            images = self.subject.splits.policy.subset(slice(0, _N_SEARCHED))
+            with self.step("searching slices"):
+                found = search_profiles(elastic, images, self.plan.n_candidates, self.seed)
+            write_json(path, {name: value.tolist() for name, value in vars(found).items()})
+        stored = json.loads(path.read_text())
+        return Search(
+            torch.tensor(stored["profiles"]),
+            torch.tensor(stored["accuracy"], dtype=torch.float64),
+            torch.tensor(stored["price"], dtype=torch.float64),
+        )
+
+    def codebook(self, elastic: ElasticCNN, found: Search) -> Tensor:
+        """The profiles in use: from the cheapest that promises enough, in even ratios up to the whole network."""
+        cheapest = float(found.price.min())
+        whole = float(found.accuracy[found.price.argmax()])
+        promising = found.price[found.accuracy >= _KEPT * whole]
+        low = min(_CHEAPEST, float(promising.min()), _BELOW_TARGET * self._allowed_share)
+        low = max(low, cheapest)
+        budgets = torch.logspace(0, 1, self.plan.n_profiles, base=1 / low, dtype=torch.float64) * low
+        return best_within(elastic, found, [max(float(each), cheapest) for each in budgets[:-1]] + [1.0])
+
+    @property
+    def _allowed_share(self) -> float:
+        """Share of the multiply-adds that the goal allows, where it says one."""
+        shares = [1.0]
+        if self.goal.max_macs is not None:
+            shares.append(self.goal.max_macs)
+        if self.goal.min_speedup is not None:
+            shares.append(1 / self.goal.min_speedup)
+        return min(shares)
+
+    def specialised(self, elastic: ElasticCNN, codebook: Tensor) -> ElasticCNN:
+        """The network, trained on under the profiles in use; its weights are shared by all of them."""
+        folder = self.folder / "specialised"
+        if not folder.exists():
+            settings = self._settings(SpecialiseSettings, self.profile_epochs())
+            elastic.specialise(codebook)
+            with self.step("training the slices in use"):
+                teacher = self._teacher(settings)
+                images = self.subject.splits.network
+                adapt(elastic, images, settings, teacher=teacher, codebook=codebook, **self._kept("profiles"))
+            save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
+        return load_network(folder).network
+
+    def profile_epochs(self) -> int:
+        """Epochs of the slices in use and of the static rival, planned anew with the time that training has taken."""
+        path = self.folder / "epochs.json"
+        if not path.exists():
+            write_json(path, {"profile_epochs": self._replanned()})
+        return int(json.loads(path.read_text())["profile_epochs"])
+
+    def _replanned(self) -> int:
+        spent = read_note(self.folder / "seconds.json").get("training slices", 0.0)
+        size = self._examined.size
+        per_image = spent / max(self.plan.slice_epochs * size.n_network, 1)
+        others = {"training the network", "training slices", "searching slices", "training the static rival"}
+        later = sum(seconds for name, seconds in self.plan.seconds.items() if name not in others)
+        later -= self.plan.seconds.get("training the slices in use", 0.0)
+        left = 60 * self._minutes * USED - self.seconds - later
+        assert sum(PARTS.values()) == 1
+        return profile_epochs_within(self.plan, size, per_image, self._examined.pace, left)
+
+    def policy(self, elastic: ElasticCNN, codebook: Tensor) -> Policy:
+        """One policy for a range of penalties, learnt on images that did not train the network."""
+        splits = self.subject.splits
+        settings = PolicySettings(
+            penalty_range=PENALTIES,
+            max_passes=self.plan.max_passes,
+            pool=self.plan.pool,
+            total_steps=self.plan.policy_steps,
+            validate_every=max(self.plan.policy_steps // 4, 1),
+            seed=self.seed,
+        )
+        folder = self.folder / "policy"
+        with self.step("learning to decide"):
+            return train_policy(
+                elastic, splits.policy, splits.validation, folder, settings, codebook=codebook, resume=True
+            )
+
+    def static(self, adapted: ElasticCNN, found: Search, share: float) -> tuple[nn.Sequential, float]:
+        """One small network for all images, trained for as many steps as the slices in use, with the same teacher.
+
+        Args:
+            adapted: what it is cut from.
+            found: the profiles that were tried; the best within its cost is taken.
+            share: multiply-adds that it may cost, over the whole network's.
+
+        Returns:
+            The network, and its own share.
+        """
+        folder = self.folder / "static"
+        cost = Cost(adapted)
+        if not folder.exists():
+            profile = best_within(adapted, found, [min(max(share, float(found.price.min())), 0.9999)])[0]
+            network = adapted.slice(profile)
+            settings = self._settings(TrainingSettings, self.profile_epochs())
+            with self.step("training the static rival"):
+                teacher = self._teacher(settings)
+                pretrain(network, self.subject.splits.network, settings, teacher=teacher, **self._kept("static"))
+            dense = {"params": int(cost.dense.params), "macs": int(cost.dense.macs)}
+            notes = self.subject.notes | {"how": "searched", "dense": dense, "profile": profile.tolist()}
+            save_plain(folder, network.cpu(), self.subject.image_shape, self.subject.splits.network, notes)
+        stored = load_plain(folder)
+        profile = torch.tensor(stored.metadata["profile"])
+        return stored.network.eval(), float(cost.of(profile).macs / cost.dense.macs)
+
+    def _settings(self, kind: type[Any], epochs: int) -> Any:
+        plan = self.plan
+        return kind(
+            epochs=epochs,
+            batch_size=plan.batch_size,
+            learning_rate=plan.learning_rate,
+            flip=plan.flip,
+            padding=plan.padding,
+            views=plan.views,
+            device=self._device,
+            seed=self.seed,
+        )
+
+    def _teacher(self, settings: TrainingSettings) -> Teacher:
+        """The network as it is; where views are kept, what it says of them, which is computed once."""
+        dense = self.dense()
+        if not settings.views:
+            return dense
+        path = self.folder / "teacher.safetensors"
+        return _kept_logits(path, dense, self.subject, settings)
+
+    def _kept(self, name: str) -> dict[str, Any]:
+        """Where a training's checkpoint and events go."""
+        return {"checkpoint": self.folder / f"{name}.checkpoint.pt", "log": scalar_log(self.folder / "logs", name)}
+
+
+def _kept_logits(path: Path, dense: nn.Module, subject: Subject, settings: TrainingSettings) -> Tensor:
+    import safetensors.torch
+
+    from rlprune.utils.files import atomic_write
+
+    if not path.exists():
+        logits = cache_teacher_logits(dense, subject.splits.network, settings)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(safetensors.torch.save({"logits": logits.contiguous()}))
+    return safetensors.torch.load(path.read_bytes())["logits"]
+
+
+def plan_from(path: Path, plan: Plan) -> Plan:
+    """The plan that a folder was begun with; it is written down if there is none yet."""
+    if not path.exists():
+        write_json(path, asdict(plan))
+    return Plan(**json.loads(path.read_text()))
