@@ -17,6 +17,7 @@ MODULES = (
     "rlprune.profiles",
     "rlprune.policies",
     "rlprune.deployment",
+    "rlprune.deployment.onnx",
     "rlprune.storage",
     "rlprune.training",
     "rlprune.envs",

@@ -161,7 +161,7 @@ def tags() -> str:
 def onnx_signature() -> str:
     """The table of inputs and outputs, from the docstring of what writes the file."""
     from rlprune.deployment import save_onnx
-    from rlprune.deployment.onnx_graph import DOMAIN, IR_VERSION, OPSET
+    from rlprune.deployment.onnx.graph import DOMAIN, IR_VERSION, OPSET
 
     text = inspect.cleandoc(save_onnx.__doc__ or "")
     body = text.partition("\n")[2].partition("\nArgs:")[0].strip()

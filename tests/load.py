@@ -33,8 +33,8 @@ from loads import (  # noqa: E402
 )
 from ranged import DATA, DYNAMIC  # noqa: E402
 
-from rlprune.deployment.onnx_cnn import OnnxCNN  # noqa: E402
-from rlprune.deployment.onnx_export import save_onnx  # noqa: E402
+from rlprune.deployment.onnx.cnn import OnnxCNN  # noqa: E402
+from rlprune.deployment.onnx.export import save_onnx  # noqa: E402
 from rlprune.storage.bundle import load, save_bundle  # noqa: E402
 
 BUDGETS = (0.3, 0.45, 0.6)

@@ -21,7 +21,7 @@ from rlprune.agents.train import train_policy
 from rlprune.baselines.stored import load_gated, load_plain
 from rlprune.cli.main import main
 from rlprune.data.image_set import ImageSet, Splits
-from rlprune.deployment.onnx_cnn import OnnxCNN
+from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.errors import BundleError
 from rlprune.pipelines.comparison import CompareSettings, Comparison

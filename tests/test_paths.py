@@ -15,8 +15,8 @@ from rlprune.agents.train import train_policy
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.baselines.stored import load_gated, load_plain, save_gated, save_plain
 from rlprune.data.image_set import Splits
-from rlprune.deployment.onnx_cnn import OnnxCNN
-from rlprune.deployment.onnx_export import save_onnx
+from rlprune.deployment.onnx.cnn import OnnxCNN
+from rlprune.deployment.onnx.export import save_onnx
 from rlprune.pipelines.comparison import CompareSettings, Comparison
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.steps import Steps

@@ -35,8 +35,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_cnn import OnnxCNN
-from rlprune.deployment.onnx_export import save_onnx
+from rlprune.deployment.onnx.cnn import OnnxCNN
+from rlprune.deployment.onnx.export import save_onnx
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.models import registry

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlprune.cli.options import PriceOptions
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_export import to_onnx
+from rlprune.deployment.onnx.export import to_onnx
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.pipelines.identity import same_source
 from rlprune.pipelines.inputs import load_fitting, network_notes

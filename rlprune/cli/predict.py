@@ -13,7 +13,7 @@ from rlprune.cli.options import PriceOptions
 from rlprune.data.decoding import read_images
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_cnn import OnnxCNN
+from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.pipelines.inputs import network_notes

@@ -5,8 +5,8 @@ May import `rlprune.policies` and below, nothing that trains.
 
 from rlprune.deployment.controller import Controller, ControllerStatus
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_cnn import OnnxCNN
-from rlprune.deployment.onnx_export import save_onnx, to_onnx
+from rlprune.deployment.onnx.cnn import OnnxCNN
+from rlprune.deployment.onnx.export import save_onnx, to_onnx
 from rlprune.deployment.prediction import Prediction
 from rlprune.deployment.slices import Slices
 

@@ -12,8 +12,8 @@ import torch_pruning
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_cnn import session
-from rlprune.deployment.onnx_export import export_piece, to_onnx
+from rlprune.deployment.onnx.cnn import session
+from rlprune.deployment.onnx.export import export_piece, to_onnx
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.static import count_macs
 from rlprune.graph.folding import fold_norms, optimize_for_inference

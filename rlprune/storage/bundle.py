@@ -42,7 +42,7 @@ def save_bundle(
         policy: the policy, with its codebook.
         data: normalisation and class names, or an image set that has them.
         metadata: notes to store, which must fit into JSON.
-        more: content of further files by name, such as an ONNX file of `rlprune.deployment.onnx_export.to_onnx`.
+        more: content of further files by name, such as an ONNX file of `rlprune.deployment.onnx.export.to_onnx`.
 
     Raises:
         BundleError: the policy was trained for another network, or the folder holds something else.

@@ -22,8 +22,8 @@ from torch import Tensor
 
 import rlprune
 from rlprune.cli.export import N_CALIBRATION
-from rlprune.deployment.onnx_cnn import session
-from rlprune.deployment.onnx_export import export_bodies, to_onnx
+from rlprune.deployment.onnx.cnn import session
+from rlprune.deployment.onnx.export import export_bodies, to_onnx
 from rlprune.deployment.quantisation import quantised
 from rlprune.evaluation.dynamic import codebook_logits
 from rlprune.pipelines.options import DataOptions

@@ -13,8 +13,8 @@ from ranged import BOOK, DATA, DYNAMIC, KNOWN, NETWORK, RANGE, make_ranged
 
 from rlprune import DynamicCNN, load, save_bundle
 from rlprune.deployment.controller import Controller
-from rlprune.deployment.onnx_cnn import OnnxCNN
-from rlprune.deployment.onnx_export import to_onnx
+from rlprune.deployment.onnx.cnn import OnnxCNN
+from rlprune.deployment.onnx.export import to_onnx
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlprune.deployment.controller import Controller
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_cnn import OnnxCNN
+from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.storage.bundle import load
 

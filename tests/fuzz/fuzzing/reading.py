@@ -13,7 +13,7 @@ from torch import Tensor
 from fuzzing.seeds import ONNX
 from rlprune.baselines.stored import load_gated, load_plain
 from rlprune.data.image_set import InputFormat, normalise
-from rlprune.deployment.onnx_cnn import OnnxCNN
+from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.errors import NotFiniteError, RLPruneError
 from rlprune.storage.bundle import load
 from rlprune.storage.networks import load_network

@@ -17,7 +17,7 @@ from rlprune.baselines.stored import save_gated, save_plain
 from rlprune.data.image_set import ImageSet
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_export import to_onnx
+from rlprune.deployment.onnx.export import to_onnx
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.policies.actions import ActionKind, Actions
 from rlprune.policies.observations import Observer

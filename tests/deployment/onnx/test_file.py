@@ -18,17 +18,17 @@ import torch
 from loads import Work, forks, workers
 from ranged import DATA, DYNAMIC
 
-from rlprune.deployment import onnx_trial
-from rlprune.deployment.onnx_cnn import OnnxCNN
-from rlprune.deployment.onnx_export import to_onnx
-from rlprune.deployment.onnx_graph import DOMAIN
+from rlprune.deployment.onnx import trial as onnx_trial
+from rlprune.deployment.onnx.cnn import OnnxCNN
+from rlprune.deployment.onnx.export import to_onnx
+from rlprune.deployment.onnx.graph import DOMAIN
 from rlprune.errors import BundleError
 from rlprune.storage.bundle import save_bundle
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-onnx_file = pytest.importorskip("rlprune.deployment.onnx_file")
+onnx_file = pytest.importorskip("rlprune.deployment.onnx.file")
 CONTENT = to_onnx(DYNAMIC)
 
 
@@ -74,7 +74,7 @@ def first_tensor(model: Any) -> Any:
 
 
 def test_any_byte_that_changes_is_seen_before_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlprune.deployment.onnx_cnn.trial", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr("rlprune.deployment.onnx.cnn.trial", lambda *_: pytest.fail("it was run"))
     generator = random.Random(0)
     for _ in range(40):
         content = bytearray(CONTENT)

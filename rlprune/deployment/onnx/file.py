@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlprune.data.preprocessing import Preprocessing
-from rlprune.deployment.onnx_proto import OnnxOutline, Signature, outline, short
+from rlprune.deployment.onnx.proto import OnnxOutline, Signature, outline, short
 from rlprune.errors import BundleError, DataError
 from rlprune.policies.passes import CostBreakdown
 from rlprune.profiles.cost import ComputeCost

@@ -1,7 +1,7 @@
 """Exports preprocessing, policy and every profile as one ONNX file that takes batches of any size.
 
 Torch exports the parts: start (pixels to the stem's features), decide, combine (logits of two passes), and the body of
-every profile. They become functions of the file. `rlprune.deployment.onnx_graph` writes the graph that joins them: a
+every profile. They become functions of the file. `rlprune.deployment.onnx.graph` writes the graph that joins them: a
 `Loop` over passes, in which the images that chose a profile are gathered and run through its body inside an `If`, so
 that a profile which no image chose costs nothing. A first pass that is the same for all images comes before the loop,
 with nothing to gather.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_graph import (
+from rlprune.deployment.onnx.graph import (
     DOMAIN,
     IR_VERSION,
     OPSET,
@@ -89,7 +89,7 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None) -> bytes:
     preprocessing = dynamic.preprocessing.to_json()
     if preprocessing:
         notes["preprocessing"] = preprocessing
-    file = require("rlprune.deployment.onnx_file")
+    file = require("rlprune.deployment.onnx.file")
     helper.set_model_props(model, {file.NOTES: json.dumps(notes), file.CHECKSUM: "0" * 64})
     onnx.checker.check_model(model, full_check=True)
     content = file.signed(bytes(model.SerializeToString()))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rlprune.deployment.onnx_graph import DOMAIN
-from rlprune.deployment.onnx_proto import fields, short
+from rlprune.deployment.onnx.graph import DOMAIN
+from rlprune.deployment.onnx.proto import fields, short
 from rlprune.errors import BundleError
 
 if TYPE_CHECKING:
-    from rlprune.deployment.onnx_file import CheckedFile
+    from rlprune.deployment.onnx.file import CheckedFile
 
 MOST_MEMORY = 2**30
 """Bytes that the features of two images may take at once."""

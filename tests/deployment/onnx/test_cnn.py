@@ -23,9 +23,9 @@ from nets import (
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx_cnn import OnnxCNN, session
-from rlprune.deployment.onnx_export import export_piece, save_onnx
-from rlprune.deployment.onnx_graph import OPSET
+from rlprune.deployment.onnx.cnn import OnnxCNN, session
+from rlprune.deployment.onnx.export import export_piece, save_onnx
+from rlprune.deployment.onnx.graph import OPSET
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, DataError, MissingExtraError, RLPruneError
 from rlprune.profiles.codebook import sorted_codebook

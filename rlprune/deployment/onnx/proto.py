@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlprune.deployment.onnx_graph import DOMAIN, IR_VERSION, OPSET
+from rlprune.deployment.onnx.graph import DOMAIN, IR_VERSION, OPSET
 from rlprune.errors import BundleError
 
 _MOST_FIELDS = 2_000_000

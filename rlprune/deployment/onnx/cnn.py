@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlprune.deployment.images import Images, as_batch
-from rlprune.deployment.onnx_proto import short
-from rlprune.deployment.onnx_trial import trial, wrong_profiles
+from rlprune.deployment.onnx.proto import short
+from rlprune.deployment.onnx.trial import trial, wrong_profiles
 from rlprune.deployment.prediction import Prediction, predicted
 from rlprune.errors import BundleError
 from rlprune.utils.finite import finite_logits
@@ -19,7 +19,7 @@ from rlprune.utils.imports import require
 from rlprune.utils.process import ForkLock
 
 if TYPE_CHECKING:
-    from rlprune.deployment.onnx_file import CheckedFile
+    from rlprune.deployment.onnx.file import CheckedFile
 
 
 def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
@@ -40,7 +40,7 @@ def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
 
 
 class OnnxCNN:
-    """A file that `rlprune.deployment.onnx_export.save_onnx` wrote, run by onnxruntime; called like a `DynamicCNN`.
+    """A file that `rlprune.deployment.onnx.export.save_onnx` wrote, run by onnxruntime; called like a `DynamicCNN`.
 
     Before onnxruntime sees the file, it is compared with the checksum in it, and with the manifest of its bundle if it
     is in one; nothing outside of it is read. Then two images run through every profile, in bounded time and memory.
@@ -66,7 +66,7 @@ class OnnxCNN:
 
     def __init__(self, path: str | Path, n_threads: int = 0, *, spin: bool = True) -> None:
         require("onnxruntime", "onnx")
-        file: CheckedFile = require("rlprune.deployment.onnx_file").read(Path(path))
+        file: CheckedFile = require("rlprune.deployment.onnx.file").read(Path(path))
         trial(str(path), file)
         self.classes = tuple(file.notes.classes)
         self.preprocessing = file.preprocessing
