@@ -31,6 +31,7 @@ from rlprune.utils.imports import require
 
 if TYPE_CHECKING:
     from rlprune.evaluation.dynamic import evaluate
+    from rlprune.optimization.optimize import optimize
     from rlprune.training.adaptation import AdaptSettings, adapt
     from rlprune.training.pretraining import pretrain
     from rlprune.training.settings import TrainingSettings
@@ -51,6 +52,7 @@ __all__ = [
     "evaluate",
     "load",
     "models",
+    "optimize",
     "pretrain",
     "save_bundle",
 ]
@@ -62,6 +64,7 @@ _ON_DEMAND = {
     "TrainingSettings": "rlprune.training.settings",
     "adapt": "rlprune.training.adaptation",
     "evaluate": "rlprune.evaluation.dynamic",
+    "optimize": "rlprune.optimization.optimize",
     "pretrain": "rlprune.training.pretraining",
 }
 

@@ -22,6 +22,7 @@ from rlprune.cli.evaluate import Evaluate
 from rlprune.cli.export import Export
 from rlprune.cli.gate import Gate
 from rlprune.cli.inspect import Inspect
+from rlprune.cli.optimize import Optimize
 from rlprune.cli.parsing import parse, with_options
 from rlprune.cli.predict import Predict
 from rlprune.cli.pretrain import Pretrain
@@ -34,7 +35,8 @@ from rlprune.utils.files import ROOM
 from rlprune.utils.hardware import out_of_memory
 
 Verb = (
-    Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    Annotated[Optimize, tyro.conf.subcommand("optimize")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[Train, tyro.conf.subcommand("train")]

@@ -54,7 +54,7 @@ MANY_IMAGES = 5000
 MOST_MIRROR_LOSS = 0.05
 _SMALL = 0.5
 """Multiply-adds that a slice is expected to take."""
-_POLICY_STEPS_PER_SECOND = 2500
+_POLICY_STEPS_PER_SECOND = 4000
 """Decisions that are learnt from in a second, about; the network does not run meanwhile."""
 _SECONDS_PER_FILE = 6.0
 """To write a network as ONNX, about, and to open it."""

@@ -80,7 +80,8 @@ class Row(JsonResult):
     """A network in the table of the verdict.
 
     Attributes:
-        name: `dense`, `dense onnxruntime`, `dense int8`, `static`, `static int8`, `cascade`, `rlprune`, `rlprune int8`.
+        name: `dense`, `dense folded`, `dense onnxruntime`, `dense int8`, `static`, `static int8`, `cascade`, `rlprune`,
+            `rlprune int8`.
         title: what the table calls it.
         backend: `pytorch` or `onnxruntime`.
         kind: what is deployed if this row is: `dense`, `int8`, `static` or `dynamic`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,7 @@ from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher, cache_teacher_logits
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
-from rlprune.utils.files import write_json
+from rlprune.utils.files import atomic_write, write_json
 from rlprune.utils.progress import WholeBar
 from rlprune.utils.tensorboard import scalar_log
 
@@ -54,6 +56,7 @@ class Work:
         subject: what is optimised.
         examined: what the check found.
         goal: what is asked for.
+        plan: what is done.
         folder: gets everything that is made, checkpoints and TensorBoard's events included.
         seed: of everything.
         minutes: time limit of the optimisation.
@@ -66,6 +69,7 @@ class Work:
         subject: Subject,
         examined: Examined,
         goal: Goal,
+        plan: Plan,
         folder: Path,
         *,
         seed: int,
@@ -77,9 +81,9 @@ class Work:
         self.goal = goal
         self.folder = folder
         self.seed = seed
-        self.plan: Plan = examined.plan
+        self.plan = plan
+        self.minutes = minutes
         self._examined = examined
-        self._minutes = minutes
         self._bar = bar
         self._device = device
 
@@ -115,24 +119,24 @@ class Work:
         load_weights(self.subject.model, path)
         return self.subject.model.eval()
 
+    def original(self) -> ElasticCNN:
+        """The network as it is, made elastic; nothing of it is trained."""
+        if self.subject.trained:
+            return copy.deepcopy(self._examined.elastic)
+        residual = self._examined.residual
+        return ElasticCNN.from_model(self.dense(), self.subject.image_shape, residual=residual)
+
     def adapted(self) -> ElasticCNN:
         """The network made elastic, its slices of any width trained."""
         folder = self.folder / "adapted"
         if not folder.exists():
-            elastic = self._examined.elastic
-            if not self.subject.trained:
-                residual = bool(self._residual)
-                elastic = ElasticCNN.from_model(self.dense(), self.subject.image_shape, residual=residual)
+            elastic = self.original()
             settings = self._settings(AdaptSettings, self.plan.slice_epochs)
             with self.step("training slices"):
                 teacher = self._teacher(settings)
                 adapt(elastic, self.subject.splits.network, settings, teacher=teacher, **self._kept("slices"))
             save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
         return load_network(folder).network
-
-    @property
-    def _residual(self) -> bool:
-        return self._examined.residual
 
     def search(self, elastic: ElasticCNN) -> Search:
         """The static profiles that were tried, with their accuracy on images that teach the decisions."""
@@ -169,11 +173,12 @@ class Work:
             shares.append(1 / self.goal.min_speedup)
         return min(shares)
 
-    def specialised(self, elastic: ElasticCNN, codebook: Tensor) -> ElasticCNN:
+    def specialised(self, codebook: Tensor) -> ElasticCNN:
         """The network, trained on under the profiles in use; its weights are shared by all of them."""
         folder = self.folder / "specialised"
         if not folder.exists():
             settings = self._settings(SpecialiseSettings, self.profile_epochs())
+            elastic = self.adapted()
             elastic.specialise(codebook)
             with self.step("training the slices in use"):
                 teacher = self._teacher(settings)
@@ -196,7 +201,7 @@ class Work:
         others = {"training the network", "training slices", "searching slices", "training the static rival"}
         later = sum(seconds for name, seconds in self.plan.seconds.items() if name not in others)
         later -= self.plan.seconds.get("training the slices in use", 0.0)
-        left = 60 * self._minutes * USED - self.seconds - later
+        left = 60 * self.minutes * USED - self.seconds - later
         assert sum(PARTS.values()) == 1
         return profile_epochs_within(self.plan, size, per_image, self._examined.pace, left)
 
@@ -271,10 +276,6 @@ class Work:
 
 
 def _kept_logits(path: Path, dense: nn.Module, subject: Subject, settings: TrainingSettings) -> Tensor:
-    import safetensors.torch
-
-    from rlprune.utils.files import atomic_write
-
     if not path.exists():
         logits = cache_teacher_logits(dense, subject.splits.network, settings)
         with atomic_write(path) as temporary:

@@ -61,7 +61,7 @@ class Recorded:
         self.images = images
         self.logits = codebook_logits(dynamic, images)
         self._cost = Cost(dynamic.elastic)
-        self._observed = _observed(dynamic, images)
+        self.observed = _observed(dynamic, images)
 
     def answers(self, policy: Policy) -> Answers:
         """What images are answered under a policy, and what that costs.
@@ -70,7 +70,7 @@ class Recorded:
             policy: for one penalty.
         """
         prices = CostBreakdown.of(self._cost, policy)
-        observed = self._observed if policy.observer.pool else self._observed[:, :0]
+        observed = self.observed if policy.observer.pool else self.observed[:, :0]
 
         def run(bucket: Tensor, profile: int) -> Tensor:
             return self.logits[profile, bucket]

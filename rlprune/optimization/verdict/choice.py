@@ -31,7 +31,8 @@ SIMPLEST_FIRST = (
     "rlprune int8",
 )
 """Names of rows, from what asks least of whoever deploys it."""
-DENSE = ("dense", "dense onnxruntime")
+DENSE = ("dense", "dense folded", "dense onnxruntime")
+"""Rows of the network as it is, in float32."""
 CAUTION = 0.5
 """Standard errors that are added to a drop before it is compared with the goal."""
 SAME_TIME = 1.05

@@ -1,0 +1,250 @@
+"""From a trained network and images to a verdict and a folder that is ready to deploy."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rlprune.data.image_set import Splits
+from rlprune.errors import RLPruneError
+from rlprune.optimization.check import Examined, examine
+from rlprune.optimization.comparison import Comparison
+from rlprune.optimization.deploy import write_deploy
+from rlprune.optimization.goal import MOST_MINUTES, Backend, Goal
+from rlprune.optimization.inputs import Given, Subject, read_subject
+from rlprune.optimization.plan import DEFAULT_MINUTES, PlanOptions
+from rlprune.optimization.reports.page import write_page
+from rlprune.optimization.result import REPORT, CheckResult, OptimizeResult
+from rlprune.optimization.work import Work, plan_from
+from rlprune.storage.provenance import check_ours, fingerprint, noted, plain
+from rlprune.utils.files import check_room, check_target_folder, write_json
+from rlprune.utils.finite import check_numbers, check_whole
+from rlprune.utils.hardware import check_device
+from rlprune.utils.imports import require
+from rlprune.utils.locks import hold
+from rlprune.utils.progress import WholeBar
+
+WORK = "work"
+"""Folder of everything that is trained: checkpoints, networks, events; it may be removed once all is done."""
+PAGE = "report.html"
+_SETTINGS = "settings.json"
+
+
+def optimize(
+    model: str | nn.Module,
+    data: str | Splits,
+    *,
+    weights: str | Path | None = None,
+    preprocess: Given = None,
+    heldout: str | None = None,
+    max_drop: float | None = None,
+    min_speedup: float | None = None,
+    max_ms: float | None = None,
+    max_macs: float | None = None,
+    batch: int = 1,
+    backend: Backend = "onnxruntime",
+    time_limit: float = DEFAULT_MINUTES,
+    out: str | Path = "runs/optimized",
+    plan: PlanOptions | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    trust_pickle: bool = False,
+    quiet: bool = False,
+) -> OptimizeResult:
+    """Make a trained network spend less where less is enough, and say honestly whether that was worth it.
+
+    The network is made adjustable and its slices are trained; which slice an image needs is learnt; one small network
+    of the same cost, eight-bit integers and a tuned threshold are made beside it, trained as long. Which of them to
+    deploy is chosen on validation images; the test images measure once. With none of the targets, the most is saved
+    within one point. Given again after an interruption, it goes on where it was.
+
+    Args:
+        model: a network, which is copied; or one by name, as for `rlprune.models.build`, or `timm:...`,
+            `torchvision:...`, `package.module:callable`. One of this project's own without weights is trained first.
+        data: images, as for `rlprune.data.load`; or splits of them.
+        weights: of a network by name; what `rlprune.models.load_weights` reads.
+        preprocess: how pictures are prepared, as for `rlprune.data.load`.
+        heldout: images of the same classes that the network has not seen, to learn decisions from and choose by.
+        max_drop: accuracy that may be lost, in points.
+        min_speedup: how many times as fast as the network in its fastest form here.
+        max_ms: instead, milliseconds that a batch may take here.
+        max_macs: multiply-adds that an image may cost on average, as a share of the network's.
+        batch: images at once, for all times.
+        backend: what it will run on, `onnxruntime` or `pytorch`.
+        time_limit: minutes that all may take.
+        out: folder for `report.html`, `report.json`, `deploy/`, and `work/`, which holds checkpoints and events.
+        plan: what otherwise follows from time limit, network and images.
+        device: where networks are trained; times are measured on the processor.
+        seed: of everything but times.
+        trust_pickle: read weights that run code, too.
+        quiet: show no progress.
+
+    Returns:
+        The result, as `report.json` has it.
+
+    Raises:
+        DataError: images that cannot be read.
+        MissingExtraError: onnx, onnxscript, onnxruntime or matplotlib is not installed.
+        ModelError: a network that cannot be pruned, or does not fit its weights or the images.
+        RLPruneError: targets that exclude each other or cannot be reached; a time limit that is too short; or a folder
+            that holds other things, or was begun with others.
+    """
+    goal = Goal(
+        max_drop=max_drop, min_speedup=min_speedup, max_ms=max_ms, max_macs=max_macs, batch=batch, backend=backend
+    )
+    job = Optimization(
+        goal, out, time_limit=time_limit, plan=plan or PlanOptions(), device=device, seed=seed, quiet=quiet
+    )
+    job.read(
+        model,
+        data,
+        weights=None if weights is None else Path(weights),
+        preprocess=preprocess,
+        heldout=heldout,
+        trust_pickle=trust_pickle,
+    )
+    return job.run()
+
+
+class Optimization:
+    """An optimisation in a folder: `read`, `check`, `run`.
+
+    Args:
+        goal: what is asked for.
+        out: the folder.
+        time_limit: minutes.
+        plan: what of the plan is given.
+        device: where networks are trained.
+        seed: of everything but times.
+        quiet: show no progress.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript, onnxruntime or matplotlib is not installed.
+        RLPruneError: an argument is out of range, or the folder holds other things.
+        WriteError: the folder may not be written.
+    """
+
+    def __init__(
+        self,
+        goal: Goal,
+        out: str | Path,
+        *,
+        time_limit: float = DEFAULT_MINUTES,
+        plan: PlanOptions | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        check_numbers(time_limit=time_limit, most=MOST_MINUTES)
+        check_whole(seed=seed, least=0, most=2**32 - 1)
+        if time_limit <= 0:
+            raise RLPruneError(f"time_limit={time_limit:g}: give minutes above 0")
+        try:
+            check_device(device)
+        except ValueError as error:
+            raise RLPruneError(f"device={device!r}: {error}") from error
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            require(package, "onnx")
+        require("matplotlib", "plots")
+        self.goal = goal
+        self.out = Path(out)
+        self.time_limit = time_limit
+        self.options = plan or PlanOptions()
+        self.device = device
+        self.seed = seed
+        self.quiet = quiet
+        self._subject: Subject | None = None
+        self._examined: Examined | None = None
+        check_ours(self.out, (self.out / WORK / _SETTINGS).exists())
+        check_target_folder(self.out)
+
+    def read(self, model: str | nn.Module, data: str | Splits, **more: Any) -> Subject:
+        """Load network and images; the arguments are those of `rlprune.optimization.inputs.read_subject`."""
+        self._subject = read_subject(model, data, **more)
+        return self._subject
+
+    @property
+    def subject(self) -> Subject:
+        """What is optimised."""
+        assert self._subject is not None, "read it first"
+        return self._subject
+
+    def check(self) -> CheckResult:
+        """Look at network and images, time some steps, and plan; nothing is written.
+
+        Raises:
+            RLPruneError: it cannot work; the message says what would.
+        """
+        return self._examine().result
+
+    def _examine(self) -> Examined:
+        if self._examined is None:
+            self._examined = examine(self.subject, self.goal, self.options, self.time_limit)
+        return self._examined
+
+    def finished(self) -> OptimizeResult | None:
+        """The result that the folder holds already, if it is finished."""
+        path = self.out / REPORT
+        return OptimizeResult.load(path) if path.exists() else None
+
+    def run(self) -> OptimizeResult:
+        """Do all of it, or what is left of it.
+
+        Raises:
+            InUseError: another process works in the folder.
+            RLPruneError: the folder was begun with other things.
+        """
+        examined = self._examine()
+        n_bytes = sum(value.nbytes for value in self.subject.model.state_dict().values())
+        check_room(self.out, 12 * n_bytes)
+        note = noted(
+            self.out / WORK / _SETTINGS,
+            self._made_of(),
+            what=f"what {self.out} holds",
+            cure="go back to those, or name another folder",
+            made=self.out / WORK / "plan.json",
+        )
+        with hold(self.out, inside=True), note:
+            done = self.finished()
+            return done if done is not None else self._run(examined)
+
+    def _made_of(self) -> dict[str, Any]:
+        """What the folder is begun with."""
+        splits = self.subject.splits
+        parts = [*self.subject.model.state_dict().values(), splits.policy.labels, splits.policy.images[:256]]
+        return plain(
+            {
+                "goal": self.goal,
+                "time_limit": self.time_limit,
+                "plan": self.options,
+                "seed": self.seed,
+                "network": self.subject.name,
+                "data": self.subject.data,
+                "made_of": fingerprint(*parts),
+            }
+        )
+
+    def _run(self, examined: Examined) -> OptimizeResult:
+        folder = self.out / WORK
+        folder.mkdir(parents=True, exist_ok=True)
+        planned = plan_from(folder / "plan.json", examined.plan)
+        with ExitStack() as stack:
+            bar = WholeBar(planned.seconds, quiet=self.quiet)
+            stack.callback(bar.close)
+            how = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
+            work = Work(self.subject, examined, self.goal, planned, folder, **how)
+            return self._reach(Comparison(self.subject, examined, self.goal, work))
+
+    def _reach(self, comparison: Comparison) -> OptimizeResult:
+        """Train, choose, measure, and write what was found; the report comes last."""
+        comparison.train()
+        chosen = comparison.choose()
+        result, answers = comparison.measure(chosen)
+        files = comparison.files(chosen)
+        write_deploy(self.out, result, self.subject, comparison.elastic, chosen.dynamic, files)
+        write_page(self.out / PAGE, result, self.subject.splits.test, answers.shares.float(), answers.labels)
+        write_json(self.out / REPORT, result.to_json())
+        return result

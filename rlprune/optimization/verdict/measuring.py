@@ -1,0 +1,221 @@
+"""From what was trained to what is compared: points on validation images, and rows measured once on test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlprune.data.image_set import ImageSet
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.graph.folding import optimize_for_inference
+from rlprune.metrics import wilson_interval
+from rlprune.optimization.goal import Goal
+from rlprune.optimization.result import Bounds, ClassCost, Point, Row
+from rlprune.optimization.verdict.choice import DENSE, Option, best, drop_interval, right_of
+from rlprune.optimization.verdict.decisions import Answers, DecisionPoint, Recorded
+from rlprune.optimization.verdict.rows import KINDS, TITLES, Times
+from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
+from rlprune.profiles.cost import Cost
+from rlprune.utils.timing import interleaved
+
+_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class TimeOfShare:
+    """How the time of a batch follows from mean multiply-adds, both over the dense network's: between measured slices.
+
+    Attributes:
+        shares: multiply-adds, ascending.
+        times: of each.
+    """
+
+    shares: tuple[float, ...]
+    times: tuple[float, ...]
+
+    def at(self, share: float) -> float:
+        """The time at a share of the multiply-adds."""
+        return float(np.interp(share, self.shares, self.times))
+
+    def share_at(self, time: float) -> float:
+        """The share of the multiply-adds that takes so much time; of several the largest."""
+        fitting = [share for share, taken in zip(self.shares, self.times, strict=True) if taken <= time]
+        rising = np.maximum.accumulate(self.times)
+        return max([float(np.interp(time, rising, self.shares)), *fitting])
+
+
+@torch.inference_mode()
+def time_of_slices(elastic: ElasticCNN, codebook: Tensor, images: ImageSet, batch: int) -> TimeOfShare:
+    """Time the slice of each profile in PyTorch, in turns."""
+    pixels = images.normalised(torch.arange(batch) % len(images)).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(False):
+        runs = [optimize_for_inference(elastic.slice(profile)) for profile in codebook]
+    times = interleaved({str(k): partial(run, pixels) for k, run in enumerate(runs)}, _SECONDS)
+    found = [median(each) for each in times.values()]
+    cost = Cost(elastic)
+    shares = (cost.of(codebook).macs.double() / int(cost.dense.macs)).tolist()
+    return TimeOfShare(tuple(shares), tuple(ms / found[-1] for ms in found))
+
+
+def decision_ms(dynamic: DynamicCNN, recorded: Recorded, batch: int) -> float:
+    """Milliseconds that deciding and sorting a batch of images take in PyTorch, without any network."""
+    prices = CostBreakdown.of(Cost(dynamic.elastic), dynamic.policy)
+    first = first_profile(dynamic.policy, prices)
+    n = len(recorded.images)
+    rows = torch.arange(batch) % n
+    observed = recorded.observed[rows]
+
+    def run(bucket: Tensor, profile: int) -> Tensor:
+        return recorded.logits[profile, rows[bucket]]
+
+    times = interleaved({"decide": lambda: run_policy(dynamic.policy, observed, prices, run, first)}, _SECONDS / 6)
+    return median(times["decide"])
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A point on the validation images.
+
+    Attributes:
+        point: the policy at its price.
+        option: with its figures, its time being what is expected.
+    """
+
+    point: DecisionPoint
+    option: Option
+
+
+def candidates(
+    name: str,
+    points: Sequence[DecisionPoint],
+    recorded: Recorded,
+    dense_right: Tensor,
+    dense_ms: float,
+    pace: TimeOfShare,
+) -> list[Candidate]:
+    """Points of a way of deciding, with what they answer to the validation images.
+
+    Args:
+        name: of the row.
+        points: the policies.
+        recorded: the validation images.
+        dense_right: whether the network as it is is right, bool (N,).
+        dense_ms: its milliseconds.
+        pace: how time follows from multiply-adds.
+    """
+    found = []
+    for point in points:
+        answers = recorded.answers(point.policy)
+        right = right_of(recorded.images.labels, answers.labels)
+        share = float(answers.shares.mean())
+        found.append(Candidate(point, Option(name, right, dense_right, share, dense_ms * pace.at(share))))
+    return found
+
+
+def best_candidate(found: Sequence[Candidate], goal: Goal, dense_ms: float) -> Candidate:
+    """The one that the rule of the choice takes."""
+    option = best([each.option for each in found], goal, dense_ms)
+    return next(each for each in found if each.option is option)
+
+
+def curve(name: str, found: Sequence[Candidate], chosen: Candidate) -> list[Point]:
+    """The points as the report draws them, cheapest first."""
+    ordered = sorted(found, key=lambda each: each.option.macs)
+    return [
+        Point(
+            name=name,
+            macs_share=each.option.macs,
+            accuracy=float(each.option.right.double().mean()),
+            chosen=each is chosen,
+        )
+        for each in ordered
+    ]
+
+
+def make_row(
+    name: str,
+    backend: str,
+    answers: Answers,
+    dense_right: Tensor,
+    labels: Tensor,
+    times: Times,
+    dense_ms: float,
+    validation_drop: float,
+    goal: Goal,
+) -> Row:
+    """A row of the table from what a network answered to the test images."""
+    right = right_of(labels, answers.labels)
+    n = len(labels)
+    drop = 100 * float(dense_right.double().mean() - right.double().mean())
+    share = float(answers.shares.mean())
+    return Row(
+        name=name,
+        title=TITLES[name],
+        backend=backend,
+        kind=KINDS[name],
+        accuracy=float(right.double().mean()),
+        accuracy_interval=wilson_interval(int(right.sum()), n),
+        drop=drop,
+        drop_interval=(0.0, 0.0) if name in DENSE else drop_interval(dense_right, right),
+        macs_share=share,
+        ms=times.ms,
+        ms_low=times.low,
+        ms_high=times.high,
+        speedup=dense_ms / times.ms,
+        validation_drop=validation_drop,
+        meets=_meets(goal, drop, times.ms, dense_ms, share),
+    )
+
+
+def _meets(goal: Goal, drop: float, ms: float, dense_ms: float, share: float) -> bool:
+    within = [
+        goal.drop is None or drop <= goal.drop + 1e-9,
+        ms <= goal.ms_allowed(dense_ms),
+        goal.max_macs is None or share <= goal.max_macs,
+    ]
+    return all(within)
+
+
+def class_costs(test: ImageSet, answers: Answers, dense_right: Tensor) -> list[ClassCost]:
+    """What the test images of each class cost; classes without any are left out."""
+    right = right_of(test.labels, answers.labels)
+    found = []
+    for label, name in enumerate(test.classes):
+        here = test.labels == label
+        if here.any():
+            found.append(
+                ClassCost(
+                    name=name,
+                    n_images=int(here.sum()),
+                    accuracy=float(right[here].double().mean()),
+                    dense_accuracy=float(dense_right[here].double().mean()),
+                    macs_share=float(answers.shares[here].mean()),
+                )
+            )
+    return found
+
+
+def bounds_of(elastic: ElasticCNN, pace: TimeOfShare, deciding: float | None) -> Bounds:
+    """What bounds the saving, in figures."""
+    cost = Cost(elastic)
+    least = cost.of(elastic.uniform(0)).macs
+    return Bounds(
+        stem_share=float(cost.stem.macs / cost.dense.macs),
+        always_runs=float(least / cost.dense.macs),
+        narrowest_ms_share=pace.times[0],
+        decision_ms=deciding,
+    )
+
+
+@torch.inference_mode()
+def answers_of(network: nn.Module, images: ImageSet, share: float) -> Answers:
+    """What an ordinary network answers to images."""
+    logits = torch.cat([network(pixels) for pixels, _ in images.batches(64)])
+    return Answers(logits.argmax(1), torch.full((len(images),), share, dtype=torch.float64))

@@ -1,0 +1,215 @@
+"""The rows of the verdict: each network in the form in which it would be deployed, run, answered by, and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import quantiles
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlprune.data.image_set import ImageSet
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.onnx.cnn import session
+from rlprune.deployment.onnx.export import to_onnx
+from rlprune.deployment.onnx.static import to_static_onnx
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import RLPruneError
+from rlprune.graph.folding import optimize_for_inference
+from rlprune.optimization.goal import Backend
+from rlprune.optimization.verdict.decisions import Answers
+from rlprune.utils.imports import require
+from rlprune.utils.progress import progress_bar
+from rlprune.utils.timing import Turns, interleaved
+
+N_CALIBRATION = 256
+"""Images that eight-bit integers are calibrated on, at most."""
+TITLES = {
+    "dense": "yours (eager)",
+    "dense folded": "yours (folded)",
+    "dense onnxruntime": "yours (onnxruntime)",
+    "dense int8": "yours (int8)",
+    "static": "static",
+    "static int8": "static (int8)",
+    "cascade": "cascade",
+    "rlprune": "rlprune",
+    "rlprune int8": "rlprune (int8)",
+}
+"""What the table calls each row, in its order."""
+KINDS = {
+    "dense": "dense",
+    "dense folded": "dense",
+    "dense onnxruntime": "dense",
+    "dense int8": "int8",
+    "static": "static",
+    "static int8": "int8",
+    "cascade": "dynamic",
+    "rlprune": "dynamic",
+    "rlprune int8": "int8",
+}
+_PER_TURN = 32
+"""Images that a row runs in each of its turns, at least: what a deciding network takes differs from image to image."""
+_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Runnable:
+    """A network in the form in which it would be deployed.
+
+    Attributes:
+        name: of its row.
+        backend: `pytorch` or `onnxruntime`.
+        run: pixels uint8 (B, C, H, W) -> labels int64 (B,), and MACs int64 (B,).
+        content: of its ONNX file, if that is its form.
+    """
+
+    name: str
+    backend: str
+    run: Callable[[Tensor], tuple[Tensor, Tensor]]
+    content: bytes | None = None
+
+    def answers(self, images: ImageSet, dense_macs: int) -> Answers:
+        """What it answers to images, one batch after the other."""
+        parts = [self.run(part) for part in progress_bar(images.images.split(_BATCH), desc=self.name, unit="batch")]
+        labels, macs = (torch.cat(each) for each in zip(*parts, strict=True))
+        return Answers(labels, macs.double() / dense_macs)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of a batch: the median, and the lower and upper quartile."""
+
+    ms: float
+    low: float
+    high: float
+
+
+class Runnables:
+    """Prepares networks as rows.
+
+    Args:
+        elastic: the network as it is, made elastic; nothing of it has been trained.
+        images: those that train the network: their format, and some of them to calibrate on.
+        backend: what deciding and small networks run on; the network as it is runs on both.
+    """
+
+    def __init__(self, elastic: ElasticCNN, images: ImageSet, backend: Backend) -> None:
+        self._elastic = elastic
+        self._images = images
+        self._backend = backend
+        self._calibration = images.images[:N_CALIBRATION]
+        self.left_out: dict[str, str] = {}
+
+    def dense(self, model: nn.Module, macs: int) -> dict[str, Runnable]:
+        """The network as it is: eager, folded for PyTorch, in onnxruntime, and there in eight-bit integers."""
+        network = self._elastic.slice(self._elastic.full)
+        runs = {"dense": lambda: self._eager(model, macs)}
+        if self._backend == "pytorch":
+            runs["dense folded"] = lambda: self._folded("dense folded", network, macs)
+        runs["dense onnxruntime"] = lambda: self._static_file("dense onnxruntime", network, macs)
+        if self._backend == "onnxruntime":
+            runs["dense int8"] = lambda: self._static_file("dense int8", network, macs, int8=True)
+        return self._made(runs)
+
+    def static(self, network: nn.Sequential, macs: int) -> dict[str, Runnable]:
+        """One small network for all images."""
+        if self._backend == "pytorch":
+            return self._made({"static": lambda: self._folded("static", network, macs)})
+        return self._made(
+            {
+                "static": lambda: self._static_file("static", network, macs),
+                "static int8": lambda: self._static_file("static int8", network, macs, int8=True),
+            }
+        )
+
+    def deciding(self, name: str, dynamic: DynamicCNN, *, int8: bool = False) -> dict[str, Runnable]:
+        """A network that decides per image.
+
+        Args:
+            name: `cascade` or `rlprune`.
+            dynamic: it.
+            int8: make a row in eight-bit integers, too, where the backend has them.
+        """
+        if self._backend == "pytorch":
+            return self._made({name: lambda: Runnable(name, "pytorch", _predicting(dynamic))})
+        makers = {name: lambda: _of_file(name, to_onnx(dynamic))}
+        if int8:
+            makers[f"{name} int8"] = lambda: _of_file(f"{name} int8", to_onnx(dynamic, self._calibration))
+        return self._made(makers)
+
+    def _made(self, makers: Mapping[str, Callable[[], Runnable]]) -> dict[str, Runnable]:
+        """Those that can be made; of the others the reason is kept."""
+        made: dict[str, Runnable] = {}
+        for name, make in makers.items():
+            try:
+                made[name] = make()
+            except RLPruneError as error:
+                self.left_out[name] = str(error)
+        return made
+
+    def _static_file(self, name: str, network: nn.Sequential, macs: int, *, int8: bool = False) -> Runnable:
+        calibration = self._calibration if int8 else None
+        content = to_static_onnx(network, self._elastic.image_shape, self._images, macs=macs, calibration=calibration)
+        return _of_file(name, content)
+
+    def _eager(self, model: nn.Module, macs: int) -> Runnable:
+        return Runnable("dense", "pytorch", _classifying(model, self._images, macs, channels_last=False))
+
+    def _folded(self, name: str, network: nn.Sequential, macs: int) -> Runnable:
+        folded = optimize_for_inference(network)
+        return Runnable(name, "pytorch", _classifying(folded, self._images, macs, channels_last=True))
+
+
+def _classifying(
+    network: nn.Module, images: ImageSet, macs: int, *, channels_last: bool
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    @torch.inference_mode()
+    def run(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = network(images.normalise(pixels).contiguous(memory_format=layout))
+        return logits.argmax(1), torch.full((len(pixels),), macs)
+
+    return run
+
+
+def _predicting(dynamic: DynamicCNN) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def run(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        predicted = dynamic(pixels)
+        return predicted.labels, predicted.macs
+
+    return run
+
+
+def _of_file(name: str, content: bytes) -> Runnable:
+    """An ONNX file run by onnxruntime; its threads do not spin here, which would slow the rows that take turns."""
+    require("onnxruntime", "onnx")
+    opened = session(content, torch.get_num_threads(), spin=False)
+
+    def run(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        labels, macs = opened.run(["label", "macs"], {"images": pixels.numpy()})
+        return torch.from_numpy(np.asarray(labels)), torch.from_numpy(np.asarray(macs))
+
+    return Runnable(name, "onnxruntime", run, content)
+
+
+def time_rows(rows: Mapping[str, Runnable], images: ImageSet, batch: int, seconds: float) -> dict[str, Times]:
+    """Time rows in turns on the same images.
+
+    Args:
+        rows: by name.
+        images: real ones; where there are fewer than a batch, some come again.
+        batch: images at once.
+        seconds: for all rows together.
+    """
+    n = max(batch, len(images) // batch * batch)
+    pixels = images.images[torch.arange(n) % len(images)]
+    n_batches = -(-_PER_TURN // batch)
+    turns = {name: Turns(row.run, pixels, batch, n_batches) for name, row in rows.items()}
+    found = {}
+    for name, all_ms in interleaved(turns, seconds).items():
+        low, middle, high = quantiles([ms / n_batches for ms in all_ms], n=4)
+        found[name] = Times(middle, low, high)
+    return found

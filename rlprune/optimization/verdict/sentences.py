@@ -1,0 +1,143 @@
+"""The verdict in words: whether the goal was reached, whether that can be told, what to deploy; and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlprune.optimization.goal import Goal
+from rlprune.optimization.plan import MOST_EPOCHS, Plan
+from rlprune.optimization.result import Bounds, Row
+from rlprune.optimization.verdict.choice import Choice
+
+_NARROW = 1.5
+"""How much more of the time than of the multiply-adds the narrowest slice takes where layers are too narrow."""
+_KINDS = {
+    "dense": "leave the network as it is",
+    "int8": "deploy eight-bit integers",
+    "static": "deploy the one small network",
+    "dynamic": "deploy the network that decides per image",
+}
+
+
+def sentences(
+    goal: Goal, choice: Choice, row: Row, rows: tuple[Row, ...], n_test: int, needed: int | None
+) -> Iterator[str]:
+    """The three sentences.
+
+    Args:
+        goal: what was asked for.
+        choice: what is to be deployed, chosen on the validation images.
+        row: its figures on the test images.
+        rows: all rows.
+        n_test: test images.
+        needed: test images that it would take to tell whether the drop is within the goal; None if these tell.
+    """
+    yield _reached(goal, row)
+    yield _certain(goal, row, n_test, needed)
+    yield _deploy(goal, choice, row, rows)
+
+
+def _reached(goal: Goal, row: Row) -> str:
+    what = f"{row.title} {_figures(row)}"
+    return f"Goal {'reached' if row.meets else 'not reached'}: {goal.text}; {what}."
+
+
+def _figures(row: Row) -> str:
+    lost = f"loses {row.drop:.2f} points" if row.drop >= 0 else f"gains {-row.drop:.2f} points"
+    return f"{lost} at {100 * row.macs_share:.0f} % of the multiply-adds and {row.speedup:.2f} times the speed"
+
+
+def _certain(goal: Goal, row: Row, n_test: int, needed: int | None) -> str:
+    low, high = row.drop_interval
+    measured = f"{n_test:,} test images put the drop at {low:.2f} to {high:.2f} points (95 %)"
+    if goal.drop is None:
+        return f"The {measured}."
+    if row.kind == "dense" and row.drop == 0:
+        return "Nothing is lost, as nothing is changed, so the test images have nothing to tell."
+    if needed is None:
+        return f"That can be told: {measured}, and {goal.drop:g} are allowed."
+    return (
+        f"That cannot be told for sure: {measured}, and {goal.drop:g} {'is' if goal.drop == 1 else 'are'} allowed; "
+        f"about {needed:,} test images would tell."
+    )
+
+
+def _deploy(goal: Goal, choice: Choice, row: Row, rows: tuple[Row, ...]) -> str:
+    what = _KINDS[row.kind]
+    what = what[0].upper() + what[1:]
+    if choice.reason == "nothing gained":
+        return f"{what}: nothing that was tried is faster without losing more than is allowed."
+    others = {each.name: each for each in rows}
+    if choice.reason == "simpler":
+        found = others[choice.best.name]
+        return f"{what}: it is simpler than {found.title}, and as good within what the validation images tell."
+    if choice.reason == "nearest":
+        return f"{what}: on the validation images nothing meets the goal, and this is nearest to it."
+    rival = _nearest_rival(row, others)
+    measure = "the most accurate" if goal.bounds_cost else "the fastest"
+    beside = "" if rival is None else f"; {rival.title} {_figures(rival)}"
+    return f"{what}: of what meets the goal on the validation images, it is {measure}{beside}."
+
+
+def _nearest_rival(row: Row, others: dict[str, Row]) -> Row | None:
+    """The row that the deployed one has to be compared with: one small network, or deciding by what was learnt."""
+    names = ("static", "cascade") if row.kind == "dynamic" else ("rlprune", "cascade", "static")
+    return next((others[name] for name in names if name in others and name != row.name), None)
+
+
+def advice(goal: Goal, row: Row, bounds: Bounds, plan: Plan, rows: tuple[Row, ...], minutes: float) -> Iterator[str]:
+    """What to know where the goal was not reached: the nearest point, what bounds it, which options would help.
+
+    Args:
+        goal: what was asked for.
+        row: what is to be deployed.
+        bounds: what bounds the saving.
+        plan: how it was trained.
+        rows: all rows.
+        minutes: time limit that was given.
+    """
+    others = [each for each in rows if each.kind != "dense"]
+    if others:
+        near = min(others, key=lambda each: _distance(goal, each))
+        yield f"Nearest on the test images: {near.title} {_figures(near)}."
+    yield (
+        f"What bounds it: every image costs {100 * bounds.always_runs:.0f} % of the multiply-adds, the first layers "
+        f"alone {100 * bounds.stem_share:.0f} %."
+    )
+    if bounds.decision_ms is not None:
+        share = 100 * bounds.decision_ms / max(row.ms, 1e-9)
+        yield f"Deciding takes {bounds.decision_ms:.3f} ms of a batch of {goal.batch}, {share:.0f} % of its time."
+    if bounds.narrowest_ms_share is not None:
+        narrow = bounds.narrowest_ms_share > _NARROW * bounds.always_runs
+        why = ": its layers are too narrow for this processor to gain as much" if narrow else ""
+        yield (
+            f"The narrowest slice takes {100 * bounds.narrowest_ms_share:.0f} % of the time for "
+            f"{100 * bounds.always_runs:.0f} % of the multiply-adds{why}."
+        )
+    yield from _options(goal, plan, bounds, minutes)
+
+
+def _distance(goal: Goal, row: Row) -> float:
+    excess = max(0.0, row.drop - goal.drop) / max(goal.drop, 0.5) if goal.drop is not None else 0.0
+    if goal.min_speedup is not None:
+        excess += max(0.0, goal.min_speedup / row.speedup - 1)
+    if goal.max_ms is not None:
+        excess += max(0.0, row.ms / goal.max_ms - 1)
+    if goal.max_macs is not None:
+        excess += max(0.0, row.macs_share / goal.max_macs - 1)
+    return excess
+
+
+def _options(goal: Goal, plan: Plan, bounds: Bounds, minutes: float) -> Iterator[str]:
+    helpful = []
+    if plan.profile_epochs < MOST_EPOCHS:
+        helpful.append(
+            f"--time-limit {2 * minutes:g} (slices were trained for {plan.slice_epochs} and {plan.profile_epochs} "
+            f"epochs, up to {MOST_EPOCHS} make sense)"
+        )
+    if goal.bounds_time and goal.batch < 16:
+        helpful.append("a larger --batch, which shares what deciding takes among images")
+    if goal.drop is not None and goal.bounds_cost:
+        helpful.append("a larger --max-drop, or less speed")
+    helpful.append("more images, or --heldout with some that the network has not seen")
+    yield f"What may help: {'; '.join(helpful)}."
