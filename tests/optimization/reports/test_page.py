@@ -17,7 +17,6 @@ from optimized import CLASSES, RESULT, make_answers, make_result, make_test, mis
 from PIL import Image
 
 from rlprune.errors import DataError
-from rlprune.evaluation.results import Interval
 from rlprune.optimization.reports import page as page_module
 from rlprune.optimization.reports.page import render, write_page
 from rlprune.optimization.result import ClassCost, OptimizeResult
@@ -193,7 +192,7 @@ def test_pictures_are_those_that_the_result_names(page: Page) -> None:
 
 
 @pytest.mark.parametrize(("shape", "mode", "size"), [((1, 28, 20), "L", (20, 28)), ((3, 400, 200), "RGB", (80, 160))])
-def test_grey_and_large_pictures(shape: tuple[int, int, int], mode: str, size: Interval) -> None:
+def test_grey_and_large_pictures(shape: tuple[int, int, int], mode: str, size: tuple[int, int]) -> None:
     data = make_test(20, shape)
     shares, labels = make_answers(data)
     made = Page(render(make_result(easiest=(0,), hardest=(19,)), data, shares, labels))
