@@ -38,7 +38,8 @@ def test_every_module_is_in_the_wheel_and_nothing_else(wheel: zipfile.ZipFile) -
         for package, folder in FOLDERS.items()
         for path in (ROOT / folder).rglob("*.py")
     }
-    assert code == expected | {"rlprune/py.typed", "rlprune/evaluation/style.mplstyle"}
+    page = {f"rlprune/optimization/reports/page.{kind}" for kind in ("css", "html")}
+    assert code == expected | page | {"rlprune/py.typed", "rlprune/evaluation/style.mplstyle"}
 
 
 def test_the_command_is_installed(wheel: zipfile.ZipFile) -> None:

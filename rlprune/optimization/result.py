@@ -120,7 +120,7 @@ class Point(JsonResult):
     """A point of a curve that a network could be run at, on the validation images.
 
     Attributes:
-        name: whose: `rlprune`, `cascade`, `static`.
+        name: whose: `rlprune`, `cascade`, `static`; `dense` is the network as it was.
         macs_share: mean MACs over the dense network's.
         accuracy: top-1 on the validation images.
         chosen: whether it is the one in the table.
