@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+from torch import device as Device
 
 from rlprune.utils.hardware import conditions
 from rlprune.utils.json_codec import INLINE, JsonResult
@@ -38,7 +38,7 @@ class Conditions(JsonResult):
     date: str
 
     @classmethod
-    def now(cls, device: str | torch.device = "cpu") -> Conditions:
+    def now(cls, device: str | Device = "cpu") -> Conditions:
         """Those of this process, for what runs on a device."""
         return cls(**conditions(device))
 
