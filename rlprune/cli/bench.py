@@ -13,14 +13,14 @@ import tyro
 from rich.console import Console
 
 from rlprune.agents.benchmark import bench_env
-from rlprune.cli.options import PriceOptions
+from rlprune.cli.options import Device, PriceOptions
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError
 from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
-from rlprune.evaluation.runners import DEFAULT_ROWS, ROWS, available_rows, check_rows
+from rlprune.evaluation.runners import ROWS, default_rows
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, EnvBenchmark
 from rlprune.models import registry
 from rlprune.pipelines.inputs import network_notes
@@ -48,9 +48,10 @@ class Bench:
     """Images to run on, as for other verbs; else noise."""
     image_size: Pixels | None = None
     """Resize and crop images to squares of this many pixels."""
-    rows: Rows = DEFAULT_ROWS
+    rows: Rows | None = None
     """What is timed: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
-    MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all."""
+    MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all. If not given, dense, "dense folded" and dynamic,
+    and the rows of onnxruntime where it is installed. One that cannot be made is left out, and a line says why."""
     batch: tuple[Annotated[int, AtMost(2**20)], ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: Seconds = 5.0
@@ -60,6 +61,8 @@ class Bench:
     model: str | None = None
     """For env and adapt: the network, by name, such as timm:resnet18, or package.module:callable; resnet20 if not
     given."""
+    device: Device = "cpu"
+    """Where the networks run, such as cpu or cuda; the environment runs on the CPU."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def _conflicts(self) -> Iterator[str]:
@@ -71,7 +74,9 @@ class Bench:
             return
         if self.price.given:
             yield f"--budget and --penalty are for bundles; {self.target} times no policy"
-        if self.rows != DEFAULT_ROWS:
+        if self.device != "cpu" and self.target == "env":
+            yield f"device={self.device}: the environment runs on the CPU; leave it out"
+        if self.rows is not None:
             yield f"--rows are of bundles; {self.target} has its own"
         if self.batch is not None and (len(self.batch) != 1 or self.batch[0] < 1):
             yield f"batch={self.batch}: give a single number of 1 or more, with {self.target}"
@@ -89,10 +94,9 @@ class Bench:
         if self.target == "env":
             return bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
         if self.target == "adapt":
-            return bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds)
-        rows = available_rows() if self.rows == ("all",) else self.rows
-        check_rows(rows)
-        dynamic = self.price.of(bundle.load(self.target))
+            return bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds, self.device)
+        rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
+        dynamic = self.price.of(bundle.load(self.target, self.device))
         pixels = self._pixels(dynamic)
         return bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
 

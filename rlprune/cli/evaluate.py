@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +10,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor
 
 from rlprune.baselines import stored
-from rlprune.cli.options import NetworkOptions, PriceOptions
+from rlprune.cli.options import Device, NetworkOptions, PriceOptions
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
-from rlprune.evaluation.dynamic import evaluate
+from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
 from rlprune.pipelines.inputs import build_model, load_fitting
@@ -47,16 +47,22 @@ class Evaluate:
     """Read them from a file that holds whole objects or TorchScript, too, which runs code in it."""
     json: Path | None = None
     """File to write the figures to."""
+    controls: bool = True
+    """Measure the controls, too, which takes most of the time; --no-controls gives the bundle's own figures."""
     n_candidates: NCandidates = 64
     """Static profiles that the search for the best one may try."""
     seed: Seed = 0
     """Of that search, and of the random profiles."""
+    device: Device = "cpu"
+    """Where the networks run, such as cpu or cuda."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def _conflicts(self) -> Iterator[str]:
         if self.model is None and (self.weights is not None or self.trust_pickle):
             option = "--trust-pickle" if self.weights is None else f"--weights={self.weights}"
             yield f"{option} is for the network that --model names; name one, or leave it out"
+        if not self.controls and self.n_candidates != 64:
+            yield f"n_candidates={self.n_candidates} is for controls, which --no-controls leaves out; give only one"
 
     def run(self) -> None:
         """Do it."""
@@ -85,41 +91,40 @@ class Evaluate:
     def _measured_dense(self) -> tuple[JsonResult, Table]:
         assert self.model is not None
         splits = load_for(self.model, self.source, self.weights, trained=True)
-        results = evaluate_dense(
-            build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle).eval(), splits.test
-        )
+        model = build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle).eval()
+        results = evaluate_dense(model.to(self.device), splits.test, self.device)
         return results, tables.evaluation(results)
 
     def _measured_gated(self, folder: Path) -> tuple[JsonResult, Table]:
         gated = stored.load_gated(folder)
         splits = load_fitting(gated.network.source[0].image_shape, gated.data, gated.metadata, self.source)
-        results = evaluate_gated(gated.network, splits.test, dense=self._original(splits), seed=self.seed)
+        network = gated.network.to(self.device)
+        dense = self._original(splits)
+        results = evaluate_gated(network, splits.test, dense=dense, seed=self.seed, controls=self.controls)
         return results, tables.gates(results)
 
     def _measured_static(self, folder: Path) -> tuple[JsonResult, Table]:
         plain = stored.load_plain(folder)
         splits = load_fitting(plain.image_shape, plain.data, plain.metadata, self.source)
-        results = evaluate_static(plain.network, splits.test, plain.metadata, self._original(splits))
+        results = evaluate_static(plain.network, splits.test, plain.metadata, self._original(splits), self.device)
         return results, tables.static(results)
 
     def _measured_dynamic(self, folder: Path) -> tuple[JsonResult, Table]:
-        dynamic = self.price.of(bundle.load(folder))
+        dynamic = self.price.of(bundle.load(folder, self.device))
         expected = DataFormat.of(dynamic)
         splits = load_fitting(dynamic.image_shape, expected, dynamic.metadata, self.source)
+        dense = self._original(splits)
+        if not self.controls:
+            alone = evaluate_alone(dynamic, splits.test, dense=dense)
+            return alone, tables.evaluation(alone)
         results = evaluate(
-            dynamic,
-            splits.test,
-            splits.policy,
-            dense=self._original(splits),
-            n_candidates=self.n_candidates,
-            seed=self.seed,
+            dynamic, splits.test, splits.policy, dense=dense, n_candidates=self.n_candidates, seed=self.seed
         )
         return results, tables.evaluation(results)
 
-    def _original(self, splits: Splits) -> nn.Module | None:
-        """The network that it was made from, if that is named."""
-        return (
-            None
-            if self.model is None
-            else build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle).eval()
-        )
+    def _original(self, splits: Splits) -> Callable[[Tensor], Tensor] | None:
+        """The network that it was made from, if that is named; it takes images on the CPU."""
+        if self.model is None:
+            return None
+        model = build_model(self.model, self.weights, splits, trust_pickle=self.trust_pickle).eval().to(self.device)
+        return lambda images: model(images.to(self.device))

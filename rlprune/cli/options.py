@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import AfterValidator
 from torch import nn
 
 from rlprune.data.image_set import Splits
@@ -14,7 +16,11 @@ from rlprune.errors import ModelError
 from rlprune.models import libraries, registry
 from rlprune.pipelines.inputs import build_model
 from rlprune.training.distillation import Ensemble
+from rlprune.utils.hardware import check_device
 from rlprune.utils.settings import PositiveFloat, settings_dataclass
+
+Device = Annotated[str, AfterValidator(check_device)]
+"""Where networks run, such as cpu or cuda; checked when it is given."""
 
 
 @settings_dataclass

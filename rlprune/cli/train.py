@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from rlprune.agents.run_folder import check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
 from rlprune.agents.warm_start import CHECKPOINT
+from rlprune.cli.options import Device
 from rlprune.data.image_set import Splits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import MAX_PROFILES
@@ -56,9 +58,15 @@ class Train:
     """Folder of an earlier run whose agent and codebook this run starts with, such as one at a higher penalty."""
     resume: bool = False
     """Continue an interrupted run."""
+    device: Device = "cpu"
+    """Where the network runs, such as cpu or cuda, for its logits on every image; the policy learns on the CPU."""
     ppo: str = "{}"
     """Further arguments of Stable-Baselines3's PPO, as JSON, such as '{"clip_range": 0.1}'."""
     settings: tyro.conf.OmitArgPrefixes[PolicySettings] = field(default_factory=PolicySettings)
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.device != "cpu" and self.settings.cost == "latency":
+            yield f"device={self.device}: --cost latency measures this machine's processor; leave one of them out"
 
     def run(self) -> None:
         """Do it."""
@@ -83,6 +91,7 @@ class Train:
         check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
         start_codebook = None if self.start is None else load_policy(self.start / "policy").policy.codebook
         saved = networks.load_network(self.network)
+        saved.network.to(self.device)
         splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
         latency = self._latency(saved.network) if self.settings.cost == "latency" else None
         codebook = None

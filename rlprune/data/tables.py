@@ -8,15 +8,15 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlprune.data.decoding import Record, Source
-from rlprune.data.folders import visible
+from rlprune.data.folders import class_name, visible
 from rlprune.data.parts import Part, Role, assign, by_role, role_of
 from rlprune.errors import DataError
-from rlprune.utils.files import strange_content
+from rlprune.utils.files import read_text, strange_content
 from rlprune.utils.imports import require
 
 _ROWS_AT_ONCE = 256
@@ -53,7 +53,8 @@ def from_parquet(path: Path, columns: Columns, test_split: str | None) -> Source
         DataError: a file is damaged or missing, or the files are those of several sets.
     """
     if path.is_file():
-        return _from_tables(path.name, {"train": Part(path.name, [_parquet(path)])}, columns, None)
+        found_in_file = _from_tables(path.name, {"train": Part(path.name, [_parquet(path)])}, columns, None)
+        return _named(found_in_file, path.parent)
     files = parquet_files(path)
     grouped: dict[tuple[str, Role | None], list[Path]] = defaultdict(list)
     for file in files:
@@ -71,7 +72,30 @@ def from_parquet(path: Path, columns: Columns, test_split: str | None) -> Source
         if role is not None:
             _check_shards(group)
             found[role] = Part(f"{_words_before_numbers(group[0]) or role}", [_parquet(file) for file in group])
-    return _from_tables(str(path), found, columns, test_split)
+    return _named(_from_tables(str(path), found, columns, test_split), path)
+
+
+def _named(source: Source, folder: Path) -> Source:
+    """The source, with the class names in a ``classes.json`` of the folder if the files themselves have none.
+
+    Raises:
+        DataError: that is no list of different names.
+    """
+    path = folder / "classes.json"
+    if source.classes is not None or not path.is_file():
+        return source
+    try:
+        names = json.loads(read_text(path))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); make it a list of the classes' names, or remove it"
+        ) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise DataError(f'{path} is no list of names; make it one, such as ["cat", "dog"] for the labels 0 and 1')
+    classes = tuple(map(class_name, names))
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{path} has a name more than once; give every class its own, in the order of the labels")
+    return replace(source, classes=classes)
 
 
 def _set_and_role(file: Path, root: Path) -> tuple[str, Role | None]:

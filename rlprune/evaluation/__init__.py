@@ -5,9 +5,16 @@ May import `rlprune.baselines` and below.
 
 from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.controls import Controls
-from rlprune.evaluation.dynamic import evaluate, predict_all
+from rlprune.evaluation.dynamic import evaluate, evaluate_alone, predict_all
 from rlprune.evaluation.gated import evaluate_gated
-from rlprune.evaluation.results import DenseResult, EvaluationResult, GatedResult, RecipeResult, StaticResult
+from rlprune.evaluation.results import (
+    BundleResult,
+    DenseResult,
+    EvaluationResult,
+    GatedResult,
+    RecipeResult,
+    StaticResult,
+)
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow, ComparisonResult
 
@@ -15,6 +22,7 @@ __all__ = [
     "AdaptBenchmark",
     "BenchmarkResult",
     "BenchmarkRow",
+    "BundleResult",
     "ComparisonResult",
     "Controls",
     "DenseResult",
@@ -25,6 +33,7 @@ __all__ = [
     "bench",
     "bench_adapt",
     "evaluate",
+    "evaluate_alone",
     "evaluate_dense",
     "evaluate_gated",
     "evaluate_static",

@@ -16,7 +16,7 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.results import Conditions
-from rlprune.evaluation.runners import DEFAULT_ROWS, Runner, prepare_runners
+from rlprune.evaluation.runners import DEFAULT_ROWS, Runner, check_rows, prepare_runners
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow
 from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings
@@ -46,12 +46,13 @@ def bench(
         images: real ones, uint8 (N, C, H, W); what is spent depends on them.
         batches: batch sizes.
         seconds: per batch size.
-        rows: what is timed; `rlprune.evaluation.runners.prepare_runners` lists the names.
+        rows: what is timed; `rlprune.evaluation.runners.prepare_runners` lists the names. One that cannot be made here
+            is left out, and a line says why.
 
     Raises:
-        MissingExtraError: a row needs onnx, onnxscript or onnxruntime, which is not installed.
-        RLPruneError: a batch size below 1 or above the number of images, or an unknown row.
+        RLPruneError: a batch size below 1 or above the number of images, an unknown row, or none that can be made.
     """
+    check_rows(rows)
     check_whole(**{f"batches[{i}]": batch for i, batch in enumerate(batches)})
     if not batches or not 1 <= min(batches) <= max(batches) <= len(images):
         raise RLPruneError(
@@ -61,7 +62,8 @@ def bench(
     spent = torch.cat([dynamic(part).macs for part in images.split(256)]).double()
     mean_macs = {batch: spent[: len(images) // batch * batch].mean().item() for batch in batches}
     with torch.inference_mode(False):
-        runners = prepare_runners(dynamic, spent.mean().item() / dense_macs, tuple(rows))
+        share = spent.mean().item() / dense_macs
+        runners, left_out = prepare_runners(dynamic, share, rows, images[: batches[0]])
     normalised = dynamic.normalise(images)
     timed: list[BenchmarkRow] = []
     for batch in batches:
@@ -69,13 +71,19 @@ def bench(
     return BenchmarkResult(
         rows=tuple(timed),
         speedup={
-            name: {batch: _speedup(timed, name, runner.backend, batch) for batch in batches}
+            name: {batch: _speedup(timed, name, batch, runner.backend) for batch in batches}
             for name, runner in runners.items()
             if runner.dynamic
         },
+        speedup_overall={
+            name: {batch: _speedup(timed, name, batch) for batch in batches}
+            for name, runner in runners.items()
+            if runner.dynamic
+        },
+        left_out=left_out or None,
         macs_ratio={batch: dense_macs / macs for batch, macs in mean_macs.items()},
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        conditions=Conditions.now(),
+        conditions=Conditions.now(dynamic.device),
     )
 
 
@@ -101,7 +109,9 @@ def _timed(
     ]
 
 
-def bench_adapt(elastic: ElasticCNN, data: ImageSet, batch: int = 128, seconds: float = 20.0) -> AdaptBenchmark:
+def bench_adapt(
+    elastic: ElasticCNN, data: ImageSet, batch: int = 128, seconds: float = 20.0, device: str = "cpu"
+) -> AdaptBenchmark:
     """Time training steps under uniform profiles: what is cheap to run should be as cheap to train.
 
     Args:
@@ -109,6 +119,7 @@ def bench_adapt(elastic: ElasticCNN, data: ImageSet, batch: int = 128, seconds: 
         data: images.
         batch: images per step.
         seconds: of timing for all rows together.
+        device: where to train.
 
     Raises:
         RLPruneError: a batch size below 2 or above the number of images.
@@ -116,11 +127,11 @@ def bench_adapt(elastic: ElasticCNN, data: ImageSet, batch: int = 128, seconds: 
     check_whole(batch=batch)
     if not 2 <= batch <= len(data):
         raise RLPruneError(f"the batch size is {batch}; from 2 to {len(data)}, the number of images, is allowed")
-    settings = AdaptSettings(batch_size=batch)
-    elastic.to(memory_format=settings.memory_format).train()  # type: ignore[call-overload]
+    settings = AdaptSettings(batch_size=batch, device=device)
+    elastic.to(device=settings.device, memory_format=settings.memory_format).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(elastic.parameters(), lr=1e-3, momentum=settings.momentum, nesterov=True)
-    images = data.normalised(slice(0, batch)).contiguous(memory_format=settings.memory_format)
-    labels = data.labels[:batch]
+    images = data.normalised(slice(0, batch)).to(settings.device, memory_format=settings.memory_format)
+    labels = data.labels[:batch].to(settings.device)
 
     def step(profile: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -128,6 +139,8 @@ def bench_adapt(elastic: ElasticCNN, data: ImageSet, batch: int = 128, seconds: 
             logits = elastic(images, profile)
         cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        if device != "cpu":
+            next(elastic.parameters()).flatten()[0].item()  # waits until all is done
 
     levels = range(elastic.n_levels - 1, elastic.narrowest - 1, -1)
     profiles = {f"keep ratio {elastic.keep_ratios[level]:g}": elastic.uniform(level) for level in levels}
@@ -143,13 +156,13 @@ def bench_adapt(elastic: ElasticCNN, data: ImageSet, batch: int = 128, seconds: 
         ),
         step_share={name: ms / medians[widest] for name, ms in medians.items()},
         macs_share={name: value / macs[widest] for name, value in macs.items()},
-        conditions=Conditions.now(),
+        conditions=Conditions.now(device),
     )
 
 
-def _speedup(rows: Sequence[BenchmarkRow], name: str, backend: str, batch: int) -> float | None:
-    """Of a row over the best dense row of its backend and batch size."""
-    alike = {row.name: row.ms for row in rows if row.backend == backend and row.batch == batch}
+def _speedup(rows: Sequence[BenchmarkRow], name: str, batch: int, backend: str | None = None) -> float | None:
+    """Of a row over the best dense row of its batch size and a backend, or of any."""
+    alike = {row.name: row.ms for row in rows if backend in (None, row.backend) and row.batch == batch}
     dense = [ms for other, ms in alike.items() if other.startswith("dense")]
     return min(dense) / alike[name] if dense else None
 

@@ -12,7 +12,7 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.controls import Controls, best_at, hull, shuffled_accuracy
-from rlprune.evaluation.results import Conditions, ControlFigures, EvaluationResult, Frontier
+from rlprune.evaluation.results import BundleResult, Conditions, ControlFigures, EvaluationResult, Frontier
 from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
@@ -44,8 +44,8 @@ def evaluate(
         dynamic: the network with its policy.
         test: what everything is measured on. Nothing is chosen by it.
         selection_set: what the search for static profiles judges by.
-        dense: the network it was made from, on the CPU and in eval mode, or the accuracy of that; if None, its own full
-            width.
+        dense: the network it was made from, which takes images on the CPU, in eval mode; or the accuracy of that; if
+            None, its own full width.
         n_candidates: static profiles that the search may try.
         seed: of the search and of the random profiles.
         controls: static networks that were measured before; `n_candidates` and `seed` are then theirs.
@@ -56,17 +56,47 @@ def evaluate(
     test = test.prepared_for(dynamic)
     selection_set = selection_set.prepared_for(dynamic)
     cost = Cost(dynamic.elastic)
-    predicted = predict_all(dynamic, test)
-    n_correct = int((predicted.labels == test.labels).sum())
-    share = float(predicted.macs.double().mean() / cost.dense.macs)
+    own, predicted = _measured(dynamic, test, dense)
     if controls is None:
         controls = Controls.measure([dynamic.elastic], dynamic.codebook, test, selection_set, n_candidates, seed)
     if logits is None:
         logits = codebook_logits(dynamic, test)
-    runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
     shuffled = shuffled_accuracy(predicted, logits, test.labels, dynamic.policy.observer)
+    share = float(predicted.macs.double().mean() / cost.dense.macs)
     accuracies, macs_cuts = _at_equal_macs(controls, share, shuffled)
     return EvaluationResult(
+        **vars(own),
+        controls=accuracies,
+        controls_macs_cut=macs_cuts,
+        frontier=_frontier(controls, dynamic.codebook, cost, logits, test.labels),
+        n_candidates=controls.n_candidates,
+        seed=controls.seed,
+    )
+
+
+def evaluate_alone(
+    dynamic: DynamicCNN, test: ImageSet, *, dense: Callable[[Tensor], Tensor] | float | None = None
+) -> BundleResult:
+    """Measure a dynamic network and its dense one, without controls: as quick as running both once.
+
+    Args:
+        dynamic: the network with its policy.
+        test: what both are measured on.
+        dense: as for `evaluate`.
+    """
+    return _measured(dynamic, test.prepared_for(dynamic), dense)[0]
+
+
+def _measured(
+    dynamic: DynamicCNN, test: ImageSet, dense: Callable[[Tensor], Tensor] | float | None
+) -> tuple[BundleResult, Prediction]:
+    """A network's own figures, and what it predicted."""
+    cost = Cost(dynamic.elastic)
+    predicted = predict_all(dynamic, test)
+    n_correct = int((predicted.labels == test.labels).sum())
+    share = float(predicted.macs.double().mean() / cost.dense.macs)
+    runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
+    found = BundleResult(
         accuracy=n_correct / len(test),
         accuracy_interval=wilson_interval(n_correct, len(test)),
         dense_accuracy=_dense_accuracy(dynamic, dense, test),
@@ -76,18 +106,14 @@ def evaluate(
         distinct_profiles=int((runs > 0).sum()),
         mean_passes=float(predicted.passes.double().mean()),
         dense="full width" if dense is None else "original",
-        controls=accuracies,
-        controls_macs_cut=macs_cuts,
         penalty=dynamic.penalty,
         policy_macs_share=float(dynamic.prices.decision.macs / cost.dense.macs),
         runs_per_image=tuple((runs / len(test)).tolist()),
-        frontier=_frontier(controls, dynamic.codebook, cost, logits, test.labels),
         dense_macs=int(cost.dense.macs),
         dense_params=int(cost.dense.params),
-        n_candidates=controls.n_candidates,
-        seed=controls.seed,
-        conditions=Conditions.now(),
+        conditions=Conditions.now(dynamic.device),
     )
+    return found, predicted
 
 
 def _at_equal_macs(controls: Controls, share: float, shuffled: float) -> tuple[ControlFigures, ControlFigures]:
@@ -104,7 +130,7 @@ def _at_equal_macs(controls: Controls, share: float, shuffled: float) -> tuple[C
 
 def _dense_accuracy(dynamic: DynamicCNN, dense: Callable[[Tensor], Tensor] | float | None, test: ImageSet) -> float:
     if dense is None:
-        return float(profile_accuracies(dynamic.elastic, test, dynamic.elastic.full[None])[0])
+        return float(profile_accuracies(dynamic.elastic, test, dynamic.elastic.full[None], "dense")[0])
     return dense if isinstance(dense, float) else accuracy(dense, test)
 
 

@@ -19,6 +19,7 @@ def evaluate_gated(
     *,
     dense: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
+    controls: bool = True,
 ) -> GatedResult:
     """Measure a gated network, and two controls that tell what deciding per image is worth.
 
@@ -28,17 +29,15 @@ def evaluate_gated(
     | `average` | the mean gates are given to all images: the static network that they come to |
 
     Args:
-        network: in eval mode, on the CPU.
+        network: in eval mode, on any device.
         test: what everything is measured on, normalised as the network is used to.
-        dense: the network without gates, on the CPU and in eval mode; if None, what the gates were put into.
+        dense: the network without gates, which takes images on the CPU, in eval mode; if None, what the gates were put
+            into.
         seed: of the shuffling.
+        controls: whether to measure them, too.
     """
     found = decide_all(network, test)
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
-    controls = {
-        "shuffled": decide_all(network, test, [of_gate[order] for of_gate in found.gate_probs]),
-        "average": decide_all(network, test, [of_gate.mean(0).expand_as(of_gate) for of_gate in found.gate_probs]),
-    }
+    beside = _controls(network, test, found, seed) if controls else {}
     n_correct = int((found.logits.argmax(1) == test.labels).sum())
     original = network.source[0]
     return GatedResult(
@@ -49,27 +48,47 @@ def evaluate_gated(
         macs_cut=1 - _share(network, found, "macs"),
         params_cut=1 - _share(network, found, "params"),
         n_images=len(test),
-        controls={name: _accuracy(control, test.labels) for name, control in controls.items()},
-        controls_macs_cut={name: 1 - _share(network, control, "macs") for name, control in controls.items()},
+        controls={name: _accuracy(control, test.labels) for name, control in beside.items()},
+        controls_macs_cut={name: 1 - _share(network, control, "macs") for name, control in beside.items()},
         gates_macs_share=float(network.gates_cost.macs / network.cost.dense.macs),
         kind=network.kind,
         saves_time=network.kind == "branches",
         density=float((torch.cat(found.gate_probs, 1) > network.threshold).double().mean()),
         distinct=len(found.kept.unique(dim=0)),
         layers=_layers(network, found.kept, test),
-        conditions=Conditions.now(),
+        conditions=Conditions.now(_device(network)),
     )
+
+
+def _controls(network: GatedCNN, test: ImageSet, found: GatedOutput, seed: int) -> dict[str, GatedOutput]:
+    """What the network predicts with the gates of other images, and with the mean ones."""
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
+    return {
+        "shuffled": decide_all(network, test, [of_gate[order] for of_gate in found.gate_probs]),
+        "average": decide_all(network, test, [of_gate.mean(0).expand_as(of_gate) for of_gate in found.gate_probs]),
+    }
 
 
 def decide_all(
     network: GatedCNN, data: ImageSet, gate_probs: Sequence[Tensor] | None = None, batch_size: int = 256
 ) -> GatedOutput:
-    """What a gated network predicts for a whole set; `gate_probs`, (N, gates) for each layer, replaces its own."""
+    """What a gated network predicts for a whole set; `gate_probs`, (N, gates) for each layer, replaces its own.
+
+    What it gives is on the CPU, wherever the network is.
+    """
+    device = _device(network)
     parts = []
     for number, (images, _) in enumerate(data.batches(batch_size)):
         here = slice(number * batch_size, number * batch_size + len(images))
-        parts.append(network.decide(images, None if gate_probs is None else [of_gate[here] for of_gate in gate_probs]))
+        given = None if gate_probs is None else [of_gate[here].to(device) for of_gate in gate_probs]
+        found = network.decide(images.to(device), given)
+        used = tuple(of_gate.cpu() for of_gate in found.gate_probs)
+        parts.append(found._replace(logits=found.logits.cpu(), gate_probs=used))
     return GatedOutput.joined(parts)
+
+
+def _device(network: GatedCNN) -> torch.device:
+    return next(network.parameters()).device
 
 
 def _accuracy(decided: GatedOutput, labels: Tensor) -> float:

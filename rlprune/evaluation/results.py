@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import device as Device
+
 from rlprune.utils.hardware import conditions
 from rlprune.utils.json_codec import INLINE, JsonResult
 
@@ -36,9 +38,9 @@ class Conditions(JsonResult):
     date: str
 
     @classmethod
-    def now(cls) -> Conditions:
-        """Those of this process."""
-        return cls(**conditions())
+    def now(cls, device: str | Device = "cpu") -> Conditions:
+        """Those of this process, for what runs on a device."""
+        return cls(**conditions(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,27 @@ class EvaluationResult(JsonResult):
         """The five figures that a bundle carries along."""
         names = ("accuracy", "dense_accuracy", "macs_cut", "params_cut", "mean_passes")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleResult(JsonResult):
+    """How well a dynamic network does, beside nothing but its dense network; attributes as of `EvaluationResult`."""
+
+    accuracy: float
+    accuracy_interval: Interval
+    dense_accuracy: float
+    macs_cut: float
+    params_cut: float
+    n_images: int
+    distinct_profiles: int
+    mean_passes: float
+    dense: str
+    penalty: float | None = None
+    policy_macs_share: float
+    runs_per_image: tuple[float, ...]
+    dense_macs: int
+    dense_params: int
+    conditions: Conditions = field(metadata=INLINE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch_pruning
@@ -18,8 +19,9 @@ from rlprune.errors import RLPruneError
 from rlprune.evaluation.static import count_macs
 from rlprune.graph.folding import fold_norms, optimize_for_inference
 from rlprune.utils.imports import require
+from rlprune.utils.notes import say
 
-Run = Callable[[Tensor], object]
+Run = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class Runner:
     macs: float = float("nan")
 
 
-def prepare_runners(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -> dict[str, Runner]:
-    """Prepare networks for timing.
+def prepare_runners(
+    dynamic: DynamicCNN, share: float, names: Sequence[str], images: Tensor
+) -> tuple[dict[str, Runner], dict[str, str]]:
+    """Prepare networks for timing; a row that cannot be made or run is left out, and a line says why.
 
     | name | what it is |
     |---|---|
@@ -54,41 +58,76 @@ def prepare_runners(dynamic: DynamicCNN, share: float, names: tuple[str, ...]) -
     | `dynamic compiled` | the same with slices through `torch.compile` |
     | `dynamic onnxruntime` | the same as one ONNX file, run without torch |
 
-    Threads of onnxruntime do not spin here: they would slow whoever runs next in the same process.
+    Threads of onnxruntime do not spin here: they would slow whoever runs next in the same process. Where the network is
+    on another device than the processor, images go there and logits come back within the time that is measured.
 
     Args:
         dynamic: the network with its policy.
         share: of the dense network's MACs, for the static one.
         names: those that are wanted.
+        images: some to try each on, uint8 (B, C, H, W).
 
     Returns:
-        The runners by name, in the order of the table.
+        The runners by name, in the order of the table; and why others are left out, by name.
 
     Raises:
-        MissingExtraError: onnx, onnxscript or onnxruntime is needed and not installed.
-        RLPruneError: there is no row of such a name, or Torch-Pruning cannot prune this network.
+        RLPruneError: there is no row of such a name, or none can be made.
     """
     check_rows(names)
+    makers = _makers(dynamic, share)
+    normalised = dynamic.normalise(images)
+    runners: dict[str, Runner] = {}
+    left_out: dict[str, str] = {}
+    for name in (name for name in ROWS if name in names):
+        try:
+            runner = makers[name]()
+            runner.run(images if runner.dynamic else normalised)
+        except Exception as error:  # exporters, compilers and Torch-Pruning raise all sorts
+            left_out[name] = _reason(error)
+            say(f"the row {name} is left out: {left_out[name]}")
+        else:
+            runners[name] = runner
+    if not runners:
+        raise RLPruneError(f"no row can be timed: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
+    return runners, left_out
+
+
+def _reason(error: Exception) -> str:
+    """Why a row cannot be made, in one short line."""
+    text = str(error).strip().partition("\n")[0]
+    kind = "" if isinstance(error, RLPruneError) else type(error).__name__
+    line = ": ".join(part for part in (kind, text) if part)
+    return line if len(line) <= _MOST_SAID else f"{line[:_MOST_SAID]}..."
+
+
+def _makers(dynamic: DynamicCNN, share: float) -> dict[str, Callable[[], Runner]]:
+    """What makes each row."""
+    device = dynamic.device
     dense = dynamic.elastic.slice(dynamic.elastic.full)
     macs = float(dynamic.prices.dense.macs)
     example = torch.zeros(1, *dynamic.image_shape)
 
-    def in_parts(network: Run) -> Run:
-        return lambda images: [network(part) for part in images.split(dynamic.max_batch or len(images))]
+    def there(network: Run) -> Run:
+        if device.type == "cpu":
+            return network
+        return lambda images: network(images.to(device)).cpu()
 
-    makers: dict[str, Callable[[], Runner]] = {
-        "dense": lambda: Runner("pytorch", False, dense, macs),
+    def in_parts(network: Run) -> Run:
+        whole = there(network)
+        return lambda images: [whole(part) for part in images.split(dynamic.max_batch or len(images))]
+
+    return {
+        "dense": lambda: Runner("pytorch", False, there(dense), macs),
         "dense folded": lambda: Runner("pytorch", False, in_parts(optimize_for_inference(dense)), macs),
         "dense compiled": lambda: Runner(
             "pytorch", False, in_parts(torch.compile(optimize_for_inference(dense), dynamic=False)), macs
         ),
-        "dense onnxruntime": lambda: Runner("onnxruntime", False, _onnx(fold_norms(dense), example), macs),
-        "static": lambda: _static(dense, example, share * macs, in_parts),
+        "dense onnxruntime": lambda: Runner("onnxruntime", False, _onnx(dynamic, example), macs),
+        "static": lambda: _static(copy.deepcopy(dense).cpu(), example, share * macs, in_parts, device),
         "dynamic": lambda: Runner("pytorch", True, dynamic),
         "dynamic compiled": lambda: Runner("pytorch", True, _compiled(dynamic)),
         "dynamic onnxruntime": lambda: Runner("onnxruntime", True, _onnx_dynamic(dynamic)),
     }
-    return {name: makers[name]() for name in ROWS if name in names}
 
 
 ROWS = (
@@ -104,49 +143,73 @@ ROWS = (
 """All rows that a benchmark can have, in their order."""
 DEFAULT_ROWS = ("dense", "dense folded", "dynamic")
 """Those that need nothing but torch, and no time to prepare."""
-
-
+_MOST_SAID = 200
+"""Characters of a reason."""
 _ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def available_rows() -> tuple[str, ...]:
     """The rows that can be timed here, with what is installed."""
-    has_onnx = all(importlib.util.find_spec(name) for name in _ONNX_PACKAGES)
-    return tuple(name for name in ROWS if has_onnx or not name.endswith("onnxruntime"))
+    return tuple(name for name in ROWS if _has_onnx() or not name.endswith("onnxruntime"))
+
+
+def default_rows() -> tuple[str, ...]:
+    """The rows of those who name none: `DEFAULT_ROWS`, and the same networks in onnxruntime where it is installed."""
+    return tuple(name for name in available_rows() if name in DEFAULT_ROWS or name.endswith("onnxruntime"))
+
+
+def _has_onnx() -> bool:
+    return all(importlib.util.find_spec(name) for name in _ONNX_PACKAGES)
 
 
 def check_rows(names: Sequence[str]) -> None:
-    """Make sure that rows can be timed here, before anything is loaded or timed for them.
+    """Make sure that there are such rows, before anything is loaded or timed for them.
 
     Raises:
-        MissingExtraError: onnx, onnxscript or onnxruntime is needed and not installed.
         RLPruneError: there is no row of such a name.
     """
     unknown = [name for name in names if name not in ROWS]
     if unknown:
         raise RLPruneError(f"there is no row {unknown[0]!r}; allowed: {', '.join(ROWS)}")
-    if any(name.endswith("onnxruntime") for name in names):
-        for package in _ONNX_PACKAGES:
-            require(package, "onnx")
 
 
 def _compiled(dynamic: DynamicCNN) -> DynamicCNN:
-    return DynamicCNN.for_images(dynamic.elastic, dynamic.policy, dynamic, compiled=True, max_batch=dynamic.max_batch)
+    return DynamicCNN.for_images(
+        dynamic.elastic, dynamic.policy, dynamic, dynamic.device, compiled=True, max_batch=dynamic.max_batch
+    )
+
+
+def _check_onnx(device: torch.device) -> None:
+    """Make sure that a row of onnxruntime can be made.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+        RLPruneError: the others run on another device.
+    """
+    for package in _ONNX_PACKAGES:
+        require(package, "onnx")
+    if device.type != "cpu":
+        raise RLPruneError(f"onnxruntime's rows run on the processor, and the others on {device}; time them apart")
 
 
 def _onnx_dynamic(dynamic: DynamicCNN) -> Run:
+    _check_onnx(dynamic.device)
     runs = session(to_onnx(dynamic), torch.get_num_threads(), spin=False)
     return lambda images: runs.run(None, {"images": images.numpy()})
 
 
-def _onnx(network: nn.Module, example: Tensor) -> Run:
+def _onnx(dynamic: DynamicCNN, example: Tensor) -> Run:
+    _check_onnx(dynamic.device)
+    network = fold_norms(dynamic.elastic.slice(dynamic.elastic.full))
     content = export_piece("dense", network, (example.repeat(2, 1, 1, 1),)).SerializeToString()
     runs = session(content, torch.get_num_threads(), spin=False)
     name = runs.get_inputs()[0].name
     return lambda images: runs.run(None, {name: images.numpy()})
 
 
-def _static(dense: nn.Sequential, example: Tensor, macs: float, in_parts: Callable[[Run], Run]) -> Runner:
+def _static(
+    dense: nn.Sequential, example: Tensor, macs: float, in_parts: Callable[[Run], Run], device: torch.device
+) -> Runner:
     """The network under the smallest pruning ratio, in steps of 1/64, with which Torch-Pruning makes it so cheap."""
     low = 0
     high = 63
@@ -157,8 +220,8 @@ def _static(dense: nn.Sequential, example: Tensor, macs: float, in_parts: Callab
         else:
             low = middle + 1
     network = _pruned(dense, example, low / 64)
-    run = in_parts(optimize_for_inference(network))
-    return Runner("pytorch", False, run, float(count_macs(network, example)))
+    n_macs = float(count_macs(network, example))
+    return Runner("pytorch", False, in_parts(optimize_for_inference(network.to(device))), n_macs)
 
 
 def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequential:
@@ -176,5 +239,5 @@ def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequentia
         network(example)
     except Exception as error:  # Torch-Pruning raises all sorts where it does not understand a network
         reason = f"{type(error).__name__}: {error}"
-        raise RLPruneError(f"Torch-Pruning cannot prune this network ({reason}); leave out the row static") from error
+        raise RLPruneError(f"Torch-Pruning cannot prune this network ({reason})") from error
     return network.eval()

@@ -16,20 +16,21 @@ from rlprune.metrics import accuracy, wilson_interval
 from rlprune.storage.folders import schema
 
 
-def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet) -> DenseResult:
+def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet, device: str = "cpu") -> DenseResult:
     """Measure an ordinary network.
 
     Args:
         model: normalised images (B, C, H, W) -> logits (B, classes), in eval mode.
         test: the images.
+        device: where it is.
     """
-    share = accuracy(model, test)
+    share = accuracy(model, test, device=device)
     return DenseResult(
         accuracy=share,
         accuracy_interval=wilson_interval(round(share * len(test)), len(test)),
         dense_accuracy=share,
         n_images=len(test),
-        conditions=Conditions.now(),
+        conditions=Conditions.now(device),
     )
 
 
@@ -38,20 +39,22 @@ def evaluate_static(
     test: ImageSet,
     metadata: Mapping[str, Any],
     dense: Callable[[Tensor], Tensor] | None = None,
+    device: str = "cpu",
 ) -> StaticResult:
     """Measure a network that was pruned once and for all.
 
     Args:
-        network: normalised images (B, C, H, W) -> logits (B, classes), in eval mode.
+        network: normalised images (B, C, H, W) -> logits (B, classes), on the CPU and in eval mode.
         test: the images.
         metadata: what `rlprune prune` noted: `how` it was pruned, and the `dense` network's cost.
-        dense: the network that it was before, to be measured too.
+        dense: the network that it was before, to be measured too; it takes images on the CPU.
+        device: where to run it, and leave it.
     """
     macs = count_macs(network, test.normalised(slice(0, 1)))
     params = sum(parameter.numel() for parameter in network.parameters())
     notes = schema().check(schema().PlainNotes, dict(metadata), "note on the network")
     before = notes.dense or schema().Size(params=params, macs=macs)
-    share = accuracy(network, test)
+    share = accuracy(network.to(device), test, device=device)
     return StaticResult(
         accuracy=share,
         accuracy_interval=wilson_interval(round(share * len(test)), len(test)),
@@ -60,7 +63,7 @@ def evaluate_static(
         macs_cut=1 - macs / before.macs,
         params_cut=1 - params / before.params,
         dense="given",
-        conditions=Conditions.now(),
+        conditions=Conditions.now(device),
         how=notes.how,
         zeros=share_of_zeros(network),
         saves_time=notes.how != "unstructured",

@@ -10,10 +10,11 @@ from rich.table import Table
 from torch import Tensor
 
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.evaluation.results import DenseResult, EvaluationResult, GatedResult, StaticResult
+from rlprune.evaluation.results import BundleResult, DenseResult, EvaluationResult, GatedResult, StaticResult
 from rlprune.evaluation.timing_results import (
     AdaptBenchmark,
     BenchmarkResult,
+    BenchmarkRow,
     ComparisonResult,
     EnvBenchmark,
     EqualCostRow,
@@ -81,7 +82,7 @@ def codebook(network: ElasticCNN, profiles: Tensor) -> Table:
     return table
 
 
-def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult | None = None) -> Table:
+def evaluation(results: EvaluationResult | BundleResult | DenseResult, bench: BenchmarkResult | None = None) -> Table:
     """Accuracy and cost of a network beside its controls, with times if a benchmark is given."""
     batches = list(bench.macs_ratio) if bench else []
     table = _measured(
@@ -89,7 +90,7 @@ def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult |
     )
     dense_accuracy = "" if results.dense_accuracy is None else _points(results.dense_accuracy)
     table.add_row(f"dense ({results.dense})", dense_accuracy, "0.0", "0.0", *_milliseconds(bench, "dense"))
-    if not isinstance(results, EvaluationResult):
+    if isinstance(results, DenseResult):
         return table
     table.add_row(
         "learnt, per image",
@@ -99,12 +100,16 @@ def evaluation(results: EvaluationResult | DenseResult, bench: BenchmarkResult |
         *_milliseconds(bench, "dynamic"),
         style="bold",
     )
-    for name, title in CONTROL_NAMES.items():
-        accuracy = getattr(results.controls, name)
-        table.add_row(title, _points(accuracy), _points(getattr(results.controls_macs_cut, name), 1), "")
+    controls = ""
+    if isinstance(results, EvaluationResult):
+        for name, title in CONTROL_NAMES.items():
+            accuracy = getattr(results.controls, name)
+            table.add_row(title, _points(accuracy), _points(getattr(results.controls_macs_cut, name), 1), "")
+        controls = (
+            "Controls cost the same, unless none is that cheap; shuffled: the learnt decisions, dealt to other images. "
+        )
     table.caption = (
-        "Saved: mean, every pass and the policy counted. Controls cost the same, unless none is that cheap; shuffled: "
-        "the learnt decisions, dealt to other images. "
+        f"Saved: mean, every pass and the policy counted. {controls}"
         f"Learnt: {_interval(results)}; {results.distinct_profiles} distinct profiles, {results.mean_passes:.2f} "
         "passes per image." + (" Times: medians, batch sizes above, best dense row." if bench else "")
     )
@@ -219,19 +224,25 @@ def benchmark(results: BenchmarkResult | AdaptBenchmark | EnvBenchmark) -> Table
     """Rows of a benchmark."""
     made_with = results.conditions
     table = Table(title=f"{escape(made_with.hardware)}, {made_with.threads} threads, {made_with.dtype}; medians")
-    for column in ("name", "batch", "ms", "images/s", "speed-up", "MACs ratio"):
+    for column in ("name", "batch", "ms", "images/s", "speed-up", "over all", "MACs ratio"):
         table.add_column(column, justify="left" if column == "name" else "right")
     for row in results.rows:
-        compared_to_dense = ("", "")
-        if isinstance(results, BenchmarkResult):
-            speedup = results.speedup.get(row.name, {}).get(row.batch)
-            if speedup is not None:
-                compared_to_dense = (f"{speedup:.2f}", f"{results.macs_ratio[row.batch]:.2f}")
-        table.add_row(row.name, str(row.batch), f"{row.ms:.2f}", f"{row.images_per_s:.0f}", *compared_to_dense)
+        compared = _compared_to_dense(results, row) if isinstance(results, BenchmarkResult) else ("", "", "")
+        table.add_row(row.name, str(row.batch), f"{row.ms:.2f}", f"{row.images_per_s:.0f}", *compared)
+    if isinstance(results, BenchmarkResult):
+        table.caption = "speed-up: over the best dense row of the same backend; over all: over the best of any"
     return table
 
 
-def _measured(results: EvaluationResult | DenseResult | GatedResult, columns: Sequence[str]) -> Table:
+def _compared_to_dense(results: BenchmarkResult, row: BenchmarkRow) -> tuple[str, str, str]:
+    """How many times as fast a row is as dense ones, and how many times as cheap."""
+    own = results.speedup.get(row.name, {}).get(row.batch)
+    of_any = (results.speedup_overall or {}).get(row.name, {}).get(row.batch)
+    ratio = "" if own is None and of_any is None else f"{results.macs_ratio[row.batch]:.2f}"
+    return "" if own is None else f"{own:.2f}", "" if of_any is None else f"{of_any:.2f}", ratio
+
+
+def _measured(results: EvaluationResult | BundleResult | DenseResult | GatedResult, columns: Sequence[str]) -> Table:
     """A table of figures, its first column one of names."""
     table = Table(title=_title(results, "images" if isinstance(results, GatedResult | StaticResult) else "test images"))
     for column in columns:
@@ -239,12 +250,12 @@ def _measured(results: EvaluationResult | DenseResult | GatedResult, columns: Se
     return table
 
 
-def _title(results: EvaluationResult | DenseResult | GatedResult | ComparisonResult, images: str) -> str:
+def _title(results: EvaluationResult | BundleResult | DenseResult | GatedResult | ComparisonResult, images: str) -> str:
     made_with = results.conditions
     return f"{results.n_images} {images}; {escape(made_with.hardware)}, {made_with.threads} threads"
 
 
-def _interval(results: EvaluationResult | DenseResult | GatedResult) -> str:
+def _interval(results: EvaluationResult | BundleResult | DenseResult | GatedResult) -> str:
     low, high = results.accuracy_interval
     return f"{_points(low, 1)} to {_points(high, 1)} % is the 95 % interval"
 

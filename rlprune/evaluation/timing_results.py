@@ -40,14 +40,18 @@ class BenchmarkResult(JsonResult):
     Attributes:
         rows: one for each network and batch size.
         speedup: of every dynamic row, by batch size, over the best dense row of its backend; None if there is none.
+        speedup_overall: the same over the best dense row of any backend; None in older files.
         macs_ratio: dense MACs over the mean dynamic ones, by batch size.
+        left_out: why rows that were asked for could not be made, by name; None if all could.
         peak_memory_mb: of the process.
         conditions: what the figures were measured with.
     """
 
     rows: tuple[BenchmarkRow, ...]
     speedup: dict[str, dict[int, float | None]]
+    speedup_overall: dict[str, dict[int, float | None]] | None = None
     macs_ratio: dict[int, float]
+    left_out: dict[str, str] | None = None
     peak_memory_mb: float
     conditions: Conditions = field(metadata=INLINE)
 

@@ -92,6 +92,27 @@ def pretrained_classes(name: str) -> int:
     return len(_torchvision_with_weights(plain).meta["categories"])
 
 
+def class_names(name: str) -> list[str]:
+    """The classes that the pretrained weights of a library's network are for, in the order of its logits.
+
+    Returns:
+        As torchvision calls them; or as timm does, which are WordNet's ids unless it has names. Empty where the library
+        does not say.
+
+    Raises:
+        ModelError: no such network, or no weights of it.
+    """
+    library, plain = _parts(name)
+    if library == "torchvision":
+        return list(_torchvision_with_weights(plain).meta["categories"])
+    cfg = _timm_with_weights(plain).to_dict()
+    if cfg.get("label_names"):
+        return list(cfg["label_names"])
+    data = import_library("timm.data")
+    subset = data.infer_imagenet_subset(cfg)
+    return list(data.ImageNetInfo(subset).label_names()) if subset else []
+
+
 def own_preprocessing(name: str) -> dict[str, Any]:
     """How a library's pretrained network wants its pictures prepared: as its transforms for evaluation do it.
 
@@ -138,7 +159,7 @@ def _parts(name: str) -> tuple[str, str]:
 
 def _timm_cfg(plain: str) -> Any:
     """What timm knows of the pretrained weights of a network, which may have a tag."""
-    models = _library("timm.models")
+    models = import_library("timm.models")
     architecture, _, tag = plain.partition(".")
     if not models.is_model(architecture):
         raise _unknown("timm", "network", plain, models.list_models())
@@ -157,7 +178,7 @@ def _timm_with_weights(plain: str) -> Any:
 
 
 def _build_timm(plain: str, n_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
-    make = partial(_library("timm").create_model, plain, num_classes=n_classes, in_chans=in_channels)
+    make = partial(import_library("timm").create_model, plain, num_classes=n_classes, in_chans=in_channels)
     if not pretrained:
         _timm_cfg(plain)  # or there is no such network
         return _made(f"timm:{plain}", None, make)
@@ -169,7 +190,7 @@ def _build_timm(plain: str, n_classes: int, in_channels: int, pretrained: bool) 
 
 def _timm_preprocessing(plain: str) -> dict[str, Any]:
     cfg = _timm_with_weights(plain)
-    found = _library("timm.data").resolve_data_config(pretrained_cfg=cfg.to_dict())
+    found = import_library("timm.data").resolve_data_config(pretrained_cfg=cfg.to_dict())
     height, width = found["input_size"][-2:]
     full = tuple(math.floor(side / found["crop_pct"]) for side in (height, width))
     shorter_side = found["crop_mode"] == "center" and full[0] == full[1]
@@ -192,7 +213,7 @@ def _timm_preprocessing(plain: str) -> dict[str, Any]:
 
 def _torchvision_weights(plain: str) -> Any:
     """The weights of a network that a tag names, or else its default ones; None if there are none of it."""
-    models = _library("torchvision.models")
+    models = import_library("torchvision.models")
     architecture, _, tag = plain.partition(".")
     known = models.list_models(module=models)
     if architecture not in known:
@@ -215,7 +236,7 @@ def _torchvision_with_weights(plain: str) -> Any:
 def _build_torchvision(plain: str, n_classes: int, pretrained: bool) -> nn.Module:
     weights = _torchvision_with_weights(plain) if pretrained else _torchvision_weights(plain)
     architecture = plain.partition(".")[0]
-    get_model = _library("torchvision.models").get_model
+    get_model = import_library("torchvision.models").get_model
     # Both take what others normalise with ImageNet's figures, whatever weights are loaded into them later.
     options = {"aux_logits": False, "transform_input": True} if architecture in ("googlenet", "inception_v3") else {}
     if pretrained:
@@ -281,8 +302,12 @@ def _made(name: str, source: str | None, make: Callable[[], nn.Module]) -> nn.Mo
     return model.train()
 
 
-def _library(module: str) -> ModuleType:
-    """A module of timm or torchvision; timm imports torchvision."""
+def import_library(module: str) -> ModuleType:
+    """A module of timm or torchvision, also where torchvision was built for another PyTorch; timm imports torchvision.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         require("torchvision", module.partition(".")[0])
     except RuntimeError as error:

@@ -124,7 +124,6 @@ def begin(name: str, n_classes: int, in_channels: int, *, new_head: bool = False
     return model
 
 
-@torch.no_grad()
 def check_outputs(model: nn.Module, image_shape: Sequence[int], n_classes: int) -> None:
     """Make sure that a network takes such images and returns a logit for every class.
 
@@ -136,11 +135,25 @@ def check_outputs(model: nn.Module, image_shape: Sequence[int], n_classes: int) 
     Raises:
         ModelError: it fails on such an image, or returns something else.
     """
+    found = shape_of_output(model, image_shape)
+    if found != (1, n_classes):
+        raise ModelError(f"the network gives {found} for one image; logits of shape (1, {n_classes}) are needed")
+
+
+@torch.no_grad()
+def shape_of_output(model: nn.Module, image_shape: Sequence[int]) -> tuple[int, ...] | str:
+    """What a network gives for one image: a tensor of that shape, or something of that type.
+
+    Args:
+        model: any network, on the CPU; left in eval mode.
+        image_shape: (C, H, W) of the image.
+
+    Raises:
+        ModelError: it fails on such an image.
+    """
     try:
         logits = model.eval()(torch.zeros(1, *image_shape))
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"the network fails on an image of shape {tuple(image_shape)}: {reason}") from error
-    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if found != (1, n_classes):
-        raise ModelError(f"the network gives {found} for one image; logits of shape (1, {n_classes}) are needed")
+    return tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__

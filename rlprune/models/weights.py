@@ -19,6 +19,24 @@ from rlprune.utils.files import atomic_write, open_regular
 from rlprune.utils.notes import say
 
 
+class OtherClassesError(ModelError):
+    """Weights whose last layer is for another number of classes, and fit otherwise.
+
+    Args:
+        path: the file.
+        layer: a tensor of the last layer.
+        n_classes: how many they are for.
+        wanted: how many the network is for.
+    """
+
+    def __init__(self, path: Path, layer: str, n_classes: int, wanted: int) -> None:
+        super().__init__(
+            f"{path} is for {n_classes} classes and not for {wanted} ({layer} is its last layer): train a new one with "
+            "`rlprune pretrain --weights`, and go on with what that writes"
+        )
+        self.n_classes = n_classes
+
+
 def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = False, new_head: bool = False) -> None:
     """Load weights into a model; where they do not fit, the model stays as it was.
 
@@ -37,6 +55,7 @@ def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = Fal
     Raises:
         ModelError: the file is missing, damaged, of another kind, needs pickle, does not fit the model, or has values
             that are not finite.
+        OtherClassesError: it fits but for its last layer, which is for another number of classes.
     """
     path = Path(path)
     expected = model.state_dict()
@@ -113,10 +132,7 @@ def _check_fit(path: Path, network: str, match: Match, expected: Mapping[str, Te
         renamed = f", {match.said}" if match.said else ""
         head = _head_for_others(weights, expected)
         if head and not missing and not unexpected:
-            raise ModelError(
-                f"{path} is for {len(weights[head[0]])} classes and not for {len(expected[head[0]])} ({head[0]} is its "
-                "last layer): train a new one with `rlprune pretrain --weights`, and go on with what that writes"
-            )
+            raise OtherClassesError(path, head[0], len(weights[head[0]]), len(expected[head[0]]))
         raise ModelError(f"{path} does not fit this {network} ({found}{renamed}); build the network it was saved from")
 
 

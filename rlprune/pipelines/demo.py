@@ -26,6 +26,7 @@ from rlprune.evaluation.dynamic import evaluate, predict_all
 from rlprune.evaluation.image_strips import ImageStrip
 from rlprune.evaluation.plots import frontier_plot
 from rlprune.evaluation.results import EvaluationResult
+from rlprune.evaluation.runners import DEFAULT_ROWS
 from rlprune.evaluation.timing_results import BenchmarkResult
 from rlprune.models import registry
 from rlprune.policies.policy import Policy
@@ -126,8 +127,11 @@ def _elastic_network_and_policy(dense: nn.Module, splits: Splits, folder: Path, 
 
 def _reload_in_new_process(out: Path, accuracy: float) -> BenchmarkResult:
     """Load the bundle where nothing of this process is left: it must be as accurate there, and is timed."""
-    for verb, file in (("evaluate", "reloaded.json"), ("bench", "bench.json")):
-        options = ["bundle", "--data", SOURCE, "--json", file, *(["--n-candidates", "5"] if verb == "evaluate" else [])]
+    for verb, file, more in (
+        ("evaluate", "reloaded.json", ["--n-candidates", "5"]),
+        ("bench", "bench.json", ["--rows", *DEFAULT_ROWS]),
+    ):
+        options = ["bundle", "--data", SOURCE, "--json", file, *more]
         # Run in that folder, because -m would prefer a checkout's rlprune/ to the installed one.
         done = subprocess.run(  # without a shell, and no word of it is a user's  # nosec B603
             [sys.executable, "-m", "rlprune", verb, *options], cwd=out, capture_output=True, text=True, check=False

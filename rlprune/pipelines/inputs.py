@@ -7,6 +7,7 @@ import json
 import reprlib
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.errors import BundleError, LevelsError, ModelError, RLPruneError
 from rlprune.models import registry
 from rlprune.models.checkpoints import weights_in_folder
-from rlprune.models.weights import load_weights
+from rlprune.models.classes import KnownClasses, in_folder, keep_classes, match, matches_any, of_library, of_names
+from rlprune.models.libraries import library_of
+from rlprune.models.weights import OtherClassesError, load_weights
 from rlprune.pipelines.identity import n_seen, same_source, sample_of
 from rlprune.pipelines.options import DataOptions, without_unset
-from rlprune.pipelines.preparation import confirmed, whole
+from rlprune.pipelines.preparation import classes_noted, confirmed, whole
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
@@ -32,13 +35,17 @@ from rlprune.storage.networks import load_network
 from rlprune.utils.files import read_regular, read_text
 from rlprune.utils.notes import say
 
+_MOST_SHOWN = 10
+
 
 def build_model(
     name: str, weights: Path | None, splits: Splits, *, trust_pickle: bool = False, new_head: bool = False
 ) -> nn.Module:
     """Build a network for images, with its weights if they are named, and see that it gives the right logits.
 
-    The weights may be the folder of an elastic network or a bundle: the network is all of that then.
+    The weights may be the folder of an elastic network or a bundle: the network is all of that then. Where they are for
+    more classes than the images have, and say which (or the library does that the network is of), the logits of the
+    images' classes are kept, in their order, and a line says so.
 
     Args:
         name: as for `rlprune.models.registry.build`.
@@ -52,33 +59,93 @@ def build_model(
         ModelError: there is no such network, or it does not fit its weights or the images.
         BundleError: the folder holds nothing like that.
     """
-    n_classes = len(splits.network.classes)
-    image_shape = splits.network.images.shape[1:]
+    images = splits.network
+    n_classes, image_shape = len(images.classes), images.images.shape[1:]
     if weights is not None and weights.is_dir() and weights_in_folder(weights) is None:
-        return _whole(name, weights, splits.network)
+        return _whole(name, weights, images)
+    known = None if new_head else _known_classes(name, weights)
     if weights is None:
-        model = registry.begin(name, n_classes, image_shape[0], new_head=new_head)
+        if known is not None and len(known) != n_classes:
+            match(known, images.classes)  # before anything is fetched
+        n_logits = n_classes if known is None else len(known)
+        model = registry.begin(name, n_logits, image_shape[0], new_head=new_head)
     else:
         model = registry.build(name, n_classes, image_shape[0])
     if weights is not None and not registry.asks_for_fresh(weights):
-        load_weights(model, weights, trust_pickle=trust_pickle, new_head=new_head)
+        try:
+            load_weights(model, weights, trust_pickle=trust_pickle, new_head=new_head)
+        except OtherClassesError as error:
+            known = known or _assumed_classes(name)
+            if known is None or len(known) != error.n_classes:
+                raise
+            match(known, images.classes)  # before the network is built again
+            model = registry.build(name, error.n_classes, image_shape[0])
+            load_weights(model, weights, trust_pickle=trust_pickle)
+    if known is not None:
+        _take_classes(model, known, images)
     registry.check_outputs(model, image_shape, n_classes)
     return model
 
 
+def _known_classes(name: str, weights: Path | None) -> KnownClasses | None:
+    """The classes that a network's weights are for, where they or their library say so."""
+    if weights is None:
+        return None if library_of(name) is None else of_library(name)
+    noted = classes_noted(weights)
+    return in_folder(weights) if noted is None else of_names(str(weights), noted)
+
+
+def _assumed_classes(name: str) -> KnownClasses | None:
+    """The classes that a file for a library's network is likely to be for: those of the library's own weights."""
+    try:
+        return None if library_of(name) is None else of_library(name, certain=False)
+    except ModelError:
+        return None  # it has none
+
+
+def _take_classes(model: nn.Module, known: KnownClasses, images: ImageSet) -> None:
+    """Leave a network the logits of the images' classes, in their order, if it has those of the known ones."""
+    n_known, classes = len(known), images.classes
+    image_shape = images.images.shape[1:]
+    same_number = n_known == len(classes)
+    if registry.shape_of_output(model, image_shape) != (1, n_known) or (same_number and not known.certain):
+        return
+    try:
+        rows = match(known, classes)
+    except ModelError:
+        if not same_number:
+            raise
+        if matches_any(known, classes):
+            say(f"{known.source}: some of the images' classes have other names; they are taken in the logits' order")
+        return
+    if rows == list(range(n_known)):
+        return
+    keep_classes(model, rows, image_shape)
+    names = [known.names[row][0].partition(",")[0] for row in rows]
+    shown = ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")
+    which = "its classes in the images' order" if same_number else f"{len(rows)} of its {n_known} classes"
+    assumed = "" if known.certain else " (the weights are taken to be for the same classes as those that come with it)"
+    say(f"{known.source}: {which}: {shown}{assumed}")
+
+
 def _whole(name: str, folder: Path, images: ImageSet) -> nn.Module:
-    """All of the elastic network in a folder."""
+    """All of the elastic network in a folder; of its classes those that the images have."""
     saved = load_network(folder)
     made_of = network_notes(saved.metadata).get("model") or name
     if made_of != name:
         raise ModelError(f"{folder} holds a network made of {reprlib.repr(made_of)[1:-1]}, not of {name}")
-    expected = tuple(images.images.shape[1:]), DataFormat.of(images)
+    expected = tuple(images.images.shape[1:]), replace(DataFormat.of(images), classes=saved.data.classes)
     if (saved.network.image_shape, saved.data) != expected:
         raise ModelError(
             f"the network in {folder} was trained on images of another shape, other classes, or "
             f"prepared otherwise; these are {expected[0]} in {len(images.classes)} classes"
         )
-    return saved.network.slice(saved.network.full)
+    model = saved.network.slice(saved.network.full)
+    if saved.data.classes != images.classes:
+        known = of_names(str(folder), saved.data.classes)
+        match(known, images.classes)
+        _take_classes(model, known, images)
+    return model
 
 
 def load_profiles(elastic: ElasticModule, path: Path) -> Tensor:

@@ -95,6 +95,12 @@ def _noted(weights: Path) -> DataFormat | None:
         return read_format({"data": json.loads(note)})
 
 
+def classes_noted(weights: Path) -> tuple[str, ...] | None:
+    """The classes that a file of weights is for, if `rlprune pretrain` wrote it, which notes them; None for others."""
+    noted = None if weights.is_dir() else _noted(weights)
+    return None if noted is None else noted.classes
+
+
 def _own(library: str, model: str) -> Preprocessing:
     """What a library says of a network that it has."""
     if library_of(model) != library:

@@ -42,10 +42,14 @@ def _others() -> str:
     return cards + (", and mps" if torch.backends.mps.is_available() else "")
 
 
-def conditions() -> dict[str, Any]:
-    """What a measurement ran on: processor, threads, number format, version of torch, and the date (ISO 8601)."""
+def conditions(device: str | torch.device = "cpu") -> dict[str, Any]:
+    """What a measurement ran on: hardware, threads, number format, version of torch, and the date (ISO 8601).
+
+    Args:
+        device: where the networks ran; a graphics card is named with the processor.
+    """
     return {
-        "hardware": _processor(),
+        "hardware": _processor() + _card(torch.device(device)),
         "threads": torch.get_num_threads(),
         "dtype": "float32",
         "torch": torch.__version__,
@@ -60,6 +64,13 @@ def _processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _card(device: torch.device) -> str:
+    """A graphics card, to follow the processor; nothing where that is what computes."""
+    if device.type == "cuda":
+        return f", {torch.cuda.get_device_name(device)}"
+    return "" if device.type == "cpu" else f", {device}"
 
 
 def out_of_memory(error: BaseException) -> str | None:

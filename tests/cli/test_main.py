@@ -24,6 +24,8 @@ from rlprune.cli import main as main_module
 from rlprune.cli import resumable
 from rlprune.cli.main import main
 from rlprune.cli.options import NetworkOptions, PriceOptions, TeacherOptions
+from rlprune.evaluation.results import BundleResult
+from rlprune.evaluation.runners import default_rows
 from rlprune.pipelines.comparison import CompareSettings
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.storage.networks import load_network, save_network
@@ -135,6 +137,16 @@ def test_evaluate_measures_a_bundle(project: Path, capsys: pytest.CaptureFixture
     assert f"{100 * results['accuracy']:.2f}" in capsys.readouterr().out
 
 
+def test_evaluate_leaves_the_controls_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = run_json(project, "evaluate", "bundle", *DATA, "--no-controls", "--device", "cpu:0")
+    said = capsys.readouterr()
+    assert "controls" not in said.out.lower() and "search" not in said.err
+    found = run_json(project, "evaluate", "bundle", *DATA, "--n-candidates", "6")
+    without = {"controls", "controls_macs_cut", "frontier", "n_candidates", "seed"}
+    assert {name: value for name, value in found.items() if name not in without} == alone
+    assert BundleResult.from_json(alone).to_json() == alone
+
+
 def test_evaluate_measures_an_ordinary_network(project: Path) -> None:
     arguments = ("evaluate", *MODEL, *DATA, "--weights", "dense.safetensors")
     results = run_json(project, *arguments)
@@ -152,6 +164,8 @@ def test_gates_are_trained_and_measured(project: Path, capsys: pytest.CaptureFix
     assert results["layers"][0]["by_class"].keys() == {"cat", "dog"}
     dense = run_json(project, "evaluate", *MODEL, *DATA, "--weights", "dense.safetensors")
     assert results["dense_accuracy"] == dense["accuracy"]
+    alone = run_json(project, "evaluate", "gated", *DATA, "--no-controls")
+    assert alone == results | {"controls": {}, "controls_macs_cut": {}}
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", "gated", *DATA, "--budget", "0.5"])
     assert "--budget and --penalty are for bundles; gated holds a gated network" in capsys.readouterr().err
@@ -223,8 +237,9 @@ def test_predict_says_class_and_cost_of_each_image(project: Path) -> None:
 def test_bench_times_a_bundle(project: Path) -> None:
     results = run_json(project, "bench", "bundle", "--batch", "1", "4", "--seconds", "0")
     assert [(row["name"], row["batch"]) for row in results["rows"]] == [
-        (name, batch) for batch in (1, 4) for name in ("dense", "dense folded", "dynamic")
+        (name, batch) for batch in (1, 4) for name in default_rows()
     ]
+    assert results["speedup_overall"].keys() == results["speedup"].keys()
     assert results["speedup"]["dynamic"].keys() == results["macs_ratio"].keys() == {"1", "4"}
 
 
@@ -289,7 +304,8 @@ def test_bench_without_its_data_times_on_noise_and_says_so(
     project: Path, apart: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("rlprune.data.loading.load", lambda *_, **__: pytest.fail("what the notes name was loaded"))
-    main(["bench", str(project / "bundle"), "--batch", "2", "--seconds", "0", "--json", "figures.json"])
+    bench = ["bench", str(project / "bundle"), "--batch", "2", "--seconds", "0", "--rows", "dense", "dynamic"]
+    main([*bench, "--json", "figures.json"])
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("rlprune: timing on noise;") and "--data" in said and said.endswith("which it calls 'pets'")
     assert json.loads(Path("figures.json").read_text())["macs_ratio"].keys() == {"2"}

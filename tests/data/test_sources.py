@@ -47,6 +47,26 @@ def test_parquet_files_of_a_test_split_are_the_test_set(tmp_path: Path) -> None:
     assert splits.test.classes == ("0", "1")
 
 
+def test_classes_may_be_listed_beside_parquet_files(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "pets" / "train.parquet", table())
+    names = tmp_path / "pets" / "classes.json"
+    names.write_text('["cat", "dog"]', "utf-8-sig")
+    assert load("pets").test.classes == load("pets/train.parquet").test.classes == ("cat", "dog")
+    write_parquet(tmp_path / "named" / "train.parquet", table(), ("a", "b"))
+    (tmp_path / "named" / "classes.json").write_text('["cat", "dog"]')
+    assert load("named").test.classes == ("a", "b")
+    for text, message in (
+        ('["cat"', r"classes\.json cannot be read .*; make it a list of the classes' names, or remove"),
+        ('{"cat": 0}', r"classes\.json is no list of names; make it one, such as \[\"cat\", \"dog\"\] for the labels"),
+        ('["cat", "cat"]', r"classes\.json has a name more than once; give every class its own"),
+        ('["cat", "dog", "elk"]', r"pets has no image of class 2 \(elk\) to train on"),
+        ('["cat", ""]', "is no list of names"),
+    ):
+        names.write_text(text)
+        with pytest.raises(DataError, match=message):
+            load("pets")
+
+
 def test_rlprune_data_is_looked_in_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folders(tmp_path / "here" / "mnist5k", n=30)
     monkeypatch.setenv("RLPRUNE_DATA", str(tmp_path / "here"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from nets import make_data, make_elastic, make_levels, make_policy
@@ -9,7 +11,7 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
-from rlprune.evaluation.runners import ROWS, available_rows
+from rlprune.evaluation.runners import DEFAULT_ROWS, ROWS, available_rows, default_rows
 from rlprune.evaluation.timing_results import BenchmarkResult
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
@@ -124,11 +126,41 @@ def test_every_row_can_take_part() -> None:
         backend = rows[name].backend
         dense = [row.ms for other, row in rows.items() if other.startswith("dense") and row.backend == backend]
         assert found.speedup[name][2] == pytest.approx(min(dense) / rows[name].ms)
+        best = min(row.ms for other, row in rows.items() if other.startswith("dense"))
+        assert (found.speedup_overall or {})[name][2] == pytest.approx(best / rows[name].ms)
+    assert found.left_out is None
 
 
-def test_what_torch_pruning_cannot_prune_is_said(dynamic: DynamicCNN) -> None:
-    with pytest.raises(RLPruneError, match=r"Torch-Pruning cannot prune this network \(.*\); leave out the row static"):
+def test_a_row_that_cannot_be_made_is_left_out_and_says_why(
+    dynamic: DynamicCNN, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_compiler(network: object, **_: object) -> object:
+        def run(images: object) -> object:
+            raise RuntimeError("Failed to find C++ compiler. Please specify\nmore")
+
+        return run
+
+    monkeypatch.setattr("torch.compile", no_compiler)
+    monkeypatch.setattr("rlprune.evaluation.runners._ONNX_PACKAGES", ("nothing_like_onnx",))
+    asked = ("static", "dense compiled", "dense onnxruntime", "dynamic")
+    found = bench(dynamic, DATA.images, (2,), seconds=0, rows=asked)
+    assert [row.name for row in found.rows] == ["dynamic"] and found.left_out is not None
+    assert list(found.left_out) == ["dense compiled", "dense onnxruntime", "static"]
+    assert found.left_out["dense compiled"] == "RuntimeError: Failed to find C++ compiler. Please specify"
+    assert "Torch-Pruning cannot prune this network (" in found.left_out["static"]
+    assert "rlprune[onnx]" in found.left_out["dense onnxruntime"]
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"rlprune: the row {name} is left out: {why}" for name, why in found.left_out.items()]
+    assert BenchmarkResult.from_json(json.loads(json.dumps(found.to_json()))) == found
+    with pytest.raises(RLPruneError, match="no row can be timed: static: Torch-Pruning cannot prune this network"):
         bench(dynamic, DATA.images, (2,), seconds=0, rows=("static",))
+
+
+def test_the_rows_of_those_who_name_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_onnx = ("dense", "dense folded", "dense onnxruntime", "dynamic", "dynamic onnxruntime")
+    for packages, rows in (((), with_onnx), (("nothing_like_onnx",), DEFAULT_ROWS)):
+        monkeypatch.setattr("rlprune.evaluation.runners._ONNX_PACKAGES", packages)
+        assert default_rows() == rows
 
 
 def test_a_speed_up_needs_a_dense_row(dynamic: DynamicCNN) -> None:

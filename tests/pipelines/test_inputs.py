@@ -179,6 +179,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> Remembered:
     monkeypatch.setattr(libraries, "build", found)
     monkeypatch.setattr(libraries, "check", lambda name: None)
     monkeypatch.setattr(libraries, "pretrained_classes", lambda name: 7)
+    monkeypatch.setattr(libraries, "class_names", lambda name: [])
     return found
 
 
