@@ -24,7 +24,7 @@ from rlprune.metrics import wilson_interval
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.inputs import Subject
 from rlprune.optimization.pace import Pace, measure_pace
-from rlprune.optimization.plan import MOST_MIRROR_LOSS, Plan, PlanOptions, Size, make_plan
+from rlprune.optimization.plan import MOST_MIRROR_LOSS, Plan, PlanOptions, Size, YesNo, make_plan
 from rlprune.optimization.result import CheckResult
 from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings
@@ -113,11 +113,11 @@ def examine(
     return Examined(elastic, residual, size, plan, pace, result)
 
 
-def _elastic(subject: Subject, residual: bool | None) -> tuple[ElasticCNN, bool]:
+def _elastic(subject: Subject, residual: YesNo) -> tuple[ElasticCNN, bool]:
     """The network made elastic, and whether residual streams are pruned: too where little can be saved without."""
     convert = partial(ElasticCNN.from_model, subject.model, subject.image_shape)
-    if residual is not None:
-        return convert(residual=residual), residual
+    if residual != "auto":
+        return convert(residual=residual == "yes"), residual == "yes"
     plain = convert()
     if _saved(plain) >= _LEAST_SAVED:
         return plain, False

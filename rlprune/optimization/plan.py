@@ -24,7 +24,7 @@ After each step, the epochs of the next ones are planned anew with the time that
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,7 @@ from rlprune.utils.settings import (
     settings_dataclass,
 )
 
+YesNo = Literal["auto", "yes", "no"]
 DEFAULT_MINUTES = 60.0
 """Time limit if none is given."""
 USED = 0.85
@@ -75,8 +76,8 @@ class PlanOptions:
     """Images per training step."""
     learning_rate: LearningRate | None = None
     """Peak learning rate of these trainings."""
-    flip: bool | None = None
-    """Mirror images at random while training."""
+    flip: YesNo = "auto"
+    """Mirror images at random while training: wrong for digits, right for most photographs; auto asks the network."""
     padding: Annotated[NonNegativeInt, AtMost(4096)] | None = None
     """Pixels by which images are shifted at random while training."""
     views: Annotated[NonNegativeInt, AtMost(1000)] | None = None
@@ -89,7 +90,7 @@ class PlanOptions:
     """Slices that an image may run through, one after the other."""
     policy_steps: Annotated[PositiveInt, AtMost(2**31 - 1)] | None = None
     """Decisions to learn from."""
-    residual: bool | None = None
+    residual: YesNo = "auto"
     """Also prune the channels of residual streams."""
 
 
@@ -202,7 +203,7 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
         profile_epochs=epochs[2],
         batch_size=batch_size,
         learning_rate=options.learning_rate or 0.05 * batch_size / 128,
-        flip=size.mirrored if options.flip is None else options.flip,
+        flip=size.mirrored if options.flip == "auto" else options.flip == "yes",
         padding=max(1, size.side // 12) if options.padding is None else options.padding,
         views=views,
         n_profiles=n_profiles,
