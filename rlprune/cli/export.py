@@ -13,6 +13,7 @@ from torch import Tensor
 from rlprune.cli.options import PriceOptions
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.export import to_onnx
+from rlprune.deployment.onnx.resizing import check_resizable
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.pipelines.identity import same_source
 from rlprune.pipelines.inputs import load_fitting, network_notes
@@ -39,11 +40,14 @@ class Export:
     out: Path
     """Bundle to write."""
     onnx: bool = False
-    """Also put dynamic.onnx into it: preprocessing, policy and all profiles in one file for onnxruntime. It decides at
-    one price only, which --budget or --penalty name where the policy knows a range."""
+    """Also put dynamic.onnx into it: preprocessing, policy and all profiles in one file for onnxruntime. Where the
+    policy knows a range of penalties, it takes a budget; --budget or --penalty name what it decides at without one."""
     int8: bool = False
     """Also put dynamic.int8.onnx into it: the same file with all profiles in eight-bit integers, a quarter of the size,
     calibrated on images of --data."""
+    resize: bool = False
+    """Let pictures of any size go into the files of --onnx and --int8, which scale and cut them as the network's
+    preprocessing says."""
     data: str | None = None
     """What the network was adapted to, for --int8: images that train the network calibrate, none that test."""
     preprocess: str | None = None
@@ -65,6 +69,8 @@ class Export:
         network = networks.load_network(self.network)
         n_copies = 1 + self.onnx + self.int8
         check_room(self.out, n_copies * sum(value.nbytes for value in network.network.state_dict().values()))
+        if self.resize:
+            check_resizable(network.data.preprocessing)
         metadata = _metadata_of(network, policy)
         files = self._onnx_files(network, policy) if self.onnx or self.int8 else {}
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, metadata, files)
@@ -72,6 +78,8 @@ class Export:
     def _check_options(self) -> None:
         if self.price.given and not (self.onnx or self.int8):
             raise RLPruneError("--budget and --penalty are for files of ONNX; a bundle takes any, from call to call")
+        if self.resize and not (self.onnx or self.int8):
+            raise RLPruneError("--resize is for files of ONNX; add --onnx or --int8")
         if self.data is not None and not self.int8:
             raise RLPruneError("--data is for --int8, whose calibration images it names")
         if self.preprocess is not None and not self.int8:
@@ -85,11 +93,11 @@ class Export:
         priced = self.price.of(dynamic)
         files = {}
         if self.onnx:
-            files["dynamic.onnx"] = to_onnx(priced)
+            files["dynamic.onnx"] = to_onnx(priced, resize=self.resize)
         if self.int8:
             images = self._calibration_images(network)
             with temporaries_beside(self.out):  # those of onnxruntime, which quantises
-                files["dynamic.int8.onnx"] = to_onnx(priced, images)
+                files["dynamic.int8.onnx"] = to_onnx(priced, images, resize=self.resize)
         return files
 
     def _calibration_images(self, network: networks.SavedNetwork) -> Tensor:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlprune.data.decoding import read_images
+from rlprune.data.pictures import read_picture
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.errors import DataError
 
@@ -58,6 +59,44 @@ def as_batch(images: Any, image_shape: tuple[int, ...], preprocessing: Preproces
         shape, found = _shape("B", image_shape), _shown(images.shape)
         raise DataError(f"images have shape {found}; {shape} with B >= 1 is needed")
     return images.resolve_neg()
+
+
+def as_pictures(images: Any, n_channels: int) -> tuple[list[Tensor], Tensor]:
+    """Make batches of what a caller gives to something that takes pictures of any size.
+
+    Args:
+        images: uint8 in [0, 255], (B, C, any, any); or a PIL image, or a list of them.
+        n_channels: of the network's images, C; 1 or 3 where pictures of PIL are given.
+
+    Returns:
+        Batches uint8 (n, C, height, width), each of one size, B >= 1 images together; and for each image given its
+        row among all of theirs, int64 (B,).
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(images, Image.Image):
+        images = [images]
+    if isinstance(images, list | tuple) and images and all(isinstance(each, Image.Image) for each in images):
+        return _by_size(images, n_channels)
+    sizes = tuple(getattr(images, "shape", ()))[2:4]
+    known = sizes if len(sizes) == 2 and all(sizes) else ("H", "W")
+    batch = as_batch(images, (n_channels, *known), Preprocessing(), floats=False)
+    return [batch], torch.arange(len(batch))
+
+
+def _by_size(images: Sequence[Image.Image], n_channels: int) -> tuple[list[Tensor], Tensor]:
+    """Pictures in batches of one size each, and the row of each."""
+    if n_channels not in (1, 3):
+        raise DataError(f"the network takes images of {n_channels} channels; pictures become grey or RGB ones")
+    groups: dict[tuple[int, ...], list[int]] = {}
+    pixels = []
+    for number, image in enumerate(images):
+        pixels.append(read_picture(f"picture {number}", image, None, "L" if n_channels == 1 else "RGB"))
+        groups.setdefault(pixels[-1].shape, []).append(number)
+    batches = [torch.from_numpy(np.stack([pixels[number] for number in group])) for group in groups.values()]
+    given = torch.tensor([number for group in groups.values() for number in group])
+    return batches, given.argsort()
 
 
 def _check_storage(images: Tensor) -> None:

@@ -41,6 +41,10 @@ class Prediction:
         names = [field.name for field in fields(cls)]
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
+    def rows(self, order: Tensor) -> Prediction:
+        """The predictions for the images at some indices, int64 (n,), in their order."""
+        return Prediction(*(getattr(self, field.name)[order] for field in fields(self)))
+
 
 def predicted(logits: Tensor, profiles: Tensor, keep_ratios: Tensor, prices: CostBreakdown) -> Prediction:
     """Build a prediction from the results of all passes.

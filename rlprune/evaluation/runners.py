@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.cnn import session
-from rlprune.deployment.onnx.export import export_piece, to_onnx
+from rlprune.deployment.onnx.export import to_onnx
+from rlprune.deployment.onnx.pieces import export_piece
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.static import count_macs
 from rlprune.graph.folding import fold_norms, optimize_for_inference

@@ -109,7 +109,7 @@ def test_images_like_those_that_were_measured_cost_what_they_may(budget: float) 
     assert share == pytest.approx(budget, rel=0.1)
 
 
-def test_it_comes_back_from_a_bundle_and_an_onnx_file_has_one_price(tmp_path: Any) -> None:
+def test_it_comes_back_from_a_bundle_and_an_onnx_file_begins_at_its_price(tmp_path: Any) -> None:
     save_bundle(tmp_path / "bundle", NETWORK, DYNAMIC.source_policy, DATA)
     again = load(tmp_path / "bundle")
     assert json.loads(json.dumps(again.source_policy.to_json())) == json.loads(

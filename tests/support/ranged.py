@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from nets import make_data, make_elastic
 from torch import Tensor
@@ -50,3 +52,11 @@ def make_dynamic() -> DynamicCNN:
 
 
 DYNAMIC = make_dynamic()
+
+
+@cache
+def onnx_content() -> bytes:
+    """Its ONNX file, which takes seconds to make."""
+    from rlprune.deployment.onnx.export import to_onnx
+
+    return to_onnx(DYNAMIC)

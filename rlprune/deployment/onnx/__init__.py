@@ -5,5 +5,6 @@ May import what `rlprune.deployment` may; `export` and `cnn` are where a reader 
 
 from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.onnx.export import save_onnx, to_onnx
+from rlprune.deployment.onnx.static import save_static_onnx, to_static_onnx
 
-__all__ = ["OnnxCNN", "save_onnx", "to_onnx"]
+__all__ = ["OnnxCNN", "save_onnx", "save_static_onnx", "to_onnx", "to_static_onnx"]

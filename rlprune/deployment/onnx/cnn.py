@@ -7,13 +7,16 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from rlprune.deployment.images import Images, as_batch
+from rlprune.deployment.images import Images, as_batch, as_pictures
 from rlprune.deployment.onnx.proto import short
+from rlprune.deployment.onnx.resizing import check_picture
 from rlprune.deployment.onnx.trial import trial, wrong_profiles
 from rlprune.deployment.prediction import Prediction, predicted
-from rlprune.errors import BundleError
+from rlprune.errors import BundleError, RLPruneError
 from rlprune.utils.finite import finite_logits
 from rlprune.utils.imports import require
 from rlprune.utils.process import ForkLock
@@ -59,8 +62,11 @@ class OnnxCNN:
 
     Attributes:
         classes: class names.
-        image_shape: (C, H, W) of the images.
+        image_shape: (C, H, W) of the network's images.
         preprocessing: how pictures come to their size.
+        resizes: whether the file does that itself, so that pictures of any size go in.
+        limits: the lowest and the highest budget, where it can be chosen; else None.
+        default_budget: the one that stands for the penalty which the file was exported at; None where there is none.
         prices: active parameters and MACs of stem, bodies, decision and dense network.
     """
 
@@ -71,6 +77,10 @@ class OnnxCNN:
         self.classes = tuple(file.notes.classes)
         self.preprocessing = file.preprocessing
         self.image_shape = file.image_shape
+        self.resizes = file.resizes
+        budgets = file.notes.budgets
+        self.limits = None if budgets is None else (budgets.least, budgets.most)
+        self.default_budget = None if budgets is None else budgets.default
         self.prices = file.notes.costs()
         self._ratios = torch.tensor(file.notes.keep_ratios)
         self._max_passes = file.max_passes
@@ -108,22 +118,51 @@ class OnnxCNN:
         vars(self).update(state)
         self._open()
 
-    def __call__(self, images: Images) -> Prediction:
+    def __call__(self, images: Images, *, budget: float | None = None) -> Prediction:
         """Classify a batch of any size.
 
         Args:
             images: a tensor or a NumPy array of pixels in [0, 255], uint8 (B, C, H, W), in any layout and on any
-                device; or a PIL image, or a list of them, of any size.
+                device, where the file resizes of any height and width; or a PIL image, or a list of them, of any size.
+            budget: mean share of the dense network's MACs that images may cost, where the file takes one.
 
         Raises:
             DataError: images of another shape or type, or in another container.
             BundleError: onnxruntime fails, or the file names profiles that it does not have.
             NotFiniteError: the logits are NaN or infinite.
+            RLPruneError: the file takes no budget, or not this one.
         """
-        batch = as_batch(images, self.image_shape, self.preprocessing, floats=False)
+        chosen = self._chosen(budget)
+        if not self.resizes:
+            return self._run(as_batch(images, self.image_shape, self.preprocessing, floats=False), chosen)
+        batches, order = as_pictures(images, self.image_shape[0])
+        for batch in batches:
+            check_picture(self.preprocessing, self.image_shape, *batch.shape[2:])
+        return Prediction.joined([self._run(batch, chosen) for batch in batches]).rows(order)
+
+    def _chosen(self, budget: float | None) -> dict[str, Any]:
+        """What is given to the file for a budget."""
+        if budget is None:
+            return {}
+        if self.limits is None:
+            raise RLPruneError(
+                f"budget={budget} cannot be chosen: this file decides at one price; export one of a policy that was "
+                "trained with --penalty-range"
+            )
+        if isinstance(budget, bool | str) or not hasattr(budget, "__float__"):
+            raise RLPruneError(f"budget is a {type(budget).__name__}; give a number")
+        chosen, (least, most) = np.array([float(budget)], np.float32), self.limits
+        if not least <= chosen[0] <= most:
+            raise RLPruneError(
+                f"budget is {budget}; with this policy images can cost {least:.3f} to {most:.3f} of the dense "
+                "network's MACs on average"
+            )
+        return {"budget": chosen}
+
+    def _run(self, batch: Tensor, chosen: dict[str, Any]) -> Prediction:
         pixels = batch.detach().cpu().contiguous().numpy()
         try:
-            logits, profiles = self.session.run(["logits", "profiles"], {"images": pixels})
+            logits, profiles = self.session.run(["logits", "profiles"], {"images": pixels, **chosen})
         except Exception as error:  # onnxruntime's own, which have no common type
             raise BundleError(f"onnxruntime cannot run the file on these images: {short(error)}") from error
         wrong = wrong_profiles(profiles, (len(pixels), self._max_passes), len(self._ratios))

@@ -9,27 +9,23 @@ with nothing to gather.
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx.graph import (
-    DOMAIN,
-    IR_VERSION,
-    OPSET,
-    GraphSpec,
-    decide_function,
-    main_graph,
-    run_function,
-)
+from rlprune.deployment.onnx.assembly import FileParts, assembled
+from rlprune.deployment.onnx.graph import GraphSpec, decide_function, main_graph, run_function
+from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
+from rlprune.deployment.onnx.pricing import BudgetTable, budget_table, first_of_range, place_function
+from rlprune.deployment.onnx.resizing import check_resizable, resize_function
+from rlprune.deployment.onnx.sharing import SharedWeights
 from rlprune.deployment.quantisation import quantised
-from rlprune.errors import BundleError, DataError, RLPruneError
+from rlprune.errors import RLPruneError
 from rlprune.utils.files import atomic_write
 from rlprune.utils.imports import require
 
@@ -37,103 +33,133 @@ _AT_ONCE = 64
 """Calibration images that run through the stem together."""
 
 
-def save_onnx(path: str | Path, dynamic: DynamicCNN, calibration: Tensor | None = None) -> None:
+def save_onnx(
+    path: str | Path, dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: bool = False
+) -> None:
     """Write a network with its policy as one ONNX file, which needs neither torch nor this library.
 
     | name | shape | what |
     |---|---|---|
-    | `images` in | uint8 (B, C, H, W) | pixels |
+    | `images` in | uint8 (B, C, H, W) | pixels, red first; with `resize` of any height and width |
+    | `budget` in | float32 (1,) | mean share of the dense network's MACs that images may cost; may be left out |
+    | `label` out | int64 (B,) | class of the largest probability |
+    | `probability` out | float32 (B,) | of that class |
     | `logits` out | float32 (B, classes) | logits of the final predictions |
     | `profiles` out | int64 (B, max_passes) | index into the codebook of every pass; -1 where there was none |
     | `macs` out | int64 (B,) | MACs, those of the policy and of every pass included |
 
+    Only a file whose policy was trained for a range of penalties has a `budget`. Others than those that were measured
+    are clipped to them; left out, it is that of `dynamic.penalty`.
+
     Its metadata `rlprune` is JSON: `classes`, `keep_ratios` (of every profile, for every group), `prices` (parameters
-    and MACs of `stem`, `bodies`, `decision` and the `dense` network), and `preprocessing` where the network has its
-    own: how pictures come to their size, and the order in which it reads channels (pixels are RGB in any case).
+    and MACs of `stem`, `bodies`, `decision` and the `dense` network), `preprocessing` where the network has its own:
+    how pictures come to their size, and the order in which it reads channels (pixels are RGB in any case), `budgets`
+    (`least`, `most`, `default`) where it has that input, and `image_shape` where pictures of any size go in.
+
+    Weights that profiles share are in it once.
 
     Args:
         path: file to write.
         dynamic: the network with its policy.
         calibration: images uint8 (N, C, H, W), not of the test set; with them all profiles compute in int8
-            (`rlprune.deployment.quantisation`), while stem and policy stay in float32.
+            (`rlprune.deployment.quantisation`), each with weights of its own, while stem and policy stay in float32.
+        resize: let pictures of any size go in, which the file scales and cuts as the network's preprocessing says.
 
     Raises:
         DataError: calibration images that the network does not take, or none.
         MissingExtraError: onnx or onnxscript is not installed.
-        RLPruneError: the network does not compute in float32, or holds something that ONNX has no operator for.
+        RLPruneError: the network does not compute in float32, or holds something that ONNX has no operator for; or,
+            with `resize`, its preprocessing does.
     """
-    content = to_onnx(dynamic, calibration)
+    content = to_onnx(dynamic, calibration, resize=resize)
     with atomic_write(Path(path)) as temporary:
         temporary.write_bytes(content)
 
 
-def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None) -> bytes:
+def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: bool = False) -> bytes:
     """The content of the file that `save_onnx` writes; arguments and errors are the same."""
     if dynamic.dtype != torch.float32:
         raise RLPruneError(f"this network computes in {dynamic.dtype}; only one in torch.float32 can be exported")
+    if resize:
+        check_resizable(dynamic.preprocessing)
     calibration_features = None if calibration is None else _features(dynamic, calibration)
-    onnx = require("onnx", "onnx")
-    helper = require("onnx.helper", "onnx")
-    model = helper.make_model(
-        require("onnx.parser", "onnx").parse_graph(main_graph(_spec(dynamic))),
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
-        functions=_functions(dynamic, calibration_features),
-        ir_version=IR_VERSION,
-        producer_name="rlprune",
-    )
-    notes = {
-        "classes": dynamic.classes,
-        "keep_ratios": torch.tensor(dynamic.elastic.keep_ratios)[dynamic.codebook].tolist(),
-        "prices": {name: [part.tolist() for part in price] for name, price in dynamic.prices._asdict().items()},
-    }
-    preprocessing = dynamic.preprocessing.to_json()
-    if preprocessing:
-        notes["preprocessing"] = preprocessing
-    file = require("rlprune.deployment.onnx.file")
-    helper.set_model_props(model, {file.NOTES: json.dumps(notes), file.CHECKSUM: "0" * 64})
-    onnx.checker.check_model(model, full_check=True)
-    content = file.signed(bytes(model.SerializeToString()))
-    try:
-        file.checked("it", content)
-    except BundleError as error:
-        raise RLPruneError(f"this network cannot be stored in an ONNX file that is safe to read: {error}") from error
-    return bytes(content)
-
-
-def _functions(dynamic: DynamicCNN, calibration_features: Tensor | None) -> list[Any]:
-    """The functions of the file: the exported parts, in int8 if there are calibration features, and what joins them."""
-    images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
-    start = _Start(dynamic)
-    features, observed = start(images)
-    logits = torch.zeros(2, dynamic.elastic.n_classes)
-    new_logits = torch.zeros(2, dynamic.elastic.n_classes)
-    passes = torch.zeros(2, dtype=torch.int64)
-    spent = torch.zeros(2, dtype=torch.int64)
-    functions = [
-        _function("start", export_piece("start", start, (images,)), 2),
-        _function("decide", export_piece("decide", _Decide(dynamic), (observed, logits, passes, spent)), 2),
-        _function("combine", export_piece("combine", _Combine(dynamic), (logits, new_logits, passes)), 1),
-    ]
-    for k, body in enumerate(export_bodies(dynamic, features)):
-        piece = body if calibration_features is None else quantised(body, calibration_features)
-        functions.append(_function(f"profile_{k}", piece, 1))
+    require("onnx", "onnx")
+    table = budget_table(dynamic.source_policy, dynamic.penalty)
+    shared = SharedWeights(dynamic.elastic, dynamic.codebook)
+    names: list[tuple[str, ...]] = []
+    functions = [*_deciding(dynamic, table), *_profiles(dynamic, calibration_features, shared, names)]
+    spec = _spec(dynamic, table, names, resize)
     parse = require("onnx.parser", "onnx").parse_function
-    functions.append(parse(decide_function()))
-    functions.append(parse(run_function(len(dynamic.slices), dynamic.elastic.n_classes)))
-    return functions
+    texts = [decide_function(spec), run_function(spec)]
+    texts += [] if table is None else [place_function(table)]
+    texts += [resize_function(dynamic.preprocessing, dynamic.image_shape)] if resize else []
+    tensors = list(shared.tensors.values())
+    if table is not None:
+        budget = np.array([table.default_budget], np.float32)
+        tensors.append(require("onnx.numpy_helper", "onnx").from_array(budget, "budget"))
+    return assembled(
+        FileParts(
+            graph=main_graph(spec),
+            functions=[*functions, *map(parse, texts)],
+            tensors=tensors,
+            title=f"Image classifier over {len(dynamic.classes)} classes that chooses for every image how much of the "
+            f"network to run, out of {len(dynamic.slices)} profiles; written by rlprune",
+            image_shape=dynamic.image_shape,
+            data=dynamic,
+            keep_ratios=torch.tensor(dynamic.elastic.keep_ratios)[dynamic.codebook].tolist(),
+            prices=dynamic.prices,
+            resized=resize,
+            budgets=None if table is None else (*table.limits, table.default_budget),
+        )
+    )
 
 
-def _spec(dynamic: DynamicCNN) -> GraphSpec:
+def _deciding(dynamic: DynamicCNN, table: BudgetTable | None) -> Iterator[Any]:
+    """The functions of the file that prepare images, decide, and join the predictions of passes."""
+    start = _Start(dynamic)
+    images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
+    _, observed = start(images)
+    logits, more = torch.zeros(2, 2, dynamic.elastic.n_classes)
+    passes, spent = torch.zeros(2, 2, dtype=torch.int64)
+    before = observed, logits.clone(), passes.clone(), spent.clone()
+    decide, given = (_Decide(dynamic), ()) if table is None else (_DecideAt(dynamic), (torch.zeros(1),))
+    yield as_function("start", export_piece("start", start, (images,)), 2)
+    yield as_function("decide", export_piece("decide", decide, (*before, *given), n_fixed=len(given)), 2)
+    yield as_function("combine", export_piece("combine", _Combine(dynamic), (before[1], more.clone(), before[2])), 1)
+
+
+def _profiles(
+    dynamic: DynamicCNN, calibration: Tensor | None, shared: SharedWeights, names: list[tuple[str, ...]]
+) -> Iterator[Any]:
+    """The functions of the file that run a profile, in int8 if there are calibration features.
+
+    Args:
+        dynamic: the network with its policy.
+        calibration: features of the stem, float32 (N, F, H', W'); None for profiles in float32.
+        shared: where they take their weights from.
+        names: to which the shared weights that each of them reads are added.
+    """
+    features = torch.zeros(2, *dynamic.elastic.feature_shape)
+    for k, body in enumerate(export_bodies(dynamic, features)):
+        piece = body if calibration is None else quantised(body, calibration)
+        names.append(tuple(shared.replace(piece, k)) if calibration is None else ())
+        yield as_function(f"profile_{k}", piece, 1, names[-1])
+
+
+def _spec(dynamic: DynamicCNN, table: BudgetTable | None, names: list[tuple[str, ...]], resize: bool) -> GraphSpec:
     """The properties of a network that the joining graph depends on."""
     prices = dynamic.prices
     return GraphSpec(
         image_shape=dynamic.image_shape,
         n_classes=dynamic.elastic.n_classes,
         max_passes=dynamic.policy.observer.max_passes,
-        first=dynamic.first,
+        first=dynamic.first if table is None else first_of_range(dynamic.source_policy, dynamic.prices, table),
         stem_macs=int(prices.stem.macs),
         body_macs=tuple(prices.bodies.macs.tolist()),
         decision_macs=int(prices.decision.macs),
+        shared=tuple(names),
+        ranged=table is not None,
+        resized=resize,
     )
 
 
@@ -164,6 +190,29 @@ class _Decide(nn.Module):
         return choice, accept
 
 
+class _DecideAt(_Decide):
+    """The same for a policy that was trained for a range, at a place in it, float32 (1,).
+
+    The place is part of what the first layer adds, as in `Policy.at`.
+    """
+
+    def __init__(self, dynamic: DynamicCNN) -> None:
+        super().__init__(dynamic)
+        first, *others = dynamic.source_policy.network
+        assert isinstance(first, nn.Linear) and first.bias is not None
+        self.weight = nn.Parameter(first.weight[:, :-1].detach().clone(), requires_grad=False)
+        self.of_place = nn.Parameter(first.weight[:, -1].detach().clone(), requires_grad=False)
+        self.bias = nn.Parameter(first.bias.detach().clone(), requires_grad=False)
+        self.others = nn.Sequential(*others)
+
+    def forward(  # type: ignore[override]
+        self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        observation = self.policy.observer.observe(observed, logits, passes, spent / self.dense_macs)
+        hidden = observation @ self.weight.T + (self.bias + self.of_place * place)
+        return self.policy.decided(self.others(hidden))
+
+
 class _Combine(nn.Module):
     """Logits so far (n, classes), and those of one more pass -> logits of the prediction after it."""
 
@@ -175,64 +224,6 @@ class _Combine(nn.Module):
         return self.observer.believe(before, logits, passes)
 
 
-def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-    """Export a module as an `onnx.ModelProto` whose inputs may have any first dimension.
-
-    Args:
-        name: of the module, for messages.
-        module: what is exported.
-        inputs: examples, each (2, ...).
-
-    Raises:
-        MissingExtraError: onnx or onnxscript is not installed.
-        RLPruneError: the module does something that ONNX has no operator for.
-    """
-    require("onnxscript", "onnx")
-    batch = torch.export.Dim("n")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module.eval(),
-                inputs,
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=tuple({0: batch} for _ in inputs),
-                verbose=False,
-            )
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise RLPruneError(f"{name} cannot be exported to ONNX: {reason}") from error
-    assert program is not None
-    model = require("onnx.inliner", "onnx").inline_local_functions(program.model_proto)
-    _keep_padding(model.graph)
-    for part in (*model.graph.node, model.graph, model):
-        part.ClearField("metadata_props")  # where in torch everything came from: a tenth of a small file
-    del model.graph.value_info[:]
-    return model
-
-
-def _keep_padding(graph: Any) -> None:
-    """Keep onnxruntime from taking a pad by zeros into the max pool behind it, which would pad with minus infinity.
-
-    Its optimiser does so wherever one follows the other; a maximum with the lowest number stands between them then.
-    """
-    helper = require("onnx.helper", "onnx")
-    padded = {node.output[0] for node in graph.node if node.op_type == "Pad"}
-    nodes = []
-    for node in graph.node:
-        if node.op_type == "MaxPool" and node.input[0] in padded:
-            same, lowest = (f"{node.output[0]}_{name}" for name in ("padded", "lowest"))
-            value = helper.make_tensor(lowest, 1, [], [torch.finfo(torch.float32).min])  # 1: float
-            graph.initializer.append(value)
-            nodes.append(helper.make_node("Max", [node.input[0], lowest], [same]))
-            node.input[0] = same
-        nodes.append(node)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
 def export_bodies(dynamic: DynamicCNN, features: Tensor) -> Iterator[Any]:
     """Export the body of every profile as an `onnx.ModelProto`; features are those of two images, (2, F, H', W')."""
     for k in range(len(dynamic.slices)):
@@ -242,25 +233,6 @@ def export_bodies(dynamic: DynamicCNN, features: Tensor) -> Iterator[Any]:
 @torch.inference_mode()
 def _features(dynamic: DynamicCNN, images: Tensor) -> Tensor:
     """The stem's features of images, uint8 (N, C, H, W) -> float32 (N, F, H', W')."""
-    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != dynamic.image_shape:
-        shape = ", ".join(map(str, dynamic.image_shape))
-        raise DataError(
-            f"calibration images are {images.dtype} of shape {tuple(images.shape)}; uint8 (N, {shape}) is needed"
-        )
+    check_calibration(images, dynamic.image_shape)
     parts = [dynamic.slices.stem(dynamic.normalise(part).to(dynamic.device)) for part in images.split(_AT_ONCE)]
-    return torch.cat(parts).cpu().contiguous() if parts else torch.empty(0, *dynamic.elastic.feature_shape)
-
-
-def _function(name: str, piece: Any, n_outputs: int) -> Any:
-    """An exported module as a function of the file."""
-    helper = require("onnx.helper", "onnx")
-    graph = piece.graph
-    weights = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
-    return helper.make_function(
-        DOMAIN,
-        name,
-        [each.name for each in graph.input],
-        [each.name for each in graph.output][:n_outputs],
-        [*weights, *graph.node],
-        [helper.make_opsetid("", OPSET)],
-    )
+    return torch.cat(parts).cpu().contiguous()

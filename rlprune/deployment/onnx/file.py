@@ -31,6 +31,9 @@ _BEFORE_CHECKSUM = CHECKSUM.encode() + b"\x12\x40"
 """What stands before the checksum in the file: its name, and protobuf's word for a text of 64 letters."""
 _MOST_OF_MANIFEST = 2**26
 _FLOAT, _UINT8, _INT64 = 1, 2, 7
+_OUTPUTS = {"logits": (_FLOAT, 2), "profiles": (_INT64, 2), "macs": (_INT64, 1)}
+_ANSWERS = {"label": (_INT64, 1), "probability": (_FLOAT, 1)}
+"""Outputs, by ONNX's numbers for their types, and their numbers of dimensions; earlier versions wrote no answers."""
 _MOST_PIXELS = 2**26
 _MOST_PROFILES = 4096
 
@@ -63,6 +66,17 @@ class StoredPreprocessing(_Strict):
     transform_name: Annotated[str, Field(max_length=1000)] | None = None
 
 
+Budget = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+
+
+class Budgets(_Strict):
+    """Mean shares of the dense network's MACs that images may cost."""
+
+    least: Budget
+    most: Budget
+    default: Budget
+
+
 class OnnxNotes(_Strict):
     """What a file says of its network.
 
@@ -71,6 +85,8 @@ class OnnxNotes(_Strict):
         keep_ratios: of every profile, for every group.
         prices: of stem, bodies, decision and dense network.
         preprocessing: how pictures come to their size, if the network has its own.
+        budgets: where they are an input of the file.
+        image_shape: (C, H, W) of the network's images, where pictures of any size go in.
     """
 
     classes: Annotated[
@@ -79,6 +95,8 @@ class OnnxNotes(_Strict):
     keep_ratios: Annotated[list[Ratios], Field(fail_fast=True, min_length=1, max_length=_MOST_PROFILES)]
     prices: Prices
     preprocessing: StoredPreprocessing = StoredPreprocessing()
+    budgets: Budgets | None = None
+    image_shape: Annotated[list[int], Field(min_length=3, max_length=3)] | None = None
 
     def costs(self) -> CostBreakdown:
         """The prices as tensors."""
@@ -93,8 +111,10 @@ class CheckedFile(BaseModel):
         content: of the file.
         notes: what it says of its network.
         preprocessing: how pictures come to their size.
-        image_shape: (C, H, W) of the images.
+        image_shape: (C, H, W) of the network's images.
         max_passes: the most passes of an image.
+        shared: names of the shared weights that each profile's function reads.
+        answers: whether `label` and `probability` are among its outputs; those of earlier versions have none.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -103,6 +123,13 @@ class CheckedFile(BaseModel):
     preprocessing: Preprocessing
     image_shape: tuple[int, ...]
     max_passes: int
+    shared: tuple[tuple[str, ...], ...]
+    answers: bool
+
+    @property
+    def resizes(self) -> bool:
+        """Whether pictures of any size go in."""
+        return self.notes.image_shape is not None
 
 
 def signed(content: bytes) -> bytes:
@@ -144,10 +171,17 @@ def checked(name: str, content: bytes) -> CheckedFile:
         notes = _notes_of(found)
         preprocessing = Preprocessing.from_json(notes.preprocessing.model_dump(exclude_unset=True))
         shape, max_passes = _shapes(found, notes)
+        shared = _shared(found, len(notes.keep_ratios))
     except (BundleError, DataError, TypeError) as error:
         raise BundleError(f"{name} is no file that `rlprune export --onnx` wrote: {short(error)}") from error
     return CheckedFile(
-        content=content, notes=notes, preprocessing=preprocessing, image_shape=shape, max_passes=max_passes
+        content=content,
+        notes=notes,
+        preprocessing=preprocessing,
+        image_shape=shape,
+        max_passes=max_passes,
+        shared=shared,
+        answers=len(found.outputs) > len(_OUTPUTS),
     )
 
 
@@ -201,8 +235,9 @@ def _notes_of(found: OnnxOutline) -> OnnxNotes:
 
 def _shapes(found: OnnxOutline, notes: OnnxNotes) -> tuple[tuple[int, ...], int]:
     """The shape of images and the most passes, if graph and notes agree on every size."""
-    images = _only("inputs", found.inputs, {"images": (_UINT8, 4)})["images"].shape[1:]
-    outputs = _only("outputs", found.outputs, {"logits": (_FLOAT, 2), "profiles": (_INT64, 2), "macs": (_INT64, 1)})
+    images = _images_of(found, notes)
+    expected = _OUTPUTS if {each.name for each in found.outputs} == {*_OUTPUTS} else _ANSWERS | _OUTPUTS
+    outputs = _only("outputs", found.outputs, expected)
     n_classes, max_passes = (outputs[name].shape[1] for name in ("logits", "profiles"))
     sizes = [*images, n_classes, max_passes]
     if not all(isinstance(size, int) and 1 <= size <= _MOST_PIXELS for size in sizes):
@@ -216,6 +251,23 @@ def _shapes(found: OnnxOutline, notes: OnnxNotes) -> tuple[tuple[int, ...], int]
     return shape, int(max_passes)
 
 
+def _images_of(found: OnnxOutline, notes: OnnxNotes) -> tuple[int | str, ...]:
+    """The shape of the network's images; of the inputs, only a budget may have a default."""
+    ranged = notes.budgets is not None
+    inputs = _only("inputs", found.inputs, {"images": (_UINT8, 4)} | ({"budget": (_FLOAT, 1)} if ranged else {}))
+    held = [name for name in found.tensors if name in inputs]
+    if held != ["budget"] * ranged or (ranged and inputs["budget"].shape != (1,)):
+        raise BundleError(f"its inputs are {short(sorted(inputs))}, with a default for {short(held)}")
+    if notes.budgets is not None and not notes.budgets.least <= notes.budgets.default <= notes.budgets.most:
+        raise BundleError("the default of its budgets is none of them")
+    shape = inputs["images"].shape[1:]
+    if notes.image_shape is None:
+        return shape
+    if shape[0] != notes.image_shape[0] or any(isinstance(size, int) for size in shape[1:]):
+        raise BundleError(f"its images have shape {short(shape)}, by its notes any of {notes.image_shape[0]} channels")
+    return tuple(notes.image_shape)
+
+
 def _only(what: str, signatures: list[Signature], expected: dict[str, tuple[int, int]]) -> dict[str, Signature]:
     """Inputs or outputs by name, if they are those expected, of these types and numbers of dimensions."""
     named = {each.name: each for each in signatures}
@@ -224,6 +276,15 @@ def _only(what: str, signatures: list[Signature], expected: dict[str, tuple[int,
             f"its {what} are {short(sorted(named), 100)}; {', '.join(expected)} are expected, of their types"
         )
     return named
+
+
+def _shared(found: OnnxOutline, n_profiles: int) -> tuple[tuple[str, ...], ...]:
+    """What each profile's function reads beside features, all of which must be held by the graph."""
+    shared = tuple(tuple(found.parameters[f"profile_{k}"][1:]) for k in range(n_profiles))
+    missing = {name for names in shared for name in names} - {*found.tensors}
+    if missing or len({*found.tensors}) < len(found.tensors):
+        raise BundleError(f"its profiles read what its graph does not hold, or holds twice: {short(sorted(missing))}")
+    return shared
 
 
 def _check_profiles(found: OnnxOutline, notes: OnnxNotes) -> None:

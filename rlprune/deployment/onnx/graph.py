@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 OPSET = 18
@@ -13,7 +14,7 @@ IR_VERSION = 10
 _INT64 = 7
 """ONNX's number for the type int64."""
 _EMPTY = "int64[0] empty {}"
-_HEAD = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}, "{DOMAIN}": 1]>'
+HEAD = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}, "{DOMAIN}": 1]>'
 """First line of every function of the file."""
 
 
@@ -29,6 +30,9 @@ class GraphSpec:
         stem_macs: MACs of the stem.
         body_macs: MACs of the body under each profile.
         decision_macs: MACs of one decision.
+        shared: names of the shared weights that each profile reads.
+        ranged: whether the file has a budget for an input.
+        resized: whether pictures of any size go in.
     """
 
     image_shape: tuple[int, ...]
@@ -38,6 +42,52 @@ class GraphSpec:
     stem_macs: int
     body_macs: tuple[int, ...]
     decision_macs: int
+    shared: tuple[tuple[str, ...], ...]
+    ranged: bool = False
+    resized: bool = False
+
+    @property
+    def place(self) -> str:
+        """The last input of what decides, where there is one."""
+        return ", place" if self.ranged else ""
+
+
+def signature(image_shape: Sequence[int], n_classes: int, max_passes: int, *, ranged: bool, resized: bool) -> str:
+    """Inputs and outputs of a file, in the text format of ONNX."""
+    channels, *sizes = image_shape
+    shape = ", ".join(map(str, ("B", channels, *(("height", "width") if resized else sizes))))
+    inputs = f"uint8[{shape}] images{', float[1] budget' if ranged else ''}"
+    outputs = f"float[B, {n_classes}] logits, int64[B, {max_passes}] profiles, int64[B] macs"
+    return f"({inputs}) => (int64[B] label, float[B] probability, {outputs})"
+
+
+def answer() -> str:
+    """What stands at the end: the class of the largest probability, and that probability."""
+    return """
+      probabilities = Softmax <axis = 1> (logits)
+      label = ArgMax <axis = 1, keepdims = 0> (probabilities)
+      probability = ReduceMax <keepdims = 0> (probabilities, last_axis)
+    """
+
+
+def static_graph(image_shape: Sequence[int], n_classes: int, macs: int, *, resized: bool) -> str:
+    """The graph of a network that is the same for every image, in the text format of ONNX."""
+    return f"""
+    static {signature(image_shape, n_classes, 1, ranged=False, resized=resized)}
+    {{
+      {f"pixels = {DOMAIN}.resize (images)" if resized else ""}
+      features = {DOMAIN}.start ({"pixels" if resized else "images"})
+      logits = {DOMAIN}.profile_0 (features)
+      zero = Constant <value_int = 0> ()
+      last_axis = Constant <value_ints = [1]> ()
+      price = Constant <value_int = {macs}> ()
+      n_images = Shape <start = 0, end = 1> (images)
+      one_pass = Concat <axis = 0> (n_images, last_axis)
+      profiles = Expand (zero, one_pass)
+      macs = Expand (price, n_images)
+{answer()}
+    }}
+    """
 
 
 def main_graph(spec: GraphSpec) -> str:
@@ -46,13 +96,14 @@ def main_graph(spec: GraphSpec) -> str:
     A loop carries the state between passes, `logits` to `chosen`: waiting images run the profiles chosen for them, and
     the policy then decides on them again unless that was their last pass. The loop ends when no image waits.
     """
-    shape = ", ".join(map(str, spec.image_shape))
     first_pass = _no_pass(spec) if spec.first is None else _first_pass(spec, spec.first)
-    outputs = f"float[B, {spec.n_classes}] logits, int64[B, {spec.max_passes}] profiles, int64[B] macs"
+    sizes = {"ranged": spec.ranged, "resized": spec.resized}
     return f"""
-    dynamic (uint8[B, {shape}] images) => ({outputs})
+    dynamic {signature(spec.image_shape, spec.n_classes, spec.max_passes, **sizes)}
     {{
-      features, observed = {DOMAIN}.start (images)
+      {f"pixels = {DOMAIN}.resize (images)" if spec.resized else ""}
+      features, observed = {DOMAIN}.start ({"pixels" if spec.resized else "images"})
+      {f"place = {DOMAIN}.place (budget)" if spec.ranged else ""}
       zero = Constant <value_int = 0> ()
       one = Constant <value_int = 1> ()
       minus_one = Constant <value_int = -1> ()
@@ -76,6 +127,7 @@ def main_graph(spec: GraphSpec) -> str:
       decision_macs = Constant <value_int = {spec.decision_macs}> ()
       all_decisions_macs = Mul (decisions, decision_macs)
       macs = Add (spent, all_decisions_macs)
+{answer()}
     }}
     """
 
@@ -84,6 +136,7 @@ def _loop(spec: GraphSpec) -> str:
     """The loop over passes."""
     n_classes = spec.n_classes
     max_passes = spec.max_passes
+    run_inputs = ", ".join(("features", "running", "running_profiles", *all_shared(spec)))
     return f"""
       logits, profiles, spent, waiting, chosen = Loop (
         n_left, any_0, logits_0, profiles_0, spent_0, waiting_0, chosen_0
@@ -97,7 +150,7 @@ def _loop(spec: GraphSpec) -> str:
           int64[m] waiting_after, int64[m] chosen_after
         ) {{
           n_pass = Add (iteration, n_done)
-          new_logits, owners = {DOMAIN}.run (features, running, running_profiles)
+          new_logits, owners = {DOMAIN}.run ({run_inputs})
           old_logits = Gather (logits_before, owners)
           n_running = Shape (running)
           passes_made = Expand (n_pass, n_running)
@@ -117,7 +170,7 @@ def _loop(spec: GraphSpec) -> str:
           waiting_after, chosen_after = If (may_go_on) <
             then_branch = decide_again () => (int64[n_on] next_images, int64[n_on] next_profiles) {{
               next_images, next_profiles = {DOMAIN}.decide_next (
-                observed, running, running_profiles, logits_after, spent_after, passes_now
+                observed, running, running_profiles, logits_after, spent_after, passes_now{spec.place}
               )
             }},
             else_branch = stop () => (int64[0] no_images, int64[0] no_profiles) {{
@@ -145,7 +198,7 @@ def _no_pass(spec: GraphSpec) -> str:
       spent_0 = Expand (stem_macs, n_images)
       waiting_0 = Identity (everyone)
       passes_0 = Expand (zero, n_images)
-      chosen_0, accept_0 = {DOMAIN}.decide (observed, logits_0, passes_0, spent_0)
+      chosen_0, accept_0 = {DOMAIN}.decide (observed, logits_0, passes_0, spent_0{spec.place})
     """
 
 
@@ -157,12 +210,13 @@ def _first_pass(spec: GraphSpec, first: int) -> str:
     n_later = spec.max_passes - 1
     spent = spec.stem_macs + spec.body_macs[first]
     nobody = f"Constant <value = {_EMPTY}> ()"
-    decide = f"waiting_0, chosen_0 = {DOMAIN}.decide_next (observed, everyone, ran_first, logits_0, spent_0, one)"
+    arguments = f"observed, everyone, ran_first, logits_0, spent_0, one{spec.place}"
+    decide = f"waiting_0, chosen_0 = {DOMAIN}.decide_next ({arguments})"
     return f"""
       first = Constant <value_int = {first}> ()
       spent_first = Constant <value_int = {spent}> ()
       n_later = Constant <value_ints = [{n_later}]> ()
-      logits_0 = {DOMAIN}.profile_{first} (features)
+      logits_0 = {DOMAIN}.profile_{first} ({", ".join(("features", *spec.shared[first]))})
       ran_first = Expand (first, n_images)
       first_column = Unsqueeze (ran_first, last_axis)
       later_shape = Concat <axis = 0> (n_images, n_later)
@@ -173,18 +227,23 @@ def _first_pass(spec: GraphSpec, first: int) -> str:
     """
 
 
-def decide_function() -> str:
+def all_shared(spec: GraphSpec) -> tuple[str, ...]:
+    """The names of all shared weights, each once."""
+    return tuple(dict.fromkeys(name for names in spec.shared for name in names))
+
+
+def decide_function(spec: GraphSpec) -> str:
     """A function of the file: which of some images, whose last pass ran `last`, run again, and under which profile."""
     return f"""
-    {_HEAD}
-    decide_next (observed, images, last, logits, spent, n_passes) => (waiting, chosen)
+    {HEAD}
+    decide_next (observed, images, last, logits, spent, n_passes{spec.place}) => (waiting, chosen)
     {{
       observed_here = Gather (observed, images)
       logits_here = Gather (logits, images)
       spent_here = Gather (spent, images)
       n_images = Shape (images)
       passes_here = Expand (n_passes, n_images)
-      choice, accept = {DOMAIN}.decide (observed_here, logits_here, passes_here, spent_here)
+      choice, accept = {DOMAIN}.decide (observed_here, logits_here, passes_here, spent_here{spec.place})
       same = Equal (choice, last)
       done = Or (accept, same)
       not_done = Not (done)
@@ -194,25 +253,26 @@ def decide_function() -> str:
     """
 
 
-def run_function(n_profiles: int, n_classes: int) -> str:
+def run_function(spec: GraphSpec) -> str:
     """A function of the file: logits of images under the profiles chosen for them, and the image of every row."""
-    profiles = range(n_profiles)
+    n_classes = spec.n_classes
+    profiles = range(len(spec.body_macs))
     return f"""
-    {_HEAD}
-    run (features, images, chosen) => (logits, owners)
+    {HEAD}
+    run ({", ".join(("features", "images", "chosen", *all_shared(spec)))}) => (logits, owners)
     {{
       zero = Constant <value_int = 0> ()
       nothing = Constant <value_float = 0.0> ()
       nobody = Constant <value_ints = [0, {n_classes}]> ()
       no_logits = Expand (nothing, nobody)
-      {"".join(_run_profile(k, n_classes) for k in profiles)}
+      {"".join(_run_profile(k, n_classes, spec.shared[k]) for k in profiles)}
       logits = Concat <axis = 0> ({", ".join(f"logits_of_{k}" for k in profiles)})
       owners = Concat <axis = 0> ({", ".join(f"bucket_{k}" for k in profiles)})
     }}
     """
 
 
-def _run_profile(k: int, n_classes: int) -> str:
+def _run_profile(k: int, n_classes: int, shared: Sequence[str]) -> str:
     """The part of `run` that runs one profile on the images that chose it, if there are any."""
     return f"""
       index_{k} = Constant <value_int = {k}> ()
@@ -223,7 +283,7 @@ def _run_profile(k: int, n_classes: int) -> str:
       logits_of_{k} = If (any_{k}) <
         then_branch = run_{k} () => (float[n_{k}, {n_classes}] output_{k}) {{
           input_{k} = Gather (features, bucket_{k})
-          output_{k} = {DOMAIN}.profile_{k} (input_{k})
+          output_{k} = {DOMAIN}.profile_{k} ({", ".join((f"input_{k}", *shared))})
         }},
         else_branch = skip_{k} () => (float[0, {n_classes}] none_{k}) {{
           none_{k} = Identity (no_logits)

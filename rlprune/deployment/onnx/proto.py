@@ -57,12 +57,16 @@ class OnnxOutline:
         inputs: of its graph.
         outputs: likewise.
         functions: names of its functions, in their order.
+        parameters: the names of each function's inputs.
+        tensors: names of what its graph holds.
         notes: its metadata.
     """
 
     inputs: list[Signature] = field(default_factory=list)
     outputs: list[Signature] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
+    parameters: dict[str, list[str]] = field(default_factory=dict)
+    tensors: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -129,7 +133,9 @@ class _Reader:
         self._opsets(found.get(8, []))
         read = OnnxOutline()
         for function in found.get(25, []):
-            read.functions.append(self._function(function))
+            name, parameters = self._function(function)
+            read.functions.append(name)
+            read.parameters[name] = parameters
         if len({*read.functions}) < len(read.functions):
             raise BundleError("two of its functions have one name")
         graph = _one(found, 7, None)
@@ -137,6 +143,7 @@ class _Reader:
             raise BundleError("it has no graph")
         n_nodes, called = self._graph(graph, 0)
         self._check_calls(n_nodes, called)
+        read.tensors = self._held
         read.inputs, read.outputs = (list(map(self._signature, self._last[number])) for number in (11, 12))
         for entry in found.get(14, []):
             note = self._read(entry, "note", once=(1, 2))
@@ -172,22 +179,23 @@ class _Reader:
                     f"its operators are version {version} of {_shown(domain) or 'ONNX'}; ONNX's up to {OPSET} are read"
                 )
 
-    def _function(self, message: Any) -> str:
+    def _function(self, message: Any) -> tuple[str, list[str]]:
+        """The name of a function, and those of its inputs."""
         found = self._read(message, "function", once=(1, 8, 10, 13), never=(6, 11, 13))
         name = _text(_one(found, 1, b""))
         if _text(_one(found, 10, b"")) != DOMAIN:
             raise BundleError(f"its function {_shown(name)} is of another domain than {DOMAIN}")
         self._opsets(found.get(9, []))
         self._calls[name] = self._nodes(found.get(7, []), 1)
-        return name
+        return name, list(map(_text, found.get(4, [])))
 
     def _graph(self, message: Any, depth: int) -> tuple[int, list[str]]:
         if depth > _DEEPEST:
             raise BundleError(f"its graphs stand in each other more than {_DEEPEST} deep")
         found = self._read(message, "graph", once=(2, 10), never=(14, 15))
-        for tensor in found.get(5, []):
-            self._tensor(tensor)
+        held = [self._tensor(tensor) for tensor in found.get(5, [])]
         if not depth:
+            self._held = held
             self._last = {number: found.get(number, []) for number in (11, 12)}
         return self._nodes(found.get(1, []), depth)
 
@@ -227,8 +235,8 @@ class _Reader:
             self._tensor(found[5][0])
         return self._graph(found[6][0], depth + 1) if 6 in found else (0, [])
 
-    def _tensor(self, message: Any) -> None:
-        """Refuse a tensor whose numbers are elsewhere, or are more or fewer than its shape says."""
+    def _tensor(self, message: Any) -> str:
+        """The name of a tensor; one whose numbers are elsewhere, or more or fewer than its shape says, is refused."""
         found = self._read(message, "tensor", once=(2, 3, 8, 9, 12, 14), never=(3, 6, 13))
         if _one(found, 14, 0):
             raise BundleError("a tensor's numbers stand in another file, which is not read")
@@ -247,6 +255,7 @@ class _Reader:
             fits = floats + whole == n_numbers
         if not fits:
             raise BundleError("a tensor has more or fewer numbers than its shape says")
+        return _text(_one(found, 8, b""))
 
     def _check_calls(self, n_nodes: int, called: list[str]) -> None:
         """Refuse functions that call others without end, or that become too many operators where they are called."""

@@ -43,13 +43,14 @@ def trial(name: str, file: CheckedFile) -> None:
         BundleError: onnxruntime does not run it; it takes too long or too much memory; logits are not finite; or it
             says other profiles or MACs than its notes.
     """
-    n_profiles = len(file.notes.keep_ratios)
     pattern = (np.arange(251) * 37 % 251).astype(np.uint8)
-    pixels = np.resize(pattern, (2, *file.image_shape))
+    channels, height, width = file.image_shape
+    times = 2 if file.resizes else 1
+    pixels = np.resize(pattern, (2, channels, times * height, times * width))
     macs = sum(file.notes.prices.bodies[1]) + file.notes.prices.dense[1]
     seconds = min(_SECONDS + macs / _MACS_A_SECOND, _MOST_SECONDS)
     try:
-        results = _run(_with_every_profile(file.content, n_profiles), pixels, seconds, n_profiles)
+        results = _run(_with_every_profile(file), pixels, seconds, _names(file))
     except Exception as error:  # onnxruntime's own, which have no common type
         raise BundleError(f"{name} is no file that `rlprune export --onnx` wrote: {short(error)}") from error
     wrong = _wrong_with(file, results)
@@ -57,7 +58,13 @@ def trial(name: str, file: CheckedFile) -> None:
         raise BundleError(f"{name} cannot be used: {wrong}")
 
 
-def _run(content: bytes, pixels: Any, seconds: float, n_profiles: int) -> list[Any]:
+def _names(file: CheckedFile) -> list[str]:
+    """The outputs that are looked at."""
+    tried = [f"{_TRIED}{k}" for k in range(len(file.shared))]
+    return ["logits", "profiles", "macs", *(["label", "probability"] if file.answers else []), *tried]
+
+
+def _run(content: bytes, pixels: Any, seconds: float, names: list[str]) -> list[Any]:
     """The results of a file that had every profile added to it."""
     import onnxruntime
 
@@ -82,7 +89,6 @@ def _run(content: bytes, pixels: Any, seconds: float, n_profiles: int) -> list[A
     timer.start()
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-        names = ["logits", "profiles", "macs", *(f"{_TRIED}{k}" for k in range(n_profiles))]
         results: list[Any] = session.run(names, {"images": pixels}, run)
         return results
     except Exception as error:
@@ -107,18 +113,34 @@ def _bound_memory() -> None:
 
 def _wrong_with(file: CheckedFile, results: list[Any]) -> str | None:
     """What is wrong with the results for two images, if anything is."""
-    logits, profiles, macs, *tried = results
+    n_answers = 2 * file.answers
+    logits, profiles, macs = results[:3]
+    answers, tried = results[3 : 3 + n_answers], results[3 + n_answers :]
     shape = (2, len(file.notes.classes))
     if logits.shape != shape or any(each.shape != shape or each.dtype != np.float32 for each in tried):
         return f"the logits of two images have another shape than {shape}"
     if not all(np.isfinite(each).all() for each in (logits, *tried)):
         return "logits are not finite"
+    if file.answers and (wrong := _wrong_answers(logits, *answers)):
+        return wrong
     wrong = wrong_profiles(profiles, (2, file.max_passes), len(file.notes.keep_ratios))
     if wrong:
         return wrong
     expected = file.notes.costs().of_passes(torch.from_numpy(profiles)).macs
     if macs.shape != (2,) or macs.tolist() != expected.tolist():
         return f"two images cost {macs.tolist()[:2]} MACs, by its notes {expected.tolist()}"
+    return None
+
+
+def _wrong_answers(logits: Any, labels: Any, probabilities: Any) -> str | None:
+    """What is wrong with labels and probabilities, if anything is."""
+    expected = torch.from_numpy(logits).softmax(1).amax(1).numpy()
+    if labels.shape != (2,) or any(not 0 <= label < logits.shape[1] for label in labels):
+        return f"the labels of two images are {labels.tolist()[:2]}"
+    if (logits[np.arange(2), labels] < logits.max(1) - 1e-4).any():
+        return f"the labels of two images are {labels.tolist()}, by their logits {logits.argmax(1).tolist()}"
+    if probabilities.shape != (2,) or not np.allclose(probabilities, expected, atol=1e-4):
+        return f"the probabilities of two images are {probabilities.tolist()[:2]}, by their logits {expected.tolist()}"
     return None
 
 
@@ -132,17 +154,23 @@ def wrong_profiles(profiles: Any, shape: tuple[int, int], n_profiles: int) -> st
     return None
 
 
-def _with_every_profile(content: bytes, n_profiles: int) -> bytes:
+def _with_every_profile(file: CheckedFile) -> bytes:
     """A file whose graph also runs every profile on the stem's features, whatever the policy chooses."""
     parts = []
-    for number, value in fields(memoryview(content)):
+    for number, value in fields(memoryview(file.content)):
         if number == _GRAPH:
             features = _features_in(value)
             nodes = [
-                _field(_NODE, _field(1, features) + _field(2, _tried(k)) + _text(4, f"profile_{k}") + _text(7, DOMAIN))
-                for k in range(n_profiles)
+                _field(
+                    _NODE,
+                    b"".join(_field(1, name) for name in (features, *(name.encode() for name in names)))
+                    + _field(2, _tried(k))
+                    + _text(4, f"profile_{k}")
+                    + _text(7, DOMAIN),
+                )
+                for k, names in enumerate(file.shared)
             ]
-            outputs = [_field(_OUTPUT, _field(1, _tried(k)) + _field(2, _FLOATS)) for k in range(n_profiles)]
+            outputs = [_field(_OUTPUT, _field(1, _tried(k)) + _field(2, _FLOATS)) for k in range(len(nodes))]
             value = b"".join((value, *nodes, *outputs))
         parts.append(_field(number, value) if not isinstance(value, int) else _varint(number << 3) + _varint(value))
     return b"".join(parts)

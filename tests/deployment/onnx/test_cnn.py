@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.cnn import OnnxCNN, session
-from rlprune.deployment.onnx.export import export_piece, save_onnx
+from rlprune.deployment.onnx.export import save_onnx
 from rlprune.deployment.onnx.graph import OPSET
+from rlprune.deployment.onnx.pieces import export_piece
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, DataError, MissingExtraError, RLPruneError
 from rlprune.profiles.codebook import sorted_codebook
@@ -171,7 +172,7 @@ for name in ("torch", "rlprune"):
 import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 outputs = session.run(None, {"images": np.load(sys.argv[2])})
-np.savez(sys.argv[3], **dict(zip(["logits", "profiles", "macs"], outputs)))
+np.savez(sys.argv[3], **dict(zip(["label", "probability", "logits", "profiles", "macs"], outputs, strict=True)))
 print(session.get_modelmeta().custom_metadata_map["rlprune"])
 """
 
@@ -185,6 +186,8 @@ def test_it_runs_where_there_is_no_torch(path: Path, tmp_path: Path) -> None:
     assert notes["prices"]["dense"] == [int(amount) for amount in DYNAMIC.prices.dense]
     assert (found["profiles"] == expected.profiles.numpy()).all()
     assert (found["macs"] == expected.macs.numpy()).all()
+    assert (found["label"] == expected.labels.numpy()).all()
+    assert found["probability"] == pytest.approx(expected.probabilities.amax(1).numpy(), abs=1e-4)
     assert relative_error(torch.from_numpy(found["logits"]).softmax(1), expected.probabilities) < 1e-3
 
 

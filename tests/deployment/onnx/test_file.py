@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import torch
 from loads import Work, forks, workers
-from ranged import DATA, DYNAMIC
+from ranged import DATA, DYNAMIC, onnx_content
 
 from rlprune.deployment.onnx import trial as onnx_trial
 from rlprune.deployment.onnx.cnn import OnnxCNN
-from rlprune.deployment.onnx.export import to_onnx
 from rlprune.deployment.onnx.graph import DOMAIN
 from rlprune.errors import BundleError
 from rlprune.storage.bundle import save_bundle
@@ -29,7 +28,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 onnx_file = pytest.importorskip("rlprune.deployment.onnx.file")
-CONTENT = to_onnx(DYNAMIC)
+CONTENT = onnx_content()
 
 
 def altered(alter: Callable[[Any], object], *, sign: bool = True) -> bytes:
@@ -205,7 +204,7 @@ def not_finite(model: Any) -> None:
         (grows, "it has more than 1,000,000 operators"),
         (loops, "its operator 'Loop' is not one that files of rlprune have"),
         (strides, "an operator's strides is 0; 1 to 65536 are allowed"),
-        (renamed, r"its outputs are \['macs', 'profiles', 'scores'\]; logits, profiles, macs are expected"),
+        (renamed, r"its outputs are \['logits', .*'scores'\]; label, probability, logits, profiles, macs are expected"),
         (huge, "is no file that `rlprune export --onnx` wrote: "),
         (not_finite, "cannot be used: logits are not finite"),
         (lambda model: model.functions.pop(), "is not there, or calls itself"),
