@@ -208,7 +208,7 @@ def _conditions(result: OptimizeResult) -> dict[str, str]:
         "date": made_with.date,
         "seed": str(result.seed),
         "images": images,
-        "preprocessing": check.preprocessing,
+        "preprocessing": check.preprocessing or "none",
         "network": f"{words.count(check.dense_params)} parameters, {words.count(check.dense_macs)} multiply-adds",
         "time": f"{words.duration(result.seconds)}; {words.duration(result.seconds_estimated)} were estimated",
         "test images needed to tell": "these are enough" if result.n_needed is None else f"about {result.n_needed:,}",
