@@ -72,11 +72,11 @@ def make_row(name: str, title: str, kind: str, figures: tuple[float, ...], meets
 
 
 ROWS = (
-    make_row("dense", "yours, eager", "dense", (0.925, 0.0, 0.0, 0.0, 1.0, 3.41, 0.52)),
-    make_row("dense onnxruntime", "yours, onnxruntime", "dense", (0.925, 0.0, 0.0, 0.0, 1.0, 1.78, 1.0)),
-    make_row("dense int8", "yours, int8", "int8", (0.9217, 0.33, -0.42, 1.08, 1.0, 1.21, 1.47)),
+    make_row("dense", "yours (eager)", "dense", (0.925, 0.0, 0.0, 0.0, 1.0, 3.41, 0.52)),
+    make_row("dense onnxruntime", "yours (onnxruntime)", "dense", (0.925, 0.0, 0.0, 0.0, 1.0, 1.78, 1.0)),
+    make_row("dense int8", "yours (int8)", "int8", (0.9217, 0.33, -0.42, 1.08, 1.0, 1.21, 1.47)),
     make_row("static", "static", "static", (0.9117, 1.33, 0.41, 2.26, 0.43, 0.86, 2.07)),
-    make_row("static int8", "static, int8", "int8", (0.9083, 1.67, 0.66, 2.67, 0.43, 0.66, 2.7)),
+    make_row("static int8", "static (int8)", "int8", (0.9083, 1.67, 0.66, 2.67, 0.43, 0.66, 2.7)),
     make_row("cascade", "cascade", "dynamic", (0.9167, 0.83, 0.02, 1.65, 0.44, 0.88, 2.02)),
     make_row("rlprune", "rlprune", "dynamic", (0.9217, 0.33, -0.44, 1.11, 0.42, 0.84, 2.12), True),
 )

@@ -49,7 +49,8 @@ def model_card(result: OptimizeResult, files: Iterable[str]) -> str:
         *_how_to_run(result),
         *_licence(),
     ]
-    return "\n".join(parts) + "\n"
+    text = "\n".join(parts) + "\n"
+    return text.encode("utf-8", "replace").decode("utf-8")  # names of files may hold half a character
 
 
 def _metadata(result: OptimizeResult, row: Row | None) -> dict[str, Any]:
@@ -279,6 +280,6 @@ def _quoted(character: str) -> str:
         return f"\\{character}"
     if character.isprintable():
         return character
-    if 0xD800 <= code <= 0xDFFF:  # half a character, as names of files may have
+    if 0xD800 <= code <= 0xDFFF:  # half a character
         return "\\uFFFD"
     return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def render(result: OptimizeResult, test: ImageSet, shares: Tensor, labels: Tenso
         "deployed": words.deployed_row(result),
         "deploy_words": words.what_to_deploy(result.deploy),
         "batch": "an image" if result.goal.batch == 1 else f"a batch of {result.goal.batch}",
+        "goal_said": words.goal_is_said(result),
         "advice": () if result.reached else result.advice,
         "n_test": f"{len(test):,}",
         "classes": classes,
@@ -121,13 +123,15 @@ def _plots(result: OptimizeResult) -> list[Plot]:
     """Accuracy against multiply-adds and against time."""
     shown = []
     if result.points:
+        told = [point for point in result.points if point.chosen or point.name == "dense"] or result.points[:1]
         described = ", ".join(
-            f"{point.name} {words.percent(point.accuracy)} % at {words.percent(point.macs_share)} %"
-            for point in result.points
+            f"{point.name} {words.percent(point.accuracy)} % at {words.percent(point.macs_share)} %" for point in told
         )
         caption = "On the validation images, by which the choice was made. Ringed: what the table has."
         if result.goal.max_drop is not None or result.goal.max_macs is not None:
             caption += " Shaded: the goal" + (", but for time." if _bounds_time(result) else ".")
+        if max(Counter(point.name for point in result.points).values()) > plots.MOST_POINTS:
+            caption += f" Of long curves, {plots.MOST_POINTS} points are drawn."
         shown.append(Plot(_safe(plots.macs_plot(result)), f"accuracy against multiply-adds: {described}", caption))
     if result.rows:
         described = ", ".join(
@@ -204,7 +208,7 @@ def _conditions(result: OptimizeResult) -> dict[str, str]:
         "date": made_with.date,
         "seed": str(result.seed),
         "images": images,
-        "preprocessing": check.preprocessing,
+        "preprocessing": check.preprocessing or "none",
         "network": f"{words.count(check.dense_params)} parameters, {words.count(check.dense_macs)} multiply-adds",
         "time": f"{words.duration(result.seconds)}; {words.duration(result.seconds_estimated)} were estimated",
         "test images needed to tell": "these are enough" if result.n_needed is None else f"about {result.n_needed:,}",

@@ -45,6 +45,8 @@ _RC = {
     "hatch.color": "#ffffff",
 }
 _MOST_BARS = 24
+MOST_POINTS = 24
+"""Of a curve that are drawn, the chosen one aside."""
 
 
 def macs_plot(result: OptimizeResult) -> str:
@@ -177,7 +179,11 @@ def _look(name: str, label: str, line: str) -> Look:
 
 
 def _curve(name: str, points: Sequence[Point]) -> Line:
-    by_cost = sorted((100 * point.macs_share, 100 * point.accuracy) for point in points)
+    """A curve; of many points some, at equal steps, its ends and what was chosen among them."""
+    ordered = sorted(points, key=lambda point: (point.macs_share, point.accuracy))
+    shown = set(np.linspace(0, len(ordered) - 1, min(len(ordered), MOST_POINTS)).round().astype(int).tolist())
+    kept = [point for index, point in enumerate(ordered) if index in shown or point.chosen]
+    by_cost = [(100 * point.macs_share, 100 * point.accuracy) for point in kept]
     return Line(_look(name, "yours" if name == "dense" else name, "-"), np.array(by_cost))
 
 

@@ -26,14 +26,14 @@ def verdict_table(result: OptimizeResult) -> Table:
     Args:
         result: of an optimisation.
     """
-    title = Text(f"Goal: {result.goal.text}", style="bold")
+    title = None if words.goal_is_said(result) else Text(f"Goal: {result.goal.text}", style="bold")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), title=title, title_justify="left")
     table.add_column("")
     longest_word = max((len(word) for row in result.rows for word in row.title.split()), default=1)
     table.add_column("network", min_width=min(longest_word, _LONGEST_NAME))
     table.add_column("top-1\n%", justify="right", no_wrap=True)
     table.add_column("points lost\n(95 %)", justify="right")  # the only one of figures that may need two lines
-    for header in ("MACs\n%", f"ms at\n{result.goal.batch}", "speed-\nup", "meets\ngoal"):
+    for header in ("MACs\n%", f"ms at\n{result.goal.batch}", "speed\nup", "meets\ngoal"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in result.rows:
         deployed = row.name == result.deploy_row

@@ -23,6 +23,11 @@ def deployed_row(result: OptimizeResult) -> Row | None:
     return result.row(result.deploy_row)
 
 
+def goal_is_said(result: OptimizeResult) -> bool:
+    """Whether the sentences hold the goal, so that it need not be said beside them."""
+    return any(result.goal.text in sentence for sentence in result.sentences)
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A share as a number of percent, without the sign: 0.4821 as `48.2`."""
     return f"{100 * share:.{digits}f}"

@@ -61,6 +61,7 @@ def test_names_of_all_kinds_come_back_from_the_metadata() -> None:
     check = replace(RESULT.check, network=STRANGE, data=STRANGE, classes=(STRANGE,), warnings=(STRANGE,))
     card = model_card(make_result(check=check, sentences=(STRANGE,)), FILES)
     assert read(card).model_name == STRANGE.replace("\udcff", "\ufffd")
+    assert card.encode("utf-8").decode("utf-8") == card
     assert not [line for line in card.splitlines() if line == "---"][2:]
     assert "\n# a: b ---" in card and "| \\*" not in card.split("\n---\n")[0]
     for word in ("yes", "null", "1e3", "-", "~", "true", "no", ""):

@@ -245,3 +245,27 @@ def test_half_a_character_in_a_name_is_written_as_a_question_mark(tmp_path: Path
     check = replace(RESULT.check, data="pictures\udcff/")
     write_page(tmp_path / "report.html", make_result(check=check), TEST, SHARES, LABELS)
     assert "pictures?/" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of sRGB, as WCAG has it."""
+    full = colour * 2 if len(colour) == 3 else colour
+    values = [int(full[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [0, 1, 2], ids=["light", "dark", "print"])
+def test_text_and_lines_stand_out_from_what_is_behind_them(text: str, theme: int) -> None:
+    style = re.findall(r":root \{(.*?)\}", text, re.DOTALL)[theme]
+    colours = {name: luminance(value) for name, value in re.findall(r"--([a-z-]+): #([0-9a-f]{3,6})", style)}
+
+    def contrast(a: str, b: str) -> float:
+        low, high = sorted((colours[a], colours[b]))
+        return (high + 0.05) / (low + 0.05)
+
+    on = {"card": "ink muted good bad static", "page": "ink muted", "soft": "ink muted", "good-soft": "ink muted good"}
+    on |= {"bad-soft": "bad", "warn-soft": "ink", "good": "card", "ink": "card"}
+    poor = {(a, b): contrast(a, b) for b, names in on.items() for a in names.split() if contrast(a, b) < 4.5}
+    assert poor == {}
+    assert min(contrast(line, "card") for line in ("dynamic", "static", "cascade", "dense", "good")) >= 3

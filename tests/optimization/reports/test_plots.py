@@ -77,3 +77,12 @@ def test_costs_of_any_size_are_drawn(shares: list[float]) -> None:
 def test_a_single_point_is_a_plot() -> None:
     alone = make_result(points=(Point(name="other", macs_share=0.0, accuracy=1.0),), rows=RESULT.rows[-1:])
     assert "other" in texts(macs_plot(alone)) and "rlprune" in texts(time_plot(alone))
+
+
+def test_of_a_long_curve_some_points_are_drawn_and_the_chosen_one_always() -> None:
+    points = tuple(
+        Point(name="static", macs_share=(n + 1) / 500, accuracy=0.5 + n / 1000, chosen=n == 33) for n in range(500)
+    )
+    svg = macs_plot(make_result(points=points, check=replace(RESULT.check, accuracy=None)))
+    assert len(re.findall(r'<use [^>]*style="fill: var\(--static\)', svg)) == 25
+    assert len(svg) < 40_000

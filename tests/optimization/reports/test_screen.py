@@ -46,10 +46,21 @@ def test_the_table_has_a_line_for_each_row_in_80_columns() -> None:
 
 def test_no_word_is_cut_whatever_the_figures_are() -> None:
     figures = (1.0, -12.34, -56.78, -12.34, 1.236, 123456.0, 1234.5)
-    titles = ("yours, onnxruntime", "a_name_without_any_room_in_it, and more", "rlprune")
+    titles = ("yours (onnxruntime)", "a_name_without_any_room_in_it, and more", "rlprune")
     rows = tuple(make_row(title, title, "dynamic", figures, True) for title in titles)
     text = verdict(make_result(rows=rows, goal=replace(RESULT.goal, batch=4096)))
-    for word in ("onnxruntime", "100.00", "-12.34", "(-56.78", "to", "-12.34)", "123.6", "123,456", "1234.50", "4096"):
+    for word in (
+        "(onnxruntime)",
+        "100.00",
+        "-12.34",
+        "(-56.78",
+        "to",
+        "-12.34)",
+        "123.6",
+        "123,456",
+        "1234.50",
+        "4096",
+    ):
         assert word in text.split(), word
     assert max(map(len, text.splitlines())) <= 80
 
@@ -91,3 +102,9 @@ def test_texts_are_printed_as_they_are(encoding: str) -> None:
     assert isinstance(file.buffer, io.BytesIO)
     text = words(file.buffer.getvalue().decode(encoding))
     assert text.count(MARKUP) == 8 and "[b]mine[/]" in text
+
+
+def test_the_goal_is_said_once() -> None:
+    said = make_result(sentences=(f"Goal reached: {RESULT.goal.text}; nothing is lost.",))
+    for result in (RESULT, said):
+        assert words(verdict(result)).count(RESULT.goal.text) == 1
