@@ -37,7 +37,7 @@ from rlprune.optimization.verdict.rows import TITLES, Runnable, Runnables, Times
 from rlprune.optimization.verdict.sentences import advice, sentences
 from rlprune.optimization.work import Work
 from rlprune.policies.policy import Policy
-from rlprune.profiles.cost import Cost
+from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.profiles.search import Search
 
 _N_SHOWN = 12
@@ -89,7 +89,7 @@ class Comparison:
     codebook: Tensor
     policy: Policy
     static: nn.Sequential
-    static_share: float
+    static_cost: ComputeCost
 
     def __init__(self, subject: Subject, examined: Examined, goal: Goal, work: Work) -> None:
         self.subject = subject
@@ -115,7 +115,7 @@ class Comparison:
         validation = self.splits.validation
         makes = Runnables(self.original, self.splits.network, self.goal.backend)
         with self.work.step("writing networks"):
-            rows = makes.dense(self.dense, self.dense_macs)
+            rows = makes.dense(self.dense)
         with self.work.step("choosing"):
             pace = time_of_slices(self.elastic, self.codebook, validation, self.goal.batch)
             dense_ms = _fastest(time_rows(rows, validation, self.goal.batch, SECONDS_OF_TIMING / 4))
@@ -126,7 +126,7 @@ class Comparison:
             policies = {name: self._dynamic(each) for name, each in picked.items()}
         self._train_static(picked["rlprune"].option, dense_ms, pace)
         with self.work.step("writing networks"):
-            rows |= makes.static(self.static, round(self.static_share * self.dense_macs))
+            rows |= makes.static(self.static, self.static_cost)
             for name, dynamic in policies.items():
                 rows |= makes.deciding(name, dynamic, int8=name == "rlprune")
         with self.work.step("choosing"):
@@ -140,6 +140,7 @@ class Comparison:
         accuracy = float(known["static"][0].double().mean())
         points = [point for name, each in found.items() for point in curve(name, each, picked[name])]
         points.append(Point(name="static", macs_share=self.static_share, accuracy=accuracy, chosen=True))
+        points.append(Point(name="dense", macs_share=1.0, accuracy=float(right.double().mean())))
         dynamic = policies[_better_way(options, choice, self.goal)]
         deciding = decision_ms(policies["rlprune"], recorded, self.goal.batch)
         return Chosen(rows, options, choice, tuple(points), dynamic, policies, pace, deciding, makes.left_out)
@@ -166,7 +167,7 @@ class Comparison:
         """One small network of the same cost: in time, unless multiply-adds are what is bounded."""
         by_macs = self.goal.max_macs is not None and not self.goal.bounds_time
         share = learnt.macs if by_macs else pace.share_at(learnt.ms / dense_ms)
-        self.static, self.static_share = self.work.static(self.adapted, self.found, share)
+        self.static, self.static_cost = self.work.static(self.adapted, self.found, share)
 
     def _options(
         self,
@@ -263,13 +264,18 @@ class Comparison:
             return None
         return max(images_needed(dense_right, right, self.goal.drop), len(right) + 1)
 
+    @property
+    def static_share(self) -> float:
+        """Multiply-adds of the static rival over the network's."""
+        return int(self.static_cost.macs) / self.dense_macs
+
     def files(self, chosen: Chosen) -> dict[str, bytes]:
         """The ONNX files to deploy, by name; for PyTorch they are made now."""
         makes = Runnables(self.original, self.splits.network, "onnxruntime")
         rows = chosen.rows
         with self.work.step("writing networks"):
             if self.goal.backend == "pytorch":
-                rows = rows | makes.static(self.static, round(self.static_share * self.dense_macs))
+                rows = rows | makes.static(self.static, self.static_cost)
                 rows |= makes.deciding("rlprune", chosen.dynamic)
         name = chosen.choice.option.name
         dynamic = "cascade" if chosen.dynamic is chosen.policies["cascade"] else "rlprune"

@@ -25,7 +25,7 @@ from rlprune.optimization.goal import Goal
 from rlprune.optimization.inputs import Subject
 from rlprune.optimization.plan import PARTS, USED, Plan, profile_epochs_within
 from rlprune.policies.policy import Policy
-from rlprune.profiles.cost import Cost
+from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.profiles.search import Search, best_within, search_profiles
 from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.provenance import read_note
@@ -222,7 +222,7 @@ class Work:
                 elastic, splits.policy, splits.validation, folder, settings, codebook=codebook, resume=True
             )
 
-    def static(self, adapted: ElasticCNN, found: Search, share: float) -> tuple[nn.Sequential, float]:
+    def static(self, adapted: ElasticCNN, found: Search, share: float) -> tuple[nn.Sequential, ComputeCost]:
         """One small network for all images, trained for as many steps as the slices in use, with the same teacher.
 
         Args:
@@ -231,7 +231,7 @@ class Work:
             share: multiply-adds that it may cost, over the whole network's.
 
         Returns:
-            The network, and its own share.
+            The network, and what it costs.
         """
         folder = self.folder / "static"
         cost = Cost(adapted)
@@ -247,7 +247,7 @@ class Work:
             save_plain(folder, network.cpu(), self.subject.image_shape, self.subject.splits.network, notes)
         stored = load_plain(folder)
         profile = torch.tensor(stored.metadata["profile"])
-        return stored.network.eval(), float(cost.of(profile).macs / cost.dense.macs)
+        return stored.network.eval(), cost.of(profile)
 
     def _settings(self, kind: type[Any], epochs: int) -> Any:
         plan = self.plan

@@ -22,6 +22,7 @@ from rlprune.optimization.goal import Goal
 
 SIMPLEST_FIRST = (
     "dense",
+    "dense folded",
     "dense onnxruntime",
     "dense int8",
     "static",

@@ -20,6 +20,7 @@ from rlprune.errors import RLPruneError
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.optimization.goal import Backend
 from rlprune.optimization.verdict.decisions import Answers
+from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.utils.imports import require
 from rlprune.utils.progress import progress_bar
 from rlprune.utils.timing import Turns, interleaved
@@ -99,28 +100,35 @@ class Runnables:
         self._elastic = elastic
         self._images = images
         self._backend = backend
+        self._whole = Cost(elastic).dense
         self._calibration = images.images[:N_CALIBRATION]
         self.left_out: dict[str, str] = {}
 
-    def dense(self, model: nn.Module, macs: int) -> dict[str, Runnable]:
+    def dense(self, model: nn.Module) -> dict[str, Runnable]:
         """The network as it is: eager, folded for PyTorch, in onnxruntime, and there in eight-bit integers."""
         network = self._elastic.slice(self._elastic.full)
-        runs = {"dense": lambda: self._eager(model, macs)}
+        whole = self._whole
+        runs = {"dense": lambda: self._eager(model)}
         if self._backend == "pytorch":
-            runs["dense folded"] = lambda: self._folded("dense folded", network, macs)
-        runs["dense onnxruntime"] = lambda: self._static_file("dense onnxruntime", network, macs)
+            runs["dense folded"] = lambda: self._folded("dense folded", network, whole)
+        runs["dense onnxruntime"] = lambda: self._static_file("dense onnxruntime", network, whole)
         if self._backend == "onnxruntime":
-            runs["dense int8"] = lambda: self._static_file("dense int8", network, macs, int8=True)
+            runs["dense int8"] = lambda: self._static_file("dense int8", network, whole, int8=True)
         return self._made(runs)
 
-    def static(self, network: nn.Sequential, macs: int) -> dict[str, Runnable]:
-        """One small network for all images."""
+    def static(self, network: nn.Sequential, cost: ComputeCost) -> dict[str, Runnable]:
+        """One small network for all images.
+
+        Args:
+            network: normalised images -> logits.
+            cost: of an image.
+        """
         if self._backend == "pytorch":
-            return self._made({"static": lambda: self._folded("static", network, macs)})
+            return self._made({"static": lambda: self._folded("static", network, cost)})
         return self._made(
             {
-                "static": lambda: self._static_file("static", network, macs),
-                "static int8": lambda: self._static_file("static int8", network, macs, int8=True),
+                "static": lambda: self._static_file("static", network, cost),
+                "static int8": lambda: self._static_file("static int8", network, cost, int8=True),
             }
         )
 
@@ -149,28 +157,31 @@ class Runnables:
                 self.left_out[name] = str(error)
         return made
 
-    def _static_file(self, name: str, network: nn.Sequential, macs: int, *, int8: bool = False) -> Runnable:
+    def _static_file(self, name: str, network: nn.Sequential, cost: ComputeCost, *, int8: bool = False) -> Runnable:
         calibration = self._calibration if int8 else None
-        content = to_static_onnx(network, self._elastic.image_shape, self._images, macs=macs, calibration=calibration)
+        shape = self._elastic.image_shape
+        content = to_static_onnx(
+            network, self._images, cost, image_shape=shape, dense=self._whole, calibration=calibration
+        )
         return _of_file(name, content)
 
-    def _eager(self, model: nn.Module, macs: int) -> Runnable:
-        return Runnable("dense", "pytorch", _classifying(model, self._images, macs, channels_last=False))
+    def _eager(self, model: nn.Module) -> Runnable:
+        return Runnable("dense", "pytorch", _classifying(model, self._images, self._whole, channels_last=False))
 
-    def _folded(self, name: str, network: nn.Sequential, macs: int) -> Runnable:
+    def _folded(self, name: str, network: nn.Sequential, cost: ComputeCost) -> Runnable:
         folded = optimize_for_inference(network)
-        return Runnable(name, "pytorch", _classifying(folded, self._images, macs, channels_last=True))
+        return Runnable(name, "pytorch", _classifying(folded, self._images, cost, channels_last=True))
 
 
 def _classifying(
-    network: nn.Module, images: ImageSet, macs: int, *, channels_last: bool
+    network: nn.Module, images: ImageSet, cost: ComputeCost, *, channels_last: bool
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     layout = torch.channels_last if channels_last else torch.contiguous_format
 
     @torch.inference_mode()
     def run(pixels: Tensor) -> tuple[Tensor, Tensor]:
         logits = network(images.normalise(pixels).contiguous(memory_format=layout))
-        return logits.argmax(1), torch.full((len(pixels),), macs)
+        return logits.argmax(1), torch.full((len(pixels),), int(cost.macs))
 
     return run
 
