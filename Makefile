@@ -48,7 +48,7 @@ $(VENV)/audit: $(VENV)/test
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) '.[demo,plots]'
+	$(INSTALL) '.[demo,onnx,plots]'
 	touch $@
 
 $(VENV)/test: pyproject.toml constraints.txt
@@ -60,7 +60,7 @@ $(VENV)/test: pyproject.toml constraints.txt
 reference: $(VENV)/demo
 	$(VENV)/bin/rlprune demo --out runs/demo
 	mkdir -p runs/reference/digits
-	cp runs/demo/results.json runs/demo/bench.json runs/demo/digits.png runs/reference/digits/
+	cp runs/demo/results.json runs/demo/report.json runs/demo/digits.png runs/reference/digits/
 	$(VENV)/bin/python runs/reference/update_readme.py
 
 # The networks of timm and torchvision that tests/zoo.toml names, one by one (an hour on two cores), and their table.

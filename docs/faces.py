@@ -25,6 +25,7 @@ MODULES = (
     "rlprune.evaluation",
     "rlprune.agents",
     "rlprune.pipelines",
+    "rlprune.optimization",
 )
 """In the order of the layers, the lowest first."""
 

@@ -31,7 +31,7 @@ from rlprune.utils.imports import require
 
 if TYPE_CHECKING:
     from rlprune.evaluation.dynamic import evaluate
-    from rlprune.optimization.optimize import optimize
+    from rlprune.optimization.job import optimize
     from rlprune.training.adaptation import AdaptSettings, adapt
     from rlprune.training.pretraining import pretrain
     from rlprune.training.settings import TrainingSettings
@@ -64,7 +64,7 @@ _ON_DEMAND = {
     "TrainingSettings": "rlprune.training.settings",
     "adapt": "rlprune.training.adaptation",
     "evaluate": "rlprune.evaluation.dynamic",
-    "optimize": "rlprune.optimization.optimize",
+    "optimize": "rlprune.optimization.job",
     "pretrain": "rlprune.training.pretraining",
 }
 

@@ -3,3 +3,35 @@
 Check, plan, train, compare with rivals that were trained as long, choose on validation images, measure once on test
 images, say what to deploy, and leave it ready. It may import everything but the command line, which alone imports it.
 """
+
+from rlprune.optimization.demo import Demo
+from rlprune.optimization.goal import Goal
+from rlprune.optimization.job import Optimization, optimize
+from rlprune.optimization.plan import Plan, PlanOptions
+from rlprune.optimization.result import (
+    Bounds,
+    CheckResult,
+    ClassCost,
+    GoalResult,
+    OptimizeResult,
+    Point,
+    Row,
+    load_result,
+)
+
+__all__ = [
+    "Bounds",
+    "CheckResult",
+    "ClassCost",
+    "Demo",
+    "Goal",
+    "GoalResult",
+    "Optimization",
+    "OptimizeResult",
+    "Plan",
+    "PlanOptions",
+    "Point",
+    "Row",
+    "load_result",
+    "optimize",
+]

@@ -6,6 +6,7 @@ Whatever cannot work is refused here, with the number that would do.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,10 @@ from rlprune.utils.timing import interleaved
 
 N_CHECKED = 512
 """Images of each kind that the network is tried on, at most."""
+_FEWEST = 64
+"""And at least, however long an image takes."""
+_SECONDS = 5.0
+"""That each kind may take."""
 _LEAST_SAVED = 0.6
 """Share of the multiply-adds that should be possible to save before residual streams are pruned, too."""
 _DISAGREEING = 0.02
@@ -90,7 +95,8 @@ def examine(
     times = _slice_times(elastic, subject.splits.validation, goal.batch)
     _check_time(goal, *times)
     size = _size(subject, findings)
-    settings = AdaptSettings(batch_size=min(options.batch_size or 32, size.n_network), padding=0)
+    n_at_once = 32 if findings.n_tried > _FEWEST else 16
+    settings = AdaptSettings(batch_size=min(options.batch_size or n_at_once, n_at_once, size.n_network), padding=0)
     pace = measure_pace(elastic, subject.splits.network, settings)
     plan = make_plan(options, size, pace, minutes)
     lines = [*said, *_lines(subject, findings, elastic, always_runs, times, goal, plan)]
@@ -143,12 +149,12 @@ class _Findings:
         self._n_classes = len(subject.splits.network.classes)
         if not subject.trained:
             self.mirrored = True
+            self.n_tried = N_CHECKED
             return
         run = optimize_for_inference(elastic.slice(elastic.full))
         splits = subject.splits
-        self._policy = _answers(run, splits.policy)
-        self._test = _answers(run, splits.test)
-        chosen = splits.validation.subset(slice(0, N_CHECKED))
+        n_tried = _n_within(run, splits.validation)
+        chosen = splits.validation.subset(slice(0, n_tried))
         right, _ = _answers(run, chosen)
         self.accuracy = float(right.mean())
         self.interval = wilson_interval(int(right.sum()), len(right))
@@ -160,6 +166,9 @@ class _Findings:
                 f"among {self._n_classes} classes: are the classes in its order, the weights its own, and the pictures "
                 "prepared as it was trained (preprocess)?"
             )
+        self.n_tried = len(right)
+        self._policy = _answers(run, splits.policy.subset(slice(0, n_tried)))
+        self._test = _answers(run, splits.test.subset(slice(0, n_tried)))
 
     def warnings(self) -> Iterator[str]:
         """Whether it has probably seen images that are to teach the decisions."""
@@ -177,15 +186,25 @@ class _Findings:
 
 
 @torch.inference_mode()
+def _n_within(run: nn.Module, images: ImageSet) -> int:
+    """How many images a network can be tried on in the time for it."""
+    pixels = images.normalised(slice(0, 8))
+    run(pixels)
+    start = time.perf_counter()
+    run(pixels)
+    per_image = (time.perf_counter() - start) / len(pixels)
+    return int(min(N_CHECKED, max(_FEWEST, _SECONDS / per_image)))
+
+
+@torch.inference_mode()
 def _answers(run: nn.Module, images: ImageSet, *, mirror: bool = False) -> tuple[Tensor, Tensor]:
-    """Whether it is right, and its loss, on some images, float64 (n,) each."""
-    some = images.subset(slice(0, N_CHECKED))
+    """Whether it is right, and its loss, on images, float64 (N,) each."""
     logits = []
-    for pixels, _ in some.batches(64):
+    for pixels, _ in images.batches(64):
         logits.append(run(pixels.flip(3) if mirror else pixels).float())
     found = torch.cat(logits)
-    loss = F.cross_entropy(found, some.labels, reduction="none")
-    return (found.argmax(1) == some.labels).double(), loss.double()
+    loss = F.cross_entropy(found, images.labels, reduction="none")
+    return (found.argmax(1) == images.labels).double(), loss.double()
 
 
 def _slice_times(elastic: ElasticCNN, images: ImageSet, batch: int) -> tuple[float, float]:
@@ -250,7 +269,7 @@ def _lines(
     yield f"goal: {goal.text}"
     if subject.trained:
         low, high = (100 * end for end in findings.interval)
-        n = min(len(splits.validation), N_CHECKED)
+        n = findings.n_tried
         yield (
             f"network: {subject.name}, right on {100 * findings.accuracy:.1f} % of {n} validation images (95 %: "
             f"{low:.1f} to {high:.1f}); not your number? stop here, and look at preprocessing and class order"

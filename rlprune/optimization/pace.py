@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -39,13 +39,20 @@ class Pace:
     @property
     def train(self) -> float:
         """Forward and backward of the whole network."""
-        return max(self.adapt - self.forward, self.adapt / 2) / self._networks_per_step
+        return max(self.adapt - self.forward, self.adapt / 2) / self._networks_per_step(2)
 
-    @property
-    def _networks_per_step(self) -> float:
+    def slices(self, n_random: int) -> float:
+        """In a step that trains the whole network, its narrowest slice and some more, with a teacher.
+
+        Args:
+            n_random: how many more.
+        """
+        return self.forward + self.train * self._networks_per_step(n_random)
+
+    def _networks_per_step(self, n_random: int) -> float:
         """What a step trains, counted in whole networks; slices drawn at random are taken for half-way in between."""
         middle = (1 + self.narrowest) / 2
-        return 1 + self.narrowest + 2 * middle
+        return 1 + self.narrowest + n_random * middle
 
     def static(self, share: float) -> float:
         """Seconds that an image takes in a step that trains a small network.
@@ -85,7 +92,6 @@ def _forward(elastic: ElasticCNN, images: ImageSet) -> float:
 
 def _seconds_of_epoch(elastic: ElasticCNN, batch: ImageSet, settings: AdaptSettings) -> float:
     """Seconds of one step, without what every training begins with: the difference of two trainings."""
-    from dataclasses import replace
 
     def run(n_epochs: int) -> float:
         return _seconds(lambda: adapt(elastic, batch, replace(settings, epochs=n_epochs, views=0)))

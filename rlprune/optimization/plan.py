@@ -5,10 +5,11 @@
 | time for training | what `check`, search, decisions, files and measuring are expected to leave of 85 % of the limit |
 | its parts | 35 % for slices of any width, 45 % for the few that are used, 20 % for the static rival; where the network is to be trained first, that takes 35 % of the whole |
 | epochs | as many as fit into a part, at least 1, at most `MOST_EPOCHS` |
+| little time | where fewer than `SCARCE` epochs fit, slices of any width are not trained, and those in use keep the same share of channels everywhere; a step trains one slice between the narrowest and the whole, not two |
 | static rival | as many steps as the slices that are used, with the same teacher |
 | batch | the largest of 128, 64 and 32 that leaves `ENOUGH_STEPS` steps |
 | learning rate | 0.05 for a batch of 128, in proportion to it |
-| views | as many as epochs, at most 8, where there are 8 epochs or more: a teacher is then asked once; else new ones each time |
+| views | 8 of each image where there are 16 epochs or more: a teacher is then asked once; else new ones each time |
 | shifts | a twelfth of the side |
 | mirroring | where the network is right as often on mirrored images, up to `MOST_MIRROR_LOSS` |
 | profiles | 4; 3 where fewer than 500 images teach the decisions |
@@ -50,6 +51,7 @@ PARTS = {"slices": 0.35, "profiles": 0.45, "static": 0.2}
 """Of the time for training."""
 PRETRAINING = 0.35
 MOST_EPOCHS = 30
+SCARCE = 8
 ENOUGH_STEPS = 400
 MANY_IMAGES = 5000
 MOST_MIRROR_LOSS = 0.05
@@ -59,6 +61,7 @@ _POLICY_STEPS_PER_SECOND = 4000
 """Decisions that are learnt from in a second, about; the network does not run meanwhile."""
 _SECONDS_PER_FILE = 6.0
 """To write a network as ONNX, about, and to open it."""
+FEWEST_CANDIDATES = 16
 SECONDS_OF_TIMING = 40.0
 
 
@@ -100,8 +103,9 @@ class Plan:
 
     Attributes:
         pretrain_epochs: to train a network of random weights first; 0 for one that has been trained.
-        slice_epochs: under random profiles.
+        slice_epochs: under random profiles; 0 where there is little time.
         profile_epochs: under the profiles of the codebook.
+        n_random: slices that a step trains between the narrowest and the whole.
         batch_size: of all trainings.
         learning_rate: peak, of all but the first training.
         flip: whether images are mirrored.
@@ -118,6 +122,7 @@ class Plan:
     pretrain_epochs: int
     slice_epochs: int
     profile_epochs: int
+    n_random: int
     batch_size: int
     learning_rate: float
     flip: bool
@@ -177,30 +182,35 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
     """
     n_profiles = options.n_profiles or (4 if size.n_policy >= 500 else 3)
     n_candidates = options.n_candidates or _n_candidates(size, pace)
+    if options.slice_epochs == 0:
+        n_candidates = min(n_candidates, FEWEST_CANDIDATES)
     policy_steps = options.policy_steps or 200_000
     seconds = _fixed(size, pace, n_profiles, n_candidates, policy_steps)
     left = 60 * minutes * USED - sum(seconds.values())
-    needed = _one_epoch_each(size, pace)
-    given = (options.pretrain_epochs, options.slice_epochs, options.profile_epochs)
+    needed = _least(size, pace)
+    given = (options.pretrain_epochs, options.profile_epochs)
     if left < needed and None in given[size.trained :]:
         enough = (needed + sum(seconds.values())) / USED / 60
         raise RLPruneError(
             f"time_limit={minutes:g} minutes: not one epoch of each training fits into it on this machine; give "
             f"{_rounded_up(enough)} or more, or fewer images"
         )
-    epochs = _epochs(options, size, pace, left)
+    first, slices, profiles = _epochs(options, size, pace, left)
+    n_random = 2 if slices else 1
     trainings = {
-        "training the network": epochs[0] * size.n_network * pace.train,
-        "training slices": epochs[1] * size.n_network * pace.adapt,
-        "training the slices in use": epochs[2] * size.n_network * pace.adapt,
-        "training the static rival": epochs[2] * size.n_network * pace.static(_SMALL),
+        "training the network": first * size.n_network * pace.train,
+        "training slices": slices * size.n_network * pace.slices(n_random),
+        "training the slices in use": profiles * size.n_network * pace.slices(n_random),
+        "training the static rival": profiles * size.n_network * pace.static(_SMALL),
     }
-    batch_size = options.batch_size or _batch_size(size, sum(epochs[1:]))
-    views = options.views if options.views is not None else (min(sum(epochs[1:]), 8) if sum(epochs[1:]) >= 8 else 0)
+    n_epochs = slices + profiles
+    batch_size = options.batch_size or _batch_size(size, n_epochs)
+    views = options.views if options.views is not None else (8 if n_epochs >= 2 * 8 else 0)
     return Plan(
-        pretrain_epochs=epochs[0],
-        slice_epochs=epochs[1],
-        profile_epochs=epochs[2],
+        pretrain_epochs=first,
+        slice_epochs=slices,
+        profile_epochs=profiles,
+        n_random=n_random,
         batch_size=batch_size,
         learning_rate=options.learning_rate or 0.05 * batch_size / 128,
         flip=size.mirrored if options.flip == "auto" else options.flip == "yes",
@@ -217,7 +227,7 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
 
 def _n_candidates(size: Size, pace: Pace) -> int:
     """Profiles to try: as many as a minute allows, 16 to 64."""
-    return min(64, max(16, int(60 / max(size.n_policy * pace.forward * _SMALL, 1e-6))))
+    return min(64, max(FEWEST_CANDIDATES, int(60 / max(size.n_policy * pace.forward * _SMALL, 1e-6))))
 
 
 def _fixed(size: Size, pace: Pace, n_profiles: int, n_candidates: int, policy_steps: int) -> dict[str, float]:
@@ -234,26 +244,27 @@ def _fixed(size: Size, pace: Pace, n_profiles: int, n_candidates: int, policy_st
     }
 
 
-def _one_epoch_each(size: Size, pace: Pace) -> float:
-    per_image = 2 * pace.adapt + pace.static(_SMALL) + (0 if size.trained else pace.train)
+def _least(size: Size, pace: Pace) -> float:
+    """Seconds of one epoch of each training that cannot be left out."""
+    per_image = pace.slices(1) + pace.static(_SMALL) + (0 if size.trained else pace.train)
     return size.n_network * per_image
 
 
 def _epochs(options: PlanOptions, size: Size, pace: Pace, left: float) -> tuple[int, int, int]:
-    """Epochs of pretraining, of slices and of the profiles in use."""
+    """Epochs of pretraining, of slices of any width and of those in use."""
     first = 0 if size.trained else options.pretrain_epochs
     if first is None:
         first = _fitting(PRETRAINING * left, size.n_network * pace.train)
     left -= first * size.n_network * pace.train
     slices = options.slice_epochs
     if slices is None:
-        slices = _fitting(PARTS["slices"] * left, size.n_network * pace.adapt)
-    profiles = options.profile_epochs
-    if profiles is None:
-        both = pace.adapt + pace.static(_SMALL)
-        share = PARTS["profiles"] + PARTS["static"]
-        profiles = _fitting(share * left, size.n_network * both)
-    return first, slices, profiles
+        slices = _fitting(PARTS["slices"] * left, size.n_network * pace.slices(2))
+    share = PARTS["profiles"] + PARTS["static"]
+    profiles = _fitting(share * left, size.n_network * (pace.slices(2) + pace.static(_SMALL)))
+    if options.slice_epochs is None and slices + profiles < SCARCE:
+        slices = 0
+        profiles = _fitting(left, size.n_network * (pace.slices(1) + pace.static(_SMALL)))
+    return first, slices, profiles if options.profile_epochs is None else options.profile_epochs
 
 
 def profile_epochs_within(plan: Plan, size: Size, seconds_per_image: float, pace: Pace, seconds: float) -> int:
@@ -266,7 +277,7 @@ def profile_epochs_within(plan: Plan, size: Size, seconds_per_image: float, pace
         pace: as it was measured first.
         seconds: that are left for both trainings.
     """
-    slower = seconds_per_image / pace.adapt
+    slower = seconds_per_image / pace.slices(plan.n_random)
     per_epoch = size.n_network * (seconds_per_image + slower * pace.static(_SMALL))
     return min(plan.profile_epochs, _fitting(seconds, per_epoch)) if slower > 1 else plan.profile_epochs
 

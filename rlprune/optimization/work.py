@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
+from rlprune.baselines.static_pruning import static_profile
 from rlprune.baselines.stored import load_plain, save_plain
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.models.weights import load_weights, save_weights
@@ -25,6 +26,7 @@ from rlprune.optimization.goal import Goal
 from rlprune.optimization.inputs import Subject
 from rlprune.optimization.plan import PARTS, USED, Plan, profile_epochs_within
 from rlprune.policies.policy import Policy
+from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.profiles.search import Search, best_within, search_profiles
 from rlprune.storage.networks import load_network, save_network
@@ -143,8 +145,9 @@ class Work:
         path = self.folder / "search.json"
         if not path.exists():
             images = self.subject.splits.policy.subset(slice(0, _N_SEARCHED))
+            n_candidates = self.plan.n_candidates if self.plan.slice_epochs else elastic.n_levels  # only uniform ones
             with self.step("searching slices"):
-                found = search_profiles(elastic, images, self.plan.n_candidates, self.seed)
+                found = search_profiles(elastic, images, n_candidates, self.seed)
             write_json(path, {name: value.tolist() for name, value in vars(found).items()})
         stored = json.loads(path.read_text())
         return Search(
@@ -154,7 +157,14 @@ class Work:
         )
 
     def codebook(self, elastic: ElasticCNN, found: Search) -> Tensor:
-        """The profiles in use: from the cheapest that promises enough, in even ratios up to the whole network."""
+        """The profiles in use: from the cheapest that promises enough, in even ratios up to the whole network.
+
+        Where slices of any width were not trained, nothing is promised: the same share of channels everywhere, evenly.
+        """
+        if not self.plan.slice_epochs:
+            levels = torch.linspace(elastic.narrowest, elastic.n_levels - 1, self.plan.n_profiles).round().int()
+            profiles = torch.stack([elastic.uniform(level) for level in levels.unique().tolist()])
+            return sorted_codebook(profiles, Cost(elastic))
         cheapest = float(found.price.min())
         whole = float(found.accuracy[found.price.argmax()])
         promising = found.price[found.accuracy >= _KEPT * whole]
@@ -178,6 +188,7 @@ class Work:
         folder = self.folder / "specialised"
         if not folder.exists():
             settings = self._settings(SpecialiseSettings, self.profile_epochs())
+            settings = replace(settings, n_random=self.plan.n_random)
             elastic = self.adapted()
             elastic.specialise(codebook)
             with self.step("training the slices in use"):
@@ -197,7 +208,9 @@ class Work:
     def _replanned(self) -> int:
         spent = read_note(self.folder / "seconds.json").get("training slices", 0.0)
         size = self._examined.size
-        per_image = spent / max(self.plan.slice_epochs * size.n_network, 1)
+        if not self.plan.slice_epochs:
+            return self.plan.profile_epochs
+        per_image = spent / (self.plan.slice_epochs * size.n_network)
         others = {"training the network", "training slices", "searching slices", "training the static rival"}
         later = sum(seconds for name, seconds in self.plan.seconds.items() if name not in others)
         later -= self.plan.seconds.get("training the slices in use", 0.0)
@@ -236,7 +249,7 @@ class Work:
         folder = self.folder / "static"
         cost = Cost(adapted)
         if not folder.exists():
-            profile = best_within(adapted, found, [min(max(share, float(found.price.min())), 0.9999)])[0]
+            profile = self._static_profile(adapted, found, share)
             network = adapted.slice(profile)
             settings = self._settings(TrainingSettings, self.profile_epochs())
             with self.step("training the static rival"):
@@ -248,6 +261,13 @@ class Work:
         stored = load_plain(folder)
         profile = torch.tensor(stored.metadata["profile"])
         return stored.network.eval(), cost.of(profile)
+
+    def _static_profile(self, adapted: ElasticCNN, found: Search, share: float) -> Tensor:
+        """The best profile of the search within a cost; without a search, the most important channels anywhere."""
+        share = min(max(share, float(found.price.min())), 0.9999)
+        if self.plan.slice_epochs:
+            return best_within(adapted, found, [share])[0]
+        return static_profile(adapted, share, "global", self.subject.splits.policy)
 
     def _settings(self, kind: type[Any], epochs: int) -> Any:
         plan = self.plan

@@ -14,12 +14,11 @@ from reference_plots import growth_plot, one_policy_plot, speed_plot
 from reference_results import BudgetsResult, GrowthResult
 
 import rlprune
-from rlprune.data import loading
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.plots import budgets_plot, compare_plot
 from rlprune.evaluation.results import EvaluationResult, RecipeResult
 from rlprune.evaluation.timing_results import BenchmarkResult, ComparisonResult
-from rlprune.pipelines.demo import SOURCE, draw_demo
+from rlprune.optimization.demo import demo_images, draw_demo
 
 HERE = Path(__file__).parent
 TITLES = {"resnet20": "ResNet-20", "m_cifarnet": "M-CifarNet", "resnet56": "ResNet-56", "vgg16_bn": "VGG-16-BN"}
@@ -63,7 +62,7 @@ def draw_digits(demo: Path) -> None:
             f"{demo} has an accuracy of {found.accuracy} and saves {found.macs_cut} of the MACs; the committed figures "
             f"are {committed.accuracy} and {committed.macs_cut}: run the demo with as many threads, or commit its own"
         )
-    draw_demo(HERE / "digits" / "digits.png", rlprune.load(demo / "bundle"), loading.load(SOURCE).test, committed)
+    draw_demo(HERE / "digits" / "digits.png", rlprune.load(demo / "deploy" / "bundle"), demo_images(), committed)
 
 
 def main() -> None:

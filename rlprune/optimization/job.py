@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ WORK = "work"
 """Folder of everything that is trained: checkpoints, networks, events; it may be removed once all is done."""
 PAGE = "report.html"
 _SETTINGS = "settings.json"
+_LOOKING = "looking at the network"
 
 
 def optimize(
@@ -120,6 +122,7 @@ class Optimization:
         device: where networks are trained.
         seed: of everything but times.
         quiet: show no progress.
+        may: names of what the folder may hold beside what was begun there.
 
     Raises:
         MissingExtraError: onnx, onnxscript, onnxruntime or matplotlib is not installed.
@@ -137,6 +140,7 @@ class Optimization:
         device: str = "cpu",
         seed: int = 0,
         quiet: bool = False,
+        may: Collection[str] = (),
     ) -> None:
         check_numbers(time_limit=time_limit, most=MOST_MINUTES)
         check_whole(seed=seed, least=0, most=2**32 - 1)
@@ -158,7 +162,7 @@ class Optimization:
         self.quiet = quiet
         self._subject: Subject | None = None
         self._examined: Examined | None = None
-        check_ours(self.out, (self.out / WORK / _SETTINGS).exists())
+        check_ours(self.out, (self.out / WORK / _SETTINGS).exists(), may)
         check_target_folder(self.out)
 
     def read(self, model: str | nn.Module, data: str | Splits, **more: Any) -> Subject:
@@ -182,7 +186,11 @@ class Optimization:
 
     def _examine(self) -> Examined:
         if self._examined is None:
-            self._examined = examine(self.subject, self.goal, self.options, self.time_limit)
+            bar = WholeBar({_LOOKING: 30.0}, quiet=self.quiet)
+            with ExitStack() as stack:
+                stack.callback(bar.close)
+                stack.enter_context(bar.step(_LOOKING))
+                self._examined = examine(self.subject, self.goal, self.options, self.time_limit)
         return self._examined
 
     def finished(self) -> OptimizeResult | None:
@@ -215,7 +223,7 @@ class Optimization:
         """What the folder is begun with."""
         splits = self.subject.splits
         parts = [*self.subject.model.state_dict().values(), splits.policy.labels, splits.policy.images[:256]]
-        return plain(
+        made_of: dict[str, Any] = plain(
             {
                 "goal": self.goal,
                 "time_limit": self.time_limit,
@@ -226,6 +234,7 @@ class Optimization:
                 "made_of": fingerprint(*parts),
             }
         )
+        return made_of
 
     def _run(self, examined: Examined) -> OptimizeResult:
         folder = self.out / WORK
@@ -234,7 +243,7 @@ class Optimization:
         with ExitStack() as stack:
             bar = WholeBar(planned.seconds, quiet=self.quiet)
             stack.callback(bar.close)
-            how = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
+            how: dict[str, Any] = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
             work = Work(self.subject, examined, self.goal, planned, folder, **how)
             return self._reach(Comparison(self.subject, examined, self.goal, work))
 
