@@ -16,7 +16,6 @@ from rlprune.optimization.check import Examined
 from rlprune.optimization.deploy import FOLDER
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.inputs import Subject
-from rlprune.optimization.plan import SECONDS_OF_TIMING
 from rlprune.optimization.result import GoalResult, OptimizeResult, Point, Row
 from rlprune.optimization.verdict.choice import DENSE, Choice, Option, choose, images_needed, right_of
 from rlprune.optimization.verdict.decisions import Answers, Recorded, cascade_points, learnt_points
@@ -118,7 +117,7 @@ class Comparison:
             rows = makes.dense(self.dense)
         with self.work.step("choosing"):
             pace = time_of_slices(self.elastic, self.codebook, validation, self.goal.batch)
-            dense_ms = _fastest(time_rows(rows, validation, self.goal.batch, SECONDS_OF_TIMING / 4))
+            dense_ms = _fastest(time_rows(rows, validation, self.goal.batch, self.work.plan.timing / 4))
             right = right_of(validation.labels, answers_of(self.dense, validation, 1.0).labels)
             recorded = self._recorded(validation)
             found = self._candidates(recorded, right, dense_ms, pace)
@@ -134,7 +133,7 @@ class Comparison:
             known = {name: (right, 1.0) for name in DENSE}
             known |= {name: (each.option.right, each.option.macs) for name, each in picked.items()}
             known["static"] = right_of(validation.labels, static.labels), self.static_share
-            times = time_rows(rows, validation, self.goal.batch, SECONDS_OF_TIMING)
+            times = time_rows(rows, validation, self.goal.batch, self.work.plan.timing)
             options = self._options(rows, times, known, right)
             choice = choose(list(options.values()), self.goal, _fastest(times))
         accuracy = float(known["static"][0].double().mean())
@@ -200,7 +199,7 @@ class Comparison:
             for name, runnable in chosen.rows.items():
                 if name not in known:
                     known[name] = runnable.answers(test, self.dense_macs)
-            times = time_rows(chosen.rows, test, self.goal.batch, SECONDS_OF_TIMING)
+            times = time_rows(chosen.rows, test, self.goal.batch, self.work.plan.timing)
         right = right_of(test.labels, dense.labels)
         rows = tuple(
             make_row(

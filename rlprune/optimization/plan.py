@@ -62,7 +62,9 @@ _POLICY_STEPS_PER_SECOND = 4000
 _SECONDS_PER_FILE = 6.0
 """To write a network as ONNX, about, and to open it."""
 FEWEST_CANDIDATES = 16
-SECONDS_OF_TIMING = 40.0
+_MOST_TIMING = 40.0
+_TIMING = 0.02
+"""Share of the limit in which rows are timed, once to choose and once to measure."""
 
 
 @settings_dataclass
@@ -116,6 +118,7 @@ class Plan:
         max_passes: of an image.
         policy_steps: of PPO.
         pool: cells per side of the features that decisions see.
+        timing: seconds in which rows are timed, once to choose and once to measure.
         seconds: that each step takes, about, by its name.
     """
 
@@ -133,6 +136,7 @@ class Plan:
     max_passes: int
     policy_steps: int
     pool: int
+    timing: float
     seconds: dict[str, float]
 
     @property
@@ -185,7 +189,8 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
     if options.slice_epochs == 0:
         n_candidates = min(n_candidates, FEWEST_CANDIDATES)
     policy_steps = options.policy_steps or 200_000
-    seconds = _fixed(size, pace, n_profiles, n_candidates, policy_steps)
+    timing = min(_MOST_TIMING, 60 * minutes * _TIMING)
+    seconds = _fixed(size, pace, n_profiles, n_candidates, policy_steps, timing)
     left = 60 * minutes * USED - sum(seconds.values())
     needed = _least(size, pace)
     given = (options.pretrain_epochs, options.profile_epochs)
@@ -221,6 +226,7 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
         max_passes=options.max_passes or 2,
         policy_steps=policy_steps,
         pool=2 if size.n_policy >= MANY_IMAGES else 0,
+        timing=timing,
         seconds={name: each for name, each in (trainings | seconds).items() if each > 0},
     )
 
@@ -230,7 +236,9 @@ def _n_candidates(size: Size, pace: Pace) -> int:
     return min(64, max(FEWEST_CANDIDATES, int(60 / max(size.n_policy * pace.forward * _SMALL, 1e-6))))
 
 
-def _fixed(size: Size, pace: Pace, n_profiles: int, n_candidates: int, policy_steps: int) -> dict[str, float]:
+def _fixed(
+    size: Size, pace: Pace, n_profiles: int, n_candidates: int, policy_steps: int, timing: float
+) -> dict[str, float]:
     """Seconds of everything that trains no network."""
     per_slice = pace.forward * _SMALL
     n_rows = 8
@@ -239,8 +247,8 @@ def _fixed(size: Size, pace: Pace, n_profiles: int, n_candidates: int, policy_st
         "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
         + n_profiles * (size.n_policy + size.n_validation) * per_slice,
         "writing networks": (n_profiles + 4) * _SECONDS_PER_FILE,
-        "choosing": n_profiles * size.n_validation * per_slice + SECONDS_OF_TIMING,
-        "measuring": n_rows * (size.n_test + size.n_validation) * pace.forward + SECONDS_OF_TIMING,
+        "choosing": n_profiles * size.n_validation * per_slice + 1.25 * timing,
+        "measuring": n_rows * (size.n_test + size.n_validation) * pace.forward + timing,
     }
 
 
