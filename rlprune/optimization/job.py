@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from rlprune.data.image_set import Splits
@@ -167,6 +168,7 @@ class Optimization:
 
     def read(self, model: str | nn.Module, data: str | Splits, **more: Any) -> Subject:
         """Load network and images; the arguments are those of `rlprune.optimization.inputs.read_subject`."""
+        torch.manual_seed(self.seed)  # a network of random weights is the same when it is gone on with
         self._subject = read_subject(model, data, **more)
         return self._subject
 
