@@ -290,6 +290,11 @@ def _lines(
         f"speed: the whole network takes {times[0]:.2f} ms at batch {goal.batch} in PyTorch, its narrowest slice "
         f"{times[1]:.2f} ms"
     )
+    passes = [plan.pretrain_epochs, plan.slice_epochs, plan.profile_epochs]
+    yield (
+        f"training: {' + '.join(str(each) for each in passes if each)} passes over {len(splits.network)} images, in "
+        f"batches of {plan.batch_size}{', mirrored at random' if plan.flip else ''}"
+    )
     yield f"time: about {_minutes(plan.total)} (from a few measured steps)"
 
 

@@ -188,7 +188,7 @@ class Work:
         folder = self.folder / "specialised"
         if not folder.exists():
             settings = self._settings(SpecialiseSettings, self.profile_epochs())
-            settings = replace(settings, n_random=self.plan.n_random)
+            settings = replace(settings, n_random=self.plan.n_random, shares=_shares(len(codebook)))
             elastic = self.adapted()
             elastic.specialise(codebook)
             with self.step("training the slices in use"):
@@ -293,6 +293,11 @@ class Work:
     def _kept(self, name: str) -> dict[str, Any]:
         """Where a training's checkpoint and events go."""
         return {"checkpoint": self.folder / f"{name}.checkpoint.pt", "log": scalar_log(self.folder / "logs", name)}
+
+
+def _shares(n_profiles: int) -> tuple[float, ...]:
+    """How often each profile is drawn: not the ends, which every step trains anyway, where there are others."""
+    return (1.0,) * n_profiles if n_profiles < 3 else (0.0, *(1.0,) * (n_profiles - 2), 0.0)
 
 
 def _kept_logits(path: Path, dense: nn.Module, subject: Subject, settings: TrainingSettings) -> Tensor:
