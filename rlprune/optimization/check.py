@@ -68,9 +68,7 @@ class Examined:
     result: CheckResult
 
 
-def examine(
-    subject: Subject, goal: Goal, options: PlanOptions, minutes: float, *, said: tuple[str, ...] = ()
-) -> Examined:
+def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float) -> Examined:
     """Look at network and images, time some steps, and plan.
 
     Args:
@@ -78,7 +76,6 @@ def examine(
         goal: what is asked for.
         options: what of the plan is given.
         minutes: time limit.
-        said: lines that reading network and images has led to.
 
     Raises:
         ModelError: nothing of the network can be pruned, or it cannot be stored.
@@ -99,7 +96,7 @@ def examine(
     settings = AdaptSettings(batch_size=min(options.batch_size or n_at_once, n_at_once, size.n_network), padding=0)
     pace = measure_pace(elastic, subject.splits.network, settings)
     plan = make_plan(options, size, pace, minutes)
-    lines = [*said, *_lines(subject, findings, elastic, always_runs, times, goal, plan)]
+    lines = [*subject.said, *_lines(subject, findings, elastic, always_runs, times, goal, plan)]
     warnings = [*findings.warnings(), *_warnings(subject, goal, times)]
     result = CheckResult(
         lines=tuple(lines),

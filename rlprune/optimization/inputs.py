@@ -46,6 +46,7 @@ class Subject:
     splits: Splits
     data: str
     notes: dict[str, Any]
+    said: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -78,8 +79,25 @@ def read_subject(
         DataError: images cannot be read, or those that are held out have other classes.
         ModelError: there is no such network, or it does not fit its weights or the images.
     """
-    if isinstance(model, nn.Module):
-        return _of_module(model, data, preprocess, options, heldout)
+    with heard() as said:
+        if isinstance(model, nn.Module):
+            subject = _of_module(model, data, preprocess, options, heldout)
+        else:
+            subject = _by_name(model, data, weights, preprocess, options, heldout, trust_pickle=trust_pickle)
+    return replace(subject, said=tuple(said))
+
+
+def _by_name(
+    model: str,
+    data: str | Splits,
+    weights: Path | None,
+    preprocess: Given,
+    options: DataOptions | None,
+    heldout: str | None,
+    *,
+    trust_pickle: bool,
+) -> Subject:
+    """A network by name, with its weights."""
     trained = not registry.asks_for_fresh(weights) and (weights is not None or model not in registry.NAMES)
     registry.check(model, pretrained=weights is None)
     if isinstance(data, Splits):
@@ -88,9 +106,11 @@ def read_subject(
     else:
         options = _options(data, preprocess, options)
         splits = load_for(model, options, weights, trained=trained)
-        source = {"source": source_notes(options)} | {}
+        source = {"source": source_notes(options)}
     splits = _with_heldout(splits, heldout, options)
     network = build_model(model, weights, splits, trust_pickle=trust_pickle)
+    if weights is not None and trained:
+        say(f"weights: {weights}")
     notes = {"network": {"model": model, **source}, "split": split_notes(splits)}
     return Subject(model, network.eval(), trained, splits, _name_of(data), notes)
 

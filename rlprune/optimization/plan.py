@@ -24,6 +24,7 @@ After each step, the epochs of the next ones are planned anew with the time that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
@@ -38,6 +39,7 @@ from rlprune.utils.settings import (
     Epochs,
     LearningRate,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     settings_dataclass,
 )
@@ -95,8 +97,16 @@ class PlanOptions:
     """Slices that an image may run through, one after the other."""
     policy_steps: Annotated[PositiveInt, AtMost(2**31 - 1)] | None = None
     """Decisions to learn from."""
+    penalties: tuple[PositiveFloat, PositiveFloat] = (0.002, 0.2)
+    """Lowest and highest price of running the whole network once, in right answers, that decisions are learnt for."""
+    pool: Annotated[NonNegativeInt, AtMost(32)] | None = None
+    """Cells per side of the features that decisions see beside the prediction so far; 0 for none."""
     residual: YesNo = "auto"
     """Also prune the channels of residual streams."""
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.penalties[0] >= self.penalties[1]:
+            yield f"penalties={self.penalties}: give two numbers above 0, ascending"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +127,7 @@ class Plan:
         n_candidates: of the search.
         max_passes: of an image.
         policy_steps: of PPO.
+        penalties: lowest and highest, of the policy.
         pool: cells per side of the features that decisions see.
         timing: seconds in which rows are timed, once to choose and once to measure.
         seconds: that each step takes, about, by its name.
@@ -135,6 +146,7 @@ class Plan:
     n_candidates: int
     max_passes: int
     policy_steps: int
+    penalties: tuple[float, float]
     pool: int
     timing: float
     seconds: dict[str, float]
@@ -146,7 +158,8 @@ class Plan:
 
     def figures(self) -> dict[str, float]:
         """Its numbers, for the report."""
-        return {name: float(value) for name, value in asdict(self).items() if not isinstance(value, dict)}
+        figures = {name: float(value) for name, value in asdict(self).items() if isinstance(value, int | float)}
+        return figures | {"lowest_penalty": self.penalties[0], "highest_penalty": self.penalties[1]}
 
 
 @dataclass(frozen=True)
@@ -225,7 +238,8 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
         n_candidates=n_candidates,
         max_passes=options.max_passes or 2,
         policy_steps=policy_steps,
-        pool=2 if size.n_policy >= MANY_IMAGES else 0,
+        penalties=options.penalties,
+        pool=options.pool if options.pool is not None else (2 if size.n_policy >= MANY_IMAGES else 0),
         timing=timing,
         seconds={name: each for name, each in (trainings | seconds).items() if each > 0},
     )

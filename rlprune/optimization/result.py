@@ -231,8 +231,12 @@ class OptimizeResult(JsonResult):
         """The sentences, a line each."""
         return "\n".join(self.sentences)
 
+    def __str__(self) -> str:
+        """The verdict."""
+        return self.verdict
+
     def __repr__(self) -> str:
-        """The verdict in a line."""
+        """The goal and what came of it, in a line."""
         reached = "reached" if self.reached else "not reached"
         return f"OptimizeResult(goal={self.goal.text!r}, {reached}, deploy={self.deploy!r})"
 

@@ -39,8 +39,6 @@ from rlprune.utils.files import atomic_write, write_json
 from rlprune.utils.progress import WholeBar
 from rlprune.utils.tensorboard import scalar_log
 
-PENALTIES = (0.002, 0.2)
-"""Prices of running the whole network once, in right answers, that one policy is learnt for."""
 _N_SEARCHED = 1000
 """Images that slices are judged by in the search, at most."""
 _KEPT = 0.9
@@ -222,7 +220,7 @@ class Work:
         """One policy for a range of penalties, learnt on images that did not train the network."""
         splits = self.subject.splits
         settings = PolicySettings(
-            penalty_range=PENALTIES,
+            penalty_range=tuple(self.plan.penalties),
             max_passes=self.plan.max_passes,
             pool=self.plan.pool,
             total_steps=self.plan.policy_steps,

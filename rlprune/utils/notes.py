@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_heard: list[list[str]] = []
+"""Who listens, the innermost last."""
 
 
 def say(line: str) -> None:
-    """Print one line to stderr, where it disturbs no output that another program reads."""
-    print(f"rlprune: {line}", file=sys.stderr, flush=True)
+    """Print one line to stderr, where it disturbs no output that another program reads; or tell who listens."""
+    if _heard:
+        _heard[-1].append(line)
+    else:
+        print(f"rlprune: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Keep the lines that are said meanwhile, to be shown together; where the block raises, they are said after all."""
+    lines: list[str] = []
+    _heard.append(lines)
+    try:
+        yield lines
+    except BaseException:
+        _heard.remove(lines)
+        for line in lines:
+            say(line)
+        raise
+    _heard.remove(lines)
 
 
 _said: set[str] = set()
