@@ -20,6 +20,7 @@ from rlprune.models import registry
 from rlprune.pipelines.inputs import build_model, source_notes, split_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for
+from rlprune.utils.notes import heard, say
 
 SHARES = (0.6, 0.2, 0.2)
 """Of the images that do not test: for the network, for the decisions, and for choosing."""
