@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from rlprune.optimization.demo import Demo as Run
+from rlprune.optimization import demo
+from rlprune.optimization.goal import Goal
+from rlprune.optimization.job import Optimization
 from rlprune.optimization.reports.screen import print_check, print_verdict
+from rlprune.utils.imports import require
+from rlprune.utils.locks import hold
 from rlprune.utils.settings import Seed, settings_dataclass
 
 
@@ -24,7 +29,14 @@ class Demo:
 
     def run(self) -> None:
         """Do it."""
+        require("mlxtend", "demo")
         console = Console()
-        demo = Run(self.out, self.seed, quiet=self.quiet)
-        print_check(console, demo.check())
-        print_verdict(console, demo.run(), self.out)
+        how: dict[str, Any] = {"time_limit": demo.MINUTES, "plan": demo.PLAN, "seed": self.seed, "quiet": self.quiet}
+        job = Optimization(Goal(), self.out, may=demo.FILES, **how)
+        subject = job.read(demo.MODEL, demo.SOURCE)
+        print_check(console, job.check())
+        with hold(self.out, inside=True):
+            demo.remove_finished(self.out)
+            result = job.run()
+            demo.measure_demo(self.out, subject.splits, result, self.seed)
+        print_verdict(console, result, self.out)

@@ -4,7 +4,6 @@ Check, plan, train, compare with rivals that were trained as long, choose on val
 images, say what to deploy, and leave it ready. It may import everything but the command line, which alone imports it.
 """
 
-from rlprune.optimization.demo import Demo
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.job import Optimization, optimize
 from rlprune.optimization.plan import Plan, PlanOptions
@@ -23,7 +22,6 @@ __all__ = [
     "Bounds",
     "CheckResult",
     "ClassCost",
-    "Demo",
     "Goal",
     "GoalResult",
     "Optimization",

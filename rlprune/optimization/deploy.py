@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.optimization.inputs import Subject
 from rlprune.optimization.reports.card import model_card
 from rlprune.optimization.result import OptimizeResult
+from rlprune.optimization.subject import Subject
 from rlprune.storage.bundle import save_bundle
 from rlprune.storage.folders import replaced, write_to_disk
 from rlprune.utils.files import writing

@@ -1,10 +1,10 @@
-"""What is optimised: a network, whether it has been trained, and images that are split for it."""
+"""From what a user names to what is optimised: a network, and images that are split for it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +17,14 @@ from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import Transform, read_preprocessing
 from rlprune.errors import DataError
 from rlprune.models import registry
+from rlprune.optimization.plan import SHARES
+from rlprune.optimization.subject import Subject
 from rlprune.pipelines.inputs import build_model, source_notes, split_notes
 from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for
 from rlprune.utils.notes import heard, say
 
-SHARES = (0.6, 0.2, 0.2)
-"""Of the images that do not test: for the network, for the decisions, and for choosing."""
 Given = str | Preprocessing | Transform | None
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What is optimised.
-
-    Attributes:
-        name: of the network.
-        model: it, on the CPU and in eval mode; normalised images (B, C, H, W) -> logits (B, classes).
-        trained: whether it has been trained; else it is pretrained first.
-        splits: the images; those for the decisions and for choosing are what `heldout` held, if that was given.
-        data: where they are from.
-        notes: on network and images, stored with what is made.
-        said: lines that reading them has led to, such as how pictures are prepared.
-    """
-
-    name: str
-    model: nn.Module
-    trained: bool
-    splits: Splits
-    data: str
-    notes: dict[str, Any]
-    said: tuple[str, ...] = ()
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of the images."""
-        return tuple(self.splits.network.images.shape[1:])
 
 
 def read_subject(

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from rlprune.agents.train import train_policy
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.optimization.check import Examined, examine
-from rlprune.optimization.comparison import Comparison
 from rlprune.optimization.deploy import write_deploy
 from rlprune.optimization.goal import MOST_MINUTES, Backend, Goal
-from rlprune.optimization.inputs import Given, Subject, read_subject
+from rlprune.optimization.inputs import Given, read_subject
 from rlprune.optimization.plan import DEFAULT_MINUTES, PlanOptions
 from rlprune.optimization.reports.page import write_page
 from rlprune.optimization.result import REPORT, CheckResult, OptimizeResult
+from rlprune.optimization.subject import Subject
+from rlprune.optimization.verdict.comparison import Comparison
+from rlprune.optimization.verdict.summary import summarise
 from rlprune.optimization.work import Work, plan_from
 from rlprune.storage.provenance import check_ours, fingerprint, noted, plain
 from rlprune.utils.files import check_room, check_target_folder, write_json
@@ -246,16 +250,22 @@ class Optimization:
             bar = WholeBar(planned.seconds, quiet=self.quiet)
             stack.callback(bar.close)
             how: dict[str, Any] = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
-            work = Work(self.subject, examined, self.goal, planned, folder, **how)
-            return self._reach(Comparison(self.subject, examined, self.goal, work))
+            work = Work(self.subject, examined, self.goal, planned, folder, learn=train_policy, **how)
+            return self._reach(examined, work)
 
-    def _reach(self, comparison: Comparison) -> OptimizeResult:
+    def _reach(self, examined: Examined, work: Work) -> OptimizeResult:
         """Train, choose, measure, and write what was found; the report comes last."""
-        comparison.train()
+        trained = work.trained()
+        test = self.subject.splits.test
+        comparison = Comparison(trained, self.subject.splits, self.goal)
         chosen = comparison.choose()
-        result, answers = comparison.measure(chosen)
+        measured = comparison.measure(chosen)
         files = comparison.files(chosen)
-        write_deploy(self.out, result, self.subject, comparison.elastic, chosen.dynamic, files)
-        write_page(self.out / PAGE, result, self.subject.splits.test, answers.shares.float(), answers.labels)
+        done: dict[str, Any] = {"minutes": self.time_limit, "seed": self.seed, "seconds": work.seconds}
+        plan = replace(work.plan, profile_epochs=work.profile_epochs())
+        result = summarise(self.goal, examined.result, plan, trained, measured, test, **done)
+        write_deploy(self.out, result, self.subject, trained.elastic, chosen.dynamic, files)
+        answers = measured.answers["rlprune"]
+        write_page(self.out / PAGE, result, test, answers.shares.float(), answers.labels)
         write_json(self.out / REPORT, result.to_json())
         return result

@@ -47,6 +47,8 @@ from rlprune.utils.settings import (
 YesNo = Literal["auto", "yes", "no"]
 DEFAULT_MINUTES = 60.0
 """Time limit if none is given."""
+SHARES = (0.6, 0.2, 0.2)
+"""Of the images that do not test: for the network, for the decisions, and for choosing."""
 USED = 0.85
 """Share of the limit that is planned for; the rest is for what takes longer than was thought."""
 PARTS = {"slices": 0.35, "profiles": 0.45, "static": 0.2}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.agents.settings import PolicySettings
-from rlprune.agents.train import train_policy
 from rlprune.baselines.static_pruning import static_profile
 from rlprune.baselines.stored import load_plain, save_plain
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.models.weights import load_weights, save_weights
 from rlprune.optimization.check import Examined
 from rlprune.optimization.goal import Goal
-from rlprune.optimization.inputs import Subject
 from rlprune.optimization.plan import PARTS, USED, Plan, profile_epochs_within
+from rlprune.optimization.subject import Subject
+from rlprune.optimization.trained import Static, Trained
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook
-from rlprune.profiles.cost import ComputeCost, Cost
+from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import Search, best_within, search_profiles
 from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.provenance import read_note
@@ -58,6 +59,7 @@ class Work:
         goal: what is asked for.
         plan: what is done.
         folder: gets everything that is made, checkpoints and TensorBoard's events included.
+        learn: `rlprune.agents.train.train_policy`.
         seed: of everything.
         minutes: time limit of the optimisation.
         bar: shows how far it is.
@@ -72,6 +74,7 @@ class Work:
         plan: Plan,
         folder: Path,
         *,
+        learn: Callable[..., Policy],
         seed: int,
         minutes: float,
         bar: WholeBar,
@@ -86,6 +89,7 @@ class Work:
         self._examined = examined
         self._bar = bar
         self._device = device
+        self._learn = learn
 
     @property
     def seconds(self) -> float:
@@ -103,6 +107,23 @@ class Work:
             path = self.folder / "seconds.json"
             spent = read_note(path)
             write_json(path, spent | {name: spent.get(name, 0.0) + time.monotonic() - start})
+
+    def trained(self) -> Trained:
+        """Everything but the static rival, whose cost follows from a choice."""
+        adapted = self.adapted()
+        found = self.search(adapted)
+        codebook = self.codebook(adapted, found)
+        elastic = self.specialised(codebook)
+        return Trained(
+            dense=self.dense(),
+            original=self.original(),
+            elastic=elastic,
+            codebook=codebook,
+            policy=self.policy(elastic, codebook),
+            static=partial(self.static, adapted, found),
+            step=self.step,
+            timing=self.plan.timing,
+        )
 
     def dense(self) -> nn.Module:
         """The network as it is, which is trained first if it has random weights; in eval mode."""
@@ -229,11 +250,11 @@ class Work:
         )
         folder = self.folder / "policy"
         with self.step("learning to decide"):
-            return train_policy(
+            return self._learn(
                 elastic, splits.policy, splits.validation, folder, settings, codebook=codebook, resume=True
             )
 
-    def static(self, adapted: ElasticCNN, found: Search, share: float) -> tuple[nn.Sequential, ComputeCost]:
+    def static(self, adapted: ElasticCNN, found: Search, share: float) -> Static:
         """One small network for all images, trained for as many steps as the slices in use, with the same teacher.
 
         Args:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from rlprune.elastic.levels import KeepLevels
-from rlprune.elastic.module import ElasticModule
 from rlprune.errors import LevelsError
 
 ActionKind = Literal["profiles", "levels", "ratios"]
 """What a policy chooses: one profile of a codebook, or a keep level or a keep ratio for every group."""
+
+
+class HasLevels(Protocol):
+    """What actions need of an elastic network."""
+
+    @property
+    def keep_levels(self) -> KeepLevels:
+        """Its table of levels."""
+
+    def check_codebook(self, codebook: Tensor) -> Tensor:
+        """Return a codebook if it is one of this network's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,7 @@ class Actions:
     @classmethod
     def from_network(
         cls,
-        elastic: ElasticModule,
+        elastic: HasLevels,
         kind: ActionKind,
         codebook: Tensor | Sequence[Sequence[int]] | None,
         max_passes: int,

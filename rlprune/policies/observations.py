@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
-from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.utils.finite import check_whole
@@ -22,6 +22,18 @@ MAX_BELIEFS = 10
 """How many of the largest class probabilities an observation holds at most."""
 MARGIN = 4.0
 """Margin between two logits that an observation shows as 0.5."""
+
+
+class HasStem(Protocol):
+    """What observations need of an elastic network."""
+
+    @property
+    def widths(self) -> Tensor:
+        """A tensor of it, which tells where it is."""
+
+    @property
+    def stem(self) -> Callable[[Tensor], Tensor]:
+        """Normalised images (B, C, H, W) -> features (B, F, H', W')."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +80,7 @@ class Observer:
     @classmethod
     def fit(
         cls,
-        elastic: ElasticModule,
+        elastic: HasStem,
         data: ImageSet,
         *,
         max_passes: int = 1,
@@ -185,7 +197,7 @@ def pool_features(stem_features: Tensor, pool: int) -> Tensor:
 
 
 @torch.no_grad()
-def pooled_features(elastic: ElasticModule, data: ImageSet, pool: int, batch_size: int = 512) -> Iterator[Tensor]:
+def pooled_features(elastic: HasStem, data: ImageSet, pool: int, batch_size: int = 512) -> Iterator[Tensor]:
     """Iterate over the pooled stem features of a set, float32 (batch, F * pool * pool), on the CPU."""
     for images, _ in data.batches(batch_size):
         yield pool_features(elastic.stem(images.to(elastic.widths.device)), pool).cpu()

@@ -15,25 +15,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from rlprune.optimization.goal import Goal
+from rlprune.optimization.verdict.figures import DENSE, TITLES
 
-SIMPLEST_FIRST = (
-    "dense",
-    "dense folded",
-    "dense onnxruntime",
-    "dense int8",
-    "static",
-    "static int8",
-    "cascade",
-    "rlprune",
-    "rlprune int8",
-)
-"""Names of rows, from what asks least of whoever deploys it."""
-DENSE = ("dense", "dense folded", "dense onnxruntime")
-"""Rows of the network as it is, in float32."""
 CAUTION = 0.5
 """Standard errors that are added to a drop before it is compared with the goal."""
 SAME_TIME = 1.05
@@ -183,7 +169,7 @@ def choose(options: Sequence[Option], goal: Goal, dense_ms: float) -> Choice:
 
 
 def _rank(option: Option) -> int:
-    return SIMPLEST_FIRST.index(option.name)
+    return list(TITLES).index(option.name)
 
 
 def _as_good(option: Option, found: Option, goal: Goal) -> bool:
@@ -192,8 +178,3 @@ def _as_good(option: Option, found: Option, goal: Goal) -> bool:
         return option.ms <= SAME_TIME * found.ms
     difference = float(found.right.double().mean() - option.right.double().mean())
     return difference <= paired_error(found.right, option.right)
-
-
-def right_of(labels: Tensor, answers: Tensor) -> Tensor:
-    """Whether answers are right, bool (N,)."""
-    return torch.eq(labels, answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from statistics import median
 
 import numpy as np
 import torch
@@ -15,25 +15,21 @@ from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.optimization.goal import Goal
+from rlprune.optimization.result import Point
+from rlprune.optimization.verdict.choice import Option, best
+from rlprune.optimization.verdict.figures import Answers, right_of
+from rlprune.optimization.verdict.measuring import TimeOfShare
 from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
+from rlprune.utils.timing import interleaved
 
 N_POINTS = 17
 """Penalties at which a policy for a range of them is tried."""
 _MOST_CASCADES = 32
-
-
-class Answers(NamedTuple):
-    """What images are answered.
-
-    Attributes:
-        labels: int64 (N,).
-        shares: MACs over the dense network's, float64 (N,).
-    """
-
-    labels: Tensor
-    shares: Tensor
+_SECONDS = 0.5
+"""For timing decisions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,3 +108,78 @@ def _spread(cascades: Sequence[Cascade]) -> list[Cascade]:
     prices = np.array([cascade.price for cascade in cascades])
     wanted = np.linspace(prices[0], prices[-1], _MOST_CASCADES)
     return [cascades[index] for index in sorted({int(np.abs(prices - each).argmin()) for each in wanted})]
+
+
+def decision_ms(dynamic: DynamicCNN, recorded: Recorded, batch: int) -> float:
+    """Milliseconds that deciding and sorting a batch of images take in PyTorch, without any network."""
+    prices = CostBreakdown.of(Cost(dynamic.elastic), dynamic.policy)
+    first = first_profile(dynamic.policy, prices)
+    n = len(recorded.images)
+    rows = torch.arange(batch) % n
+    observed = recorded.observed[rows]
+
+    def run(bucket: Tensor, profile: int) -> Tensor:
+        return recorded.logits[profile, rows[bucket]]
+
+    times = interleaved({"decide": lambda: run_policy(dynamic.policy, observed, prices, run, first)}, _SECONDS)
+    return median(times["decide"])
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A point on the validation images.
+
+    Attributes:
+        point: the policy at its price.
+        option: with its figures, its time being what is expected.
+    """
+
+    point: DecisionPoint
+    option: Option
+
+
+def candidates(
+    name: str,
+    points: Sequence[DecisionPoint],
+    recorded: Recorded,
+    dense_right: Tensor,
+    dense_ms: float,
+    pace: TimeOfShare,
+) -> list[Candidate]:
+    """Points of a way of deciding, with what they answer to the validation images.
+
+    Args:
+        name: of the row.
+        points: the policies.
+        recorded: the validation images.
+        dense_right: whether the network as it is is right, bool (N,).
+        dense_ms: its milliseconds.
+        pace: how time follows from multiply-adds.
+    """
+    found = []
+    for point in points:
+        answers = recorded.answers(point.policy)
+        right = right_of(recorded.images.labels, answers)
+        share = float(answers.shares.mean())
+        found.append(Candidate(point, Option(name, right, dense_right, share, dense_ms * pace.at(share))))
+    return found
+
+
+def best_candidate(found: Sequence[Candidate], goal: Goal, dense_ms: float) -> Candidate:
+    """The one that the rule of the choice takes."""
+    option = best([each.option for each in found], goal, dense_ms)
+    return next(each for each in found if each.option is option)
+
+
+def curve(name: str, found: Sequence[Candidate], chosen: Candidate) -> list[Point]:
+    """The points as the report draws them, cheapest first."""
+    ordered = sorted(found, key=lambda each: each.option.macs)
+    return [
+        Point(
+            name=name,
+            macs_share=each.option.macs,
+            accuracy=float(each.option.right.double().mean()),
+            chosen=each is chosen,
+        )
+        for each in ordered
+    ]

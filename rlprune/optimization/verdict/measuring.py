@@ -1,27 +1,23 @@
-"""From what was trained to what is compared: points on validation images, and rows measured once on test images."""
+"""Figures of rows and classes, and how the time of slices follows from their multiply-adds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
-from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.metrics import wilson_interval
 from rlprune.optimization.goal import Goal
-from rlprune.optimization.result import Bounds, ClassCost, Point, Row
-from rlprune.optimization.verdict.choice import DENSE, Option, best, drop_interval, right_of
-from rlprune.optimization.verdict.decisions import Answers, DecisionPoint, Recorded
-from rlprune.optimization.verdict.rows import KINDS, TITLES, Times
-from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
+from rlprune.optimization.result import Bounds, ClassCost, Row
+from rlprune.optimization.verdict.choice import drop_interval
+from rlprune.optimization.verdict.figures import DENSE, KINDS, TITLES, Answers, Times, right_of
 from rlprune.profiles.cost import Cost
 from rlprune.utils.timing import interleaved
 
@@ -64,81 +60,6 @@ def time_of_slices(elastic: ElasticCNN, codebook: Tensor, images: ImageSet, batc
     return TimeOfShare(tuple(shares), tuple(ms / found[-1] for ms in found))
 
 
-def decision_ms(dynamic: DynamicCNN, recorded: Recorded, batch: int) -> float:
-    """Milliseconds that deciding and sorting a batch of images take in PyTorch, without any network."""
-    prices = CostBreakdown.of(Cost(dynamic.elastic), dynamic.policy)
-    first = first_profile(dynamic.policy, prices)
-    n = len(recorded.images)
-    rows = torch.arange(batch) % n
-    observed = recorded.observed[rows]
-
-    def run(bucket: Tensor, profile: int) -> Tensor:
-        return recorded.logits[profile, rows[bucket]]
-
-    times = interleaved({"decide": lambda: run_policy(dynamic.policy, observed, prices, run, first)}, _SECONDS / 6)
-    return median(times["decide"])
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A point on the validation images.
-
-    Attributes:
-        point: the policy at its price.
-        option: with its figures, its time being what is expected.
-    """
-
-    point: DecisionPoint
-    option: Option
-
-
-def candidates(
-    name: str,
-    points: Sequence[DecisionPoint],
-    recorded: Recorded,
-    dense_right: Tensor,
-    dense_ms: float,
-    pace: TimeOfShare,
-) -> list[Candidate]:
-    """Points of a way of deciding, with what they answer to the validation images.
-
-    Args:
-        name: of the row.
-        points: the policies.
-        recorded: the validation images.
-        dense_right: whether the network as it is is right, bool (N,).
-        dense_ms: its milliseconds.
-        pace: how time follows from multiply-adds.
-    """
-    found = []
-    for point in points:
-        answers = recorded.answers(point.policy)
-        right = right_of(recorded.images.labels, answers.labels)
-        share = float(answers.shares.mean())
-        found.append(Candidate(point, Option(name, right, dense_right, share, dense_ms * pace.at(share))))
-    return found
-
-
-def best_candidate(found: Sequence[Candidate], goal: Goal, dense_ms: float) -> Candidate:
-    """The one that the rule of the choice takes."""
-    option = best([each.option for each in found], goal, dense_ms)
-    return next(each for each in found if each.option is option)
-
-
-def curve(name: str, found: Sequence[Candidate], chosen: Candidate) -> list[Point]:
-    """The points as the report draws them, cheapest first."""
-    ordered = sorted(found, key=lambda each: each.option.macs)
-    return [
-        Point(
-            name=name,
-            macs_share=each.option.macs,
-            accuracy=float(each.option.right.double().mean()),
-            chosen=each is chosen,
-        )
-        for each in ordered
-    ]
-
-
 def make_row(
     name: str,
     backend: str,
@@ -151,7 +72,7 @@ def make_row(
     goal: Goal,
 ) -> Row:
     """A row of the table from what a network answered to the test images."""
-    right = right_of(labels, answers.labels)
+    right = right_of(labels, answers)
     n = len(labels)
     drop = 100 * float(dense_right.double().mean() - right.double().mean())
     share = float(answers.shares.mean())
@@ -185,7 +106,7 @@ def _meets(goal: Goal, drop: float, ms: float, dense_ms: float, share: float) ->
 
 def class_costs(test: ImageSet, answers: Answers, dense_right: Tensor) -> list[ClassCost]:
     """What the test images of each class cost; classes without any are left out."""
-    right = right_of(test.labels, answers.labels)
+    right = right_of(test.labels, answers)
     found = []
     for label, name in enumerate(test.classes):
         here = test.labels == label
@@ -212,10 +133,3 @@ def bounds_of(elastic: ElasticCNN, pace: TimeOfShare, deciding: float | None) ->
         narrowest_ms_share=pace.times[0],
         decision_ms=deciding,
     )
-
-
-@torch.inference_mode()
-def answers_of(network: nn.Module, images: ImageSet, share: float) -> Answers:
-    """What an ordinary network answers to images."""
-    logits = torch.cat([network(pixels) for pixels, _ in images.batches(64)])
-    return Answers(logits.argmax(1), torch.full((len(images),), share, dtype=torch.float64))

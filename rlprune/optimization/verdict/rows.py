@@ -19,7 +19,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.optimization.goal import Backend
-from rlprune.optimization.verdict.decisions import Answers
+from rlprune.optimization.verdict.figures import Answers, Times
 from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.utils.imports import require
 from rlprune.utils.progress import progress_bar
@@ -27,29 +27,6 @@ from rlprune.utils.timing import Turns, interleaved
 
 N_CALIBRATION = 256
 """Images that eight-bit integers are calibrated on, at most."""
-TITLES = {
-    "dense": "yours (eager)",
-    "dense folded": "yours (folded)",
-    "dense onnxruntime": "yours (onnxruntime)",
-    "dense int8": "yours (int8)",
-    "static": "static",
-    "static int8": "static (int8)",
-    "cascade": "cascade",
-    "rlprune": "rlprune",
-    "rlprune int8": "rlprune (int8)",
-}
-"""What the table calls each row, in its order."""
-KINDS = {
-    "dense": "dense",
-    "dense folded": "dense",
-    "dense onnxruntime": "dense",
-    "dense int8": "int8",
-    "static": "static",
-    "static int8": "int8",
-    "cascade": "dynamic",
-    "rlprune": "dynamic",
-    "rlprune int8": "int8",
-}
 _PER_TURN = 32
 """Images that a row runs in each of its turns, at least: what a deciding network takes differs from image to image."""
 _BATCH = 64
@@ -76,15 +53,6 @@ class Runnable:
         parts = [self.run(part) for part in progress_bar(images.images.split(_BATCH), desc=self.name, unit="batch")]
         labels, macs = (torch.cat(each) for each in zip(*parts, strict=True))
         return Answers(labels, macs.double() / dense_macs)
-
-
-@dataclass(frozen=True)
-class Times:
-    """Milliseconds of a batch: the median, and the lower and upper quartile."""
-
-    ms: float
-    low: float
-    high: float
 
 
 class Runnables:

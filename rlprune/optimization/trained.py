@@ -1,0 +1,41 @@
+"""What an optimisation has trained, for whoever compares it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from rlprune.elastic.cnn import ElasticCNN
+from rlprune.policies.policy import Policy
+from rlprune.profiles.cost import ComputeCost
+
+Static = tuple[nn.Sequential, ComputeCost]
+"""One small network for all images, and what it costs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Everything but the static rival, whose cost follows from a choice.
+
+    Attributes:
+        dense: the network as it is; normalised images (B, C, H, W) -> logits (B, classes), in eval mode.
+        original: it made elastic; nothing of it is trained.
+        elastic: the network, trained under the profiles in use, whose weights they share.
+        codebook: those profiles, int64 (K, G), cheapest first, the whole network last.
+        policy: which of them an image runs through, for a range of penalties.
+        static: trains the static rival for a share of the dense network's multiply-adds.
+        step: shows and times a step, by its name.
+        timing: seconds in which rows are timed.
+    """
+
+    dense: nn.Module
+    original: ElasticCNN
+    elastic: ElasticCNN
+    codebook: Tensor
+    policy: Policy
+    static: Callable[[float], Static]
+    step: Callable[[str], AbstractContextManager[None]]
+    timing: float

@@ -1,0 +1,127 @@
+"""The result of an optimisation, from what was chosen and measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+import rlprune
+from rlprune.data.image_set import ImageSet
+from rlprune.evaluation.results import Conditions
+from rlprune.optimization.goal import Goal
+from rlprune.optimization.plan import Plan
+from rlprune.optimization.result import CheckResult, GoalResult, OptimizeResult, Point, Row
+from rlprune.optimization.trained import Trained
+from rlprune.optimization.verdict.choice import Choice, images_needed
+from rlprune.optimization.verdict.figures import DENSE, Answers, right_of
+from rlprune.optimization.verdict.measuring import TimeOfShare, bounds_of, class_costs
+from rlprune.optimization.verdict.sentences import advice, sentences
+
+_N_SHOWN = 12
+"""Test images that the report shows as the cheapest, and as the dearest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was chosen on the validation images, and figures of the test images.
+
+    Attributes:
+        choice: what to deploy.
+        points: curves on the validation images.
+        left_out: rows that could not be made, with the reason.
+        pace: how time follows from multiply-adds.
+        deciding: milliseconds of a batch that deciding takes.
+        rows: the table.
+        answers: of each row to the test images, by its name.
+        dense_right: whether the network as it is is right on each of them, bool (N,).
+    """
+
+    choice: Choice
+    points: tuple[Point, ...]
+    left_out: dict[str, str]
+    pace: TimeOfShare
+    deciding: float
+    rows: tuple[Row, ...]
+    answers: dict[str, Answers]
+    dense_right: Tensor
+
+
+def summarise(
+    goal: Goal,
+    check: CheckResult,
+    plan: Plan,
+    trained: Trained,
+    measured: Measured,
+    test: ImageSet,
+    *,
+    minutes: float,
+    seed: int,
+    seconds: float,
+) -> OptimizeResult:
+    """Put figures into words, and everything into one result.
+
+    Args:
+        goal: what was asked for.
+        check: what was found before it began.
+        plan: what was done.
+        trained: what was trained.
+        measured: what was chosen, and figures.
+        test: those.
+        minutes: time limit.
+        seed: of everything but times.
+        seconds: that everything took.
+    """
+    name = measured.choice.option.name
+    row = next(each for each in measured.rows if each.name == name)
+    needed = _n_needed(goal, row, measured, test)
+    bounds = bounds_of(trained.elastic, measured.pace, measured.deciding)
+    decided = measured.answers["rlprune"]
+    order = decided.shares.argsort(stable=True)
+    return OptimizeResult(
+        goal=_goal_result(goal),
+        reached=row.meets,
+        deploy=row.kind,
+        deploy_row=name,
+        deploy_file=None if row.kind == "dense" else f"deploy/{row.kind}.onnx",
+        sentences=tuple(sentences(goal, measured.choice, row, measured.rows, len(test), needed)),
+        advice=() if row.meets else tuple(advice(goal, row, bounds, plan, measured.rows, minutes)),
+        rows=measured.rows,
+        left_out=measured.left_out,
+        points=measured.points,
+        bounds=bounds,
+        check=check,
+        plan=plan.figures(),
+        classes=tuple(class_costs(test, decided, measured.dense_right)),
+        easiest=tuple(order[:_N_SHOWN].tolist()),
+        hardest=tuple(order.flip(0)[:_N_SHOWN].tolist()),
+        n_needed=needed,
+        seed=seed,
+        seconds=seconds,
+        seconds_estimated=plan.total,
+        conditions=Conditions.now(),
+        version=rlprune.__version__,
+    )
+
+
+def _n_needed(goal: Goal, row: Row, measured: Measured, test: ImageSet) -> int | None:
+    """Test images that would tell whether the drop is within the goal; None if these do, or nothing is asked."""
+    if goal.drop is None or row.name in DENSE:
+        return None
+    low, high = row.drop_interval
+    if high <= goal.drop or low > goal.drop:
+        return None
+    right = right_of(test.labels, measured.answers[row.name])
+    return max(images_needed(measured.dense_right, right, goal.drop), len(test) + 1)
+
+
+def _goal_result(goal: Goal) -> GoalResult:
+    return GoalResult(
+        text=goal.text,
+        max_drop=goal.drop,
+        min_speedup=goal.min_speedup,
+        max_ms=goal.max_ms,
+        max_macs=goal.max_macs,
+        batch=goal.batch,
+        backend=goal.backend,
+    )
