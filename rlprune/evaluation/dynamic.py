@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
@@ -12,12 +11,13 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.controls import Controls, best_at, hull, shuffled_accuracy
+from rlprune.evaluation.predictions import codebook_logits, predict_all
 from rlprune.evaluation.results import BundleResult, Conditions, ControlFigures, EvaluationResult, Frontier
 from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import profile_accuracies
-from rlprune.utils.finite import check_whole, finite_logits
+from rlprune.utils.finite import check_whole
 
 
 def evaluate(
@@ -145,11 +145,6 @@ def _frontier(controls: Controls, codebook: Tensor, cost: Cost, logits: Tensor, 
     )
 
 
-def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Prediction:
-    """Predict a whole set, batch by batch."""
-    return Prediction.joined([dynamic(images) for images in data.images.split(batch_size)])
-
-
 def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str | Latency = "macs") -> float:
     """What an environment without control variate pays: accuracy minus `penalty` times what was spent.
 
@@ -173,14 +168,3 @@ def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str |
     else:
         price = ComputeCost(predicted.params, predicted.macs).of_kind(paid) / dynamic.prices.dense.of_kind(paid)
     return float((predicted.labels == data.labels).double().mean() - penalty * price.double().mean())
-
-
-@torch.inference_mode()
-def codebook_logits(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Tensor:
-    """The logits of every profile of the codebook for every image, float32 (K, N, classes), whatever the policy."""
-    slices = [dynamic.slice(profile) for profile in range(len(dynamic.codebook))]
-    parts = []
-    for images, _ in data.batches(batch_size):
-        here = images.to(dynamic.device, dynamic.dtype)
-        parts.append(torch.stack([finite_logits(each(here).float().cpu(), dynamic.dtype) for each in slices]))
-    return torch.cat(parts, 1)

@@ -16,7 +16,7 @@ from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.predictions import codebook_logits
 from rlprune.evaluation.timing_results import ComparisonRow, EqualCostRow
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.metrics import wilson_interval

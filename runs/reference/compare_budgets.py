@@ -18,7 +18,7 @@ from rlprune.agents import train_policy
 from rlprune.deployment.controller import Controller
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
-from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.predictions import codebook_logits
 from rlprune.storage.networks import load_network
 from rlprune.storage.policies import load_policy
 from rlprune.utils.files import write_json

@@ -25,7 +25,7 @@ from rlprune.cli.export import N_CALIBRATION
 from rlprune.deployment.onnx.cnn import session
 from rlprune.deployment.onnx.export import export_bodies, to_onnx
 from rlprune.deployment.quantisation import quantised
-from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.predictions import codebook_logits
 from rlprune.pipelines.options import DataOptions
 from rlprune.training.adaptation import SpecialiseSettings, adapt
 from rlprune.utils.files import write_json

@@ -17,7 +17,7 @@ from offline_cnn import OfflineCNN
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.evaluation.controls import shuffled_accuracy
-from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.predictions import codebook_logits
 from rlprune.pipelines.steps import Steps
 from rlprune.policies.policy import Policy
 from rlprune.storage.networks import load_network

@@ -15,7 +15,7 @@ from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
-from rlprune.evaluation.dynamic import predict_all
+from rlprune.evaluation.predictions import predict_all
 from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook

@@ -12,7 +12,8 @@ from torch import Tensor
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.controls import Controls, best_at, hull
-from rlprune.evaluation.dynamic import codebook_logits, evaluate
+from rlprune.evaluation.dynamic import evaluate
+from rlprune.evaluation.predictions import codebook_logits
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import search_profiles

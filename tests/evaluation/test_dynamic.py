@@ -14,7 +14,8 @@ from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.controls import shuffled_accuracy
-from rlprune.evaluation.dynamic import codebook_logits, evaluate, predict_all
+from rlprune.evaluation.dynamic import evaluate
+from rlprune.evaluation.predictions import codebook_logits, predict_all
 from rlprune.evaluation.static import evaluate_dense
 from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.codebook import random_profiles, sorted_codebook

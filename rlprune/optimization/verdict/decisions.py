@@ -14,7 +14,7 @@ from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.evaluation.dynamic import codebook_logits
+from rlprune.evaluation.predictions import codebook_logits
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.result import Point
 from rlprune.optimization.verdict.choice import Option, best
