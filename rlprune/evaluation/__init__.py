@@ -3,11 +3,11 @@
 May import `rlprune.baselines` and below.
 """
 
+from rlprune.deployment.image_sets import predict_all
 from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
-from rlprune.evaluation.predictions import predict_all
 from rlprune.evaluation.results import (
     BundleResult,
     DenseResult,

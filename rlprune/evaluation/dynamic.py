@@ -8,10 +8,10 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits, predict_all
 from rlprune.deployment.prediction import Prediction
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.controls import Controls, best_at, hull, shuffled_accuracy
-from rlprune.evaluation.predictions import codebook_logits, predict_all
 from rlprune.evaluation.results import BundleResult, Conditions, ControlFigures, EvaluationResult, Frontier
 from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost

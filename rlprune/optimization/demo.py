@@ -9,10 +9,10 @@ from pathlib import Path
 from rlprune.data import loading
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import predict_all
 from rlprune.evaluation.dynamic import evaluate
 from rlprune.evaluation.image_strips import ImageStrip
 from rlprune.evaluation.plots import frontier_plot
-from rlprune.evaluation.predictions import predict_all
 from rlprune.evaluation.results import EvaluationResult
 from rlprune.optimization.deploy import FOLDER
 from rlprune.optimization.plan import SHARES, PlanOptions

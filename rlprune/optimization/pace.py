@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.graph.folding import optimize_for_inference
+from rlprune.optimization.plan import Pace
 from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings, adapt
 
@@ -20,47 +21,6 @@ ENOUGH = 4.0
 _MOST_EPOCHS = 20
 _N_RUN = 64
 """Images that are run to time the forward pass."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds that an image takes.
-
-    Attributes:
-        forward: through the whole network.
-        adapt: in a step that trains the whole network, its narrowest slice and two more, with a teacher.
-        narrowest: multiply-adds of the narrowest slice over the whole network's.
-    """
-
-    forward: float
-    adapt: float
-    narrowest: float
-
-    @property
-    def train(self) -> float:
-        """Forward and backward of the whole network."""
-        return max(self.adapt - self.forward, self.adapt / 2) / self._networks_per_step(2)
-
-    def slices(self, n_random: int) -> float:
-        """In a step that trains the whole network, its narrowest slice and some more, with a teacher.
-
-        Args:
-            n_random: how many more.
-        """
-        return self.forward + self.train * self._networks_per_step(n_random)
-
-    def _networks_per_step(self, n_random: int) -> float:
-        """What a step trains, counted in whole networks; slices drawn at random are taken for half-way in between."""
-        middle = (1 + self.narrowest) / 2
-        return 1 + self.narrowest + n_random * middle
-
-    def static(self, share: float) -> float:
-        """Seconds that an image takes in a step that trains a small network.
-
-        Args:
-            share: its multiply-adds over the whole network's.
-        """
-        return self.forward + share * self.train
 
 
 def measure_pace(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings) -> Pace:

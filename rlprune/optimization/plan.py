@@ -32,7 +32,6 @@ from pydantic import Field
 
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.errors import RLPruneError
-from rlprune.optimization.pace import Pace
 from rlprune.utils.settings import (
     AtMost,
     BatchSize,
@@ -69,6 +68,47 @@ FEWEST_CANDIDATES = 16
 _MOST_TIMING = 40.0
 _TIMING = 0.02
 """Share of the limit in which rows are timed, once to choose and once to measure."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that an image takes.
+
+    Attributes:
+        forward: through the whole network.
+        adapt: in a step that trains the whole network, its narrowest slice and two more, with a teacher.
+        narrowest: multiply-adds of the narrowest slice over the whole network's.
+    """
+
+    forward: float
+    adapt: float
+    narrowest: float
+
+    @property
+    def train(self) -> float:
+        """Forward and backward of the whole network."""
+        return max(self.adapt - self.forward, self.adapt / 2) / self._networks_per_step(2)
+
+    def slices(self, n_random: int) -> float:
+        """In a step that trains the whole network, its narrowest slice and some more, with a teacher.
+
+        Args:
+            n_random: how many more.
+        """
+        return self.forward + self.train * self._networks_per_step(n_random)
+
+    def _networks_per_step(self, n_random: int) -> float:
+        """What a step trains, counted in whole networks; slices drawn at random are taken for half-way in between."""
+        middle = (1 + self.narrowest) / 2
+        return 1 + self.narrowest + n_random * middle
+
+    def static(self, share: float) -> float:
+        """Seconds that an image takes in a step that trains a small network.
+
+        Args:
+            share: its multiply-adds over the whole network's.
+        """
+        return self.forward + share * self.train
 
 
 @settings_dataclass

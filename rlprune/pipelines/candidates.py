@@ -15,8 +15,8 @@ from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, wi
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.evaluation.predictions import codebook_logits
 from rlprune.evaluation.timing_results import ComparisonRow, EqualCostRow
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.metrics import wilson_interval

@@ -15,13 +15,13 @@ from rlprune.agents.joint_tuning import tune
 from rlprune.agents.train import train_policy
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LatestLogitCache
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import evaluate, mean_reward
 from rlprune.evaluation.plots import budgets_plot
-from rlprune.evaluation.predictions import codebook_logits
 from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights

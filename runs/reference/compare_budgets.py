@@ -17,8 +17,8 @@ from torch import Tensor
 from rlprune.agents import train_policy
 from rlprune.deployment.controller import Controller
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits
 from rlprune.deployment.prediction import Prediction
-from rlprune.evaluation.predictions import codebook_logits
 from rlprune.storage.networks import load_network
 from rlprune.storage.policies import load_policy
 from rlprune.utils.files import write_json

@@ -16,9 +16,9 @@ import torch
 
 from rlprune.agents import PolicySettings, train_policy
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import predict_all
 from rlprune.deployment.prediction import Prediction
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.evaluation.predictions import predict_all
 from rlprune.pipelines.options import DataOptions
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency

@@ -16,8 +16,8 @@ from arguments import steps_of
 from offline_cnn import OfflineCNN
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits
 from rlprune.evaluation.controls import shuffled_accuracy
-from rlprune.evaluation.predictions import codebook_logits
 from rlprune.pipelines.steps import Steps
 from rlprune.policies.policy import Policy
 from rlprune.storage.networks import load_network

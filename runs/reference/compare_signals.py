@@ -18,8 +18,8 @@ from torch import Tensor
 from rlprune.agents import train_policy
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.evaluation.predictions import codebook_logits
 from rlprune.policies.policy import Policy
 from rlprune.storage.networks import load_network
 from rlprune.storage.policies import load_policy

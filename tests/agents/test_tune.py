@@ -13,9 +13,9 @@ from rlprune.agents.joint_tuning import TuneSettings, _at_least, tune
 from rlprune.agents.joint_tuning import decide as decide_at
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import predict_all
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
-from rlprune.evaluation.predictions import predict_all
 from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook

@@ -9,8 +9,8 @@ from nets import make_centred, make_data, make_levels
 
 from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, within
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits
 from rlprune.errors import RLPruneError
-from rlprune.evaluation.predictions import codebook_logits
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 

@@ -10,10 +10,10 @@ from nets import make_centred, make_data, make_elastic, make_levels, make_policy
 from torch import Tensor
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.controls import Controls, best_at, hull
 from rlprune.evaluation.dynamic import evaluate
-from rlprune.evaluation.predictions import codebook_logits
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import search_profiles

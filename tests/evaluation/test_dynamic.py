@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits, predict_all
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.controls import shuffled_accuracy
 from rlprune.evaluation.dynamic import evaluate
-from rlprune.evaluation.predictions import codebook_logits, predict_all
 from rlprune.evaluation.static import evaluate_dense
 from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.codebook import random_profiles, sorted_codebook

@@ -13,8 +13,8 @@ from torch import Tensor
 from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.image_sets import codebook_logits
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.evaluation.predictions import codebook_logits
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.result import Point
 from rlprune.optimization.verdict.choice import Option, best
