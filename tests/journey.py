@@ -42,7 +42,7 @@ CLASSES = "tench springer casette_player chain_saw church horn garbage_truck gas
 PER_CLASS = 90
 PREPROCESS = "resize=112,crop=96,imagenet"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-EPOCHS = ((64, 6), (96, 3))
+EPOCHS = ((64, 4), (96, 1))
 """Side of the pictures, and passes over them."""
 MINUTES = 20
 N_COMPARED = 200
