@@ -24,6 +24,7 @@ After each step, the epochs of the next ones are planned anew with the time that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
@@ -68,6 +69,8 @@ FEWEST_CANDIDATES = 16
 _MOST_TIMING = 40.0
 _TIMING = 0.02
 """Share of the limit in which rows are timed, once to choose and once to measure."""
+_N_TIMINGS = 2.25
+"""How often: the network as it is a little before, too."""
 
 
 @dataclass(frozen=True)
@@ -250,10 +253,10 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
     needed = _least(size, pace)
     given = (options.pretrain_epochs, options.profile_epochs)
     if left < needed and None in given[size.trained :]:
-        enough = (needed + sum(seconds.values())) / USED / 60
+        enough = _enough(needed + sum(seconds.values()) - _N_TIMINGS * timing)
         raise RLPruneError(
             f"time_limit={minutes:g} minutes: not one epoch of each training fits into it on this machine; give "
-            f"{_rounded_up(enough)} or more, or fewer images"
+            f"{enough} or more, or fewer images"
         )
     first, slices, profiles = _epochs(options, size, pace, left)
     n_random = 2 if slices else 1
@@ -303,7 +306,7 @@ def _fixed(
         "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
         + n_profiles * (size.n_policy + size.n_validation) * per_slice,
         "writing networks": (n_profiles + 4) * _SECONDS_PER_FILE,
-        "choosing": n_profiles * size.n_validation * per_slice + 1.25 * timing,
+        "choosing": n_profiles * size.n_validation * per_slice + (_N_TIMINGS - 1) * timing,
         "measuring": n_rows * (size.n_test + size.n_validation) * pace.forward + timing,
     }
 
@@ -356,5 +359,9 @@ def _batch_size(size: Size, n_epochs: int) -> int:
     return max(2, min(wanted, size.n_network))
 
 
-def _rounded_up(minutes: float) -> int:
-    return int(minutes) + 1
+def _enough(seconds: float) -> int:
+    """Whole minutes of a limit that leaves so many seconds beside those in which rows are timed."""
+    minutes = seconds / (60 * (USED - _N_TIMINGS * _TIMING))
+    if 60 * minutes * _TIMING > _MOST_TIMING:
+        minutes = (seconds + _N_TIMINGS * _MOST_TIMING) / (60 * USED)
+    return math.floor(minutes) + 1
