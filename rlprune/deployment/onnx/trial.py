@@ -33,7 +33,7 @@ _TRIED = "rlprune_tried_"
 
 
 def trial(name: str, file: CheckedFile) -> None:
-    """Run two images as the policy chooses, and through every profile.
+    """Run two images as the policy chooses, at both ends of its budgets too, and through every profile.
 
     Args:
         name: of the file, for messages.
@@ -50,12 +50,19 @@ def trial(name: str, file: CheckedFile) -> None:
     macs = sum(file.notes.prices.bodies[1]) + file.notes.prices.dense[1]
     seconds = min(_SECONDS + macs / _MACS_A_SECOND, _MOST_SECONDS)
     try:
-        results = _run(_with_every_profile(file), pixels, seconds, _names(file))
+        results = _run(_with_every_profile(file), _inputs(file, pixels), seconds, _names(file))
     except Exception as error:  # onnxruntime's own, which have no common type
         raise BundleError(f"{name} is no file that `rlprune export --onnx` wrote: {short(error)}") from error
-    wrong = _wrong_with(file, results)
+    wrong = next(filter(None, (_wrong_with(file, each) for each in results)), None)
     if wrong:
         raise BundleError(f"{name} cannot be used: {wrong}")
+
+
+def _inputs(file: CheckedFile, pixels: Any) -> list[dict[str, Any]]:
+    """What goes in: pixels without a budget, and with the lowest and the highest, if it takes any."""
+    budgets = file.notes.budgets
+    ends = [] if budgets is None else [budgets.least, budgets.most]
+    return [{"images": pixels}, *({"images": pixels, "budget": np.array([end], np.float32)} for end in ends)]
 
 
 def _names(file: CheckedFile) -> list[str]:
@@ -64,8 +71,8 @@ def _names(file: CheckedFile) -> list[str]:
     return ["logits", "profiles", "macs", *(["label", "probability"] if file.answers else []), *tried]
 
 
-def _run(content: bytes, pixels: Any, seconds: float, names: list[str]) -> list[Any]:
-    """The results of a file that had every profile added to it."""
+def _run(content: bytes, inputs: list[dict[str, Any]], seconds: float, names: list[str]) -> list[list[Any]]:
+    """The results of a file that had every profile added to it, for each of some inputs."""
     import onnxruntime
 
     _bound_memory()
@@ -89,8 +96,7 @@ def _run(content: bytes, pixels: Any, seconds: float, names: list[str]) -> list[
     timer.start()
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-        results: list[Any] = session.run(names, {"images": pixels}, run)
-        return results
+        return [session.run(names, each, run) for each in inputs]
     except Exception as error:
         if not run.terminate:
             raise

@@ -147,7 +147,10 @@ def _plain(folder: Path) -> list[Call]:
 
 def _onnx(folder: Path) -> list[Call]:
     loaded = OnnxCNN(folder / ONNX, n_threads=1)
-    return [partial(loaded, _images(loaded.image_shape, batch)) for batch in (1, 3)]
+    channels, *sizes = loaded.image_shape
+    shape = (channels, *(2 * size if loaded.resizes else size for size in sizes))
+    budgets = [None, *(loaded.limits or ())]
+    return [partial(loaded, _images(shape, batch), budget=budget) for batch in (1, 3) for budget in budgets]
 
 
 _OPENERS: dict[str, Callable[[Path], list[Call]]] = {

@@ -125,6 +125,7 @@ def make_seeds() -> dict[str, Seed]:
     data, greys = _images(), _images(grey, resize=12, crop=(10, 10), channels="grey")
     of_plain, ranged = _policy(plain, data), _policy(residual, data, passes=1, ranged=True)
     content = to_onnx(DynamicCNN.for_images(plain, of_plain, data))
+    any_size = to_onnx(DynamicCNN.for_images(residual, ranged, _images(resize=9, crop=(8, 8))), resize=True)
     writers: dict[str, Callable[[Path], None]] = {
         "plain": lambda folder: save_bundle(folder, plain, of_plain, data, NOTES, {ONNX: content}),
         "residual": lambda folder: save_bundle(folder, residual, _policy(residual, data, "levels"), data, NOTES),
@@ -139,7 +140,7 @@ def make_seeds() -> dict[str, Seed]:
     }
     kinds = {"network": "network", "policy": "policy", "gated": "gated", "static": "plain"}
     seeds = {name: Seed(kinds.get(name, "bundle"), _files_of(write)) for name, write in writers.items()}
-    return seeds | {"onnx": Seed("onnx", {ONNX: content})}
+    return seeds | {"onnx": Seed("onnx", {ONNX: content}), "onnx ranged": Seed("onnx", {ONNX: any_size})}
 
 
 def _files_of(write: Callable[[Path], None]) -> dict[str, bytes]:
