@@ -13,7 +13,7 @@ from rlprune.elastic.importance import l1
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.profiles.cost import Cost
-from rlprune.profiles.search import best_within, search_profiles
+from rlprune.profiles.search import best_within, check_budget, check_candidates, search_profiles
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.finite import check_numbers
 from rlprune.utils.settings import NCandidates, PositiveShare, settings_dataclass
@@ -62,6 +62,7 @@ def static_profile(
     """
     check_numbers(budget=budget)
     if how == "searched":
+        check_budget(elastic, budget)
         return best_within(elastic, search_profiles(elastic, images, n_candidates, seed), [budget])[0]
     cost = Cost(elastic)
     candidates = _uniform(elastic) if how == "uniform" else _global(elastic)
@@ -116,6 +117,17 @@ def share_of_zeros(network: nn.Module) -> float:
 
 def _weights(network: nn.Module) -> list[tuple[nn.Module, str]]:
     return [(layer, "weight") for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+
+def check_static(elastic: ElasticModule, settings: StaticSettings) -> None:
+    """Make sure that a network can be pruned like that, before images are read for it.
+
+    Raises:
+        RLPruneError: a search cannot try so few profiles, or find one for so small a budget.
+    """
+    if settings.how == "searched":
+        check_candidates(elastic, settings.n_candidates)
+        check_budget(elastic, settings.budget)
 
 
 def static_network(elastic: ElasticModule, settings: StaticSettings, images: ImageSet) -> nn.Sequential:

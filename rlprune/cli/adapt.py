@@ -38,6 +38,8 @@ class Adapt:
         """Do it."""
         with resumable(self, "adapt", partial(folders.check_target, kind="network")) as checkpointing:
             self.network.check_weights()
+            self.teaching.check()
+            self.elastic.check()
             splits = load_for(self.network.model, self.source, self.network.weights, trained=True)
             model = self.network.build(splits)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)

@@ -28,7 +28,7 @@ from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold_file
-from rlprune.utils.settings import AtMost, Must, Pixels, Seconds, as_tuple, settings_dataclass
+from rlprune.utils.settings import BatchSize, Must, Pixels, Seconds, as_tuple, settings_dataclass
 
 _MOST_SHOWN = 80
 Rows = Annotated[
@@ -52,7 +52,7 @@ class Bench:
     """What is timed: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
     MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all. If not given, dense, "dense folded" and dynamic,
     and the rows of onnxruntime where it is installed. One that cannot be made is left out, and a line says why."""
-    batch: tuple[Annotated[int, AtMost(2**20)], ...] | None = None
+    batch: tuple[BatchSize, ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: Seconds = 5.0
     """Time to spend on each batch size."""
@@ -78,7 +78,7 @@ class Bench:
             yield f"device={self.device}: the environment runs on the CPU; leave it out"
         if self.rows is not None:
             yield f"--rows are of bundles; {self.target} has its own"
-        if self.batch is not None and (len(self.batch) != 1 or self.batch[0] < 1):
+        if self.batch is not None and len(self.batch) != 1:
             yield f"batch={self.batch}: give a single number of 1 or more, with {self.target}"
 
     def run(self) -> None:

@@ -16,6 +16,7 @@ from rlprune.evaluation.timing_results import ComparisonResult
 from rlprune.pipelines.comparison import CompareSettings, Comparison, check_comparison
 from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
+from rlprune.profiles.search import check_candidates
 from rlprune.storage import networks
 from rlprune.storage.folders import check_targets
 from rlprune.training.adaptation import SpecialiseSettings
@@ -56,7 +57,10 @@ class Compare:
     def _compared(self) -> ComparisonResult:
         """Compare in the folder, which is held meanwhile."""
         check_targets(self.out, {"specialised": "network"}, ("results.json", "compare.png"))
+        self.teaching.check()
         saved = networks.load_network(self.network)
+        if saved.network.codebook is None:
+            check_candidates(saved.network, self.settings.n_candidates)
         splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
         comparison = Comparison(
             saved.network,

@@ -23,6 +23,7 @@ from rlprune.evaluation.static import evaluate_dense, evaluate_static
 from rlprune.pipelines.inputs import build_model, load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.preparation import load_for
+from rlprune.profiles.search import check_candidates
 from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat
 from rlprune.utils.files import write_json
@@ -111,6 +112,8 @@ class Evaluate:
 
     def _measured_dynamic(self, folder: Path) -> tuple[JsonResult, Table]:
         dynamic = self.price.of(bundle.load(folder, self.device))
+        if self.controls:
+            check_candidates(dynamic.elastic, self.n_candidates)
         expected = DataFormat.of(dynamic)
         splits = load_fitting(dynamic.image_shape, expected, dynamic.metadata, self.source)
         dense = self._original(splits)

@@ -49,6 +49,7 @@ class Gate:
         """Do it."""
         with resumable(self, "gates", partial(folders.check_target, kind="gated")) as kept:
             self.network.check_weights()
+            self.teaching.check()
             splits = load_for(self.network.model, self.source, self.network.weights, trained=True)
             model = self.network.build(splits)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)

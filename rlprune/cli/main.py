@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         _drop_output()
         sys.exit(1)  # as rich does
     except (RLPruneError, OSError, MemoryError, RuntimeError) as error:
-        _fail(with_options(_explained(error, arguments), arguments))
+        _fail(with_options(_explained(error, arguments), arguments, Verb))
     except KeyboardInterrupt as error:
         number = startup.status_of(error)
         how = "terminated" if number == startup.TERMINATED else "interrupted"

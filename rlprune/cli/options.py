@@ -14,6 +14,7 @@ from rlprune.data.image_set import Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import ModelError
 from rlprune.models import libraries, registry
+from rlprune.models.checkpoints import check_file
 from rlprune.pipelines.inputs import build_model
 from rlprune.training.distillation import Ensemble
 from rlprune.utils.hardware import check_device
@@ -70,7 +71,7 @@ class NetworkOptions:
 
         Raises:
             ModelError: there is no such network; or it has random weights, and others are not given; or those that come
-                with it cannot be had.
+                with it cannot be had; or there is no such file.
             MissingExtraError: the library that it is of is not installed.
         """
         random = registry.asks_for_fresh(self.weights) or (self.weights is None and self.model in registry.NAMES)
@@ -79,6 +80,7 @@ class NetworkOptions:
                 f"--weights is missing: {self.model} alone has random weights; `rlprune pretrain` makes some"
             )
         registry.check(self.model, pretrained=self.weights is None)
+        _check_there(self.weights)
 
     def build(self, splits: Splits, *, new_head: bool = False) -> nn.Module:
         """The network for these images; of one that comes pretrained, the last layer may begin anew."""
@@ -103,6 +105,18 @@ class TeacherOptions:
                 "files; give one file for each"
             )
 
+    def check(self) -> None:
+        """Make sure that the teachers and their weights are there, before the images are read.
+
+        Raises:
+            ModelError: one is not.
+            MissingExtraError: the library that one is of is not installed.
+        """
+        for name in self.teacher:
+            registry.check(name)
+        for weights in self.teacher_weights:
+            _check_there(weights)
+
     def build(self, splits: Splits, *, trust_pickle: bool = False) -> nn.Module | None:
         """The teacher for these images; None if none is named.
 
@@ -117,3 +131,13 @@ class TeacherOptions:
         pairs = zip(self.teacher, weights, strict=True)
         networks = [build_model(*pair, splits, trust_pickle=trust_pickle).eval() for pair in pairs]
         return Ensemble(networks) if len(networks) > 1 else next(iter(networks), None)
+
+
+def _check_there(weights: Path | None) -> None:
+    """Make sure that weights are a file, or the folder of a network.
+
+    Raises:
+        ModelError: they are neither.
+    """
+    if weights is not None and not weights.is_dir() and not registry.asks_for_fresh(weights):
+        check_file(weights)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast, get_args, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
@@ -33,7 +34,7 @@ def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
     wrong: list[str] = []
     verb = tyro.cli(verbs, prog="rlprune", description=description, args=arguments, registry=_registry(wrong))
     typed = _typed(arguments)
-    lines = [with_options(line, arguments) for lines in wrong for line in lines.splitlines()]
+    lines = [with_options(line, arguments, verbs) for lines in wrong for line in lines.splitlines()]
     lines += [
         f"{typed[one]} and {typed[other]} exclude each other; give only one"
         for one, other in _ALTERNATIVES
@@ -83,10 +84,48 @@ def _setting(word: str) -> str:
     return word.lstrip("-").partition("=")[0].rpartition(".")[2].replace("-", "_")
 
 
-def with_options(line: str, arguments: Sequence[str]) -> str:
-    """Put the options that were typed in place of the settings that a message names as ``setting=value``."""
+def with_options(line: str, arguments: Sequence[str], verbs: Any = None) -> str:
+    """Put options in place of the settings that a message names as they are called in Python.
+
+    Those are the settings of ``setting=value``, if their options were typed, and names such as ``image_size`` that are
+    an option of the verb.
+
+    Args:
+        line: the message.
+        arguments: what was typed.
+        verbs: the union of verbs, of which the first argument names one; None knows the options that were typed alone.
+    """
     typed = _typed(arguments)
-    return re.sub(r"(?<![-\w.])\w+(?==)", lambda match: typed.get(match.group(), match.group()), line)
+    if line.startswith("--ppo"):  # whose arguments are called like options
+        return line
+    named = {name: option for name, option in _options_of(verbs, arguments).items() if "_" in name} | typed
+    line = re.sub(r"(?<![-\w./])(?<!Python )\w+(?==)", lambda match: named.get(match.group(), match.group()), line)
+    return re.sub(
+        r"(?<![-\w./\\'\"])[a-z]+(?:_[a-z]+)+(?![\w/\\'\"=:]|\.\w)",
+        lambda match: named.get(match.group(), match.group()),
+        line,
+    )
+
+
+def _options_of(verbs: Any, arguments: Sequence[str]) -> dict[str, str]:
+    """The options of the verb that is asked for, by the settings that they are for; none that stand for several."""
+    for kind, subcommand in map(get_args, get_args(verbs)):
+        if arguments and subcommand.name == arguments[0]:
+            found = list(_named(kind, ""))
+            times = Counter(setting for setting, _ in found)
+            return {setting: option for setting, option in found if times[setting] == 1}
+    return {}
+
+
+def _named(kind: type, prefix: str) -> Iterator[tuple[str, str]]:
+    """Every setting of a verb or of a group of options, and its option."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        notes = getattr(hint, "__metadata__", ())
+        inner = get_args(hint)[0] if notes else hint
+        if dataclasses.is_dataclass(inner):
+            yield from _named(cast(type, inner), prefix if tyro.conf.OmitArgPrefixes in notes else f"{prefix}{name}.")
+        else:
+            yield name, f"--{prefix}{name}".replace("_", "-")
 
 
 def _registry(wrong: list[str]) -> ConstructorRegistry:

@@ -39,6 +39,7 @@ class Pretrain:
             raise RLPruneError(f"--out is {self.out}; weights are written as safetensors, so name it FILE.safetensors")
         with resumable(self, "pretrain", check_target_file) as kept:
             self.network.check_weights(fresh=True)
+            self.teaching.check()
             trained = self.network.weights is not None
             splits = load_for(self.network.model, self.source, self.network.weights, trained=trained)
             torch.manual_seed(self.settings.seed)

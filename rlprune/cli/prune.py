@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from rlprune.baselines import stored
-from rlprune.baselines.static_pruning import StaticSettings, remove_masks, static_network
+from rlprune.baselines.static_pruning import StaticSettings, check_static, remove_masks, static_network
 from rlprune.cli.options import TeacherOptions
 from rlprune.cli.resumable import resumable
 from rlprune.evaluation import tables
@@ -42,6 +42,8 @@ class Prune:
         with resumable(self, "prune", partial(folders.check_target, kind="plain")) as kept:
             saved = networks.load_network(self.network)
             elastic = saved.network
+            self.teaching.check()
+            check_static(elastic, self.settings)
             splits = load_fitting(elastic.image_shape, saved.data, saved.metadata, self.source)
             teacher = self.teaching.build(splits) or elastic.slice(elastic.full)
             check_checkpoint_room(kept["checkpoint"], elastic, self.settings)

@@ -28,7 +28,7 @@ from rlprune.pipelines.options import DataOptions
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured
-from rlprune.profiles.search import choose_codebook, search_profiles
+from rlprune.profiles.search import check_candidates, choose_codebook, search_profiles
 from rlprune.storage import networks
 from rlprune.storage.folders import schema
 from rlprune.storage.policies import load_policy
@@ -92,6 +92,8 @@ class Train:
         start_codebook = None if self.start is None else load_policy(self.start / "policy").policy.codebook
         saved = networks.load_network(self.network)
         saved.network.to(self.device)
+        if self.settings.action == "profiles" and self.start is None and saved.network.codebook is None:
+            check_candidates(saved.network, self.n_candidates)
         splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
         latency = self._latency(saved.network) if self.settings.cost == "latency" else None
         codebook = None

@@ -68,6 +68,19 @@ def reorder(elastic: ElasticModule, group: int, order: Tensor) -> None:
         layer.reorder(group, order)
 
 
+def check_known(name: str) -> None:
+    """Make sure that a criterion exists.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if name not in (*WEIGHT_CRITERIA, *GRADIENT_SCORES):
+        raise ModelError(
+            f"importance {name!r} is unknown; allowed: {', '.join(WEIGHT_CRITERIA)}, and with calibration images "
+            "gradient, taylor and hessian"
+        )
+
+
 def check_importance(name: str, calibration: ImageSet | None) -> None:
     """Make sure that a criterion exists, and has calibration images if it needs them.
 
@@ -78,11 +91,7 @@ def check_importance(name: str, calibration: ImageSet | None) -> None:
     Raises:
         ModelError: the name is unknown, or the criterion needs images and there are none.
     """
-    if name not in (*WEIGHT_CRITERIA, *GRADIENT_SCORES):
-        raise ModelError(
-            f"importance {name!r} is unknown; allowed: {', '.join(WEIGHT_CRITERIA)}, and with calibration images "
-            "gradient, taylor and hessian"
-        )
+    check_known(name)
     if name in GRADIENT_SCORES and calibration is None:
         raise ModelError(
             f"importance {name!r} needs calibration images, and none are given; `rlprune adapt` uses those that "

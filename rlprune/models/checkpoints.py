@@ -105,13 +105,22 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> list[Candidate
         if inside is None:
             raise ModelError(f"the folder {path} has no weights; one of {', '.join(_FOLDER_FILES)} is needed")
         path = inside
+    check_file(path)
+    if path.name.endswith(".index.json"):
+        return [Candidate("", True, _read_shards(path, trust_pickle))]
+    return _read_file(path, trust_pickle)
+
+
+def check_file(path: Path) -> None:
+    """Make sure that there is such a file, whatever is in it.
+
+    Raises:
+        ModelError: there is not.
+    """
     if path.exists() and not path.is_file():
         raise ModelError(f"{path} is no regular file; give a .safetensors, .pt, .pth, .th or .bin file")
     if not path.is_file():
         raise ModelError(f"there is no weights file {path}; give a .safetensors, .pt, .pth, .th or .bin file")
-    if path.name.endswith(".index.json"):
-        return [Candidate("", True, _read_shards(path, trust_pickle))]
-    return _read_file(path, trust_pickle)
 
 
 def _read_shards(index: Path, trust_pickle: bool) -> dict[str, Tensor]:
@@ -210,7 +219,7 @@ def _unpickle(path: Path, start: bytes, trust_pickle: bool) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error).strip().partition("\n")[0]
+    reason = str(error).strip().partition("\n")[0].partition(". ")[0]
     return (
         f"{path} cannot be read: it is damaged or needs pickle, or is no file of weights ({type(error).__name__}: "
         f"{reason}); download or write it again"

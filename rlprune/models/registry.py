@@ -13,7 +13,7 @@ from rlprune.errors import ModelError
 from rlprune.models import libraries
 from rlprune.models.architectures import Chain, ResNet
 from rlprune.utils.finite import check_whole
-from rlprune.utils.imports import call
+from rlprune.utils.imports import call, find
 from rlprune.utils.notes import say
 
 _POOL = (0, 2)
@@ -70,21 +70,23 @@ def build(name: str, n_classes: int = 10, in_channels: int = 3) -> nn.Module:
 
 
 def check(name: str, *, pretrained: bool = False) -> None:
-    """Make sure that there is a network of that name; what callables do is seen when they are called.
+    """Make sure that there is a network of that name, or a callable; what that does is seen when it is called.
 
     Args:
         name: as for `build`.
         pretrained: if it is one of timm or torchvision, load its pretrained weights once, so that they are there.
 
     Raises:
-        ModelError: there is none, or its weights cannot be had.
+        ModelError: there is none, or it cannot be imported, or its weights cannot be had.
         MissingExtraError: the library is not installed.
     """
     if libraries.library_of(name) is not None:
         libraries.check(name)
         if pretrained:
             libraries.fetch(name)
-    elif ":" not in name and name not in _BUILDERS:
+    elif ":" in name:
+        find(name, ModelError)
+    elif name not in _BUILDERS:
         raise ModelError(
             f"there is no network called {name!r}; choose one of {', '.join(NAMES)}, one of timm or torchvision "
             "such as timm:resnet18 or torchvision:resnet18, or name your own as package.module:callable"

@@ -141,7 +141,8 @@ def _whole(name: str, folder: Path, images: ImageSet) -> nn.Module:
             f"prepared otherwise; these are {expected[0]} in {len(images.classes)} classes"
         )
     model = saved.network.slice(saved.network.full)
-    if saved.data.classes != images.classes:
+    unnamed = tuple(map(str, range(len(images.classes))))  # as classes are called that had no names then
+    if saved.data.classes not in (images.classes, unnamed):
         known = of_names(str(folder), saved.data.classes)
         match(known, images.classes)
         _take_classes(model, known, images)

@@ -13,6 +13,7 @@ from rlprune.data.loading import SHARES
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.splitting import SPLIT_RULE
 from rlprune.elastic.cnn import ElasticCNN
+from rlprune.elastic.importance import check_known
 from rlprune.elastic.levels import KEEP_RATIOS
 from rlprune.graph import serialization
 from rlprune.utils.settings import (
@@ -111,6 +112,14 @@ class ElasticOptions:
     """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which need training images."""
     residual: bool = False
     """Also prune the channels of residual streams, which many blocks share."""
+
+    def check(self) -> None:
+        """Make sure that there is such a way of ranking, before the images are read.
+
+        Raises:
+            ModelError: there is none.
+        """
+        check_known(self.importance)
 
     def build(self, model: nn.Module, image_shape: tuple[int, ...], calibration: ImageSet | None = None) -> ElasticCNN:
         """The elastic network; images are needed for some ways of ranking.

@@ -8,11 +8,13 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from rlprune.data.image_set import ImageSet, Splits
+from rlprune.elastic.module import ElasticModule
 from rlprune.models import registry
 from rlprune.models.weights import find_weights
 from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.recipe import Recipe, TrainedNetwork
 from rlprune.pipelines.step_settings import check_weights, views_of
+from rlprune.profiles.search import check_budget, check_candidates
 from rlprune.training.distillation import Ensemble, Teacher, cache_teacher_logits
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write, check_room
@@ -119,7 +121,7 @@ class Teachers:
         Raises:
             ModelError: one does not fit its weights or the images; or the recipe's own can be made elastic in no way,
                 or not be stored.
-            RLPruneError: the codebook that the recipe names is none of its network.
+            RLPruneError: the codebook that the recipe names is none of its network, or a search can find none.
             WriteError: there is no room for what is made.
         """
         recipe = self.recipe
@@ -134,6 +136,15 @@ class Teachers:
             load_profiles(elastic, self.recipe_dir / recipe.search.codebook)
         n_copies = _N_COPIES * (len(recipe.search.budgets) if recipe.specialise.separate else 1)
         check_room(self.out, n_copies * sum(value.nbytes for value in elastic.state_dict().values()))
+        if recipe.search.codebook is None and not (self.out / "codebook.json").exists():
+            self._check_search(elastic)
+
+    def _check_search(self, elastic: ElasticModule) -> None:
+        """Make sure that the search for a codebook can find one."""
+        search = self.recipe.search
+        check_candidates(elastic, search.n_candidates)
+        if self.recipe.policy.cost != "latency":
+            check_budget(elastic, min(search.budgets))
 
     def load(self, network: TrainedNetwork) -> nn.Module:
         """A network that somebody trained.

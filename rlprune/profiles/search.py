@@ -98,12 +98,8 @@ def search_profiles(
     Raises:
         RLPruneError: `n_candidates` is below the number of keep levels.
     """
-    check_whole(n_candidates=n_candidates, most=100_000)
+    check_candidates(elastic, n_candidates)
     check_whole(seed=seed, least=0, most=2**32 - 1)
-    if n_candidates < elastic.n_levels:
-        raise RLPruneError(
-            f"n_candidates is {n_candidates}; at least {elastic.n_levels}, the uniform profiles, are needed"
-        )
     cost = Cost(elastic)
     generator = torch.Generator().manual_seed(seed)
 
@@ -127,6 +123,31 @@ def search_profiles(
         else:
             n_without_new += 1
     return tried
+
+
+def check_candidates(elastic: ElasticModule, n_candidates: int) -> None:
+    """Make sure that a search may try so many profiles.
+
+    Raises:
+        RLPruneError: `n_candidates` is below the number of keep levels.
+    """
+    check_whole(n_candidates=n_candidates, most=100_000)
+    if n_candidates < elastic.n_levels:
+        raise RLPruneError(
+            f"n_candidates is {n_candidates}; at least {elastic.n_levels}, the uniform profiles, are needed"
+        )
+
+
+def check_budget(elastic: ElasticModule, budget: float) -> None:
+    """Make sure that a search by MACs can find a profile for a budget, before it begins.
+
+    Raises:
+        RLPruneError: the cheapest profile that there is costs more.
+    """
+    cost = Cost(elastic)
+    cheapest = float(cost.of(elastic.uniform(0)).macs.double() / cost.dense.macs)
+    if budget < cheapest:
+        raise RLPruneError(f"budget {budget:g} is below the cheapest profile found, which costs {cheapest:.3f}")
 
 
 def _next_generation(elastic: ElasticModule, tried: Search, n_left: int, generator: torch.Generator) -> list[Tensor]:

@@ -63,6 +63,19 @@ def call(source: str, error: type[RLPruneError]) -> Any:
     return _imported(source, error, lambda found: found())
 
 
+def find(source: str, error: type[RLPruneError]) -> Any:
+    """Import ``package.module:callable`` without calling it.
+
+    Args:
+        source: as for `call`.
+        error: what to raise when that fails.
+
+    Raises:
+        RLPruneError: of the type ``error``: it cannot be imported.
+    """
+    return _imported(source, error, lambda found: found)
+
+
 def load_object(source: str, error: type[RLPruneError]) -> Any:
     """Import ``package.module:name``; a class or function that needs no arguments is called for what it returns.
 

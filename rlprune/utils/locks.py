@@ -46,6 +46,7 @@ def hold(out: Path, *, inside: bool = False, patience: float = 0.0) -> Iterator[
         try:
             _acquire(lock, path, patience)
         except Timeout:
+            path.touch()  # or it says why there can be none
             raise InUseError(f"{out} is in use by {_named(owner)}; let that end, or name another one") from None
     outermost = lock.lock_counter == 1
     try:

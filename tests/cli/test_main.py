@@ -484,7 +484,10 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
             r"pets/cat/none\.png cannot be read as an image \(No such file or directory\);",
         ),
         (("predict", "bundle"), "there are no images; name at least one file"),
-        (("bench", "bundle", *DATA, "--batch", "0"), r"batch sizes are \[0\]; from 1 to 8, the number of images"),
+        (
+            ("bench", "bundle", *DATA, "--batch", "0"),
+            r"--batch=\(0,\): give a list, each entry a whole number of 1 or more",
+        ),
         (("bench", "bundle", *DATA, "--batch", "9"), r"batch sizes are \[9\]; from 1 to 8"),
     ],
 )

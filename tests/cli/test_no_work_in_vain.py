@@ -93,6 +93,28 @@ def project(apart: None, tmp_path: Path) -> Path:
         (("bench", "b", "--rows", "dens"), "--rows=('dens',): give some of dense, dense folded, "),
         (("bench", "b", "--seconds", "nan"), "--seconds=nan: give a number of 0 or more, and finite"),
         (("bench", "env", "--batch", "1", "2"), "--batch=(1, 2): give a single number of 1 or more, with env"),
+        (
+            (*PRETRAIN, "w.safetensors", "--weights", "none.pt", "--data", "no where"),
+            "there is no weights file none.pt;",
+        ),
+        (
+            (*ADAPT, "--weights", "recipe.toml", "--data", "no where", "--importance", "l3"),
+            "importance 'l3' is unknown; allowed: l1, l2",
+        ),
+        (
+            (*GATE, "--data", "no where", "--teacher", "resnet20", "--teacher-weights", "t.pt"),
+            "there is no weights file t.pt; give",
+        ),
+        (
+            (*PRETRAIN, "w.safetensors", "--model", "no_package:net", "--data", "no where"),
+            "'no_package:net' failed with",
+        ),
+        (
+            (*PRETRAIN, "w.safetensors", "--preprocess", "resize=8", "--image-size", "8"),
+            "--image-size is 8, and preproc",
+        ),
+        ((*PRETRAIN, "/proc/w.safetensors"), "/proc/w.safetensors cannot be written: no such file or directory; name"),
+        ((*TRAIN, "--n-envs", "7"), "--batch-size=512, --n-envs=7, --n-steps=8: give a --batch-size that divides"),
         (("bench", "env", "--device", "cpu:0"), "--device=cpu:0: the environment runs on the CPU; leave it out"),
         (("bench", "b", "--device", "tpu"), "--device='tpu': it cannot be used here ("),
         (("evaluate", "b", "--data", "pets", "--device", "meta"), "--device='meta': it cannot be used here ("),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlprune.cli.main import main
+from rlprune.cli.main import Verb, main
 from rlprune.cli.parsing import with_options
 
 INSPECT = ("inspect", "--model", "digits_cnn")
@@ -44,4 +44,12 @@ def test_messages_name_the_options_that_were_typed() -> None:
     typed = ["--padding=9", "--policy.pool", "3"]
     assert with_options("padding=9: too far", typed) == "--padding=9: too far"
     assert with_options("pool=3, views=2: no", typed) == "--policy.pool=3, views=2: no"
+    line = "image_size is 3; set label_column, or pool=2, n_steps=4, (in Python trust_pickle=True), a/n_envs, 'n_envs'"
+    assert with_options(line, ["train", *typed], Verb) == (
+        "--image-size is 3; set --label-column, or --policy.pool=2, --n-steps=4, (in Python trust_pickle=True), "
+        "a/n_envs, 'n_envs'"
+    )
+    assert with_options("other settings (n_steps: 6, now 9)", ["train"], Verb) == "other settings (n_steps: 6, now 9)"
+    assert with_options("--ppo: give n_steps", ["train"], Verb) == "--ppo: give n_steps"
+    assert with_options("n_steps and n_points", ["compare"], Verb) == "--policy.n-steps and --n-points"
     assert with_options("refit.padding=9: no; --padding=9", typed) == "refit.padding=9: no; --padding=9"

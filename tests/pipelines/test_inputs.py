@@ -203,6 +203,7 @@ def test_a_library_s_network_begins_with_its_weights_a_file_s_or_fresh_ones(
 def test_pretrained_weights_are_fetched_before_images_are_read(remembered: Remembered) -> None:
     NetworkOptions("timm:x").check_weights()
     assert remembered.asked == [("timm:x", 7, True)]
+    Path("some.pt").touch()
     NetworkOptions("timm:x", Path("some.pt")).check_weights()
     NetworkOptions("timm:x", Path("none")).check_weights(fresh=True)
     assert len(remembered.asked) == 1

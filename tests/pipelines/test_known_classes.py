@@ -105,6 +105,9 @@ def test_weights_and_folders_of_our_own_say_their_classes(network: nn.Module, tm
     with torch.inference_mode():
         pictures = some.test.normalised()
         assert torch.allclose(kept(pictures), dense(pictures)[:, [3, 0]], atol=1e-6)
+        save_network(tmp_path / "old", elastic, images(tuple("01234"), 16).network, {})
+        same = build_model("any", tmp_path / "old", images(("tea", "ox", "cow", "dog", "elk"), 16)).eval()
+        assert torch.allclose(same(pictures), dense(pictures), atol=1e-6)
 
 
 def test_weights_that_say_nothing_are_refused_as_ever(network: nn.Module, tmp_path: Path) -> None:
