@@ -13,9 +13,9 @@ from rich.console import Console
 
 from rlprune.cli.options import NetworkOptions
 from rlprune.models import registry
-from rlprune.optimization.goal import MOST_MINUTES, Goal
+from rlprune.optimization.goal import MOST_MINUTES, Goal, PlanOptions
 from rlprune.optimization.job import Optimization
-from rlprune.optimization.plan import DEFAULT_MINUTES, PlanOptions
+from rlprune.optimization.plan import DEFAULT_MINUTES
 from rlprune.optimization.reports.screen import print_check, print_verdict
 from rlprune.pipelines.options import DataOptions
 from rlprune.utils.hardware import check_device

@@ -4,9 +4,9 @@ Check, plan, train, compare with rivals that were trained as long, choose on val
 images, say what to deploy, and leave it ready. It may import everything but the command line, which alone imports it.
 """
 
-from rlprune.optimization.goal import Goal
+from rlprune.optimization.goal import Goal, PlanOptions
 from rlprune.optimization.job import Optimization, optimize
-from rlprune.optimization.plan import Plan, PlanOptions
+from rlprune.optimization.plan import Plan
 from rlprune.optimization.result import (
     Bounds,
     CheckResult,

@@ -22,9 +22,9 @@ from rlprune.errors import RLPruneError
 from rlprune.graph import serialization
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.metrics import wilson_interval
-from rlprune.optimization.goal import Goal
+from rlprune.optimization.goal import Goal, PlanOptions, YesNo
 from rlprune.optimization.pace import measure_pace
-from rlprune.optimization.plan import MOST_MIRROR_LOSS, Pace, Plan, PlanOptions, Size, YesNo, make_plan
+from rlprune.optimization.plan import MOST_MIRROR_LOSS, Pace, Plan, Size, make_plan
 from rlprune.optimization.result import CheckResult
 from rlprune.optimization.subject import Subject
 from rlprune.profiles.cost import Cost

@@ -15,7 +15,8 @@ from rlprune.evaluation.image_strips import ImageStrip
 from rlprune.evaluation.plots import frontier_plot
 from rlprune.evaluation.results import EvaluationResult
 from rlprune.optimization.deploy import FOLDER
-from rlprune.optimization.plan import SHARES, PlanOptions
+from rlprune.optimization.goal import PlanOptions
+from rlprune.optimization.plan import SHARES
 from rlprune.optimization.result import REPORT, OptimizeResult
 from rlprune.storage.bundle import load
 from rlprune.utils.files import write_json

@@ -1,4 +1,4 @@
-"""What a user asks for: how many points may be lost, and how much is to be saved."""
+"""What a user asks for: how many points may be lost, how much is to be saved, and what of the plan is given."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlprune.utils.settings import AtMost, PositiveFloat, PositiveInt, PositiveShare, settings_dataclass
+from rlprune.elastic.levels import MAX_PROFILES
+from rlprune.utils.settings import (
+    AtMost,
+    BatchSize,
+    Epochs,
+    LearningRate,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    settings_dataclass,
+)
 
+YesNo = Literal["auto", "yes", "no"]
 Backend = Literal["onnxruntime", "pytorch"]
 DEFAULT_DROP = 1.0
 """Points that may be lost where no target is given."""
@@ -81,3 +93,43 @@ class Goal:
         if not self.bounds_cost:
             parts.insert(0, "the most saved")
         return f"{', '.join(parts)} (batch {self.batch}, {self.backend})"
+
+
+@settings_dataclass
+class PlanOptions:
+    """What otherwise follows from time limit, network and data."""
+
+    pretrain_epochs: Epochs | None = None
+    """Passes over the images to train a network of random weights first."""
+    slice_epochs: Epochs | None = None
+    """Passes to train slices of any width."""
+    profile_epochs: Epochs | None = None
+    """Passes to train the few slices that are used; the static rival gets as many steps."""
+    batch_size: Annotated[BatchSize, Field(ge=2)] | None = None
+    """Images per training step."""
+    learning_rate: LearningRate | None = None
+    """Peak learning rate of these trainings."""
+    flip: YesNo = "auto"
+    """Mirror images at random while training: wrong for digits, right for most photographs; auto asks the network."""
+    padding: Annotated[NonNegativeInt, AtMost(4096)] | None = None
+    """Pixels by which images are shifted at random while training."""
+    views: Annotated[NonNegativeInt, AtMost(1000)] | None = None
+    """Shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
+    n_profiles: Annotated[int, Field(ge=2, le=MAX_PROFILES)] | None = None
+    """Slices that are used, the whole network among them."""
+    n_candidates: Annotated[PositiveInt, AtMost(100_000)] | None = None
+    """Slices that are tried in the search for them."""
+    max_passes: Annotated[int, Field(ge=1, le=3)] | None = None
+    """Slices that an image may run through, one after the other."""
+    policy_steps: Annotated[PositiveInt, AtMost(2**31 - 1)] | None = None
+    """Decisions to learn from."""
+    penalties: tuple[PositiveFloat, PositiveFloat] = (0.002, 0.2)
+    """Lowest and highest price of running the whole network once, in right answers, that decisions are learnt for."""
+    pool: Annotated[NonNegativeInt, AtMost(32)] | None = None
+    """Cells per side of the features that decisions see beside the prediction so far; 0 for none."""
+    residual: YesNo = "auto"
+    """Also prune the channels of residual streams."""
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.penalties[0] >= self.penalties[1]:
+            yield f"penalties={self.penalties}: give two numbers above 0, ascending"

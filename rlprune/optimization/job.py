@@ -16,9 +16,9 @@ from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.optimization.check import Examined, examine
 from rlprune.optimization.deploy import write_deploy
-from rlprune.optimization.goal import MOST_MINUTES, Backend, Goal
+from rlprune.optimization.goal import MOST_MINUTES, Backend, Goal, PlanOptions
 from rlprune.optimization.inputs import Given, read_subject
-from rlprune.optimization.plan import DEFAULT_MINUTES, PlanOptions
+from rlprune.optimization.plan import DEFAULT_MINUTES
 from rlprune.optimization.reports.page import write_page
 from rlprune.optimization.result import REPORT, CheckResult, OptimizeResult
 from rlprune.optimization.subject import Subject
