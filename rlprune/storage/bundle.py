@@ -86,7 +86,8 @@ def load(
         OutOfMemoryError: the device has not enough memory for it.
         RLPruneError: `memory`, `max_batch`, `dtype` or `max_macs` is out of range.
     """
-    stored = read_folder(Path(folder), ("bundle",))
+    folder = located(folder)
+    stored = read_folder(folder, ("bundle",))
     policy = build_policy(stored)
     data = read_format(stored.manifest)
     network = build_network(stored, max_macs)
@@ -106,6 +107,13 @@ def load(
         raise BundleError(f"{folder} does not run in {dtype}, perhaps in float32 ({error})") from error
     dynamic.metadata = stored.notes
     return dynamic
+
+
+def located(folder: str | Path) -> Path:
+    """The folder of a bundle: the one that is named, or the one in it called bundle."""
+    named = Path(folder)
+    inside = named / "bundle"
+    return inside if (inside / "manifest.json").is_file() and not (named / "manifest.json").exists() else named
 
 
 @torch.inference_mode()
