@@ -19,7 +19,7 @@ from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
+from rlprune.policies.passes import CostBreakdown, Limit, first_profile, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.utils.finite import finite_logits
@@ -66,6 +66,8 @@ class DynamicCNN:
         dtype: number format the network computes in.
         slices: the stem, and the bodies of all profiles, as many of them prepared as there is room for.
     """
+
+    _limit: Limit | None = None
 
     def __init__(
         self,
@@ -168,6 +170,17 @@ class DynamicCNN:
         other._decide_at(self.source_policy.chosen(penalty, budget))
         return other
 
+    def limited(self, limit: Limit) -> DynamicCNN:
+        """The same network, of whose passes only those run that a limit permits; everything else is shared.
+
+        Args:
+            limit: asked before every pass, or group of images that run one together.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._limit = limit
+        return other
+
     def _decide_at(self, penalty: float | None) -> None:
         self.penalty = penalty
         self.policy = self.source_policy.at(penalty)
@@ -263,9 +276,9 @@ class DynamicCNN:
 
         observed = self.policy.observer.features(features.float())
         if len(images) == 1:
-            passes = self._one_image.run(observed, run)
+            passes = self._one_image.run(observed, run, self._limit)
         else:
-            passes = run_policy(self.policy, observed, self.prices, run, self.first)
+            passes = run_policy(self.policy, observed, self.prices, run, self.first, self._limit)
         return predicted(passes.logits, passes.profiles, self._ratios, self.prices, self.classes)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
