@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from pydantic import AfterValidator
 from rich.console import Console
 
-from rlprune.cli.options import PriceOptions
+from rlprune.cli.options import Device, PriceOptions
 from rlprune.cli.rows import Row, csv_rows, json_rows
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.inputs import BATCH_SIZE as DEFAULT_BATCH_SIZE
@@ -24,7 +23,6 @@ from rlprune.evaluation import tables
 from rlprune.pipelines.inputs import network_notes
 from rlprune.pipelines.preparation import confirmed, whole
 from rlprune.storage import bundle
-from rlprune.utils.hardware import check_device
 from rlprune.utils.locks import hold_file
 from rlprune.utils.progress import progress_bar
 from rlprune.utils.settings import BatchSize, settings_dataclass
@@ -40,9 +38,10 @@ class Predict:
     """Classify image files, and those in folders, with a bundle, and say what each cost."""
 
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILES")]
-    """The folder that `rlprune export` wrote, or one that has it in it as bundle, then image files and folders of them,
-    in any order; with --onnx, image files and folders alone. Folders are searched with all that lies below them. Images
-    of another size than the network takes are resized and cut as it was trained."""
+    """The folder that `rlprune export` wrote, or one that has it in it as bundle, or org/name on the Hugging Face hub;
+    then image files and folders of them, in any order. With --onnx, image files and folders alone. Folders are searched
+    with all that lies below them. Images of another size than the network takes are resized and cut as it was trained.
+    """
     onnx: Path | None = None
     """Predict with this file, which `rlprune export --onnx` wrote, and onnxruntime."""
     preprocess: str | None = None
@@ -52,7 +51,7 @@ class Predict:
     the dense network's MACs."""
     json: Path | None = None
     """File to write the predictions to."""
-    device: Annotated[str, AfterValidator(check_device)] = "cpu"
+    device: Device = "cpu"
     """Where a bundle runs, such as cpu or cuda."""
     batch_size: BatchSize = DEFAULT_BATCH_SIZE
     """How many images are in memory at a time."""

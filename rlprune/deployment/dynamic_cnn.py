@@ -15,6 +15,7 @@ from rlprune.deployment.described import costs_in_words, described
 from rlprune.deployment.images import Images, as_batch
 from rlprune.deployment.inputs import BATCH_SIZE, Pictures, batches
 from rlprune.deployment.prediction import Prediction, predicted, predictions_of
+from rlprune.deployment.pretrained import Pretrained
 from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
@@ -27,7 +28,7 @@ from rlprune.utils.hardware import check_device
 from rlprune.utils.process import MOST_KEPT
 
 
-class DynamicCNN:
+class DynamicCNN(Pretrained):
     """Predicts with as much of the network as each image needs.
 
     Args:

@@ -1,29 +1,29 @@
-"""Bundles: network and policy in one folder, read without running code."""
+"""Bundles: network and policy in one folder, here or on the Hugging Face hub, read without running code."""
 
 from __future__ import annotations
 
-import time
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from rlprune.data.image_set import InputFormat
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.prediction import predicted
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import BundleError, RLPruneError
-from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import PassResult, run_policy
+from rlprune.errors import BundleError, HubError, RLPruneError
+from rlprune.models import hub
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.storage.data_format import check_data, format_to_json, read_format
-from rlprune.storage.folders import malformed, read_folder, write_folder
+from rlprune.storage.folders import FILES, StoredFolder, malformed, read_folder, write_folder
 from rlprune.storage.networks import build_network, network_files
 from rlprune.storage.policies import build_policy, policy_files
-from rlprune.storage.tensors import MalformedError
-from rlprune.storage.trial import SECONDS, check_alone, check_result, try_image
+from rlprune.storage.trial import try_dynamic
+from rlprune.utils.files import before_of
+
+_MANIFESTS = ("manifest.json", "manifest.sha256")
 
 
 def save_bundle(
@@ -69,7 +69,8 @@ def load(
     returned: what loads runs.
 
     Args:
-        folder: the bundle.
+        folder: the bundle, or a folder that has it in it as ``bundle``; or, where there is no such folder, ``org/name``
+            or ``org/name@revision`` on the Hugging Face hub, of which only the files that the manifest lists are read.
         device: where the network runs, such as cpu or cuda.
         memory: room for prepared slices, in multiples of the dense network's parameters; see
             `rlprune.deployment.slices.Slices`.
@@ -83,6 +84,7 @@ def load(
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle; or its network takes more than
             `max_macs`, or does not run, in `dtype` or at all.
+        HubError: the hub cannot be reached, or has no such bundle; a BundleError, too.
         OutOfMemoryError: the device has not enough memory for it.
         RLPruneError: `memory`, `max_batch`, `dtype` or `max_macs` is out of range.
     """
@@ -100,7 +102,7 @@ def load(
         dynamic = DynamicCNN.for_images(network, policy, data, device, **how)
     try:
         with malformed("network"):
-            _try(dynamic, compiled=compiled)
+            try_dynamic(dynamic, compiled=compiled)
     except BundleError as error:
         if dtype == torch.float32:
             raise
@@ -109,70 +111,142 @@ def load(
     return dynamic
 
 
-def located(folder: str | Path) -> Path:
-    """The folder of a bundle: the one that is named, or the one in it called bundle."""
-    named = Path(folder)
-    inside = named / "bundle"
-    return inside if (inside / "manifest.json").is_file() and not (named / "manifest.json").exists() else named
-
-
-@torch.inference_mode()
-def _try(dynamic: DynamicCNN, *, compiled: bool) -> None:
-    """Send an image through every profile of a bundle, as far as time allows, and through its policy.
+def save_dynamic(folder: str | Path, dynamic: DynamicCNN, metadata: Mapping[str, Any]) -> None:
+    """Write a network that predicts, with its policy, for `load`.
 
     Args:
-        dynamic: the bundle.
-        compiled: whether its slices are to be compiled, which would take a while now: the network itself runs instead.
+        folder: the folder to write.
+        dynamic: the network.
+        metadata: notes to store.
 
     Raises:
-        MalformedError: a profile gives something else than finite logits.
-        Exception: whatever the network raises.
+        BundleError: the folder holds something else.
     """
-    stem = dynamic.elastic.stem if compiled else dynamic.slices.stem
-    dtype = torch.float32 if compiled else dynamic.dtype
-    images = try_image(dynamic.image_shape, dynamic, 2)
-    images = images.to(dynamic.device, dtype, memory_format=torch.channels_last)
-    features = stem.forward(images[:1])  # not called, which would print where it fails
-    among = stem.forward(images)
-    check_alone(features, among)
-    deadline = time.perf_counter() + SECONDS
-    *cheaper, dearest = dynamic.prices.bodies.macs.argsort().tolist()
-    logits = {dearest: _check(_body(dynamic, dearest, features, compiled), dynamic, 1)}
-    check_alone(logits[dearest], _check(_body(dynamic, dearest, among, compiled), dynamic, 2))
-    for profile in cheaper:
-        if time.perf_counter() > deadline:
-            break
-        logits[profile] = _check(_body(dynamic, profile, features, compiled), dynamic, 1)
-    _try_policy(dynamic, features.float(), logits)
+    save_bundle(folder, cast(ElasticCNN, dynamic.elastic), dynamic.source_policy, dynamic, metadata)
 
 
-def _body(dynamic: DynamicCNN, profile: int, features: Tensor, compiled: bool) -> Tensor:
-    if compiled:
-        return dynamic.elastic.run_body(features, dynamic.codebook[profile])
-    result: Tensor = dynamic.slices.at_hand(profile).forward(features.contiguous(memory_format=torch.channels_last))
-    return result
+def push_to_hub(
+    bundle: str | Path | DynamicCNN,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload a bundle of rlprune",
+) -> str:
+    """Upload a bundle to the Hugging Face hub, whence `load` reads it by its name.
+
+    Of a bundle its own files are uploaded, of a folder that has one in it as ``bundle`` the other files beside it, too.
+    A README.md that is there is the model card, and its metadata say that it is for rlprune; otherwise one is written.
+
+    Args:
+        bundle: the folder, or a network that predicts.
+        repo_id: the repository, ``org/name``; it is made if it is not there.
+        private: whether a new repository is private; None for what its owner's settings say.
+        token: to be used in place of that of `hf auth login`.
+        branch: where to; None for the main branch.
+        create_pr: open a pull request.
+        commit_message: of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or no bundle.
+        HubError: the hub cannot be reached, or does not take it; a BundleError, too.
+        MissingExtraError: the hub's client is not installed.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        if isinstance(bundle, DynamicCNN):
+            source = Path(work) / "bundle"
+            save_dynamic(source, bundle, bundle.metadata)
+        else:
+            source = Path(bundle)
+        staged = Path(work) / "staged"
+        _stage(source, staged, repo_id)
+        return hub.upload(
+            staged,
+            repo_id,
+            message=commit_message,
+            private=private,
+            token=token,
+            revision=branch,
+            pr=create_pr,
+        )
 
 
-def _check(logits: Tensor, dynamic: DynamicCNN, n_images: int) -> Tensor:
-    return check_result(logits, dynamic.elastic.n_classes, n_images, exact=dynamic.dtype == torch.float32)
+def _stage(source: Path, staged: Path, repo_id: str) -> None:
+    """Copy what is uploaded of a bundle, or of a folder that has one in it, into an empty folder, with a model card."""
+    folder = _inside(source)
+    stored = read_folder(folder, ("bundle",))
+    stored.check_rest()
+    to = staged if folder == source else staged / folder.name
+    to.mkdir(parents=True)
+    names = _names(stored)
+    for name in names:
+        shutil.copyfile(folder / name, to / name)
+    if folder != source:
+        for path in source.iterdir():
+            if path.is_file() and not path.name.startswith("."):
+                shutil.copyfile(path, staged / path.name)
+    card, own = staged / "README.md", source / "README.md"
+    if "README.md" not in names or folder != source:
+        text = (
+            own.read_text(encoding="utf-8") if own.is_file() else _card(repo_id, read_format(stored.manifest).classes)
+        )
+        card.write_text(hub.tagged(text), encoding="utf-8")
 
 
-def _try_policy(dynamic: DynamicCNN, features: Tensor, logits: dict[int, Tensor]) -> None:
-    """Let the policy decide on one image alone and on two; the passes give logits that are known already."""
-    some = next(iter(logits.values()))
+def _card(repo_id: str, classes: tuple[str, ...]) -> str:
+    """A short model card, for a bundle that has none."""
+    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    return f"""---
+library_name: rlprune
+pipeline_tag: image-classification
+tags: [rlprune, image-classification, pruning, dynamic-inference]
+---
+# {repo_id.rpartition("/")[2]}
 
-    def run(bucket: Tensor, profile: int) -> Tensor:
-        return logits.get(profile, some).expand(len(bucket), -1)
+An image classifier that runs each image through as much of its network as it needs. {len(classes)} classes: {shown}.
 
-    observed = dynamic.policy.observer.features(features)
-    alone = SingleImagePolicy(dynamic.policy, dynamic.prices, dynamic.first).run(observed, run)
-    both = run_policy(dynamic.policy, observed.expand(2, -1), dynamic.prices, run, dynamic.first)
-    for passes in (alone, both):
-        _check_passes(dynamic, passes)
+```python
+import rlprune
+
+model = rlprune.load("{repo_id}")
+print(model.predict("picture.jpg").classes)
+```
+
+The files hold safetensors and JSON; loading them runs no code.
+"""
 
 
-def _check_passes(dynamic: DynamicCNN, passes: PassResult) -> None:
-    ratios = torch.tensor(dynamic.elastic.keep_ratios)[dynamic.codebook]
-    prediction = predicted(passes.logits, passes.profiles, ratios, dynamic.prices)
-    if not bool(prediction.probabilities.isfinite().all()):
-        raise MalformedError("the policy gives predictions that are not finite")
+def located(name: str | Path) -> Path:
+    """The folder of a bundle: the one that is named, or the one in it called bundle; else one from the hub.
+
+    Raises:
+        HubError: there is no such folder, the name looks like one of the hub's, and that does not give it.
+        BundleError: what the hub gives is no bundle.
+    """
+    folder, of_hub = Path(name), hub.HubName.of(name)
+    if of_hub is None or folder.exists() or before_of(folder).exists():
+        return _inside(folder)
+    first, exactly = hub.download(of_hub, (*_MANIFESTS, *(f"bundle/{each}" for each in _MANIFESTS)))
+    found = _inside(first)
+    if not (found / "manifest.json").is_file():
+        raise HubError(f"{of_hub} is on the Hugging Face hub, and no bundle of rlprune: it has no manifest.json")
+    prefix = "" if found == first else f"{found.name}/"
+    stored = read_folder(found, ("bundle",))
+    downloaded, _ = hub.download(exactly, [f"{prefix}{each}" for each in _names(stored)])
+    return downloaded / prefix
+
+
+def _names(stored: StoredFolder) -> list[str]:
+    """All files of a bundle: the manifest, its checksum, and what it lists."""
+    return [*dict.fromkeys((*_MANIFESTS, *FILES["bundle"], *stored.manifest["sha256"]))]
+
+
+def _inside(folder: Path) -> Path:
+    """A bundle's folder, or the one in it called bundle."""
+    inside = folder / "bundle"
+    return inside if (inside / "manifest.json").is_file() and not (folder / "manifest.json").exists() else folder
