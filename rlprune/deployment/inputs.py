@@ -197,12 +197,15 @@ def _prepared(
             first_error = first_error or error
             say(f"left out: {error}")
             continue
-        if names and (len(names) == batch_size or picture.shape != pixels[0].shape or _is_large(pixels)):
+        if names and picture.shape != pixels[0].shape:
             yield _batch(names, pixels)
             names, pixels = [], []
         names.append(name)
         pixels.append(picture)
         n_taken += 1
+        if len(names) == batch_size or _is_large(pixels):
+            yield _batch(names, pixels)
+            names, pixels = [], []
     if names:
         yield _batch(names, pixels)
     if not n_taken:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from rlprune.data.image_set import InputFormat
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.prediction import predicted
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, HubError, RLPruneError
 from rlprune.models import hub
+from rlprune.policies.one_image import SingleImagePolicy
+from rlprune.policies.passes import PassResult, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.storage.data_format import check_data, format_to_json, read_format
 from rlprune.storage.folders import FILES, StoredFolder, malformed, read_folder, write_folder
 from rlprune.storage.networks import build_network, network_files
 from rlprune.storage.policies import build_policy, policy_files
-from rlprune.storage.trial import try_dynamic
+from rlprune.storage.tensors import MalformedError
+from rlprune.storage.trial import SECONDS, check_alone, check_result, try_image
 from rlprune.utils.files import before_of
 
 _MANIFESTS = ("manifest.json", "manifest.sha256")
@@ -102,7 +108,7 @@ def load(
         dynamic = DynamicCNN.for_images(network, policy, data, device, **how)
     try:
         with malformed("network"):
-            try_dynamic(dynamic, compiled=compiled)
+            _try(dynamic, compiled=compiled)
     except BundleError as error:
         if dtype == torch.float32:
             raise
@@ -250,3 +256,65 @@ def _inside(folder: Path) -> Path:
     """A bundle's folder, or the one in it called bundle."""
     inside = folder / "bundle"
     return inside if (inside / "manifest.json").is_file() and not (folder / "manifest.json").exists() else folder
+
+
+@torch.inference_mode()
+def _try(dynamic: DynamicCNN, *, compiled: bool) -> None:
+    """Send an image through every profile of a bundle, as far as time allows, and through its policy.
+
+    Args:
+        dynamic: the bundle.
+        compiled: whether its slices are to be compiled, which would take a while now: the network itself runs instead.
+
+    Raises:
+        MalformedError: a profile gives something else than finite logits.
+        Exception: whatever the network raises.
+    """
+    stem = dynamic.elastic.stem if compiled else dynamic.slices.stem
+    dtype = torch.float32 if compiled else dynamic.dtype
+    images = try_image(dynamic.image_shape, dynamic, 2)
+    images = images.to(dynamic.device, dtype, memory_format=torch.channels_last)
+    features = stem.forward(images[:1])  # not called, which would print where it fails
+    among = stem.forward(images)
+    check_alone(features, among)
+    deadline = time.perf_counter() + SECONDS
+    *cheaper, dearest = dynamic.prices.bodies.macs.argsort().tolist()
+    logits = {dearest: _check(_body(dynamic, dearest, features, compiled), dynamic, 1)}
+    check_alone(logits[dearest], _check(_body(dynamic, dearest, among, compiled), dynamic, 2))
+    for profile in cheaper:
+        if time.perf_counter() > deadline:
+            break
+        logits[profile] = _check(_body(dynamic, profile, features, compiled), dynamic, 1)
+    _try_policy(dynamic, features.float(), logits)
+
+
+def _body(dynamic: DynamicCNN, profile: int, features: Tensor, compiled: bool) -> Tensor:
+    if compiled:
+        return dynamic.elastic.run_body(features, dynamic.codebook[profile])
+    result: Tensor = dynamic.slices.at_hand(profile).forward(features.contiguous(memory_format=torch.channels_last))
+    return result
+
+
+def _check(logits: Tensor, dynamic: DynamicCNN, n_images: int) -> Tensor:
+    return check_result(logits, dynamic.elastic.n_classes, n_images, exact=dynamic.dtype == torch.float32)
+
+
+def _try_policy(dynamic: DynamicCNN, features: Tensor, logits: dict[int, Tensor]) -> None:
+    """Let the policy decide on one image alone and on two; the passes give logits that are known already."""
+    some = next(iter(logits.values()))
+
+    def run(bucket: Tensor, profile: int) -> Tensor:
+        return logits.get(profile, some).expand(len(bucket), -1)
+
+    observed = dynamic.policy.observer.features(features)
+    alone = SingleImagePolicy(dynamic.policy, dynamic.prices, dynamic.first).run(observed, run)
+    both = run_policy(dynamic.policy, observed.expand(2, -1), dynamic.prices, run, dynamic.first)
+    for passes in (alone, both):
+        _check_passes(dynamic, passes)
+
+
+def _check_passes(dynamic: DynamicCNN, passes: PassResult) -> None:
+    ratios = torch.tensor(dynamic.elastic.keep_ratios)[dynamic.codebook]
+    prediction = predicted(passes.logits, passes.profiles, ratios, dynamic.prices)
+    if not bool(prediction.probabilities.isfinite().all()):
+        raise MalformedError("the policy gives predictions that are not finite")

@@ -352,7 +352,7 @@ def test_what_is_refused_takes_no_memory(pristine: Path, tmp_path: Path) -> None
     assert done.stdout.split() == ["refused"] * len(folders)
 
 
-@pytest.mark.parametrize("where", ["TensorFile.read", "serialization._from_json", "Policy._from_json", "try_dynamic"])
+@pytest.mark.parametrize("where", ["TensorFile.read", "serialization._from_json", "Policy._from_json", "_try"])
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("you tried to allocate 4000 bytes: out of memory")])
 def test_a_lack_of_memory_is_the_machines_not_the_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
@@ -360,8 +360,7 @@ def test_a_lack_of_memory_is_the_machines_not_the_files(
     def lacking(*_: Any, **__: Any) -> None:
         raise error
 
-    places = {"TensorFile.read": "storage.tensors", "serialization._from_json": "graph"}
-    places |= {"try_dynamic": "storage.bundle"}
+    places = {"TensorFile.read": "storage.tensors", "serialization._from_json": "graph", "_try": "storage.bundle"}
     monkeypatch.setattr(f"rlprune.{places.get(where, 'policies.policy')}.{where}", lacking)
     with pytest.raises(OutOfMemoryError, match=r"^memory ran out while (reading|building) .*; end other programs, or"):
         load(folder)
