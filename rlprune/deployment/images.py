@@ -51,7 +51,8 @@ def as_batch(images: Any, image_shape: tuple[int, ...], preprocessing: Preproces
     if not isinstance(images, Tensor):
         shape = _shape("B", image_shape)
         raise DataError(
-            f"images are {kind_in_words(images)}; give a tensor or a NumPy array {shape}, or pictures of PIL"
+            f"images are {kind_in_words(images)}; give a tensor or a NumPy array {shape}, or pictures of PIL; "
+            "`predict` takes files, and arrays of any size"
         )
     check_storage(images)
     if not floats and (images.dtype != torch.uint8 or tuple(images.shape[1:]) != image_shape):

@@ -128,6 +128,8 @@ def _named(items: Iterable[Any]) -> Iterator[_Named]:
         if isinstance(item, str | os.PathLike):
             yield from ((str(path), path) for path in _files(Path(item)))
         elif isinstance(item, Image.Image | np.ndarray | Tensor):
+            if isinstance(item, Tensor):
+                check_storage(item)
             yield f"picture {number}", item
         else:
             raise DataError(f"picture {number} is {kind_in_words(item)}; {_FORMS}")
@@ -192,8 +194,10 @@ def _prepared(
         try:
             picture = read(name, item)
         except DataError as error:
-            if not skip_unreadable or not isinstance(item, Path):
+            if not isinstance(item, Path):
                 raise
+            if not skip_unreadable:
+                raise DataError(f"{error}, or give skip_unreadable=True") from error
             first_error = first_error or error
             say(f"left out: {error}")
             continue
@@ -222,8 +226,6 @@ def _is_large(pixels: list[_Read]) -> bool:
 
 def _pixels(name: str, item: Any, image_shape: tuple[int, ...], preprocessing: Preprocessing) -> _Read:
     """A picture as the network takes it, uint8 (C, H, W)."""
-    if isinstance(item, Tensor):
-        check_storage(item)
     if isinstance(item, Tensor | np.ndarray) and tuple(item.shape) == tuple(image_shape):
         return read_picture(name, item, None, _mode(image_shape))
     return read_image(name, item, image_shape, preprocessing)

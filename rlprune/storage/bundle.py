@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -255,7 +256,8 @@ def _names(stored: StoredFolder) -> list[str]:
 def _inside(folder: Path) -> Path:
     """A bundle's folder, or the one in it called bundle."""
     inside = folder / "bundle"
-    return inside if (inside / "manifest.json").is_file() and not (folder / "manifest.json").exists() else folder
+    is_around = os.path.isfile(inside / "manifest.json") and not os.path.exists(folder / "manifest.json")
+    return inside if is_around else folder
 
 
 @torch.inference_mode()
