@@ -26,7 +26,7 @@ from rlprune.errors import RLPruneError
 from rlprune.metrics import accuracy
 from rlprune.moved import MOVED, module_of
 from rlprune.profiles.cost import Cost
-from rlprune.storage.bundle import load, save_bundle
+from rlprune.storage.bundle import load, push_to_hub, save_bundle
 from rlprune.utils.imports import require
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ __all__ = [
     "models",
     "optimize",
     "pretrain",
+    "push_to_hub",
     "save_bundle",
 ]
 

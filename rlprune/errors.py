@@ -47,6 +47,10 @@ class BundleError(RLPruneError, ValueError):
     """A saved network, policy or bundle is incomplete, altered or of another kind."""
 
 
+class HubError(BundleError):
+    """The Hugging Face hub cannot be reached, or does not give or take a bundle."""
+
+
 # What a file that is no network may raise while one is built from it.
 MALFORMED = (
     LookupError,

@@ -117,23 +117,41 @@ def read_images(
     """
     if not paths:
         raise DataError("there are no images; name at least one file")
+    items = [path if isinstance(path, Image.Image) else Path(path) for path in paths]
+    names = [f"picture {i}" if isinstance(item, Image.Image) else str(item) for i, item in enumerate(items)]
+    pictures = [read_image(*pair, image_shape, preprocessing) for pair in zip(names, items, strict=True)]
+    return torch.from_numpy(np.stack(pictures))
+
+
+def read_image(
+    name: str, item: Any, image_shape: Sequence[int], preprocessing: Preprocessing | None = None
+) -> NDArray[np.uint8]:
+    """Read one picture at the size that a network takes, as `read_images` does.
+
+    Args:
+        name: what it is called in messages.
+        item: a picture in any form that `rlprune.data.pictures.read_picture` takes.
+        image_shape: (C, H, W) of the network's images, with C = 1 or 3.
+        preprocessing: the network's.
+
+    Returns:
+        Pixels in [0, 255], uint8 (C, H, W).
+
+    Raises:
+        DataError: as for `read_images`.
+    """
     n_channels, height, width = image_shape
     if n_channels not in (1, 3):
         raise DataError(f"the network takes images of shape {tuple(image_shape)}; files become grey or RGB ones")
-    mode = "L" if n_channels == 1 else "RGB"
     frame = preprocessing.apply if preprocessing is not None and preprocessing.sizes else cover(height, width)
-    pixels = []
-    for number, path in enumerate(paths):
-        name = f"picture {number}" if isinstance(path, Image.Image) else str(path)
-        picture = read_picture(name, path if isinstance(path, Image.Image) else Path(path), frame, mode)
-        if picture.shape != tuple(image_shape):
-            size = f"{picture.shape[2]}x{picture.shape[1]}"
-            raise DataError(
-                f"{name} comes to {size} pixels by the network's preprocessing, which takes {width}x{height}; cut it "
-                "to that shape first"
-            )
-        pixels.append(picture)
-    return torch.from_numpy(np.stack(pixels))
+    picture = read_picture(name, item, frame, "L" if n_channels == 1 else "RGB")
+    if picture.shape != tuple(image_shape):
+        size = f"{picture.shape[2]}x{picture.shape[1]}"
+        raise DataError(
+            f"{name} comes to {size} pixels by the network's preprocessing, which takes {width}x{height}; cut it "
+            "to that shape first"
+        )
+    return picture
 
 
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rlprune.data.decoding import Record, Source
@@ -24,8 +26,30 @@ FORM = "make one for each class and put its images there"
 
 def visible(folder: Path) -> list[Path]:
     """What lies in a folder, by name, without what is hidden or a system's."""
-    entries = [path for path in folder.iterdir() if not _hidden(path)]
-    return sorted(entries, key=lambda path: class_name(path.name))
+    return [folder / name for name in _visible_names(folder)]
+
+
+def _visible_names(folder: Path) -> list[str]:
+    return sorted((name for name in os.listdir(folder) if not _hidden(name)), key=class_name)
+
+
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """All pictures below a folder, in the order in which they are loaded: by name, one folder after another.
+
+    What is hidden, or a system's, and what Pillow does not read is left out; of the latter, what looks like pictures is
+    said.
+
+    Args:
+        folder: the folder, with or without folders of classes.
+    """
+    foreign: Counter[str] = Counter()
+    for path in _files(folder):
+        suffix = path.suffix.lower()
+        if suffix in suffixes():
+            yield path
+        elif suffix in FOREIGN_SUFFIXES:
+            foreign[suffix] += 1
+    _say_unread(folder, foreign.elements())
 
 
 def class_name(name: str) -> str:
@@ -61,8 +85,8 @@ def from_folders(root: Path, test_split: str | None) -> Source:
     return Source(len(train), len(test), train + test + validation, classes, len(validation))
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.casefold() in _SYSTEM
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -75,7 +99,8 @@ def _names(paths: list[Path]) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     """All files below a folder that are not hidden, nor in a hidden folder."""
-    for path in visible(folder):
+    for name in _visible_names(folder):
+        path = folder / name
         if not path.is_dir():
             yield path
         elif not path.is_symlink():  # one might lead back up
@@ -176,7 +201,7 @@ def _records(classes: dict[str, Path]) -> tuple[list[Record], tuple[str, ...]]:
     for label, folder in enumerate(classes.values()):
         everything = list(_files(folder))
         files = [path for path in everything if path.suffix.lower() in suffixes()]
-        _say_unread(folder, everything)
+        _say_unread(folder, (path.suffix.lower() for path in everything))
         if not files:
             raise DataError(
                 f"the class folder {folder} has no images ({' '.join(COMMON_SUFFIXES)}, ...); add some or remove it"
@@ -202,8 +227,9 @@ def _records_of_part(part: Path, train: Path, classes: tuple[str, ...]) -> list[
     return list(itertools.chain.from_iterable(records))
 
 
-def _say_unread(folder: Path, files: list[Path]) -> None:
-    unread = [path for path in files if path.suffix.lower() in FOREIGN_SUFFIXES - suffixes()]
+def _say_unread(folder: Path, found: Iterable[str]) -> None:
+    """Say how many files look like pictures that are not read here, by the suffixes of all files, in small letters."""
+    unread = {suffix: n for suffix, n in Counter(found).items() if suffix in FOREIGN_SUFFIXES - suffixes()}
     if unread:
-        kinds = " ".join(sorted({path.suffix.lower() for path in unread}))
-        say_once(f"{folder}: {len(unread)} files ({kinds}) are left out, which Pillow does not read here")
+        kinds = " ".join(sorted(unread))
+        say_once(f"{folder}: {sum(unread.values())} files ({kinds}) are left out, which Pillow does not read here")

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from rlprune.errors import DataError
-from rlprune.utils.files import strange_content
+from rlprune.utils.files import open_regular, strange_content
 
 BACKGROUND = "white"
 """What shows through transparent pixels."""
@@ -38,6 +38,18 @@ def suffixes() -> frozenset[str]:
     """What names of pictures end with, in lower case: every suffix that Pillow, with its plug-ins, reads."""
     formats = Image.registered_extensions()
     return frozenset(suffix for suffix, kind in formats.items() if kind in Image.OPEN and kind not in _NO_PICTURES)
+
+
+def why_unreadable(path: Path) -> str | None:
+    """Why a file cannot be a picture, from its first bytes alone; None if it looks like one.
+
+    A file that is damaged further on is told from a picture only by `read_picture`.
+    """
+    try:
+        with open_regular(path) as file, Image.open(file):
+            return None
+    except Exception as error:
+        return _reason(path, error)
 
 
 def read_picture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,13 +11,16 @@ from torch import Tensor, nn
 
 from rlprune.data.image_set import InputFormat, normalise
 from rlprune.data.preprocessing import Preprocessing
+from rlprune.deployment.described import costs_in_words, described
 from rlprune.deployment.images import Images, as_batch
-from rlprune.deployment.prediction import Prediction, predicted
+from rlprune.deployment.inputs import BATCH_SIZE, Pictures, batches
+from rlprune.deployment.prediction import Prediction, predicted, predictions_of
+from rlprune.deployment.pretrained import Pretrained
 from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
+from rlprune.policies.passes import CostBreakdown, Limit, first_profile, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.utils.finite import finite_logits
@@ -24,7 +28,7 @@ from rlprune.utils.hardware import check_device
 from rlprune.utils.process import MOST_KEPT
 
 
-class DynamicCNN:
+class DynamicCNN(Pretrained):
     """Predicts with as much of the network as each image needs.
 
     Args:
@@ -63,6 +67,8 @@ class DynamicCNN:
         dtype: number format the network computes in.
         slices: the stem, and the bodies of all profiles, as many of them prepared as there is room for.
     """
+
+    _limit: Limit | None = None
 
     def __init__(
         self,
@@ -165,6 +171,17 @@ class DynamicCNN:
         other._decide_at(self.source_policy.chosen(penalty, budget))
         return other
 
+    def limited(self, limit: Limit) -> DynamicCNN:
+        """The same network, of whose passes only those run that a limit permits; everything else is shared.
+
+        Args:
+            limit: asked before every pass, or group of images that run one together.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._limit = limit
+        return other
+
     def _decide_at(self, penalty: float | None) -> None:
         self.penalty = penalty
         self.policy = self.source_policy.at(penalty)
@@ -192,6 +209,62 @@ class DynamicCNN:
         parts = batch.split(self.max_batch or len(batch))
         return Prediction.joined([self._run(self.normalise(part)) for part in parts])
 
+    def predict(
+        self,
+        images: Pictures,
+        *,
+        budget: float | None = None,
+        penalty: float | None = None,
+        batch_size: int = BATCH_SIZE,
+        skip_unreadable: bool = False,
+    ) -> Prediction:
+        """Classify pictures of any size, prepared as the network was trained; files are read a batch at a time.
+
+        Args:
+            images: a file, a folder (searched with all that is below it, by name), a PIL image, an array (H, W) or
+                (H, W, C), a tensor (C, H, W), or any number of them; numbers are uint8, or float in [0, 1]. What has
+                the shape of the network's images, (C, H, W) or (B, C, H, W), is taken as it is.
+            budget: as in `at`.
+            penalty: as in `at`.
+            batch_size: how many pictures are in memory at a time.
+            skip_unreadable: leave out files that cannot be read, and say which; otherwise they are an error, which
+                comes before anything runs, unless a file is damaged behind its first bytes.
+
+        Returns:
+            What calling it returns, with `Prediction.names`: the path of each picture.
+
+        Raises:
+            DataError: there are no pictures, or some cannot be read.
+            NotFiniteError: the logits overflow `dtype`, or are NaN.
+            RLPruneError: a budget or a penalty that the policy was not trained for.
+        """
+        how = {"batch_size": batch_size, "skip_unreadable": skip_unreadable}
+        return Prediction.joined([*self.predictions(images, budget=budget, penalty=penalty, **how)])
+
+    def predictions(
+        self, images: Pictures, *, budget: float | None = None, penalty: float | None = None, **how: Any
+    ) -> Iterator[Prediction]:
+        """What `predict` does, one batch after another, for more pictures than there is memory for.
+
+        Args:
+            images: as for `predict`.
+            budget: as for `predict`.
+            penalty: as for `predict`.
+            **how: `batch_size` and `skip_unreadable` of `predict`.
+        """
+        network = self if budget is None and penalty is None else self.at(budget=budget, penalty=penalty)
+        return predictions_of(network, batches(images, self.image_shape, self.preprocessing, **how))
+
+    def __repr__(self) -> str:
+        costs = costs_in_words(self.prices, self.policy.observer.max_passes)
+        runs = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        penalties = self.source_policy.observer.penalties
+        if penalties is None:
+            return described(type(self).__name__, self.classes, self.image_shape, costs, runs)
+        low, high = self.source_policy.limits
+        price = f"penalty {self.penalty:.3g} of {penalties}, budgets {low:.3f} to {high:.3f}"
+        return described(type(self).__name__, self.classes, self.image_shape, costs, price, runs)
+
     def normalise(self, images: Tensor) -> Tensor:
         """Normalise images: uint8 in [0, 255] or float in [0, 1] -> float32, (B, C, H, W)."""
         return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
@@ -204,10 +277,10 @@ class DynamicCNN:
 
         observed = self.policy.observer.features(features.float())
         if len(images) == 1:
-            passes = self._one_image.run(observed, run)
+            passes = self._one_image.run(observed, run, self._limit)
         else:
-            passes = run_policy(self.policy, observed, self.prices, run, self.first)
-        return predicted(passes.logits, passes.profiles, self._ratios, self.prices)
+            passes = run_policy(self.policy, observed, self.prices, run, self.first, self._limit)
+        return predicted(passes.logits, passes.profiles, self._ratios, self.prices, self.classes)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
         logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))

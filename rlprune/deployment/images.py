@@ -50,8 +50,11 @@ def as_batch(images: Any, image_shape: tuple[int, ...], preprocessing: Preproces
         images = _tensor_of(images)
     if not isinstance(images, Tensor):
         shape = _shape("B", image_shape)
-        raise DataError(f"images are {_kind(images)}; give a tensor or a NumPy array {shape}, or pictures of PIL")
-    _check_storage(images)
+        raise DataError(
+            f"images are {kind_in_words(images)}; give a tensor or a NumPy array {shape}, or pictures of PIL; "
+            "`predict` takes files, and arrays of any size"
+        )
+    check_storage(images)
     if not floats and (images.dtype != torch.uint8 or tuple(images.shape[1:]) != image_shape):
         shape, found = _shape("B", image_shape), _shown(images.shape)
         raise DataError(f"images are {images.dtype} of shape {found}; uint8 {shape} is needed")
@@ -99,7 +102,7 @@ def _by_size(images: Sequence[Image.Image], n_channels: int) -> tuple[list[Tenso
     return batches, given.argsort()
 
 
-def _check_storage(images: Tensor) -> None:
+def check_storage(images: Tensor) -> None:
     """Refuse tensors whose numbers are not there as they are: sparse, quantised, without memory, of another type."""
     if images.is_quantized or images.layout != torch.strided or images.is_nested:
         kind = "quantised" if images.is_quantized else "nested" if images.is_nested else str(images.layout)
@@ -132,7 +135,7 @@ def _shown(shape: Sequence[int]) -> str:
     return str(tuple(shape)) if len(shape) <= _MOST_SHOWN else f"of {len(shape)} dimensions"
 
 
-def _kind(images: Any) -> str:
+def kind_in_words(images: Any) -> str:
     """What it is, with what is in it if it is a list."""
     name = type(images).__name__
     if isinstance(images, list | tuple):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlprune.policies.passes import CostBreakdown
 
+_MOST_NAMED = 5
+"""How many classes a prediction says when it is printed."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """Predictions for a batch, with the cost of each image.
 
@@ -23,6 +29,9 @@ class Prediction:
         passes: number of passes, int64 (B,).
         params: active parameters summed over passes, the policy included, int64 (B,).
         macs: MACs summed over passes, stem and policy included, int64 (B,).
+        dense_macs: MACs of the whole network, which `macs_share` divides by.
+        class_names: names of all classes, in the order of the probabilities.
+        names: of `predict`, for each image its path, or ``picture 0`` and so on where it is from no file; else none.
     """
 
     labels: Tensor
@@ -32,21 +41,72 @@ class Prediction:
     passes: Tensor
     params: Tensor
     macs: Tensor
+    dense_macs: int = 1
+    class_names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[Prediction]) -> Prediction:
-        """The predictions for several batches as one."""
+        """The predictions for several batches, one at least, as one."""
+        first = parts[0]
         if len(parts) == 1:
-            return parts[0]
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+            return first
+        tensors = [name for name, value in vars(first).items() if isinstance(value, Tensor)]
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
+        names = tuple(name for part in parts for name in part.names)
+        return dataclasses.replace(first, **joined, names=names)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of the predicted class of each image, B of them; its number where classes have no names."""
+        return tuple(self.class_names[label] if self.class_names else str(label) for label in self.labels.tolist())
+
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of the predicted class of each image, float32 in [0, 1], (B,)."""
+        return self.probabilities.max(1).values
+
+    @property
+    def macs_share(self) -> Tensor:
+        """What each image cost, as a share of the dense network's MACs, float64 (B,)."""
+        return self.macs.double() / self.dense_macs
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        counts = Counter(self.classes)
+        means = float(self.passes.double().mean()), float(self.macs_share.mean())
+        return f"Prediction({in_words(len(self), counts, *means)})"
 
     def rows(self, order: Tensor) -> Prediction:
         """The predictions for the images at some indices, int64 (n,), in their order."""
-        return Prediction(*(getattr(self, field.name)[order] for field in fields(self)))
+        tensors: dict[str, Any] = {name: of[order] for name, of in vars(self).items() if isinstance(of, Tensor)}
+        names = tuple(self.names[i] for i in order.tolist()) if self.names else ()
+        return dataclasses.replace(self, **tensors, names=names)
 
 
-def predicted(logits: Tensor, profiles: Tensor, keep_ratios: Tensor, prices: CostBreakdown) -> Prediction:
+def in_words(n_images: int, counts: Mapping[str, int], passes: float, macs_share: float) -> str:
+    """Predictions for some images in one line.
+
+    Args:
+        n_images: how many.
+        counts: how many of each predicted class.
+        passes: mean per image.
+        macs_share: mean per image, as a share of the dense network's MACs.
+    """
+    ordered = sorted(counts.items(), key=lambda count: (-count[1], count[0]))
+    shown = [f"{n} {name}" for name, n in ordered[:_MOST_NAMED]]
+    if len(ordered) > _MOST_NAMED:
+        shown.append(f"{sum(n for _, n in ordered[_MOST_NAMED:])} of {len(ordered) - _MOST_NAMED} other classes")
+    images = "1 image" if n_images == 1 else f"{n_images} images"
+    cost = f"on average {passes:.2f} passes and {macs_share:.3f} of the dense network's MACs"
+    return f"{images}: {', '.join(shown)}; {cost}"
+
+
+def predicted(
+    logits: Tensor, profiles: Tensor, keep_ratios: Tensor, prices: CostBreakdown, class_names: tuple[str, ...] = ()
+) -> Prediction:
     """Build a prediction from the results of all passes.
 
     Args:
@@ -54,9 +114,25 @@ def predicted(logits: Tensor, profiles: Tensor, keep_ratios: Tensor, prices: Cos
         profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
         keep_ratios: of every profile of the codebook, float32 (K, G).
         prices: cost of the network's parts.
+        class_names: names of all classes.
     """
     probabilities = logits.softmax(1)
     passes = (profiles >= 0).sum(1)
     last = profiles.gather(1, passes[:, None] - 1)[:, 0]
     compute = prices.of_passes(profiles)
-    return Prediction(probabilities.argmax(1), probabilities, profiles, keep_ratios[last], passes, *compute)
+    dense = int(prices.dense.macs)
+    labels = probabilities.argmax(1)
+    return Prediction(labels, probabilities, profiles, keep_ratios[last], passes, *compute, dense, class_names)
+
+
+def predictions_of(
+    run: Callable[[Tensor], Prediction], prepared: Iterable[tuple[tuple[str, ...], Tensor]]
+) -> Iterator[Prediction]:
+    """What a network says of batches, one after another, with the names of their pictures.
+
+    Args:
+        run: the network.
+        prepared: names and pixels of each batch, as `rlprune.deployment.inputs.batches` gives them.
+    """
+    for names, pixels in prepared:
+        yield dataclasses.replace(run(pixels), names=names)

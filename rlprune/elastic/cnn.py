@@ -40,6 +40,15 @@ class ElasticCNN(ElasticModule):
         self._kept = self.full
         self._dropped = torch.zeros(self.n_groups, dtype=torch.bool)
 
+    def __repr__(self) -> str:
+        """In one line; `print(network.body)` has its layers."""
+        ratios = " ".join(f"{ratio:g}" for ratio in self.keep_ratios)
+        size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        return (
+            f"{type(self).__name__}({self.n_classes} classes; images {self.image_shape}; "
+            f"{self.n_groups} channel groups with keep ratios {ratios}; {size:.2f} M parameters)"
+        )
+
     @classmethod
     def from_model(
         cls,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlprune.policies.observations import MARGIN
-from rlprune.policies.passes import CostBreakdown, PassResult, Run
+from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run
 from rlprune.policies.policy import Policy
 
 Vector = NDArray[np.float32]
@@ -46,12 +46,13 @@ class SingleImagePolicy:
         self._stem = float(prices.stem.macs) / dense
         self._bodies = (prices.bodies.macs / dense).tolist()
 
-    def run(self, stem_features: Tensor, run: Run) -> PassResult:
+    def run(self, stem_features: Tensor, run: Run, limit: Limit | None = None) -> PassResult:
         """Decide for one image, pass by pass.
 
         Args:
             stem_features: as `Observer.features` returns them, float32 (1, F * pool * pool).
             run: the network.
+            limit: what may run, where that is less than the policy chooses.
         """
         features = stem_features.numpy()[0]
         index = torch.zeros(1, dtype=torch.int64)
@@ -65,6 +66,10 @@ class SingleImagePolicy:
             else:
                 profile, accept = self._decide(features, logits.numpy()[0], n_pass, spent)
                 if n_pass and (accept or profile == profiles[n_pass - 1]):
+                    break
+            if limit is not None:
+                profile = limit(n_pass, profile, profiles[n_pass - 1] if n_pass else -1, 1, 1)
+                if profile < 0:
                     break
             new = run(index, profile)
             logits = self._observer.believe(logits, new, torch.full_like(index, n_pass)) if n_pass else new

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,24 @@ from rlprune.profiles.cost import ComputeCost, Cost, mlp_cost
 
 Run = Callable[[Tensor, int], Tensor]
 """Runs the network: indices of images int64 (n,) and a profile's index -> logits float32 (n, classes), on the CPU."""
+
+
+class Limit(Protocol):
+    """Asked right before images run, it says which profile they may run in place of the one that the policy chose."""
+
+    def __call__(self, n_pass: int, profile: int, before: int, n_images: int, n_waiting: int) -> int:
+        """The profile to run.
+
+        Args:
+            n_pass: number of their passes so far.
+            profile: the one that was chosen, an index into the codebook.
+            before: the most expensive of those that they ran in the pass before; -1 for a first pass.
+            n_images: how many images chose it.
+            n_waiting: how many images are still to run in this pass, these among them.
+
+        Returns:
+            An index into the codebook; after a first pass also -1, for no further one.
+        """
 
 
 class CostBreakdown(NamedTuple):
@@ -98,7 +116,12 @@ def first_profile(policy: Policy, prices: CostBreakdown) -> int | None:
 
 @torch.no_grad()
 def run_policy(
-    policy: Policy, stem_features: Tensor, prices: CostBreakdown, run: Run, first: int | None = None
+    policy: Policy,
+    stem_features: Tensor,
+    prices: CostBreakdown,
+    run: Run,
+    first: int | None = None,
+    limit: Limit | None = None,
 ) -> PassResult:
     """Let a policy decide for every image which profile to run, and whether to run another after it.
 
@@ -111,6 +134,7 @@ def run_policy(
         run: the network.
         first: what `first_profile` returned for the policy; the policy then need not run before the first pass, though
             that decision is counted.
+        limit: what may run, where that is less than the policy chooses.
     """
     observer = policy.observer
     n_images = len(stem_features)
@@ -130,15 +154,42 @@ def run_policy(
             waiting = waiting[again]
             choice = choice[again]
             passes = passes[again]
-        for profile in choice.unique().tolist():
-            chose = choice == profile
+        ran = torch.full_like(choice, -1)
+        before = profiles[waiting, n_pass - 1]
+        for profile, chose in _permitted(limit, n_pass, choice, before, prices):
             bucket = waiting[chose]
             logits[bucket] = observer.believe(logits[bucket], run(bucket, profile), passes[chose])
-        profiles[waiting, n_pass] = choice
-        spent[waiting] += prices.bodies.macs[choice]
+            ran[chose] = profile
+        profiles[waiting, n_pass] = ran
+        waiting, ran = waiting[ran >= 0], ran[ran >= 0]
+        spent[waiting] += prices.bodies.macs[ran]
         if not len(waiting):
             break
     return PassResult(profiles, logits)
+
+
+def _permitted(
+    limit: Limit | None, n_pass: int, choice: Tensor, before: Tensor, prices: CostBreakdown
+) -> Iterator[tuple[int, Tensor]]:
+    """Profiles to run, one after another, and which of the waiting images run each, bool (n,).
+
+    Args:
+        limit: what may run; everything if None.
+        n_pass: number of the images' passes so far.
+        choice: what the policy chose, int64 (n,).
+        before: what they ran in the pass before, int64 (n,); -1 for a first pass.
+        prices: cost of a pass.
+    """
+    n_waiting = len(choice)
+    for profile in choice.unique().tolist():
+        chose = choice == profile
+        if limit is not None:
+            n_images = int(chose.sum())
+            last = max(before[chose].tolist(), key=lambda ran: int(prices.bodies.macs[ran])) if n_pass else -1
+            profile = limit(n_pass, profile, last, n_images, n_waiting)
+            n_waiting -= n_images
+        if profile >= 0:
+            yield profile, chose
 
 
 def _decide(policy: Policy, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:

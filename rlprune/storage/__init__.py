@@ -3,7 +3,7 @@
 May import `rlprune.deployment` and below, nothing that trains.
 """
 
-from rlprune.storage.bundle import load, save_bundle
+from rlprune.storage.bundle import load, push_to_hub, save_bundle
 from rlprune.storage.data_format import DataFormat
 from rlprune.storage.networks import SavedNetwork, load_network, save_network
 from rlprune.storage.policies import SavedPolicy, load_policy, save_policy
@@ -15,6 +15,7 @@ __all__ = [
     "load",
     "load_network",
     "load_policy",
+    "push_to_hub",
     "save_bundle",
     "save_network",
     "save_policy",

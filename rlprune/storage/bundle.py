@@ -1,11 +1,14 @@
-"""Bundles: network and policy in one folder, read without running code."""
+"""Bundles: network and policy in one folder, here or on the Hugging Face hub, read without running code."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,16 +17,20 @@ from rlprune.data.image_set import InputFormat
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import predicted
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import BundleError, RLPruneError
+from rlprune.errors import BundleError, HubError, RLPruneError
+from rlprune.models import hub
 from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.passes import PassResult, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.storage.data_format import check_data, format_to_json, read_format
-from rlprune.storage.folders import malformed, read_folder, write_folder
+from rlprune.storage.folders import FILES, StoredFolder, malformed, read_folder, write_folder
 from rlprune.storage.networks import build_network, network_files
 from rlprune.storage.policies import build_policy, policy_files
 from rlprune.storage.tensors import MalformedError
 from rlprune.storage.trial import SECONDS, check_alone, check_result, try_image
+from rlprune.utils.files import before_of
+
+_MANIFESTS = ("manifest.json", "manifest.sha256")
 
 
 def save_bundle(
@@ -69,7 +76,8 @@ def load(
     returned: what loads runs.
 
     Args:
-        folder: the bundle.
+        folder: the bundle, or a folder that has it in it as ``bundle``; or, where there is no such folder, ``org/name``
+            or ``org/name@revision`` on the Hugging Face hub, of which only the files that the manifest lists are read.
         device: where the network runs, such as cpu or cuda.
         memory: room for prepared slices, in multiples of the dense network's parameters; see
             `rlprune.deployment.slices.Slices`.
@@ -83,10 +91,12 @@ def load(
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle; or its network takes more than
             `max_macs`, or does not run, in `dtype` or at all.
+        HubError: the hub cannot be reached, or has no such bundle; a BundleError, too.
         OutOfMemoryError: the device has not enough memory for it.
         RLPruneError: `memory`, `max_batch`, `dtype` or `max_macs` is out of range.
     """
-    stored = read_folder(Path(folder), ("bundle",))
+    folder = located(folder)
+    stored = read_folder(folder, ("bundle",))
     policy = build_policy(stored)
     data = read_format(stored.manifest)
     network = build_network(stored, max_macs)
@@ -106,6 +116,148 @@ def load(
         raise BundleError(f"{folder} does not run in {dtype}, perhaps in float32 ({error})") from error
     dynamic.metadata = stored.notes
     return dynamic
+
+
+def save_dynamic(folder: str | Path, dynamic: DynamicCNN, metadata: Mapping[str, Any]) -> None:
+    """Write a network that predicts, with its policy, for `load`.
+
+    Args:
+        folder: the folder to write.
+        dynamic: the network.
+        metadata: notes to store.
+
+    Raises:
+        BundleError: the folder holds something else.
+    """
+    save_bundle(folder, cast(ElasticCNN, dynamic.elastic), dynamic.source_policy, dynamic, metadata)
+
+
+def push_to_hub(
+    bundle: str | Path | DynamicCNN,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload a bundle of rlprune",
+) -> str:
+    """Upload a bundle to the Hugging Face hub, whence `load` reads it by its name.
+
+    Of a bundle its own files are uploaded, of a folder that has one in it as ``bundle`` the other files beside it, too.
+    A README.md that is there is the model card, and its metadata say that it is for rlprune; otherwise one is written.
+
+    Args:
+        bundle: the folder, or a network that predicts.
+        repo_id: the repository, ``org/name``; it is made if it is not there.
+        private: whether a new repository is private; None for what its owner's settings say.
+        token: to be used in place of that of `hf auth login`.
+        branch: where to; None for the main branch.
+        create_pr: open a pull request.
+        commit_message: of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or no bundle.
+        HubError: the hub cannot be reached, or does not take it; a BundleError, too.
+        MissingExtraError: the hub's client is not installed.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        if isinstance(bundle, DynamicCNN):
+            source = Path(work) / "bundle"
+            save_dynamic(source, bundle, bundle.metadata)
+        else:
+            source = Path(bundle)
+        staged = Path(work) / "staged"
+        _stage(source, staged, repo_id)
+        return hub.upload(
+            staged,
+            repo_id,
+            message=commit_message,
+            private=private,
+            token=token,
+            revision=branch,
+            pr=create_pr,
+        )
+
+
+def _stage(source: Path, staged: Path, repo_id: str) -> None:
+    """Copy what is uploaded of a bundle, or of a folder that has one in it, into an empty folder, with a model card."""
+    folder = _inside(source)
+    stored = read_folder(folder, ("bundle",))
+    stored.check_rest()
+    to = staged if folder == source else staged / folder.name
+    to.mkdir(parents=True)
+    names = _names(stored)
+    for name in names:
+        shutil.copyfile(folder / name, to / name)
+    if folder != source:
+        for path in source.iterdir():
+            if path.is_file() and not path.name.startswith("."):
+                shutil.copyfile(path, staged / path.name)
+    card, own = staged / "README.md", source / "README.md"
+    if "README.md" not in names or folder != source:
+        text = (
+            own.read_text(encoding="utf-8") if own.is_file() else _card(repo_id, read_format(stored.manifest).classes)
+        )
+        card.write_text(hub.tagged(text), encoding="utf-8")
+
+
+def _card(repo_id: str, classes: tuple[str, ...]) -> str:
+    """A short model card, for a bundle that has none."""
+    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    return f"""---
+library_name: rlprune
+pipeline_tag: image-classification
+tags: [rlprune, image-classification, pruning, dynamic-inference]
+---
+# {repo_id.rpartition("/")[2]}
+
+An image classifier that runs each image through as much of its network as it needs. {len(classes)} classes: {shown}.
+
+```python
+import rlprune
+
+model = rlprune.load("{repo_id}")
+print(model.predict("picture.jpg").classes)
+```
+
+The files hold safetensors and JSON; loading them runs no code.
+"""
+
+
+def located(name: str | Path) -> Path:
+    """The folder of a bundle: the one that is named, or the one in it called bundle; else one from the hub.
+
+    Raises:
+        HubError: there is no such folder, the name looks like one of the hub's, and that does not give it.
+        BundleError: what the hub gives is no bundle.
+    """
+    folder, of_hub = Path(name), hub.HubName.of(name)
+    if of_hub is None or folder.exists() or before_of(folder).exists():
+        return _inside(folder)
+    first, exactly = hub.download(of_hub, (*_MANIFESTS, *(f"bundle/{each}" for each in _MANIFESTS)))
+    found = _inside(first)
+    if not (found / "manifest.json").is_file():
+        raise HubError(f"{of_hub} is on the Hugging Face hub, and no bundle of rlprune: it has no manifest.json")
+    prefix = "" if found == first else f"{found.name}/"
+    stored = read_folder(found, ("bundle",))
+    downloaded, _ = hub.download(exactly, [f"{prefix}{each}" for each in _names(stored)])
+    return downloaded / prefix
+
+
+def _names(stored: StoredFolder) -> list[str]:
+    """All files of a bundle: the manifest, its checksum, and what it lists."""
+    return [*dict.fromkeys((*_MANIFESTS, *FILES["bundle"], *stored.manifest["sha256"]))]
+
+
+def _inside(folder: Path) -> Path:
+    """A bundle's folder, or the one in it called bundle."""
+    inside = folder / "bundle"
+    is_around = os.path.isfile(inside / "manifest.json") and not os.path.exists(folder / "manifest.json")
+    return inside if is_around else folder
 
 
 @torch.inference_mode()

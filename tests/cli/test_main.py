@@ -431,7 +431,7 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
             r"budget=0\.4 cannot be chosen: it was trained for a single",
         ),
         (("predict", "bundle", "pets/cat/0.png", "--penalty", "1"), r"penalty=1\.0 cannot be chosen: it was trained"),
-        (("predict", "--onnx", "x.onnx", "x.png", "--budget", "0.4"), r"x\.onnx decides at the price that it was exp"),
+        (("predict", "--onnx", "x.onnx", "x.png", "--penalty", "0.4"), r"x\.onnx decides at the price that it was exp"),
         (
             (*EXPORT, "--budget", "0.4"),
             "--budget and --penalty are for files of ONNX; a bundle takes any, from call to call",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlprune.deployment.described import costs_in_words, described
 from rlprune.deployment.images import Images, as_batch, as_pictures
+from rlprune.deployment.inputs import BATCH_SIZE, Pictures, batches
 from rlprune.deployment.onnx.proto import short
 from rlprune.deployment.onnx.resizing import check_picture
 from rlprune.deployment.onnx.trial import trial, wrong_profiles
-from rlprune.deployment.prediction import Prediction, predicted
+from rlprune.deployment.prediction import Prediction, predicted, predictions_of
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.utils.finite import finite_logits
 from rlprune.utils.imports import require
@@ -168,7 +172,53 @@ class OnnxCNN:
         wrong = wrong_profiles(profiles, (len(pixels), self._max_passes), len(self._ratios))
         if wrong:
             raise BundleError(f"the ONNX file cannot be used: {wrong}")
-        return predicted(finite_logits(torch.from_numpy(logits)), torch.from_numpy(profiles), self._ratios, self.prices)
+        finite = finite_logits(torch.from_numpy(logits))
+        return predicted(finite, torch.from_numpy(profiles), self._ratios, self.prices, self.classes)
+
+    def predict(
+        self,
+        images: Pictures,
+        *,
+        budget: float | None = None,
+        batch_size: int = BATCH_SIZE,
+        skip_unreadable: bool = False,
+    ) -> Prediction:
+        """Classify pictures of any size, prepared as the network was trained, as `DynamicCNN.predict` does.
+
+        Args:
+            images: files, folders and pictures, as there; pixels are uint8, and where the file resizes pictures also.
+            budget: as for a call.
+            batch_size: how many pictures are in memory at a time.
+            skip_unreadable: leave out files that cannot be read, and say which; otherwise they are an error.
+
+        Returns:
+            What calling it returns, with `Prediction.names`: the path of each picture.
+
+        Raises:
+            DataError: there are no pictures, or some cannot be read.
+            BundleError: as for a call.
+            NotFiniteError: as for a call.
+            RLPruneError: as for a call.
+        """
+        how = {"batch_size": batch_size, "skip_unreadable": skip_unreadable}
+        return Prediction.joined([*self.predictions(images, budget=budget, **how)])
+
+    def predictions(self, images: Pictures, *, budget: float | None = None, **how: Any) -> Iterator[Prediction]:
+        """What `predict` does, one batch after another, for more pictures than there is memory for.
+
+        Args:
+            images: as for `predict`.
+            budget: as for `predict`.
+            **how: `batch_size` and `skip_unreadable` of `predict`.
+        """
+        self._chosen(budget)
+        prepared = batches(images, self.image_shape, self.preprocessing, floats=False, resized=not self.resizes, **how)
+        return predictions_of(partial(self, budget=budget), prepared)
+
+    def __repr__(self) -> str:
+        return described(
+            type(self).__name__, self.classes, self.image_shape, costs_in_words(self.prices, self._max_passes)
+        )
 
 
 _running: weakref.WeakSet[OnnxCNN] = weakref.WeakSet()

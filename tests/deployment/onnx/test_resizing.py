@@ -92,6 +92,7 @@ def test_a_file_takes_pictures_of_any_size_and_a_batch_of_several(tmp_path: Path
     found, expected = file(images), dynamic(images)
     assert torch.equal(found.labels, expected.labels)
     assert float((found.probabilities - expected.probabilities).abs().max()) < 0.05
+    assert torch.equal(file.predict(images).labels, expected.labels)
     alone = file(np.concatenate([pixels(images[0]), pixels(images[len(SIZES)])]))
     assert torch.equal(alone.probabilities, found.probabilities[[0, len(SIZES)]])
     with pytest.raises(DataError, match=r"uint8 \(B, 3, 20, 30\) is needed"):
