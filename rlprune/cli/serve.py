@@ -46,15 +46,16 @@ class Serve:
         """Do it, until SIGTERM or Ctrl-C."""
         serving = require("rlprune.serving.server", "serve")
         source = find(self.folder, self.which, self.backend)
-        served = open_served(source, self.threads, self._prepared)
-        server = serving.HttpServer(served, self.host, self.port, self.limits, log_requests=self.log_requests)
-        why = f" ({source.note})" if source.note else ""
-        print(f"serving {source.path} by {source.backend}{why}")
-        print(f"at {server.url}", flush=True)
-        try:
-            server.run()
-        except KeyboardInterrupt:  # the signal that has ended it
-            print("ended; nothing was left undone")
+        with serving.listen(self.host, self.port) as listening:
+            served = open_served(source, self.threads, self._prepared)
+            server = serving.HttpServer(served, listening, self.limits, log_requests=self.log_requests)
+            why = f" ({source.note})" if source.note else ""
+            print(f"serving {source.path} by {source.backend}{why}")
+            print(f"at {serving.url_of(listening)}", flush=True)
+            try:
+                server.run()
+            except KeyboardInterrupt:  # the signal that has ended it
+                print("ended; nothing was left undone")
 
     def _prepared(self, model: Model) -> Preprocessing:
         """How pictures are prepared; an own transform is imported only where the user names it."""

@@ -26,6 +26,7 @@ from rlprune.serving.refusals import RefusedError
 from rlprune.serving.served import Served
 from rlprune.serving.uploads import pictures_of
 
+_MOST_SAID = 300
 _ENDPOINTS = ("/", "/predict", "/model", "/health", "/ready", "/metrics", "/openapi.json")
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src blob: data:"
@@ -177,7 +178,7 @@ def _answer_errors(app: FastAPI) -> None:
 
 def _error(status: int, reason: str, headers: Any = None) -> JSONResponse:
     more = {"Retry-After": "1"} if status == 503 else {}
-    return JSONResponse({"error": reason}, status, {**(headers or {}), **more})
+    return JSONResponse({"error": " ".join(reason.split())[:_MOST_SAID]}, status, {**(headers or {}), **more})
 
 
 class _Counted:

@@ -33,25 +33,25 @@ class Metrics:
 
     def __init__(self, about: dict[str, str]) -> None:
         self._registry = CollectorRegistry()
-        to = {"registry": self._registry}
-        Info("rlprune_model", "What is served.", **to).info(about)
-        self._requests = Counter("rlprune_requests", "Requests answered.", ("endpoint", "code"), **to)
-        self._errors = Counter("rlprune_errors", "Requests that were refused or failed.", ("code",), **to)
-        self._images = Counter("rlprune_images", "Images classified.", **to)
+        to = self._registry
+        Info("rlprune_model", "What is served.", registry=to).info(about)
+        self._requests = Counter("rlprune_requests", "Requests answered.", ("endpoint", "code"), registry=to)
+        self._errors = Counter("rlprune_errors", "Requests that were refused or failed.", ("code",), registry=to)
+        self._images = Counter("rlprune_images", "Images classified.", registry=to)
         self._seconds = Histogram(
             "rlprune_predict_seconds",
             "Time of a request for predictions, its upload included.",
             buckets=_SECONDS,
-            **to,
+            registry=to,
         )
         self._macs = Histogram(
             "rlprune_macs_share",
             "What an image cost, as a share of the dense network's multiply-adds.",
             buckets=_SHARES,
-            **to,
+            registry=to,
         )
-        self._passes = Histogram("rlprune_passes", "Passes of an image.", buckets=(1, 2, 3, 4, 6, 8), **to)
-        self.in_flight = Gauge("rlprune_in_flight", "Requests for predictions that are worked on or wait.", **to)
+        self._passes = Histogram("rlprune_passes", "Passes of an image.", buckets=(1, 2, 3, 4, 6, 8), registry=to)
+        self.in_flight = Gauge("rlprune_in_flight", "Requests for predictions that are worked on or wait.", registry=to)
         ProcessCollector(registry=self._registry)
 
     def count(self, endpoint: str, code: int, seconds: float) -> None:

@@ -48,15 +48,21 @@ def _decoded(
     name = f"picture {number}"
     if not content:
         raise RefusedError(422, f"{name} is empty: send the content of a file")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            _check_pixels(name, picture, image_shape, preprocessing, limits)
+    with _opened(name, content, limits) as picture:
+        _check_pixels(name, picture, image_shape, preprocessing, limits)
+        try:
             return read_images([picture], image_shape, preprocessing)
+        except DataError as error:
+            raise RefusedError(422, str(error).replace("picture 0", name, 1)) from error
+
+
+def _opened(name: str, content: bytes, limits: Limits) -> Image.Image:
+    """A picture of which the header has been read."""
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
     except _TOO_MANY_PIXELS as error:
         raise _too_large(name, limits) from error
-    except DataError as error:
-        raise RefusedError(422, str(error).replace("picture 0", name, 1)) from error
-    except (Image.UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # a header that means harm can make Pillow raise anything
         allowed = ", ".join(FORMATS)
         raise RefusedError(422, f"{name} cannot be read as an image; send one of {allowed}") from error
 

@@ -14,6 +14,7 @@ from rlprune.serving.served import Served
 _SECONDS_TO_END = 10
 """In which requests that are being worked on may be finished."""
 _MOST_CONNECTIONS = 1000
+_MOST_QUEUED = 128
 
 
 class HttpServer:
@@ -23,30 +24,15 @@ class HttpServer:
 
     Args:
         served: the network.
-        host: name or address to listen at.
-        port: to listen at; 0 takes one that is free.
+        listening: what `listen` gave; it is closed at the end.
         limits: what clients may send.
         log_requests: print a line for every request.
-
-    Raises:
-        RLPruneError: the address cannot be had.
-
-    Attributes:
-        url: where it answers.
     """
 
     def __init__(
-        self,
-        served: Served,
-        host: str = "127.0.0.1",
-        port: int = 8000,
-        limits: Limits | None = None,
-        *,
-        log_requests: bool = False,
+        self, served: Served, listening: socket.socket, limits: Limits | None = None, *, log_requests: bool = False
     ) -> None:
-        self._socket = _listening(host, port)
-        name = f"[{host}]" if ":" in host else host
-        self.url = f"http://{name}:{self._socket.getsockname()[1]}"
+        self._socket = listening
         self._server = uvicorn.Server(
             uvicorn.Config(
                 make_app(served, limits),
@@ -74,13 +60,27 @@ class HttpServer:
         self._server.should_exit = True
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens."""
+def listen(host: str = "127.0.0.1", port: int = 8000) -> socket.socket:
+    """Take an address: clients may connect from now on, and wait until a server runs.
+
+    Args:
+        host: name or address to listen at.
+        port: to listen at; 0 takes one that is free.
+
+    Raises:
+        RLPruneError: the address cannot be had.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        return socket.create_server((host, port), family=family, backlog=_MOST_QUEUED)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RLPruneError(
             f"nothing can listen at --host {host} --port {port}: {reason}; give another port, or 0 for any that is free"
         ) from error
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where a socket listens, as an address for browsers."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -24,7 +24,7 @@ from rlprune.serving.served import Served, find, open_served
 
 pytest.importorskip("fastapi")
 pytest.importorskip("onnxruntime")
-from rlprune.serving.server import HttpServer
+from rlprune.serving.server import HttpServer, listen, url_of
 
 BORDER = "borderline"
 PNG = {"Content-Type": "image/png"}
@@ -43,11 +43,12 @@ def served(deployed: Deployed) -> Served:
 
 @contextmanager
 def serving(served: Served, limits: Limits | None = None) -> Iterator[str]:
-    server = HttpServer(served, port=0, limits=limits)
+    listening = listen(port=0)
+    server = HttpServer(served, listening, limits)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        yield server.url
+        yield url_of(listening)
     finally:
         server.stop()
         thread.join(20)
