@@ -75,7 +75,8 @@ class _Desk:
 
     def _predicted(self, contents: list[bytes], budget: float | None) -> Prediction:
         model = self.served.model
-        images = decoded(contents, model.image_shape, self.served.preprocessing, self.limits)
+        how = self.served.preprocessing
+        images = decoded(contents, model.image_shape, how, self.limits, whole=self.served.resizes)
         return self.served.predict(images, budget)
 
     def _limiter(self) -> anyio.CapacityLimiter:

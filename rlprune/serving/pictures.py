@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlprune.data.decoding import read_images
+from rlprune.data.pictures import read_picture
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.errors import DataError
 from rlprune.serving.limits import Limits
@@ -21,8 +22,13 @@ _TOO_MANY_PIXELS = (Image.DecompressionBombError, Image.DecompressionBombWarning
 
 
 def decoded(
-    contents: Sequence[bytes], image_shape: Sequence[int], preprocessing: Preprocessing, limits: Limits
-) -> Tensor:
+    contents: Sequence[bytes],
+    image_shape: Sequence[int],
+    preprocessing: Preprocessing,
+    limits: Limits,
+    *,
+    whole: bool = False,
+) -> list[Tensor]:
     """Decode pictures, and scale and cut them as a network takes them.
 
     Args:
@@ -30,30 +36,30 @@ def decoded(
         image_shape: (C, H, W) of the network's images.
         preprocessing: the network's.
         limits: how many pixels a picture may have.
+        whole: leave them as they are, for a file that scales and cuts them itself.
 
     Returns:
-        Pixels in [0, 255], uint8 (B, C, H, W).
+        Pixels in [0, 255] of each picture, uint8 (1, C, H, W), or of any height and width.
 
     Raises:
         RefusedError: one is no picture, or has too many pixels, or cannot be brought to the network's size.
     """
-    return torch.cat(
-        [_decoded(number, content, image_shape, preprocessing, limits) for number, content in enumerate(contents)]
-    )
-
-
-def _decoded(
-    number: int, content: bytes, image_shape: Sequence[int], preprocessing: Preprocessing, limits: Limits
-) -> Tensor:
-    name = f"picture {number}"
-    if not content:
-        raise RefusedError(422, f"{name} is empty: send the content of a file")
-    with _opened(name, content, limits) as picture:
-        _check_pixels(name, picture, image_shape, preprocessing, limits)
-        try:
-            return read_images([picture], image_shape, preprocessing)
-        except DataError as error:
-            raise RefusedError(422, str(error).replace("picture 0", name, 1)) from error
+    mode = "L" if image_shape[0] == 1 else "RGB"
+    pixels = []
+    for number, content in enumerate(contents):
+        name = f"picture {number}"
+        if not content:
+            raise RefusedError(422, f"{name} is empty: send the content of a file")
+        with _opened(name, content, limits) as picture:
+            _check_pixels(name, picture, image_shape, preprocessing, limits)
+            try:
+                if whole:
+                    pixels.append(torch.from_numpy(read_picture(name, picture, mode=mode)[None].copy()))
+                else:
+                    pixels.append(read_images([picture], image_shape, preprocessing))
+            except DataError as error:
+                raise RefusedError(422, str(error).replace("picture 0", name, 1)) from error
+    return pixels
 
 
 def _opened(name: str, content: bytes, limits: Limits) -> Image.Image:

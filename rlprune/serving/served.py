@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -59,31 +59,40 @@ class Served:
     preprocessing: Preprocessing
 
     @property
+    def resizes(self) -> bool:
+        """Whether it scales and cuts pictures of any size itself."""
+        return bool(getattr(self.model, "resizes", False))
+
+    @property
     def budgets(self) -> tuple[float, float] | None:
         """The lowest and the highest budget that a request may ask for; None where there is no choice."""
-        limits: Any = getattr(self.model, "budgets", None)
-        if isinstance(self.model, DynamicCNN) and self.model.source_policy.budgets is not None:
-            limits = self.model.source_policy.limits
-        return None if limits is None else (float(limits[0]), float(limits[1]))
+        if isinstance(self.model, DynamicCNN):
+            policy = self.model.source_policy
+            return None if policy.budgets is None else policy.limits
+        return getattr(self.model, "limits", None)
 
-    def predict(self, images: Tensor, budget: float | None = None) -> Prediction:
+    def predict(self, images: Sequence[Tensor], budget: float | None = None) -> Prediction:
         """Classify images.
 
         Args:
-            images: uint8 (B, C, H, W).
+            images: each uint8 (1, C, H, W), or of any height and width where it resizes.
             budget: mean share of the dense network's MACs that they may cost.
 
         Raises:
             RLPruneError: a budget outside the range, or where there is no choice.
         """
-        if budget is None:
-            return self.model(images)
+        chosen = {} if budget is None else {"budget": self._checked(budget)}
+        batches = images if self.resizes else [torch.cat(list(images))]
+        return Prediction.joined([self.model(batch, **chosen) for batch in batches])
+
+    def _checked(self, budget: float) -> float:
+        """A budget, if it can be chosen."""
         if self.budgets is None:
             raise RLPruneError("this network was exported for one price; leave budget out")
         low, high = self.budgets
         if not low <= budget <= high:
             raise RLPruneError(f"budget is {budget:g}; {low:.4g} to {high:.4g} are allowed")
-        return self.model(images, budget=budget)  # type: ignore[call-arg]
+        return budget
 
 
 def find(path: str | Path, which: Which | None = None, backend: Backend | None = None) -> Source:
@@ -182,7 +191,7 @@ def open_served(source: Source, n_threads: int = 0, prepare: Callable[[Model], P
     preprocessing = model.preprocessing if prepare is None else prepare(model)
     preprocessing.check_transform()
     served = Served(source, model, preprocessing)
-    served.predict(torch.zeros(1, *model.image_shape, dtype=torch.uint8))  # so that the first request need not wait
+    served.predict([torch.zeros(1, *model.image_shape, dtype=torch.uint8)])  # so that the first request need not wait
     return served
 
 

@@ -145,11 +145,11 @@ def test_a_budget_is_obeyed_where_there_is_a_choice(tmp_path: Path) -> None:
     low, high = served.budgets
     images, expected = ranged.DATA.images[:8], load(tmp_path / "bundle")
     for budget in (low, (low + high) / 2, high):
-        found = served.predict(images, budget)
+        found = served.predict([images], budget)
         assert torch.equal(found.macs, expected(images, budget=budget).macs)
     for budget in (low / 2, high * 2):
         with pytest.raises(RLPruneError, match=r"budget is .*; .* to .* are allowed"):
-            served.predict(images, budget)
+            served.predict([images], budget)
 
 
 def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path) -> None:
