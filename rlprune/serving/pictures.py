@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,13 +46,17 @@ def decoded(
         RefusedError: one is no picture, or has too many pixels, or cannot be brought to the network's size.
     """
     mode = "L" if image_shape[0] == 1 else "RGB"
-    pixels = []
+    pixels: list[Tensor] = []
     for number, content in enumerate(contents):
         name = f"picture {number}"
         if not content:
             raise RefusedError(422, f"{name} is empty: send the content of a file")
         with _opened(name, content, limits) as picture:
             _check_pixels(name, picture, image_shape, preprocessing, limits)
+            if whole and sum(each[0, 0].numel() for each in pixels) + math.prod(picture.size) > limits.max_pixels:
+                raise RefusedError(
+                    413, f"the pictures have together more than {limits.max_megapixels:g} million pixels"
+                )
             try:
                 if whole:
                     pixels.append(torch.from_numpy(read_picture(name, picture, mode=mode)[None].copy()))
