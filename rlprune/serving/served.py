@@ -61,15 +61,15 @@ class Served:
     @property
     def resizes(self) -> bool:
         """Whether it scales and cuts pictures of any size itself."""
-        return bool(getattr(self.model, "resizes", False))
+        return isinstance(self.model, OnnxCNN) and self.model.resizes
 
     @property
     def budgets(self) -> tuple[float, float] | None:
         """The lowest and the highest budget that a request may ask for; None where there is no choice."""
-        if isinstance(self.model, DynamicCNN):
-            policy = self.model.source_policy
-            return None if policy.budgets is None else policy.limits
-        return getattr(self.model, "limits", None)
+        if isinstance(self.model, OnnxCNN):
+            return self.model.limits
+        policy = self.model.source_policy
+        return None if policy.budgets is None else policy.limits
 
     def predict(self, images: Sequence[Tensor], budget: float | None = None) -> Prediction:
         """Classify images.
@@ -195,11 +195,16 @@ def open_served(source: Source, n_threads: int = 0, prepare: Callable[[Model], P
     return served
 
 
+def line_of(name: str) -> str:
+    """A class name as a file of labels has it: what would break a line becomes a space."""
+    return " ".join(name.split())
+
+
 def _check_labels(path: Path, classes: tuple[str, ...]) -> None:
     """Compare the class names beside a network with those in it."""
     try:
         names = tuple(read_text(path).splitlines())
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as text ({error})") from error
-    if names != classes:
+    if names != tuple(line_of(name) for name in classes):
         raise BundleError(f"{path} names other classes than the network beside it; write both again")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlprune.deployment.onnx.proto import Signature, outline
 from rlprune.errors import BundleError, RLPruneError
+from rlprune.serving.served import line_of
 from rlprune.storage.folders import replaced, write_to_disk
 from rlprune.utils.files import check_room, writing
 from rlprune.utils.imports import require
@@ -49,7 +50,7 @@ def save_triton(
 
     Raises:
         BundleError: the file is none that `save_onnx` wrote, or something else is in the model's place.
-        RLPruneError: the name or `max_batch` cannot be, or a class name has a line break.
+        RLPruneError: the name or `max_batch` cannot be.
         WriteError: the disk is full, or the folder may not be written.
     """
     folder = check_triton(repository, name)
@@ -59,7 +60,7 @@ def save_triton(
     checked = onnx_file.checked("it", file) if isinstance(file, bytes) else onnx_file.read(Path(file))
     files = {
         "config.pbtxt": config(checked.content, name, max_batch).encode(),
-        "labels.txt": _labels(checked.notes.classes).encode(),
+        "labels.txt": "".join(f"{line_of(name)}\n" for name in checked.notes.classes).encode(),
         "1/model.onnx": checked.content,
     }
     with hold(folder), writing(folder):
@@ -162,11 +163,3 @@ def _list(sizes: list[int]) -> str:
 
 def _listed(word: str, entries: Iterable[str]) -> list[str]:
     return [f"{word} [", ",\n".join(entries), "]"]
-
-
-def _labels(classes: list[str]) -> str:
-    """Class names, one a line."""
-    for number, name in enumerate(classes):
-        if len(name.splitlines()) > 1:
-            raise RLPruneError(f"class {number}, {name[:50]!r}, has a line break, which a file of labels cannot hold")
-    return "".join(f"{name}\n" for name in classes)

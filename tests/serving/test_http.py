@@ -6,8 +6,9 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -19,6 +20,7 @@ from served import CLASSES, Deployed, make_deployed
 from torch import Tensor
 
 from rlprune.data.decoding import read_images
+from rlprune.deployment.prediction import Prediction
 from rlprune.serving.limits import Limits
 from rlprune.serving.served import Served, find, open_served
 
@@ -136,7 +138,8 @@ def test_pictures_of_any_kind_are_decoded_as_files_are(url: str, deployed: Deplo
 def test_what_is_served_is_said(url: str, deployed: Deployed) -> None:
     status, model = ask(f"{url}/model")
     assert status == 200 and model["classes"] == list(CLASSES)
-    assert (model["file"], model["backend"], model["budget"]) == ("dynamic.onnx", "onnxruntime", None)
+    assert (model["file"], model["backend"]) == ("dynamic.onnx", "onnxruntime")
+    assert model["budget"] == {"lowest": 0.25, "highest": 1.5}
     assert model["image"] == {"channels": 3, "height": 16, "width": 16}
     prices = deployed.dynamic.prices
     assert model["prices"]["dense"] == {"params": int(prices.dense.params), "macs": int(prices.dense.macs)}
@@ -197,7 +200,8 @@ THIN = encoded(Image.new("L", (1, 60_000)))
         ("?budget=x", THIN, PNG, 422, "budget is 'x': input should be a valid number"),
         ("?budget=nan", THIN, PNG, 422, "budget is 'nan': input should be a finite number"),
         ("?budget=-1", THIN, PNG, 422, "budget is '-1': input should be greater than 0"),
-        ("?budget=0.5", THIN, PNG, 422, "this network was exported for one price; leave budget out"),
+        ("?budget=2", THIN, PNG, 422, "budget is 2; 0.25 to 1.5 are allowed"),
+        ("?budget=1.5", THIN, PNG, 200, None),
         ("?top_k=0", THIN, PNG, 422, "top_k is '0': input should be greater than or equal to 1"),
         ("?top_k=9", THIN, PNG, 200, None),
         ("", None, {}, 405, "Method Not Allowed"),
@@ -238,20 +242,17 @@ def test_requests_are_bounded(served: Served) -> None:
                 assert connection.recv(1000).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-class Slow:
-    """A network that answers when it is let."""
+@dataclass(frozen=True)
+class Slow(Served):
+    """Answers when it is let."""
 
-    def __init__(self, served: Served) -> None:
-        self.entered, self.let = threading.Semaphore(0), threading.Event()
-        self.served = served
+    entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    let: threading.Event = field(default_factory=threading.Event)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.served.model, name)
-
-    def __call__(self, images: Tensor) -> Any:
+    def predict(self, images: Sequence[Tensor], budget: float | None = None) -> Prediction:
         self.entered.release()
         assert self.let.wait(20)
-        return self.served.model(images)
+        return super().predict(images, budget)
 
 
 def at_once(call: Callable[[], Any], n: int) -> tuple[list[threading.Thread], list[Any]]:
@@ -263,10 +264,9 @@ def at_once(call: Callable[[], Any], n: int) -> tuple[list[threading.Thread], li
 
 
 def test_the_server_answers_while_it_computes_and_ends_when_all_is_answered(served: Served) -> None:
-    slow = Slow(served)
-    waiting = Served(served.source, slow, served.preprocessing)  # type: ignore[arg-type]
+    slow = Slow(served.source, served.model, served.preprocessing)
     picture = encoded(Image.new("L", (16, 16)))
-    with serving(waiting, Limits(max_waiting=2, at_once=2)) as url:
+    with serving(slow, Limits(max_waiting=2, at_once=2)) as url:
         threads, found = at_once(lambda: ask(f"{url}/predict", picture, PNG)[0], 2)
         assert slow.entered.acquire(timeout=20) and slow.entered.acquire(timeout=20)
         assert ask(f"{url}/health")[0] == 200

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
-import ranged
 import torch
-from served import CLASSES, Deployed, make_deployed
+from PIL import Image
+from served import CLASSES, DATA, Deployed, make_deployed, make_dynamic
 
 from rlprune.cli.main import main
+from rlprune.data.preprocessing import Preprocessing
+from rlprune.deployment.onnx.static import save_static_onnx
 from rlprune.errors import BundleError, RLPruneError
+from rlprune.profiles.cost import ComputeCost
 from rlprune.serving import served as module
+from rlprune.serving.limits import Limits
+from rlprune.serving.pictures import decoded
+from rlprune.serving.refusals import RefusedError
 from rlprune.serving.served import Backend, Served, Source, Which, find, open_served
-from rlprune.storage.bundle import load, save_bundle
+from rlprune.serving.triton import save_triton
 
 
 @pytest.fixture
@@ -137,19 +146,49 @@ def test_other_class_names_beside_the_network_are_refused(tmp_path: Path) -> Non
         open_served(find(deployed.folder, backend="pytorch"))
 
 
-def test_a_budget_is_obeyed_where_there_is_a_choice(tmp_path: Path) -> None:
-    dynamic = ranged.DYNAMIC
-    save_bundle(tmp_path / "bundle", dynamic.elastic, dynamic.source_policy, ranged.DATA)
-    served: Served = open_served(find(tmp_path / "bundle"))
-    assert served.budgets is not None
-    low, high = served.budgets
-    images, expected = ranged.DATA.images[:8], load(tmp_path / "bundle")
-    for budget in (low, (low + high) / 2, high):
-        found = served.predict([images], budget)
-        assert torch.equal(found.macs, expected(images, budget=budget).macs)
-    for budget in (low / 2, high * 2):
-        with pytest.raises(RLPruneError, match=r"budget is .*; .* to .* are allowed"):
-            served.predict([images], budget)
+@pytest.mark.parametrize("backend", ["pytorch", "onnxruntime"])
+def test_a_budget_is_obeyed_where_there_is_a_choice(backend: Backend, tmp_path: Path) -> None:
+    deployed = make_deployed(tmp_path)
+    served: Served = open_served(find(tmp_path, "dynamic", backend))
+    assert served.budgets == (0.25, 1.5)
+    for budget in (0.25, 0.5, 1.5):
+        found, expected = served.predict([deployed.images], budget), deployed.dynamic(deployed.images, budget=budget)
+        assert torch.equal(found.macs, expected.macs) and torch.equal(found.labels, expected.labels)
+    for budget in (0.2, 1.6):
+        with pytest.raises(RLPruneError, match=r"budget is .*; 0\.25 to 1\.5 are allowed"):
+            served.predict([deployed.images], budget)
+
+
+def test_a_static_network_is_served_whatever_the_size_of_pictures(tmp_path: Path) -> None:
+    how = Preprocessing(resize=20, crop=(16, 16))
+    dynamic, data = make_dynamic(), replace(DATA, preprocessing=how)
+    static = dynamic.slice(1)
+    cost = ComputeCost(torch.tensor(100), torch.tensor(1000))
+    sizes = {"image_shape": dynamic.image_shape, "dense": dynamic.prices.dense}
+    save_static_onnx(tmp_path / "static.onnx", static, data, cost, resize=True, **sizes)
+    served = open_served(find(tmp_path, "static"))
+    picture, file = (
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 31, 3), dtype=np.uint8)),
+        io.BytesIO(),
+    )
+    picture.save(file, "PNG")
+    contents = [file.getvalue()]
+    for whole, shape in ((True, (1, 3, 50, 31)), (False, (1, 3, 16, 16))):
+        (pixels,) = decoded(contents, (3, 16, 16), how, Limits(), whole=whole)
+        assert tuple(pixels.shape) == shape
+    with torch.inference_mode():
+        logits = static(dynamic.normalise(pixels))
+    found = served.predict(decoded(contents * 2, (3, 16, 16), how, Limits(), whole=served.resizes))
+    assert found.labels.tolist() == [int(logits.argmax(1))] * 2
+    assert torch.allclose(found.probabilities[0], logits.softmax(1)[0], atol=0.05)  # by pixels that it scales itself
+    assert found.macs.tolist() == [1000] * 2 and found.passes.tolist() == [1] * 2
+    with pytest.raises(RLPruneError, match="this network was exported for one price; leave budget out"):
+        served.predict([pixels], 0.5)
+    with pytest.raises(RefusedError, match=r"the pictures have together more than 0\.002 million pixels"):
+        decoded(contents * 2, (3, 16, 16), how, Limits(max_megapixels=0.002), whole=True)
+    config = save_triton(tmp_path / "models", tmp_path / "static.onnx").joinpath("config.pbtxt").read_text()
+    assert '{ name: "images" data_type: TYPE_UINT8 dims: [ 3, -1, -1 ] }' in config
+    assert '{ name: "profiles" data_type: TYPE_INT64 dims: [ 1 ] }' in config
 
 
 def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
-from served import CLASSES, Deployed, make_deployed
+from served import CLASSES, Deployed, make_deployed, make_file
 
 from rlprune.deployment.onnx.cnn import session
 from rlprune.errors import BundleError, RLPruneError
@@ -53,9 +53,9 @@ def test_a_repository_is_what_tritons_schema_and_the_file_say(deployed: Deployed
     assert (folder / labelled.label_filename).read_text().splitlines() == list(CLASSES)
 
 
-def test_what_clients_batch_themselves_takes_a_budget(deployed: Deployed) -> None:
-    content = (deployed.folder / "dynamic.onnx").read_bytes()
-    batched, alone = parsed(config(content)), parsed(config(content, "x", 0))
+def test_what_clients_batch_themselves_takes_a_budget() -> None:
+    batched, alone = parsed(config(make_file())), parsed(config(make_file(), "x", 0))
+    assert [(entry.name, entry.optional) for entry in alone.input] == [("images", False), ("budget", True)]
     assert not any(entry.optional for entry in batched.input)  # the backend refuses it where it batches
     assert alone.max_batch_size == 0 and not alone.HasField("dynamic_batching")
     assert all(entry.dims[0] == (1 if entry.optional else -1) for entry in alone.input)
