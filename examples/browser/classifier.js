@@ -54,13 +54,13 @@ export class Classifier {
       throw new Error(`labels.txt has ${this.classes.length} names; the network has ${notes.classes.length} classes`);
     const images = session.inputMetadata[session.inputNames.indexOf("images")];
     [, this.channels, this.height, this.width] = images.shape;
+    this.resizes = typeof this.height !== "number"; // a file that was exported with --resize scales pictures itself
   }
 
   /** The values that the network gets for a picture. */
   async input(blob) {
     const picture = await pixelsOf(blob, this.channels);
-    const resizesItself = typeof this.height !== "number";
-    const made = resizesItself ? picture : prepare(picture, this.notes.preprocessing, this.width, this.height);
+    const made = this.resizes ? picture : prepare(picture, this.notes.preprocessing, this.width, this.height);
     const pixels = new Uint8Array(made.planes.length * made.width * made.height);
     made.planes.forEach((plane, channel) => pixels.set(plane, channel * plane.length));
     return new ort.Tensor("uint8", pixels, [1, made.planes.length, made.height, made.width]);

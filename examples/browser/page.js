@@ -46,7 +46,8 @@ const loading = Classifier.load(folder);
 window.classifier = loading; // for check.mjs, and for your console
 loading.then(
   classifier => {
-    at("state").textContent = `${classifier.classes.length} classes, pictures of ${classifier.width} x ${classifier.height}; nothing leaves this page`;
+    const size = classifier.resizes ? "any size" : `${classifier.width} x ${classifier.height}`;
+    at("state").textContent = `${classifier.classes.length} classes, pictures of ${size}; nothing leaves this page`;
     document.body.dataset.state = "ready";
   },
   error => {

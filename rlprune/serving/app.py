@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 import anyio
+import anyio.to_thread
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
