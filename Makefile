@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo kills load fuzz clean
+.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo kills load fuzz browser clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -80,6 +80,16 @@ fuzz: $(VENV)/test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/fuzz/run.py --n 100000 --json runs/reference/fuzz.json
 	mkdir -p build/fuzz && cd build/fuzz && OMP_NUM_THREADS=1 $(CURDIR)/$(VENV)/bin/python ../../tests/fuzz/guided.py \
 		-max_total_time=300
+
+# The example for browsers, in headless Chromium: 200 pictures get PyTorch's labels (a minute). DIR names another bundle
+# or deploy folder, IMAGES a folder of pictures, CHROMIUM the browser. Needs Node.js and npm.
+browser: $(VENV)/test examples/browser/node_modules
+	OMP_NUM_THREADS=1 $(VENV)/bin/python examples/browser/prepare.py $(or $(DIR),runs/reference/resnet20/bundle) build/browser \
+		$(if $(IMAGES),--images $(IMAGES))
+	cd examples/browser && node check.mjs $(CURDIR)/build/browser
+
+examples/browser/node_modules: examples/browser/package-lock.json
+	cd examples/browser && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules
 
 # The documentation, in build/docs; a warning is an error.
 docs: $(VENV)/test

@@ -19,6 +19,7 @@ MODULES = (
     "rlprune.deployment",
     "rlprune.deployment.onnx",
     "rlprune.storage",
+    "rlprune.serving",
     "rlprune.training",
     "rlprune.envs",
     "rlprune.baselines",

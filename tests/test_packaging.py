@@ -38,8 +38,11 @@ def test_every_module_is_in_the_wheel_and_nothing_else(wheel: zipfile.ZipFile) -
         for package, folder in FOLDERS.items()
         for path in (ROOT / folder).rglob("*.py")
     }
-    page = {f"rlprune/optimization/reports/page.{kind}" for kind in ("css", "html")}
-    assert code == expected | page | {"rlprune/py.typed", "rlprune/evaluation/style.mplstyle"}
+    pages = {
+        f"rlprune/{name}"
+        for name in ("optimization/reports/page.css", "optimization/reports/page.html", "serving/page.html")
+    }
+    assert code == expected | pages | {"rlprune/py.typed", "rlprune/evaluation/style.mplstyle"}
 
 
 def test_the_command_is_installed(wheel: zipfile.ZipFile) -> None:

@@ -18,6 +18,7 @@ from rlprune.errors import BundleError, RLPruneError
 from rlprune.pipelines.identity import same_source
 from rlprune.pipelines.inputs import load_fitting, network_notes
 from rlprune.pipelines.options import DataOptions
+from rlprune.serving.triton import NAME, check_triton, save_triton
 from rlprune.storage import bundle, folders, networks
 from rlprune.storage.policies import SavedPolicy, load_policy
 from rlprune.utils.files import check_room, temporaries_beside
@@ -48,6 +49,11 @@ class Export:
     resize: bool = False
     """Let pictures of any size go into the files of --onnx and --int8, which scale and cut them as the network's
     preprocessing says."""
+    triton: Path | None = None
+    """Also write dynamic.onnx, which --onnx puts into the bundle, as a model of the Triton Inference Server into this
+    folder of models, with its configuration and class names. Other models of the folder stay."""
+    triton_name: str = NAME
+    """What the model is called there."""
     data: str | None = None
     """What the network was adapted to, for --int8: images that train the network calibrate, none that test."""
     preprocess: str | None = None
@@ -61,6 +67,8 @@ class Export:
             folders.check_target(self.out, "bundle")
             self._write()
         print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
+        if self.triton is not None:
+            print(f"the model for Triton is in {self.triton / self.triton_name}")
 
     def _write(self) -> None:
         """Write the bundle, which is held meanwhile."""
@@ -74,8 +82,16 @@ class Export:
         metadata = _metadata_of(network, policy)
         files = self._onnx_files(network, policy) if self.onnx or self.int8 else {}
         bundle.save_bundle(self.out, network.network, policy.policy, network.data, metadata, files)
+        if self.triton is not None:
+            save_triton(self.triton, files["dynamic.onnx"], self.triton_name)
 
     def _check_options(self) -> None:
+        if self.triton is not None:
+            if not self.onnx:
+                raise RLPruneError("--triton is for the file that --onnx makes; give --onnx, too")
+            check_triton(self.triton, self.triton_name)
+        elif self.triton_name != NAME:
+            raise RLPruneError("--triton-name is for --triton, whose model it names")
         if self.price.given and not (self.onnx or self.int8):
             raise RLPruneError("--budget and --penalty are for files of ONNX; a bundle takes any, from call to call")
         if self.resize and not (self.onnx or self.int8):

@@ -29,6 +29,7 @@ from rlprune.cli.pretrain import Pretrain
 from rlprune.cli.prune import Prune
 from rlprune.cli.resumable import FinishedError
 from rlprune.cli.run import RunRecipe
+from rlprune.cli.serve import Serve
 from rlprune.cli.train import Train
 from rlprune.errors import RLPruneError, SettingsError
 from rlprune.utils.files import ROOM
@@ -45,6 +46,7 @@ Verb = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[RunRecipe, tyro.conf.subcommand("run")]

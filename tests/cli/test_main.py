@@ -28,6 +28,7 @@ from rlprune.evaluation.results import BundleResult
 from rlprune.evaluation.runners import default_rows
 from rlprune.pipelines.comparison import CompareSettings
 from rlprune.pipelines.options import DataOptions, ElasticOptions
+from rlprune.serving.limits import Limits
 from rlprune.storage.networks import load_network, save_network
 from rlprune.training.adaptation import AdaptSettings
 from rlprune.training.settings import TrainingSettings
@@ -50,7 +51,7 @@ def grey():
 """
 VERBS = (
     *("inspect", "pretrain", "adapt", "train", "gate", "prune"),
-    *("evaluate", "export", "predict", "bench", "compare", "run", "demo"),
+    *("evaluate", "export", "predict", "serve", "bench", "compare", "run", "demo"),
 )
 SETTINGS = {"Pretrain": TrainingSettings, "Prune": StaticSettings, "Adapt": AdaptSettings, "Gate": GateSettings}
 SETTINGS |= {"Compare": CompareSettings}
@@ -347,9 +348,11 @@ def options(kind: Any) -> list[str]:
     found: list[str] = []
     for one in dataclasses.fields(kind):
         name = one.name.replace("_", "-")
-        if one.name in ("source", "elastic", "settings", "price", "teaching") or "NetworkOptions" in str(one.type):
+        if one.name in ("source", "elastic", "settings", "price", "teaching", "limits") or "NetworkOptions" in str(
+            one.type
+        ):
             known = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions, "price": PriceOptions}
-            inner = (known | {"teaching": TeacherOptions}).get(one.name)
+            inner = (known | {"teaching": TeacherOptions, "limits": Limits}).get(one.name)
             found += options(inner or SETTINGS.get(kind.__name__, PolicySettings))
         elif "Positional" in str(one.type):
             found.append(name.upper())

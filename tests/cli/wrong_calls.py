@@ -50,6 +50,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "evaluate": ("bundle", "--data", "pets", "--n-candidates", "8"),
     "export": ("--network", "net", "--policy", "run", "--out", "made"),
     "predict": ("bundle", "pets/cat/0.png"),
+    "serve": ("bundle", "--port", "0"),
     "bench": ("bundle", "--data", "pets", "--seconds", "0"),
     "compare": ("--network", "net", "--out", "made", "--data", "pets"),
     "run": ("recipe.toml", "--out", "made"),
@@ -57,7 +58,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
 }
 """A call of each verb with which nothing is wrong; `made` is not there yet."""
 
-INPUTS = {"network", "policy", "start", "weights", "teacher_weights", "bundle", "files", "onnx", "recipe"}
+INPUTS = {"network", "policy", "start", "weights", "teacher_weights", "bundle", "files", "folder", "onnx", "recipe"}
 REQUIRED = ("--model", "--network", "--out", "--data", "--policy")
 NONE_THERE = ("missing", "empty", "pipe", "/dev/zero", "pets/cat", "pets/cat/0.png", "missing/x")
 NOWHERE = ("recipe.toml/x", "pets", "")
@@ -93,6 +94,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "rows": ("nothing",),
     "target": ("missing", "pets", ""),
     "ppo": ("x", "[]", "3", ""),
+    "host": ("256.1.1.1", "1.1.1.1", "a b", ""),
+    "triton_name": ("a/b", "..", ""),
 }
 """Text that is none of what an option takes."""
 PPO = """{"gamma": NaN} {"gamma": 2} {"gamma": "x"} {"policy_kwargs": 5} {"policy_kwargs": {"net_arch": [4]}} {"a": 1}
@@ -107,8 +110,8 @@ NO_TOML = ('"x"', "nan", "inf", "-1", "1e30", "true", "{}", "1979-05-27", "10000
 NO_NUMBER = ("x", "", "nan", "inf", "-inf", "1e400", "-1", "1e30", "99999999999999999999", "0x10", "None3")
 ZERO_IS_RIGHT = set(
     """average_share combine distillation early_share early_size entropy epochs keep_ratios momentum n_random padding
-    penalties penalty pool rounds scale_penalty seconds seed shares sparsities sparsity split_seed strength views
-    warm_up weight_decay""".split()
+    penalties penalty pool port rounds scale_penalty seconds seed shares sparsities sparsity split_seed strength
+    threads views warm_up weight_decay""".split()
 )
 SHARES = set("average_share densities density distillation early_share momentum threshold warm_up".split())
 CONFLICTS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -136,7 +139,15 @@ CONFLICTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "evaluate": (("--budget", "0.5", "--penalty", "1"), ("--budget", "0.5"), ("--model", "resnet20")),
     "predict": (("--budget", "0.5", "--penalty", "1"), ("--onnx", "bundle/dynamic.onnx", "--budget", "0.5")),
     "bench": (("--batch", "0"), ("--batch", "9999"), ("--budget", "0.5", "--penalty", "1"), ("--rows", "all", "dense")),
-    "export": (("--budget", "0.5"), ("--data", "pets"), ("--int8",)),
+    "export": (
+        ("--budget", "0.5"),
+        ("--data", "pets"),
+        ("--int8",),
+        ("--triton", "models"),
+        ("--onnx", "--triton", "recipe.toml"),
+        ("--onnx", "--triton", "models", "--triton-name", "a/b"),
+    ),
+    "serve": (("--which", "static"), ("--backend", "pytorch", "--which", "static"), ("--preprocess", "resize=3")),
     "compare": (("--policy.cost", "latency"), ("--policy.penalty-range", "0.1", "1"), ("--methods",)),
 }
 
