@@ -82,7 +82,8 @@ class Optimize:
             trust_pickle=self.trust_pickle,
             heldout=self.heldout,
         )
-        print_check(console, job.check())
+        if self.dry_run or job.finished() is None:
+            print_check(console, job.check())
         if self.dry_run:
             return
         result = job.run()

@@ -38,6 +38,8 @@ WORK = "work"
 PAGE = "report.html"
 _SETTINGS = "settings.json"
 _LOOKING = "looking at the network"
+_COPIES = 12
+"""Networks, checkpoints and files that are written, each about as large as the network."""
 
 
 def optimize(
@@ -211,9 +213,6 @@ class Optimization:
             InUseError: another process works in the folder.
             RLPruneError: the folder was begun with other things.
         """
-        examined = self._examine()
-        n_bytes = sum(value.nbytes for value in self.subject.model.state_dict().values())
-        check_room(self.out, 12 * n_bytes)
         note = noted(
             self.out / WORK / _SETTINGS,
             self._made_of(),
@@ -223,7 +222,7 @@ class Optimization:
         )
         with hold(self.out, inside=True), note:
             done = self.finished()
-            return done if done is not None else self._run(examined)
+            return self._run(self._examine()) if done is None else done
 
     def _made_of(self) -> dict[str, Any]:
         """What the folder is begun with."""
@@ -244,7 +243,7 @@ class Optimization:
 
     def _run(self, examined: Examined) -> OptimizeResult:
         folder = self.out / WORK
-        folder.mkdir(parents=True, exist_ok=True)
+        check_room(self.out, _COPIES * sum(value.nbytes for value in self.subject.model.state_dict().values()))
         planned = plan_from(folder / "plan.json", examined.plan)
         with ExitStack() as stack:
             bar = WholeBar(planned.seconds, quiet=self.quiet)
