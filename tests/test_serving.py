@@ -90,7 +90,7 @@ def test_what_is_missing_there_is_named(serving: Path, tmp_path: Path) -> None:
     code = """
 import rlprune
 for use in (lambda: rlprune.ElasticCNN.from_model(rlprune.models.build("resnet20"), (3, 32, 32)),
-            lambda: rlprune.TrainingSettings(), lambda: rlprune.evaluate, lambda: __import__("rlprune.envs")):
+            lambda: rlprune.optimize, lambda: rlprune.evaluate, lambda: __import__("rlprune.envs")):
     try:
         use()
     except ImportError as error:
