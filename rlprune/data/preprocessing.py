@@ -53,8 +53,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         self._unify()
         for name, size in (("resize", self.resize), ("crop", self.crop)):
-            sides = (size,) if isinstance(size, int) else size or ()
-            if not isinstance(sides, tuple) or len(sides) > 2:
+            sides = () if size is None else (size,) if isinstance(size, int) else size
+            if not isinstance(sides, tuple) or (sides == size and len(sides) != 2):
                 raise DataError(f"preprocess: {name} is {size!r}; give pixels, or (height, width)")
             if any(type(side) is not int or not 1 <= side <= _MOST_PIXELS for side in sides):
                 raise DataError(f"preprocess: {name} is {size}; give 1 to {_MOST_PIXELS} pixels")
