@@ -23,7 +23,7 @@ from rlprune.utils.settings import AtMost, settings_dataclass
 class Serve:
     """Answer over HTTP with a network: an image in; label, probability and cost out."""
 
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """The folder that `rlprune optimize` wrote, or deploy/ in it, or a bundle, or an .onnx file."""
     which: Which | None = None
     """Of a deploy folder the network that decides for every image (dynamic), or the small one (static). If not given,

@@ -208,7 +208,9 @@ def test_students_learn_from_the_teachers_that_are_named(project: Path) -> None:
 
 def test_a_policy_for_a_range_of_penalties_is_measured_at_any_of_them(project: Path) -> None:
     main([*NEW[:-1], "ranged", "--penalty-range", "0.01", "1"])
-    main([*EXPORT[:-3], "ranged", "--out", "ranged-bundle", "--onnx", "--penalty", "0.5"])
+    main([*EXPORT[:-3], "ranged", "--out", "ranged-bundle", "--onnx", "--penalty", "0.5", "--triton", "models"])
+    model = project / "models" / "rlprune" / "1" / "model.onnx"
+    assert model.read_bytes() == (project / "ranged-bundle" / "dynamic.onnx").read_bytes()
     assert rlprune.load(project / "ranged-bundle").metadata["penalty"] == [0.01, 1.0]
     results = [
         run_json(project, "evaluate", "ranged-bundle", *DATA, "--n-candidates", "6", *price)
