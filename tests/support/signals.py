@@ -58,7 +58,8 @@ def signals(n: int, hard: float = 0.0, seed: int = 0) -> ImageSet:
 
     Args:
         n: how many.
-        hard: share of them in which the first channel points, a little, to the wrong class, and the second to the right.
+        hard: share of them in which the first channel points, a little, to the wrong class, and the second to the right
+            one.
         seed: of which is which.
     """
     generator = torch.Generator().manual_seed(seed)

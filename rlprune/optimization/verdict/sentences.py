@@ -17,6 +17,7 @@ _KINDS = {
     "static": "deploy the one small network",
     "dynamic": "deploy the network that decides per image",
 }
+_BY_THRESHOLD = "deploy the network that decides per image, by a threshold"
 
 
 def sentences(
@@ -63,7 +64,7 @@ def _certain(goal: Goal, row: Row, n_test: int, needed: int | None) -> str:
 
 
 def _deploy(goal: Goal, choice: Choice, row: Row, rows: tuple[Row, ...]) -> str:
-    what = _KINDS[row.kind]
+    what = _BY_THRESHOLD if row.name == "cascade" else _KINDS[row.kind]
     what = what[0].upper() + what[1:]
     if choice.reason == "nothing gained":
         return f"{what}: nothing that was tried is faster without losing more than is allowed."
