@@ -41,6 +41,7 @@ SMALL = ("--data", "pets", "--epochs", "1", "--batch-size", "8")
 NETWORK = ("--model", "digits_cnn", "--weights", "dense.safetensors")
 TINY = ("--total-steps", "64", "--n-envs", "8", "--n-steps", "4", "--batch-size", "16", "--n-candidates", "8")
 RIGHT: dict[str, tuple[str, ...]] = {
+    "optimize": (*NETWORK, "--data", "pets", "--out", "made"),
     "inspect": ("--model", "digits_cnn", "--image-shape", "3", "8", "8"),
     "pretrain": ("--model", "digits_cnn", "--out", "made.safetensors", *SMALL),
     "adapt": (*NETWORK, "--out", "made", *SMALL),
@@ -74,6 +75,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "",
     ),
     "data": ("nothing here", "missing.parquet", "nothing:at_all", "os:getcwd", "recipe.toml", "pipe", "/dev/zero", ""),
+    "heldout": ("nothing here", "missing.parquet", "recipe.toml", "pipe"),
     "teacher": ("resnet20", "nothing"),
     "importance": ("nothing", ""),
     "cost": ("nothing", "latenc", ""),
@@ -109,12 +111,13 @@ NAMES["ppo"] += tuple(re.findall(r"{.*?}(?= {|\n|$)", PPO))
 NO_TOML = ('"x"', "nan", "inf", "-1", "1e30", "true", "{}", "1979-05-27", "100000000000000000000", "[[3]]")
 NO_NUMBER = ("x", "", "nan", "inf", "-inf", "1e400", "-1", "1e30", "99999999999999999999", "0x10", "None3")
 ZERO_IS_RIGHT = set(
-    """average_share combine distillation early_share early_size entropy epochs keep_ratios momentum n_random padding
-    penalties penalty pool port rounds scale_penalty seconds seed shares sparsities sparsity split_seed strength
-    threads views warm_up weight_decay""".split()
+    """average_share combine distillation early_share early_size entropy epochs keep_ratios max_drop momentum n_random
+    padding penalties penalty pool port pretrain_epochs profile_epochs rounds scale_penalty seconds seed shares
+    slice_epochs sparsities sparsity split_seed strength threads views warm_up weight_decay""".split()
 )
 SHARES = set("average_share densities density distillation early_share momentum threshold warm_up".split())
 CONFLICTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "optimize": (("--min-speedup", "2", "--max-ms", "3"), ("--max-macs", "0"), ("--penalties", "1", "0.1")),
     "train": (
         ("--penalty", "0.3", "--penalty-range", "0.1", "1"),
         ("--penalty-range", "0.1", "1", "--action", "levels"),
