@@ -14,17 +14,24 @@ import re
 import shutil
 import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import faces
 import networks
+from rich.console import Console
 from sphinx.pycode import ModuleAnalyzer
 
 import rlprune
 from rlprune.agents import callbacks
 from rlprune.cli.main import Verb, main
 from rlprune.envs import KeepRatioEnv
+from rlprune.evaluation.results import EvaluationResult
+from rlprune.evaluation.tables import evaluation
+from rlprune.optimization import plan
+from rlprune.optimization.reports.screen import print_check
+from rlprune.optimization.result import load_result
 from rlprune.pipelines.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +39,8 @@ REFERENCE = ROOT / "runs" / "reference"
 sys.path.insert(0, str(REFERENCE))
 
 import result_tables as tables  # noqa: E402
+from demo_tables import evaluation_table, verdict_table  # noqa: E402
+from update_readme import screen  # noqa: E402
 
 TITLES = {"resnet20": "ResNet-20", "m_cifarnet": "M-CifarNet", "resnet56": "ResNet-56", "vgg16_bn": "VGG-16-BN"}
 
@@ -42,6 +51,8 @@ def generate(folder: Path) -> None:
     pages = {"verbs.md": verbs(), "recipe.md": recipe_keys(), "environment.md": environment(), "tags.md": tags()}
     pages |= {f"api/{name.rpartition('.')[2]}.md": api(name) for name in faces.MODULES}
     pages |= {"api/rlprune.md": front(), "signature.md": onnx_signature()}
+    pages |= {"plan.md": plan_rules(), "check.md": check_screen(), "screen.md": f"```text\n{screen()}\n```"}
+    pages |= {"evaluation.md": evaluation_screen()}
     pages |= {"networks.md": networks.networks(), "storable.md": networks.storable()}
     pages |= {f"results/{name}.md": page for name, page in results().items()}
     pages |= {f"results/recipe_{name}.md": recipe_notes(name) for name in ("resnet20", "m_cifarnet", "resnet56")}
@@ -168,6 +179,34 @@ def onnx_signature() -> str:
     return f"{body}\n\nOpset {OPSET} of ONNX's own operators, IR version {IR_VERSION}; local functions in `{DOMAIN}`."
 
 
+# ---- one command to a verdict
+
+
+def plan_rules() -> str:
+    """The rules by which time is spent, from the docstring of what plans it; names of numbers become the numbers."""
+    text = inspect.cleandoc(plan.__doc__ or "").partition("\n")[2].strip()
+    return re.sub(r"`([A-Z_]+)`", lambda match: f"{getattr(plan, match[1]):,}", text)
+
+
+def check_screen() -> str:
+    """What `rlprune optimize` says before anything long begins, here of the demo."""
+    return _screen(lambda console: print_check(console, load_result(REFERENCE / "digits").check))
+
+
+def evaluation_screen() -> str:
+    """What `rlprune evaluate` shows, here of the demo's bundle."""
+    results = EvaluationResult.load(REFERENCE / "digits" / "results.json")
+    return _screen(lambda console: console.print(evaluation(results)))
+
+
+def _screen(show: Callable[[Console], None]) -> str:
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    with console.capture() as capture:
+        show(console)
+    lines = "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    return f"```text\n{lines}\n```"
+
+
 # ---- the API
 
 
@@ -179,13 +218,19 @@ def api(face: str) -> str:
         value = getattr(module, name)
         if inspect.isclass(value):
             known = any(base.__module__.startswith("rlprune") for base in value.__bases__)
-            options = ["   :members:", *(["   :show-inheritance:"] if known else [])]
+            options = ["   :members:", *(["   :show-inheritance:"] if known else []), *_again(face, name, value)]
             lines += [f".. autoclass:: {face}.{name}", *options, ""]
         elif inspect.isfunction(value):
-            lines += [f".. autofunction:: {face}.{name}", ""]
+            lines += [f".. autofunction:: {face}.{name}", *_again(face, name, value), ""]
         elif not inspect.ismodule(value):
             lines += _constant(face, name, value)
     return f"# {face}\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```"
+
+
+def _again(face: str, name: str, value: Any) -> list[str]:
+    """What keeps an object that a lower face has, too, from being indexed twice."""
+    home = faces.HOMES[f"{value.__module__}.{value.__qualname__}"]
+    return [] if home == f"{face}.{name}" else ["   :no-index:"]
 
 
 def _constant(face: str, name: str, value: Any) -> list[str]:
@@ -263,13 +308,10 @@ def results() -> dict[str, str]:
             first = cifar10[title]["budgets"][0]
             command = f"rlprune run runs/reference/{name}/recipe.toml --out runs/{name}"
             pages[f"cifar10_{name}"] = f"{table}\n\n{conditions(first, command)}"
-    digits = read("digits/results.json")
-    pages["digits"] = "\n\n".join(
-        [
-            tables.markdown_table(digits, read("digits/bench.json")),
-            conditions(digits, "rlprune demo"),
-        ]
-    )
+    digits, report = read("digits/results.json"), read("digits/report.json")
+    pages["digits"] = f"{evaluation_table(digits)}\n\n{conditions(digits, 'rlprune demo')}"
+    found = report["conditions"] | {"seed": report["seed"], "seconds": report["seconds"]}
+    pages["verdict"] = f"{verdict_table(report)}\n\n{conditions(found, 'rlprune demo')}"
     timed = by_network("bench.json") | {"ResNet-56, paid in time": read("resnet56/bench_latency.json")}
     bench = "rlprune bench BUNDLE --data cifar10 --batch 1 64 --rows all"
     pages["speed"] = f"{tables.speed_table(timed)}\n\n{conditions(timed['ResNet-20'], bench)}"

@@ -12,12 +12,12 @@
 | views | 8 of each image where there are 16 epochs or more: a teacher is then asked once; else new ones each time |
 | shifts | a twelfth of the side |
 | mirroring | where the network is right as often on mirrored images, up to `MOST_MIRROR_LOSS` |
-| profiles | 4; 3 where fewer than 500 images teach the decisions |
+| slices in use | 4; 3 where fewer than 500 images teach the decisions |
 | passes | 2: a cheap look, and another |
 | what decisions see | the prediction so far; features of the image, too, from `MANY_IMAGES` images on |
-| penalties | one policy for all from 0.002 to 0.2 right answers per whole network; the point is chosen afterwards |
+| price of compute | decisions are learnt for all prices from 0.002 to 0.2 right answers for a run of the whole network; the point is chosen afterwards |
 | residual streams | are pruned, too, where less than 60 % could be saved otherwise |
-| profiles tried | 16, up to 64 where an image takes little time |
+| slices tried | 16, up to 64 where an image takes little time |
 
 After each step, the epochs of the next ones are planned anew with the time that is left.
 """  # noqa: E501

@@ -11,46 +11,6 @@ _CLOSE = 10.0
 """Points of MACs saved within which a published result is a rival."""
 
 
-def markdown_table(results: Mapping[str, Any], bench: Mapping[str, Any]) -> str:
-    """The figures of an evaluation and a benchmark in Markdown.
-
-    Args:
-        results: as `rlprune.evaluation.dynamic.evaluate` gives them.
-        bench: as `rlprune.evaluation.benchmark.bench` gives them.
-    """
-    cut = f"{100 * results['macs_cut']:.1f}"
-    controls = results["controls"]
-    cuts = {name: f"{100 * share:.1f}" for name, share in results["controls_macs_cut"].items()}
-    low, high = (100 * bound for bound in results["accuracy_interval"])
-    rows = [
-        (f"dense ({results['dense']})", results["dense_accuracy"], "0"),
-        (f"**learnt, per image** (95 % interval {low:.1f} to {high:.1f})", results["accuracy"], cut),
-        ("the same decisions, shuffled across images", controls["shuffled"], cuts["shuffled"]),
-        ("best static profile, or mixture of two, of a search", controls["best_static"], cuts["best_static"]),
-        ("one keep ratio everywhere", controls["uniform"], cuts["uniform"]),
-        ("random profiles", controls["random"], cuts["random"]),
-    ]
-    lines = ["| decision | accuracy % | MACs saved, % |", "|---|---|---|"]
-    lines += [f"| {name} | {100 * accuracy:.2f} | {cut} |" for name, accuracy, cut in rows]
-    lines += [
-        "",
-        "| batch | best dense, ms | dynamic, ms | speed-up | MACs saved, % |",
-        "|---|---|---|---|---|",
-    ]
-    for batch, speedup in bench["speedup"]["dynamic"].items():
-        dense, dynamic = (
-            min(row["ms"] for row in bench["rows"] if row["name"].startswith(name) and row["batch"] == int(batch))
-            for name in ("dense", "dynamic")
-        )
-        saved = _percent(1 - 1 / bench["macs_ratio"][batch], 1)
-        lines.append(f"| {batch} | {dense:.2f} | {dynamic:.2f} | {speedup:.2f} | {saved} |")
-    conditions = (
-        f"{results['n_images']} test images, seed {results['seed']}, {results['mean_passes']:.2f} passes per image; "
-        f"{bench['hardware']}, {bench['threads']} threads, {bench['dtype']}, torch {bench['torch']}, {bench['date']}."
-    )
-    return "\n".join([*lines, "", conditions])
-
-
 def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
     """Results of recipes beside published ones and their own controls, in Markdown.
 

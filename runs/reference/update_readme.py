@@ -5,14 +5,15 @@ python runs/reference/update_readme.py
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from result_tables import between_markers, headline_table
 from rich.console import Console
 
-from rlprune.evaluation import tables
-from rlprune.evaluation.results import EvaluationResult
+from rlprune.optimization.reports.screen import print_verdict
+from rlprune.optimization.result import load_result
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
@@ -26,11 +27,12 @@ def read(path: str) -> Any:
 
 
 def screen() -> str:
-    """What `rlprune evaluate` shows of the demo's bundle."""
-    console = Console(file=io.StringIO(), width=100, color_system=None)
+    """The last screen of the demo: the verdict's table and sentences."""
+    console = Console(file=io.StringIO(), width=80, color_system=None)
     with console.capture() as capture:
-        console.print(tables.evaluation(EvaluationResult.load(HERE / "digits" / "results.json")))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+        print_verdict(console, replace(load_result(HERE / "digits"), advice=()))
+    lines = "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    return lines.replace("\n\n\n", "\n\n")
 
 
 def updated(text: str) -> str:

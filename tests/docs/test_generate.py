@@ -105,3 +105,17 @@ def test_everything_that_can_be_stored_is_listed() -> None:
     page = networks.storable()
     assert "`Conv2d`" in page and "`torch.nn.functional.relu`" in page and "`operator.add`" in page
     assert page.count("`") // 2 >= sum(map(len, (operators.LAYERS, operators.FUNCTIONS, operators.METHODS)))
+
+
+def test_the_rules_of_the_plan_have_numbers_in_the_place_of_names() -> None:
+    page = generate.plan_rules()
+    assert page.startswith("| what | rule |\n|---|---|\n") and page.count("\n| ") >= 12
+    assert f"at most {generate.plan.MOST_EPOCHS} |" in page and not re.search(r"`[A-Z_]{4,}`", page)
+
+
+def test_what_is_said_before_and_after_an_optimisation_is_that_of_the_committed_report() -> None:
+    report = generate.read("digits/report.json")
+    before, after = generate.check_screen(), generate.screen()
+    assert [line for line in report["check"]["lines"] if line.split()[0] not in before] == []
+    assert [row["title"] for row in report["rows"] if row["title"] not in after] == []
+    assert " ".join(report["sentences"][0].split()) in " ".join(after.split())

@@ -11,12 +11,13 @@ import pytest
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.results import EvaluationResult, GatedResult, RecipeResult
 from rlprune.evaluation.timing_results import BenchmarkResult, BenchmarkRow, ComparisonResult
+from rlprune.optimization.result import OptimizeResult
 from rlprune.utils.json_codec import JsonResult
 
 REFERENCE = Path(__file__).parents[2] / "runs" / "reference"
 KINDS: dict[str, type[JsonResult]] = {
     "digits/results.json": EvaluationResult,
-    "digits/bench.json": BenchmarkResult,
+    "digits/report.json": OptimizeResult,
     "digits/compare.json": ComparisonResult,
     "resnet20/results.json": RecipeResult,
     "resnet20/bench.json": BenchmarkResult,
@@ -87,7 +88,7 @@ def test_files_that_are_no_results_are_named(tmp_path: Path) -> None:
 
 
 def test_batch_sizes_are_numbers() -> None:
-    content = json.loads((REFERENCE / "digits" / "bench.json").read_text())
+    content = json.loads((REFERENCE / "m_cifarnet" / "bench.json").read_text())
     assert list(BenchmarkResult.from_json(content).macs_ratio) == [1, 64]
     content["macs_ratio"] = {"many": 2.0}
     with pytest.raises(RLPruneError, match="has 'many' as a key of 'macs_ratio'; expected a whole number"):
