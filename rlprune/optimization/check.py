@@ -159,7 +159,8 @@ class _Findings:
         self.interval = wilson_interval(int(right.sum()), len(right))
         mirrored, _ = _answers(run, chosen, mirror=True)
         self.mirrored = float(right.mean() - mirrored.mean()) <= MOST_MIRROR_LOSS
-        if self.interval[1] <= 1.5 / self._n_classes:
+        guessing = 1 / self._n_classes
+        if self.interval[0] <= guessing and self.interval[1] <= 1.5 * guessing:
             raise RLPruneError(
                 f"the network is right on {100 * self.accuracy:.1f} % of {len(right)} images, no better than guessing "
                 f"among {self._n_classes} classes: are the classes in its order, the weights its own, and the pictures "
