@@ -118,3 +118,9 @@ def test_random_weights_are_said_and_not_tried() -> None:
     found = examine(read_subject("digits_cnn", splits()), Goal(), PlanOptions(), 60.0)
     assert "random weights, so it is trained first" in line(found, "network: ")
     assert found.result.accuracy is None and found.plan.pretrain_epochs >= 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("padding", 13), ("n_candidates", 4)])
+def test_options_that_would_fail_later_are_refused_now(name: str, value: int) -> None:
+    with pytest.raises(RLPruneError, match=rf"{name}={value}: .* (or more|up to that)"):
+        examine(read_subject(Signals(), splits()), Goal(), PlanOptions(**{name: value}), 60.0)

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from my_data import picture, write_folders
+from my_data import picture
 from safetensors.torch import save_file
 from signals import Signals, splits
 
 import rlprune
 from rlprune.errors import DataError, ModelError, RLPruneError
 from rlprune.optimization.inputs import joined, read_subject
+
+
+def write_folders(root: Path, n: int, first: int = 0, size: int = 12) -> None:
+    """Pictures of cats and dogs; the first pixel of each is its number."""
+    for code in range(first, first + n):
+        path = root / ("cat", "dog")[code % 2] / f"{code:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(code, (size, size)).save(path)
 
 
 def test_a_network_of_the_callers_is_copied_and_stays_as_it_is() -> None:
@@ -49,18 +57,13 @@ def test_held_out_images_teach_and_choose_in_the_place_of_others(tmp_path: Path)
 
 def test_held_out_images_of_other_classes_or_sizes_are_refused(tmp_path: Path) -> None:
     write_folders(tmp_path / "pets", 20)
-    for name in ("cat", "bird"):
-        for number in range(6):
-            path = tmp_path / "others" / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture(number).save(path)
-            path = tmp_path / "larger" / ("dog" if name == "bird" else name) / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture(number, (8, 8)).save(path)
+    write_folders(tmp_path / "larger", 12, size=16)
+    write_folders(tmp_path / "others", 12)
+    (tmp_path / "others" / "dog").rename(tmp_path / "others" / "bird")
     pets = str(tmp_path / "pets")
     with pytest.raises(DataError, match=r"has the classes bird, cat.* it lacks dog: give images of the same classes"):
         read_subject("digits_cnn", pets, heldout=str(tmp_path / "others"))
-    with pytest.raises(DataError, match=r"images of shape \(3, 8, 8\), the others have \(3, 3, 4\): give images"):
+    with pytest.raises(DataError, match=r"images of shape \(3, 16, 16\), the others have \(3, 12, 12\): give images"):
         read_subject("digits_cnn", pets, heldout=str(tmp_path / "larger"))
     with pytest.raises(DataError, match="nowhere"):
         read_subject("digits_cnn", pets, heldout=str(tmp_path / "nowhere"))

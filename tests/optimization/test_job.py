@@ -18,7 +18,7 @@ from rlprune.optimization import Goal, Optimization, OptimizeResult
 from rlprune.utils.progress import WholeBar
 
 PLAN = replace(
-    QUICK, pretrain_epochs=1, slice_epochs=1, n_candidates=4, learning_rate=None, policy_steps=256, n_profiles=2
+    QUICK, pretrain_epochs=1, slice_epochs=1, n_candidates=5, learning_rate=None, policy_steps=256, n_profiles=2
 )
 
 
@@ -93,6 +93,7 @@ def test_a_finished_folder_answers_at_once_and_refuses_other_things(
 def test_what_cannot_be_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RLPruneError, match="max_macs"):
         optimize(tmp_path / "out", model=Signals(), plan=QUICK, max_macs=0.001)
+    assert not (tmp_path / "out").exists()
     assert optimize(tmp_path / "out", model=Signals(), plan=QUICK).deploy
 
 
