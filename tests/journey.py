@@ -38,7 +38,10 @@ from rlprune.optimization.result import load_result
 ROOT = Path("build/journey")
 ASSETS = Path(os.environ.get("RLPRUNE_ASSETS", ""))
 TRAIN = ASSETS / "data" / "imagenette224" / "train-00000-of-00001.parquet"
-CLASSES = "tench springer casette_player chain_saw church horn garbage_truck gas_pump golf_ball parachute".split()
+WORDS = "tench springer casette_player chain_saw church horn garbage_truck gas_pump golf_ball parachute".split()
+"""Of the labels in the table."""
+CLASSES = sorted(WORDS)
+"""In the order of their folders' names, which is that of the network's outputs."""
 PER_CLASS = 90
 PREPROCESS = "resize=112,crop=96,imagenet"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -61,7 +64,7 @@ def make_world() -> None:
         return
     ROOT.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(TRAIN)
-    pictures = [(each["img"]["bytes"], each["label"]) for each in table.to_pylist()]
+    pictures = [(each["img"]["bytes"], CLASSES.index(WORDS[each["label"]])) for each in table.to_pylist()]
     n_kept = [0] * len(CLASSES)
     others = []
     for number, (content, label) in enumerate(pictures):

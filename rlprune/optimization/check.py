@@ -86,6 +86,7 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float) 
     """
     elastic, residual = _elastic(subject, options.residual)
     serialization.check_storable(elastic.slice(elastic.full))
+    _check_options(options, elastic)
     cost = Cost(elastic)
     narrowest = elastic.uniform(0)
     always_runs = float(cost.of(narrowest).macs / cost.dense.macs)
@@ -159,7 +160,8 @@ class _Findings:
         self.interval = wilson_interval(int(right.sum()), len(right))
         mirrored, _ = _answers(run, chosen, mirror=True)
         self.mirrored = float(right.mean() - mirrored.mean()) <= MOST_MIRROR_LOSS
-        if self.interval[1] <= 1.5 / self._n_classes:
+        guessing = 1 / self._n_classes
+        if self.interval[0] <= guessing and self.interval[1] <= 1.5 * guessing:
             raise RLPruneError(
                 f"the network is right on {100 * self.accuracy:.1f} % of {len(right)} images, no better than guessing "
                 f"among {self._n_classes} classes: are the classes in its order, the weights its own, and the pictures "
@@ -214,6 +216,18 @@ def _slice_times(elastic: ElasticCNN, images: ImageSet, batch: int) -> tuple[flo
     with torch.inference_mode():
         times = interleaved({name: partial(run, pixels) for name, run in runs.items()}, 2.0)
     return median(times["whole"]), median(times["narrowest"])
+
+
+def _check_options(options: PlanOptions, elastic: ElasticCNN) -> None:
+    """Refuse options that would only fail once other things are trained."""
+    side = max(elastic.image_shape[1:])
+    if options.padding is not None and options.padding > side:
+        raise RLPruneError(f"padding={options.padding}: images have {side} pixels a side; give a padding up to that")
+    if options.n_candidates is not None and options.n_candidates < elastic.n_levels:
+        raise RLPruneError(
+            f"n_candidates={options.n_candidates}: one slice of each width is tried in any case; give "
+            f"{elastic.n_levels} or more"
+        )
 
 
 def _check_macs(goal: Goal, always_runs: float) -> None:

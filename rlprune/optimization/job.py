@@ -213,6 +213,8 @@ class Optimization:
             InUseError: another process works in the folder.
             RLPruneError: the folder was begun with other things.
         """
+        if self.finished() is None:
+            self._examine()  # what is refused leaves nothing behind
         note = noted(
             self.out / WORK / _SETTINGS,
             self._made_of(),

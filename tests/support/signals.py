@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlprune.data.image_set import ImageSet, Splits
-from rlprune.optimization.pace import Pace
-from rlprune.optimization.plan import PlanOptions
+from rlprune.errors import RLPruneError
+from rlprune.optimization.goal import PlanOptions
+from rlprune.optimization.plan import Pace
+from rlprune.optimization.verdict.figures import Times
 from rlprune.optimization.verdict.measuring import TimeOfShare
-from rlprune.optimization.verdict.rows import Times
 
 CLASSES = ("up", "down")
 PACE = Pace(forward=1e-4, adapt=5e-4, narrowest=0.3)
@@ -95,6 +96,17 @@ def without_clocks(monkeypatch: pytest.MonkeyPatch, narrowest: float = 3.0, **ms
     pace = TimeOfShare((0.25, 1.0), (narrowest / 10, 1.0))
     monkeypatch.setattr("rlprune.optimization.check.measure_pace", lambda *_: PACE)
     monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_: (10.0, narrowest))
-    monkeypatch.setattr("rlprune.optimization.comparison.time_rows", times)
-    monkeypatch.setattr("rlprune.optimization.comparison.time_of_slices", lambda *_: pace)
-    monkeypatch.setattr("rlprune.optimization.comparison.decision_ms", lambda *_: 0.1)
+    monkeypatch.setattr("rlprune.optimization.verdict.comparison.time_rows", times)
+    monkeypatch.setattr("rlprune.optimization.verdict.comparison.time_of_slices", lambda *_: pace)
+    monkeypatch.setattr("rlprune.optimization.verdict.comparison.decision_ms", lambda *_: 0.1)
+
+
+def without_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no ONNX file be written, which takes most of the time: rows of PyTorch alone."""
+
+    def refuse(*_: object, **__: object) -> bytes:
+        raise RLPruneError("not written here")
+
+    monkeypatch.setattr("rlprune.optimization.verdict.rows.to_static_onnx", refuse)
+    monkeypatch.setattr("rlprune.optimization.verdict.comparison.Comparison.files", lambda *_: {})
+    monkeypatch.setattr("rlprune.optimization.job.write_page", lambda *_: None)

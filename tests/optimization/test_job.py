@@ -1,0 +1,119 @@
+"""An optimisation in a folder: it goes on where it was, answers at once when it is done, and refuses what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from signals import QUICK, Signals, splits, without_clocks, without_files
+
+import rlprune
+from rlprune.errors import RLPruneError, WriteError
+from rlprune.optimization import Goal, Optimization, OptimizeResult
+from rlprune.utils.progress import WholeBar
+
+PLAN = replace(
+    QUICK, pretrain_epochs=1, slice_epochs=1, n_candidates=5, learning_rate=None, policy_steps=256, n_profiles=2
+)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_clocks(monkeypatch)
+    without_files(monkeypatch)
+
+
+def optimize(out: Path, **given: Any) -> OptimizeResult:
+    """A network of random weights, so that every step has something to do."""
+    usual: dict[str, Any] = {"plan": PLAN, "backend": "pytorch", "max_macs": 0.9, "quiet": True, "out": out}
+    return rlprune.optimize(given.pop("model", "digits_cnn"), splits(0.1, 60, 40), **(usual | given))
+
+
+def without_seconds(result: OptimizeResult) -> OptimizeResult:
+    return replace(result, seconds=0.0, conditions=replace(result.conditions, date=""))
+
+
+def stop_at_new_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Interrupt each step at its end, when it is done for the first time; the names of those that were."""
+    stopped: list[str] = []
+    whole = WholeBar.step
+
+    @contextmanager
+    def step(self: WholeBar, name: str) -> Iterator[None]:
+        with whole(self, name):
+            yield
+        if name not in (*stopped, "looking at the network"):
+            stopped.append(name)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(WholeBar, "step", step)
+    return stopped
+
+
+def test_stopped_at_every_step_it_ends_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    expected = optimize(tmp_path / "at once")
+    stopped = stop_at_new_steps(monkeypatch)
+    result = None
+    for number in range(12):
+        torch.manual_seed(100 + number)  # another process draws other numbers
+        try:
+            result = optimize(tmp_path / "stopped")
+            break
+        except KeyboardInterrupt:
+            assert not (tmp_path / "stopped" / "report.json").exists()
+    assert result is not None and without_seconds(result) == without_seconds(expected)
+    assert {"training the network", "training slices", "learning to decide", "measuring"} <= set(stopped)
+
+
+def test_a_finished_folder_answers_at_once_and_refuses_other_things(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    result = optimize(out, model=Signals(), plan=QUICK)
+    monkeypatch.setattr("rlprune.optimization.job.examine", None)  # nothing is looked at
+    assert optimize(out, model=Signals(), plan=QUICK) == result
+    for given, message in (
+        ({"max_drop": 2.0}, r"goal.max_drop: None, now 2.0"),
+        ({"seed": 5}, r"seed: 0, now 5"),
+        ({"time_limit": 7.0}, r"time_limit: 60.0, now 7.0"),
+        ({"plan": replace(QUICK, policy_steps=99)}, r"plan.policy_steps: 2048, now 99"),
+        ({"model": Signals(32)}, r"made_of: "),
+    ):
+        with pytest.raises(RLPruneError, match=message) as caught:
+            optimize(out, **({"model": Signals(), "plan": QUICK} | given))
+        assert "name another folder" in str(caught.value) and str(out) in str(caught.value)
+
+
+def test_what_cannot_be_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(RLPruneError, match="max_macs"):
+        optimize(tmp_path / "out", model=Signals(), plan=QUICK, max_macs=0.001)
+    assert not (tmp_path / "out").exists()
+    assert optimize(tmp_path / "out", model=Signals(), plan=QUICK).deploy
+
+
+def test_a_folder_of_other_things_is_not_filled(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RLPruneError, match=r"holds other things, such as notes.txt; name a new or an empty folder"):
+        Optimization(Goal(), tmp_path)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises((RLPruneError, WriteError), match="file"):
+        Optimization(Goal(), tmp_path / "file")
+
+
+def test_arguments_out_of_range_are_named(tmp_path: Path) -> None:
+    for given, message in (
+        ({"time_limit": 0.0}, "time_limit=0: give minutes above 0"),
+        ({"time_limit": float("nan")}, "time_limit"),
+        ({"seed": -1}, "seed"),
+        ({"device": "cuda:99"}, "device='cuda:99'"),
+        ({"device": "tpu"}, "device='tpu'"),
+    ):
+        with pytest.raises(RLPruneError, match=message):
+            Optimization(Goal(), tmp_path / "out", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
