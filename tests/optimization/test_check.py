@@ -70,7 +70,7 @@ def test_milliseconds_below_the_narrowest_slice_are_refused_where_they_are_pytor
         check(splits(), max_ms=1.0, backend="pytorch")
     found = check(splits(), max_ms=1.0)  # onnxruntime may be faster
     assert any("1 ms will hardly be reached" in each for each in found.result.warnings)
-    with pytest.raises(RLPruneError, match="max_ms=0.1"):
+    with pytest.raises(RLPruneError, match=r"max_ms=0\.1"):
         check(splits(), max_ms=0.1)
     assert any("takes 10 ms already" in each for each in check(splits(), max_ms=12.0).result.warnings)
 

@@ -85,7 +85,7 @@ def drop_interval(dense_right: Tensor, right: Tensor) -> tuple[float, float]:
 
 
 def images_needed(dense_right: Tensor, right: Tensor, allowed: float) -> int:
-    """How many test images it takes, about, to tell a drop from the one that is allowed.
+    """How many test images it takes, about, to tell a drop from the one that is allowed; two digits of it count.
 
     Args:
         dense_right: whether the network as it is is right on each image, bool (N,).
@@ -95,7 +95,9 @@ def images_needed(dense_right: Tensor, right: Tensor, allowed: float) -> int:
     n = len(right)
     drop = 100 * float(dense_right.double().mean() - right.double().mean())
     distance = max(abs(allowed - drop), 0.1) / 100
-    return math.ceil((1.959964 * paired_error(dense_right, right) / distance) ** 2 * n)
+    needed = (1.959964 * paired_error(dense_right, right) / distance) ** 2 * n
+    unit = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    return math.ceil(needed / unit) * unit
 
 
 def meets(option: Option, goal: Goal, dense_ms: float) -> bool:
