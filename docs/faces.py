@@ -27,6 +27,8 @@ MODULES = (
     "rlprune.agents",
     "rlprune.pipelines",
     "rlprune.optimization",
+    "rlprune.optimization.verdict",
+    "rlprune.optimization.reports",
 )
 """In the order of the layers, the lowest first."""
 

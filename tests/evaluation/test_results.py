@@ -88,7 +88,7 @@ def test_files_that_are_no_results_are_named(tmp_path: Path) -> None:
 
 
 def test_batch_sizes_are_numbers() -> None:
-    content = json.loads((REFERENCE / "m_cifarnet" / "bench.json").read_text())
+    content = json.loads((REFERENCE / "resnet20" / "bench.json").read_text())
     assert list(BenchmarkResult.from_json(content).macs_ratio) == [1, 64]
     content["macs_ratio"] = {"many": 2.0}
     with pytest.raises(RLPruneError, match="has 'many' as a key of 'macs_ratio'; expected a whole number"):
