@@ -56,12 +56,13 @@ $(VENV)/test: pyproject.toml constraints.txt
 	$(INSTALL) '.[dev]'
 	touch $@ $(VENV)/demo
 
-# The README's figures and picture: the demo again, kept.
+# The README's figures and the guide's pictures: the demo again, kept. Chromium takes the pictures of pages, if it is there.
 reference: $(VENV)/demo
 	$(VENV)/bin/rlprune demo --out runs/demo
 	mkdir -p runs/reference/digits
 	cp runs/demo/results.json runs/demo/report.json runs/demo/digits.png runs/reference/digits/
 	$(VENV)/bin/python runs/reference/update_readme.py
+	-$(VENV)/bin/python docs/pictures/report.py runs/demo
 
 # The networks of timm and torchvision that tests/zoo.toml names, one by one (an hour on two cores), and their table.
 zoo: $(VENV)/test
