@@ -323,8 +323,8 @@ def _warnings(subject: Subject, goal: Goal, times: tuple[float, float]) -> Itera
         if half > goal.drop:
             enough = math.ceil(_DISAGREEING * (196 / goal.drop) ** 2)
             yield (
-                f"{n_test} test images tell a drop to about {half:.1f} points, and {goal.drop:g} are allowed: whether "
-                f"it is met can hardly be told; about {enough:,} would do"
+                f"{n_test} test images tell a drop to about {half:.1f} points, and {goal.drop:g} may be lost: whether "
+                f"that is met can hardly be told; about {enough:,} would do"
             )
     if goal.max_ms is not None and goal.max_ms >= times[0]:
         yield f"the network as it is takes {times[0]:.3g} ms already, and {goal.max_ms:g} are allowed"

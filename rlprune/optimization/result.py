@@ -191,7 +191,8 @@ class OptimizeResult(JsonResult):
         classes: what each class costs.
         easiest: test images that cost least, by their number.
         hardest: those that cost most.
-        n_needed: test images that it would take to tell whether the goal is reached; None if these are enough.
+        n_needed: test images that it would take to tell whether the goal's drop is met, by the row nearest to the goal
+            where the network is left as it is; None if these are enough.
         seed: of everything but times.
         seconds: that everything took, interruptions left out.
         seconds_estimated: what was said before it began.

@@ -70,8 +70,20 @@ def test_sixty_images_cannot_tell_half_a_point_and_the_number_that_would_is_said
     assert result.deploy == "static"
     assert result.n_needed is not None and result.n_needed > 60
     assert result.sentences[1].startswith("That cannot be told for sure: 60 test images")
-    assert f"about {result.n_needed:,} test images would tell" in result.sentences[1]
+    assert f"about {result.n_needed:,} would tell" in result.sentences[1]
     assert any(each.startswith("60 test images tell a drop to about") for each in result.check.warnings)
+
+
+def test_that_few_images_cannot_tell_is_said_where_the_network_stays_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_clocks(monkeypatch, static=4.0)
+    result = rlprune.optimize(
+        Signals(), splits(n_test=60, n=40), plan=QUICK, backend="pytorch", quiet=True, out=tmp_path, max_drop=0.5
+    )
+    assert result.deploy == "dense"  # 40 images to choose by are too few for half a point
+    assert result.n_needed is not None and result.n_needed > 60
+    assert result.sentences[1].startswith("Of static, which is nearest, it cannot be told for sure: 60 test images")
 
 
 def test_a_row_that_cannot_be_made_is_left_out_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

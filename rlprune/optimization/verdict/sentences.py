@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import MOST_EPOCHS, Plan
@@ -31,10 +31,11 @@ def sentences(
         row: its figures on the test images.
         rows: all rows.
         n_test: test images.
-        needed: test images that it would take to tell whether the drop is within the goal; None if these tell.
+        needed: test images that it would take to tell whether the drop is within the goal, that of the nearest row
+            where the network is left as it is; None if these tell.
     """
     yield _reached(goal, row)
-    yield _certain(goal, row, n_test, needed)
+    yield _certain(goal, row, rows, n_test, needed)
     yield _deploy(goal, choice, row, rows)
 
 
@@ -48,19 +49,30 @@ def _figures(row: Row) -> str:
     return f"{lost} at {100 * row.macs_share:.0f} % of the multiply-adds and {row.speedup:.2f} times the speed"
 
 
-def _certain(goal: Goal, row: Row, n_test: int, needed: int | None) -> str:
-    low, high = row.drop_interval
-    measured = f"{n_test:,} test images put the drop at {low:.2f} to {high:.2f} points (95 %)"
+def _certain(goal: Goal, row: Row, rows: tuple[Row, ...], n_test: int, needed: int | None) -> str:
+    """Of the network as it is there is nothing to tell, but of what comes nearest to the goal."""
+    stays = row.kind == "dense" and row.drop == 0
+    judged = nearest(goal, rows) if stays else row
     if goal.drop is None:
-        return f"The {measured}."
-    if row.kind == "dense" and row.drop == 0:
+        return f"The {_measured(row, n_test)}."
+    allowed = f"{goal.drop:g} {'is' if goal.drop == 1 else 'are'} allowed"
+    if stays and (needed is None or judged is None):
         return "Nothing is lost, as nothing is changed, so the test images have nothing to tell."
-    if needed is None:
-        return f"That can be told: {measured}, and {goal.drop:g} are allowed."
-    return (
-        f"That cannot be told for sure: {measured}, and {goal.drop:g} {'is' if goal.drop == 1 else 'are'} allowed; "
-        f"about {needed:,} test images would tell."
-    )
+    if needed is None or judged is None:
+        return f"That can be told: {_measured(row, n_test)}, and {allowed}."
+    what = f"Of {judged.title}, which is nearest, it" if stays else "That"
+    return f"{what} cannot be told for sure: {_measured(judged, n_test)}, and {allowed}; about {needed:,} would tell."
+
+
+def _measured(row: Row, n_test: int) -> str:
+    low, high = row.drop_interval
+    return f"{n_test:,} test images put the drop at {low:.2f} to {high:.2f} points (95 %)"
+
+
+def nearest(goal: Goal, rows: Sequence[Row]) -> Row | None:
+    """The row other than the network as it is that is nearest to the goal on the test images; for words alone."""
+    others = [each for each in rows if each.kind != "dense"]
+    return min(others, key=lambda each: _distance(goal, each), default=None)
 
 
 def _deploy(goal: Goal, choice: Choice, row: Row, rows: tuple[Row, ...]) -> str:
@@ -97,9 +109,8 @@ def advice(goal: Goal, row: Row, bounds: Bounds, plan: Plan, rows: tuple[Row, ..
         rows: all rows.
         minutes: time limit that was given.
     """
-    others = [each for each in rows if each.kind != "dense"]
-    if others:
-        near = min(others, key=lambda each: _distance(goal, each))
+    near = nearest(goal, rows)
+    if near is not None:
         yield f"Nearest on the test images: {near.title} {_figures(near)}."
     yield (
         f"What bounds it: every image costs {100 * bounds.always_runs:.0f} % of the multiply-adds, the first layers "

@@ -14,9 +14,9 @@ from rlprune.optimization.plan import Plan
 from rlprune.optimization.result import CheckResult, GoalResult, OptimizeResult, Point, Row
 from rlprune.optimization.trained import Trained
 from rlprune.optimization.verdict.choice import Choice, images_needed
-from rlprune.optimization.verdict.figures import DENSE, Answers, right_of
+from rlprune.optimization.verdict.figures import Answers, right_of
 from rlprune.optimization.verdict.measuring import TimeOfShare, bounds_of, class_costs
-from rlprune.optimization.verdict.sentences import advice, sentences
+from rlprune.optimization.verdict.sentences import advice, nearest, sentences
 
 _N_SHOWN = 12
 """Test images that the report shows as the cheapest, and as the dearest."""
@@ -74,7 +74,8 @@ def summarise(
     """
     name = measured.choice.option.name
     row = next(each for each in measured.rows if each.name == name)
-    needed = _n_needed(goal, row, measured, test)
+    judged = nearest(goal, measured.rows) if row.kind == "dense" else row
+    needed = None if judged is None else _n_needed(goal, judged, measured, test)
     bounds = bounds_of(trained.elastic, measured.pace, measured.deciding)
     decided = measured.answers["rlprune"]
     order = decided.shares.argsort(stable=True)
@@ -106,7 +107,7 @@ def summarise(
 
 def _n_needed(goal: Goal, row: Row, measured: Measured, test: ImageSet) -> int | None:
     """Test images that would tell whether the drop is within the goal; None if these do, or nothing is asked."""
-    if goal.drop is None or row.name in DENSE:
+    if goal.drop is None:
         return None
     low, high = row.drop_interval
     if high <= goal.drop or low > goal.drop:
