@@ -13,6 +13,7 @@ from rlprune.optimization.job import Optimization
 from rlprune.optimization.reports.screen import print_check, print_verdict
 from rlprune.utils.imports import require
 from rlprune.utils.locks import hold
+from rlprune.utils.progress import WholeBar
 from rlprune.utils.settings import Seed, settings_dataclass
 
 
@@ -38,5 +39,6 @@ class Demo:
         with hold(self.out, inside=True):
             demo.remove_finished(self.out)
             result = job.run()
-            demo.measure_demo(self.out, subject.splits, result, self.seed)
+            with WholeBar({"controls": 1.0}, quiet=self.quiet).step("controls"):
+                demo.measure_demo(self.out, subject.splits, result, self.seed)
         print_verdict(console, result, self.out)

@@ -25,6 +25,7 @@ from rlprune.metrics import wilson_interval
 from rlprune.optimization.goal import Goal, PlanOptions, YesNo
 from rlprune.optimization.pace import measure_pace
 from rlprune.optimization.plan import MOST_MIRROR_LOSS, Pace, Plan, Size, make_plan
+from rlprune.optimization.reports.found import Found, lines, warnings
 from rlprune.optimization.result import CheckResult
 from rlprune.optimization.subject import Subject
 from rlprune.profiles.cost import Cost
@@ -39,8 +40,6 @@ _SECONDS = 5.0
 """That each kind may take."""
 _LEAST_SAVED = 0.6
 """Share of the multiply-adds that should be possible to save before residual streams are pruned, too."""
-_DISAGREEING = 0.02
-"""Share of images, about, on which a network and a good slice of it are not both right or both wrong."""
 _SURE = 3.0
 """Standard errors from which a difference between two sets of images is taken for real."""
 _SLACK = 1.2
@@ -99,18 +98,27 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float) 
     settings = AdaptSettings(batch_size=min(options.batch_size or n_at_once, n_at_once, size.n_network), padding=0)
     pace = measure_pace(elastic, subject.splits.network, settings)
     plan = make_plan(options, size, pace, minutes)
-    lines = [*subject.said, *_lines(subject, findings, elastic, always_runs, times, goal, plan)]
-    warnings = [*findings.warnings(), *_warnings(subject, goal, times)]
+    found = Found(
+        accuracy=findings.accuracy,
+        interval=findings.interval,
+        n_tried=findings.n_tried,
+        n_groups=elastic.n_groups,
+        macs=int(cost.dense.macs),
+        stem=float(cost.stem.macs / cost.dense.macs),
+        always_runs=always_runs,
+        whole_ms=times[0],
+        narrowest_ms=times[1],
+    )
     result = CheckResult(
-        lines=tuple(lines),
-        warnings=tuple(warnings),
+        lines=(*subject.said, *lines(subject, goal, plan, found)),
+        warnings=(*findings.warnings(), *warnings(subject.splits, goal, found)),
         network=subject.name,
         data=subject.data,
         classes=tuple(subject.splits.network.classes),
         image_shape=subject.image_shape,
         preprocessing=subject.splits.network.preprocessing.text,
         n_images={name: len(getattr(subject.splits, name)) for name in ("network", "policy", "validation", "test")},
-        accuracy=findings.accuracy if subject.trained else None,
+        accuracy=findings.accuracy,
         always_runs=always_runs,
         dense_macs=int(cost.dense.macs),
         dense_params=int(cost.dense.params),
@@ -148,6 +156,8 @@ class _Findings:
         self._trained = subject.trained
         self._n_classes = len(subject.splits.network.classes)
         if not subject.trained:
+            self.accuracy: float | None = None
+            self.interval = (0.0, 1.0)
             self.mirrored = True
             self.n_tried = N_CHECKED
             return
@@ -270,80 +280,3 @@ def _size(subject: Subject, findings: _Findings) -> Size:
         trained=subject.trained,
         mirrored=findings.mirrored,
     )
-
-
-def _lines(
-    subject: Subject,
-    findings: _Findings,
-    elastic: ElasticCNN,
-    always_runs: float,
-    times: tuple[float, float],
-    goal: Goal,
-    plan: Plan,
-) -> Iterator[str]:
-    """What is printed before it begins."""
-    splits = subject.splits
-    cost = Cost(elastic)
-    yield f"goal: {goal.text}"
-    if subject.trained:
-        low, high = (100 * end for end in findings.interval)
-        n = findings.n_tried
-        yield (
-            f"network: {subject.name}, right on {100 * findings.accuracy:.1f} % of {n} validation images (95 %: "
-            f"{low:.1f} to {high:.1f}); not your number? stop here, and look at preprocessing and class order"
-        )
-    else:
-        yield f"network: {subject.name} has random weights, so it is trained first"
-    yield f"pictures: {' x '.join(map(str, subject.image_shape))}, {splits.network.preprocessing.text or 'as they are'}"
-    yield (
-        f"images: {subject.data}, {len(splits.network.classes)} classes; {len(splits.network)} train the network, "
-        f"{len(splits.policy)} teach the decisions, {len(splits.validation)} choose, {len(splits.test)} test"
-    )
-    stem = float(cost.stem.macs / cost.dense.macs)
-    yield (
-        f"pruning: {elastic.n_groups} groups of channels; every image costs at least {100 * always_runs:.1f} % of "
-        f"{int(cost.dense.macs) / 1e6:,.1f} M multiply-adds (the first layers are {100 * stem:.1f} %)"
-    )
-    yield (
-        f"speed: the whole network takes {times[0]:.2f} ms at batch {goal.batch} in PyTorch, its narrowest slice "
-        f"{times[1]:.2f} ms"
-    )
-    passes = [plan.pretrain_epochs, plan.slice_epochs, plan.profile_epochs]
-    yield (
-        f"training: {' + '.join(str(each) for each in passes if each)} passes over {len(splits.network)} images, in "
-        f"batches of {plan.batch_size}{', mirrored at random' if plan.flip else ''}"
-    )
-    yield f"time: about {_minutes(plan.total)} (from a few measured steps)"
-
-
-def _warnings(subject: Subject, goal: Goal, times: tuple[float, float]) -> Iterator[str]:
-    n_test = len(subject.splits.test)
-    if goal.drop:
-        half = 196 * math.sqrt(_DISAGREEING / n_test)
-        if half > goal.drop:
-            enough = math.ceil(_DISAGREEING * (196 / goal.drop) ** 2)
-            yield (
-                f"{n_test} test images tell a drop to about {half:.1f} points, and {goal.drop:g} may be lost: whether "
-                f"that is met can hardly be told; about {enough:,} would do"
-            )
-    if goal.max_ms is not None and goal.max_ms >= times[0]:
-        yield f"the network as it is takes {times[0]:.3g} ms already, and {goal.max_ms:g} are allowed"
-    if goal.min_speedup is not None and goal.min_speedup > times[0] / times[1]:
-        yield (
-            f"the narrowest slice is {times[0] / times[1]:.2g} times as fast here at batch {goal.batch}: "
-            f"{goal.min_speedup:g} times will hardly be reached"
-        )
-    if goal.max_ms is not None and goal.max_ms < times[1]:
-        yield (
-            f"the narrowest slice takes {times[1]:.3g} ms here at batch {goal.batch} in PyTorch: {goal.max_ms:g} ms "
-            "will hardly be reached"
-        )
-    if min(len(subject.splits.policy), len(subject.splits.validation)) < 100:
-        yield (
-            f"{len(subject.splits.policy)} images teach the decisions and {len(subject.splits.validation)} choose; "
-            "some hundreds of each are needed for good ones: give more images, or some with --heldout"
-        )
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -48,8 +48,12 @@ _SMALL = 0.5
 """Multiply-adds that a slice is expected to take."""
 _POLICY_STEPS_PER_SECOND = 4000
 """Decisions that are learnt from in a second, about; the network does not run meanwhile."""
-_SECONDS_PER_FILE = 6.0
-"""To write a network as ONNX, about, and to open it."""
+_SECONDS_PER_PIECE = 2.5
+"""To export a part of a network to ONNX, about: a slice, or what decides."""
+_N_WHOLE = 4
+"""Rows that are one network: the dense and the static one, in float32 and in eight-bit integers."""
+_N_DECIDING = 3
+"""Rows that decide, of as many parts as there are slices, and three more."""
 FEWEST_CANDIDATES = 16
 _MOST_TIMING = 40.0
 _TIMING = 0.02
@@ -250,7 +254,7 @@ def _fixed(
         "searching slices": n_candidates * (size.n_policy * per_slice + 0.5),
         "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
         + n_profiles * (size.n_policy + size.n_validation) * per_slice,
-        "writing networks": (n_profiles + 4) * _SECONDS_PER_FILE,
+        "writing networks": (_N_WHOLE + _N_DECIDING * (n_profiles + 3)) * _SECONDS_PER_PIECE,
         "choosing": n_profiles * size.n_validation * per_slice + (_N_TIMINGS - 1) * timing,
         "measuring": n_rows * (size.n_test + size.n_validation) * pace.forward + timing,
     }

@@ -96,7 +96,7 @@ def images_needed(dense_right: Tensor, right: Tensor, allowed: float) -> int:
     drop = 100 * float(dense_right.double().mean() - right.double().mean())
     distance = max(abs(allowed - drop), 0.1) / 100
     needed = (1.959964 * paired_error(dense_right, right) / distance) ** 2 * n
-    unit = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    unit = int(10 ** max(0, math.floor(math.log10(needed)) - 1))
     return math.ceil(needed / unit) * unit
 
 

@@ -46,7 +46,7 @@ def _reached(goal: Goal, row: Row) -> str:
 
 def _figures(row: Row) -> str:
     lost = f"loses {row.drop:.2f} points" if row.drop >= 0 else f"gains {-row.drop:.2f} points"
-    return f"{lost} at {100 * row.macs_share:.0f} % of the multiply-adds and {row.speedup:.2f} times the speed"
+    return f"{lost} at {100 * row.macs_share:.1f} % of the multiply-adds and {row.speedup:.2f} times the speed"
 
 
 def _certain(goal: Goal, row: Row, rows: tuple[Row, ...], n_test: int, needed: int | None) -> str:
@@ -110,7 +110,12 @@ def advice(goal: Goal, row: Row, bounds: Bounds, plan: Plan, rows: tuple[Row, ..
         minutes: time limit that was given.
     """
     near = nearest(goal, rows)
-    if near is not None:
+    if near is not None and near.meets:
+        yield (
+            f"On the test images {near.title} meets the goal ({_figures(near)}), but the choice is made on the "
+            "validation images, which are too few to be sure of it, or where it did not."
+        )
+    elif near is not None:
         yield f"Nearest on the test images: {near.title} {_figures(near)}."
     yield (
         f"What bounds it: every image costs {100 * bounds.always_runs:.0f} % of the multiply-adds, the first layers "
