@@ -25,6 +25,7 @@ from rlprune.metrics import wilson_interval
 from rlprune.optimization.goal import Goal, PlanOptions, YesNo
 from rlprune.optimization.pace import measure_pace
 from rlprune.optimization.plan import MOST_MIRROR_LOSS, Pace, Plan, Size, make_plan
+from rlprune.optimization.reports import words
 from rlprune.optimization.result import CheckResult
 from rlprune.optimization.subject import Subject
 from rlprune.profiles.cost import Cost
@@ -70,7 +71,7 @@ class Examined:
     result: CheckResult
 
 
-def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float) -> Examined:
+def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, begun: Plan | None = None) -> Examined:
     """Look at network and images, time some steps, and plan.
 
     Args:
@@ -78,6 +79,7 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float) 
         goal: what is asked for.
         options: what of the plan is given.
         minutes: time limit.
+        begun: the plan of what is gone on with; what depends on how fast the machine is now is then not refused.
 
     Raises:
         ModelError: nothing of the network can be pruned, or it cannot be stored.
@@ -93,12 +95,13 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float) 
     _check_macs(goal, always_runs)
     findings = _Findings(subject, elastic)
     times = _slice_times(elastic, subject.splits.validation, goal.batch)
-    _check_time(goal, *times, always_runs)
+    if begun is None:
+        _check_time(goal, *times, always_runs)
     size = _size(subject, findings)
     n_at_once = 32 if findings.n_tried > _FEWEST else 16
     settings = AdaptSettings(batch_size=min(options.batch_size or n_at_once, n_at_once, size.n_network), padding=0)
     pace = measure_pace(elastic, subject.splits.network, settings)
-    plan = make_plan(options, size, pace, minutes)
+    plan = begun or make_plan(options, size, pace, minutes)
     lines = [*subject.said, *_lines(subject, findings, elastic, always_runs, times, goal, plan)]
     warnings = [*findings.warnings(), *_warnings(subject, goal, times)]
     result = CheckResult(
@@ -313,7 +316,7 @@ def _lines(
         f"training: {' + '.join(str(each) for each in passes if each)} passes over {len(splits.network)} images, in "
         f"batches of {plan.batch_size}{', mirrored at random' if plan.flip else ''}"
     )
-    yield f"time: about {_minutes(plan.total)} (from a few measured steps)"
+    yield f"time: about {words.duration(plan.total)} (from a few measured steps)"
 
 
 def _warnings(subject: Subject, goal: Goal, times: tuple[float, float]) -> Iterator[str]:
@@ -343,7 +346,3 @@ def _warnings(subject: Subject, goal: Goal, times: tuple[float, float]) -> Itera
             f"{len(subject.splits.policy)} images teach the decisions and {len(subject.splits.validation)} choose; "
             "some hundreds of each are needed for good ones: give more images, or some with --heldout"
         )
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
