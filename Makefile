@@ -92,6 +92,11 @@ browser: $(VENV)/test examples/browser/node_modules
 examples/browser/node_modules: examples/browser/package-lock.json
 	cd examples/browser && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules
 
+# From a checkpoint and 900 pictures to a verdict in one command, in build/journey: a line per bar (half an hour on two cores). Needs
+# torchvision, and RLPRUNE_ASSETS for the pictures.
+journey: $(VENV)/test
+	OMP_NUM_THREADS=2 $(VENV)/bin/python tests/journey.py
+
 # The documentation, in build/docs; a warning is an error.
 docs: $(VENV)/test
 	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs build/docs

@@ -24,7 +24,7 @@ from rlprune.optimization.result import REPORT, CheckResult, OptimizeResult
 from rlprune.optimization.subject import Subject
 from rlprune.optimization.verdict.comparison import Comparison
 from rlprune.optimization.verdict.summary import summarise
-from rlprune.optimization.work import Work, plan_from
+from rlprune.optimization.work import Work, plan_from, plan_in
 from rlprune.storage.provenance import check_ours, fingerprint, noted, plain
 from rlprune.utils.files import check_room, check_target_folder, write_json
 from rlprune.utils.finite import check_numbers, check_whole
@@ -37,6 +37,7 @@ WORK = "work"
 """Folder of everything that is trained: checkpoints, networks, events; it may be removed once all is done."""
 PAGE = "report.html"
 _SETTINGS = "settings.json"
+_PLAN = "plan.json"
 _LOOKING = "looking at the network"
 _COPIES = 12
 """Networks, checkpoints and files that are written, each about as large as the network."""
@@ -194,11 +195,12 @@ class Optimization:
 
     def _examine(self) -> Examined:
         if self._examined is None:
+            begun = plan_in(self.out / WORK / _PLAN)
             bar = WholeBar({_LOOKING: 30.0}, quiet=self.quiet)
             with ExitStack() as stack:
                 stack.callback(bar.close)
                 stack.enter_context(bar.step(_LOOKING))
-                self._examined = examine(self.subject, self.goal, self.options, self.time_limit)
+                self._examined = examine(self.subject, self.goal, self.options, self.time_limit, begun)
         return self._examined
 
     def finished(self) -> OptimizeResult | None:
@@ -220,7 +222,7 @@ class Optimization:
             self._made_of(),
             what=f"what {self.out} holds",
             cure="go back to those, or name another folder",
-            made=self.out / WORK / "plan.json",
+            made=self.out / WORK / _PLAN,
         )
         with hold(self.out, inside=True), note:
             done = self.finished()
@@ -246,7 +248,7 @@ class Optimization:
     def _run(self, examined: Examined) -> OptimizeResult:
         folder = self.out / WORK
         check_room(self.out, _COPIES * sum(value.nbytes for value in self.subject.model.state_dict().values()))
-        planned = plan_from(folder / "plan.json", examined.plan)
+        planned = plan_from(folder / _PLAN, examined.plan)
         with ExitStack() as stack:
             bar = WholeBar(planned.seconds, quiet=self.quiet)
             stack.callback(bar.close)

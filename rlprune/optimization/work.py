@@ -20,6 +20,7 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.baselines.static_pruning import static_profile
 from rlprune.baselines.stored import load_plain, save_plain
 from rlprune.elastic.cnn import ElasticCNN
+from rlprune.errors import RLPruneError
 from rlprune.models.weights import load_weights, save_weights
 from rlprune.optimization.check import Examined
 from rlprune.optimization.goal import Goal
@@ -31,7 +32,7 @@ from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import Search, best_within, search_profiles
 from rlprune.storage.networks import load_network, save_network
-from rlprune.storage.provenance import read_note
+from rlprune.storage.provenance import note_to_compare, read_note
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher, cache_teacher_logits
 from rlprune.training.pretraining import pretrain
@@ -331,4 +332,16 @@ def plan_from(path: Path, plan: Plan) -> Plan:
     """The plan that a folder was begun with; it is written down if there is none yet."""
     if not path.exists():
         write_json(path, asdict(plan))
-    return Plan(**json.loads(path.read_text()))
+    return plan_in(path) or plan
+
+
+def plan_in(path: Path) -> Plan | None:
+    """The plan that a folder was begun with, if there is one; `RLPruneError` if it is damaged."""
+    if not path.exists():
+        return None
+    cure = "remove the folder above it, and begin anew"
+    found = note_to_compare(path, dict, cure)
+    try:
+        return Plan(**found | {"penalties": tuple(found["penalties"])})
+    except (TypeError, KeyError) as error:
+        raise RLPruneError(f"{path} is of another version ({error}); {cure}") from error

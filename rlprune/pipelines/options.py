@@ -63,9 +63,10 @@ class DataOptions:
     label_column: str | None = None
     """Column of the labels, likewise."""
     split_seed: NonNegativeInt = 0
-    """Fixes which images train the network, which train the policy, and which validate."""
+    """Fixes which images train the network, which teach the decisions, and which validate."""
     shares: Parts | None = None
-    """How what is not test is divided among these three; as the network was trained, else 0.7 0.2 0.1, if not given."""
+    """How what is not test is divided among these three; if not given, as the network was trained, else 0.7 0.2 0.1
+    (optimize: 0.6 0.2 0.2)."""
 
     test_split: str | None = None
     """Which part of the data tests, such as val; its test split if not given, or its validation split where that has no

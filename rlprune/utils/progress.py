@@ -5,6 +5,7 @@ Bars of steps that are part of something larger are not shown: they move the one
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,14 +56,15 @@ class WholeBar:
 
     def __init__(self, seconds: Mapping[str, float], *, quiet: bool = False) -> None:
         self._seconds = dict(seconds)
-        self._done = 0.0
+        self._done: set[str] = set()
         self._step = ""
         self._begun = time.monotonic()
         self._share: float | None = None
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
-            bar_format = "{desc} {bar} {percentage:3.0f} %  {postfix}"
-            self._bar = _tqdm()(total=1.0, bar_format=bar_format, leave=False, file=sys.stderr)
+            bar_format = "{desc} {bar} {percentage:3.0f} %{postfix}"
+            shape = {"ncols": _columns(), "nrows": 24}  # else tqdm shows nothing where a terminal has no size
+            self._bar = _tqdm()(total=1.0, bar_format=bar_format, leave=False, file=sys.stderr, **shape)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -78,7 +80,7 @@ class WholeBar:
             yield
         finally:
             _whole = outer
-        self._done += self._seconds.get(name, 0.0)
+        self._done.add(name)
 
     def expect(self, name: str, seconds: float) -> None:
         """Say anew how long a step will take that has not begun."""
@@ -99,12 +101,13 @@ class WholeBar:
         if self._bar is None:
             return
         total = sum(self._seconds.values()) or 1.0
-        expected = self._seconds.get(self._step, 0.0)
+        done = sum(seconds for name, seconds in self._seconds.items() if name in self._done)
+        expected = 0.0 if self._step in self._done else self._seconds.get(self._step, 0.0)
         elapsed = time.monotonic() - self._begun
         gone = expected * self._share if self._share is not None else min(elapsed, 0.95 * expected)
-        self._bar.n = min(1.0, (self._done + gone) / total)
+        self._bar.n = min(1.0, (done + gone) / total)
         self._bar.set_description_str(self._step, refresh=False)
-        self._bar.set_postfix_str(f"{_in_words(total - self._done - gone)} left", refresh=False)
+        self._bar.set_postfix_str(f"{_in_words(total - done - gone)} left", refresh=False)
         self._bar.refresh()
 
 
@@ -146,6 +149,14 @@ def _moving(items: Iterable[_T], whole: WholeBar) -> Iterator[_T]:
 
 def _in_words(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _columns() -> int | None:
+    """Width of the bar where the terminal does not say its own; else None, and tqdm asks it."""
+    try:
+        return None if os.get_terminal_size(sys.stderr.fileno()).columns else 80
+    except (OSError, ValueError):
+        return 80
 
 
 def _tqdm() -> Any:

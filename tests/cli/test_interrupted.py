@@ -141,7 +141,7 @@ def test_too_little_memory_is_a_line_that_names_the_step(
     with pytest.raises(SystemExit, match="2"):
         main(PRETRAIN)
     line = (
-        "rlprune: error: memory ran out while training, in epoch 1 of 2 (4000 bytes more are not there); a batch_size"
+        "rlprune: error: memory ran out while training, in epoch 1 of 2 (4000 bytes more are not there); a --batch-size"
     )
     assert line in capsys.readouterr().err and made(project) == set()
     monkeypatch.setattr(Inspect, "run", lambda _: bytearray(2**60))

@@ -15,6 +15,7 @@ from signals import QUICK, Signals, splits, without_clocks, without_files
 import rlprune
 from rlprune.errors import RLPruneError, WriteError
 from rlprune.optimization import Goal, Optimization, OptimizeResult
+from rlprune.optimization.plan import Pace
 from rlprune.utils.progress import WholeBar
 
 PLAN = replace(
@@ -61,7 +62,9 @@ def test_stopped_at_every_step_it_ends_as_if_it_had_not_been(tmp_path: Path, mon
     stopped = stop_at_new_steps(monkeypatch)
     result = None
     for number in range(12):
-        torch.manual_seed(100 + number)  # another process draws other numbers
+        torch.manual_seed(100 + number)  # another process draws other numbers, on a machine that is much slower
+        if number:
+            monkeypatch.setattr("rlprune.optimization.check.measure_pace", lambda *_: Pace(100.0, 500.0, 0.3))
         try:
             result = optimize(tmp_path / "stopped")
             break
@@ -117,3 +120,12 @@ def test_arguments_out_of_range_are_named(tmp_path: Path) -> None:
         with pytest.raises(RLPruneError, match=message):
             Optimization(Goal(), tmp_path / "out", **given)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "settings.json").write_text("{}")
+    for content, why in (("{", "damaged"), ("{}", "of another version")):
+        (tmp_path / "work" / "plan.json").write_text(content)
+        with pytest.raises(RLPruneError, match=rf"plan.json is {why} .*; remove the folder above it"):
+            optimize(tmp_path)
