@@ -10,6 +10,7 @@ from rlprune.data.image_set import Splits
 from rlprune.evaluation.results import Interval
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import Plan
+from rlprune.optimization.reports.words import duration
 from rlprune.optimization.subject import Subject
 
 _DISAGREEING = 0.02
@@ -76,7 +77,7 @@ def lines(subject: Subject, goal: Goal, plan: Plan, found: Found) -> Iterator[st
         f"training: {' + '.join(str(each) for each in passes if each)} passes over {len(splits.network)} images, in "
         f"batches of {plan.batch_size}{', mirrored at random' if plan.flip else ''}"
     )
-    yield f"time: about {_minutes(plan.total)} (from a few measured steps)"
+    yield f"time: about {duration(plan.total)} (from a few measured steps)"
 
 
 def warnings(splits: Splits, goal: Goal, found: Found) -> Iterator[str]:
@@ -107,7 +108,3 @@ def warnings(splits: Splits, goal: Goal, found: Found) -> Iterator[str]:
             f"{len(splits.policy)} images teach the decisions and {len(splits.validation)} choose; "
             "some hundreds of each are needed for good ones: give more images, or some with --heldout"
         )
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
