@@ -25,11 +25,7 @@ from rlprune.metrics import wilson_interval
 from rlprune.optimization.goal import Goal, PlanOptions, YesNo
 from rlprune.optimization.pace import measure_pace
 from rlprune.optimization.plan import MOST_MIRROR_LOSS, Pace, Plan, Size, make_plan
-<<<<<<< HEAD
 from rlprune.optimization.reports.found import Found, lines, warnings
-=======
-from rlprune.optimization.reports import words
->>>>>>> honest
 from rlprune.optimization.result import CheckResult
 from rlprune.optimization.subject import Subject
 from rlprune.profiles.cost import Cost
@@ -98,13 +94,11 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
     findings = _Findings(subject, elastic)
     times = _slice_times(elastic, subject.splits.validation, goal.batch)
     if begun is None:
-        if begun is None:
         _check_time(goal, *times, always_runs)
     size = _size(subject, findings)
     n_at_once = 32 if findings.n_tried > _FEWEST else 16
     settings = AdaptSettings(batch_size=min(options.batch_size or n_at_once, n_at_once, size.n_network), padding=0)
     pace = measure_pace(elastic, subject.splits.network, settings)
-<<<<<<< HEAD
     plan = begun or make_plan(options, size, pace, minutes)
     found = Found(
         accuracy=findings.accuracy,
@@ -117,11 +111,6 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
         whole_ms=times[0],
         narrowest_ms=times[1],
     )
-=======
-    plan = begun or make_plan(options, size, pace, minutes)
-    lines = [*subject.said, *_lines(subject, findings, elastic, always_runs, times, goal, plan)]
-    warnings = [*findings.warnings(), *_warnings(subject, goal, times)]
->>>>>>> honest
     result = CheckResult(
         lines=(*subject.said, *lines(subject, goal, plan, found)),
         warnings=(*findings.warnings(), *warnings(subject.splits, goal, found)),
@@ -293,79 +282,3 @@ def _size(subject: Subject, findings: _Findings) -> Size:
         trained=subject.trained,
         mirrored=findings.mirrored,
     )
-<<<<<<< HEAD
-=======
-
-
-def _lines(
-    subject: Subject,
-    findings: _Findings,
-    elastic: ElasticCNN,
-    always_runs: float,
-    times: tuple[float, float],
-    goal: Goal,
-    plan: Plan,
-) -> Iterator[str]:
-    """What is printed before it begins."""
-    splits = subject.splits
-    cost = Cost(elastic)
-    yield f"goal: {goal.text}"
-    if subject.trained:
-        low, high = (100 * end for end in findings.interval)
-        n = findings.n_tried
-        yield (
-            f"network: {subject.name}, right on {100 * findings.accuracy:.1f} % of {n} validation images (95 %: "
-            f"{low:.1f} to {high:.1f}); not your number? stop here, and look at preprocessing and class order"
-        )
-    else:
-        yield f"network: {subject.name} has random weights, so it is trained first"
-    yield f"pictures: {' x '.join(map(str, subject.image_shape))}, {splits.network.preprocessing.text or 'as they are'}"
-    yield (
-        f"images: {subject.data}, {len(splits.network.classes)} classes; {len(splits.network)} train the network, "
-        f"{len(splits.policy)} teach the decisions, {len(splits.validation)} choose, {len(splits.test)} test"
-    )
-    stem = float(cost.stem.macs / cost.dense.macs)
-    yield (
-        f"pruning: {elastic.n_groups} groups of channels; every image costs at least {100 * always_runs:.1f} % of "
-        f"{int(cost.dense.macs) / 1e6:,.1f} M multiply-adds (the first layers are {100 * stem:.1f} %)"
-    )
-    yield (
-        f"speed: the whole network takes {times[0]:.2f} ms at batch {goal.batch} in PyTorch, its narrowest slice "
-        f"{times[1]:.2f} ms"
-    )
-    passes = [plan.pretrain_epochs, plan.slice_epochs, plan.profile_epochs]
-    yield (
-        f"training: {' + '.join(str(each) for each in passes if each)} passes over {len(splits.network)} images, in "
-        f"batches of {plan.batch_size}{', mirrored at random' if plan.flip else ''}"
-    )
-    yield f"time: about {words.duration(plan.total)} (from a few measured steps)"
-
-
-def _warnings(subject: Subject, goal: Goal, times: tuple[float, float]) -> Iterator[str]:
-    n_test = len(subject.splits.test)
-    if goal.drop:
-        half = 196 * math.sqrt(_DISAGREEING / n_test)
-        if half > goal.drop:
-            enough = math.ceil(_DISAGREEING * (196 / goal.drop) ** 2)
-            yield (
-                f"{n_test} test images tell a drop to about {half:.1f} points, and {goal.drop:g} may be lost: whether "
-                f"that is met can hardly be told; about {enough:,} would do"
-            )
-    if goal.max_ms is not None and goal.max_ms >= times[0]:
-        yield f"the network as it is takes {times[0]:.3g} ms already, and {goal.max_ms:g} are allowed"
-    if goal.min_speedup is not None and goal.min_speedup > times[0] / times[1]:
-        yield (
-            f"the narrowest slice is {times[0] / times[1]:.2g} times as fast here at batch {goal.batch}: "
-            f"{goal.min_speedup:g} times will hardly be reached"
-        )
-    if goal.max_ms is not None and goal.max_ms < times[1]:
-        yield (
-            f"the narrowest slice takes {times[1]:.3g} ms here at batch {goal.batch} in PyTorch: {goal.max_ms:g} ms "
-            "will hardly be reached"
-        )
-    if min(len(subject.splits.policy), len(subject.splits.validation)) < 100:
-        yield (
-            f"{len(subject.splits.policy)} images teach the decisions and {len(subject.splits.validation)} choose; "
-            "some hundreds of each are needed for good ones: give more images, or some with --heldout"
-        )
->>>>>>> honest
