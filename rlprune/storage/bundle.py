@@ -115,7 +115,20 @@ def load(
             raise
         raise BundleError(f"{folder} does not run in {dtype}, perhaps in float32 ({error})") from error
     dynamic.metadata = stored.notes
-    return dynamic
+    return _at_stored_penalty(dynamic)
+
+
+def _at_stored_penalty(dynamic: DynamicCNN) -> DynamicCNN:
+    """A network whose policy serves a range of penalties, at the one that its notes say, if they say one.
+
+    Raises:
+        BundleError: it is none of that range.
+    """
+    stored = dynamic.metadata.get("penalty")
+    if dynamic.penalty is None or isinstance(stored, bool) or not isinstance(stored, int | float):
+        return dynamic
+    with malformed("notes"):
+        return dynamic.at(penalty=stored)
 
 
 def save_dynamic(folder: str | Path, dynamic: DynamicCNN, metadata: Mapping[str, Any]) -> None:

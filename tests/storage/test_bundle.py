@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ranged
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -340,3 +341,14 @@ def test_a_bundle_for_another_number_of_classes_is_not_written(tmp_path: Path) -
         with pytest.raises(BundleError, match=f"the policy was trained for another network: {message}"):
             save_bundle(tmp_path / "bundle", NETWORK, misfit, data)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_for_a_range_of_penalties_decides_at_the_one_in_its_notes(tmp_path: Path) -> None:
+    save_bundle(tmp_path / "noted", ranged.NETWORK, ranged.make_ranged(), ranged.DATA, {"penalty": 0.02})
+    save_bundle(tmp_path / "bare", ranged.NETWORK, ranged.make_ranged(), ranged.DATA, {"penalty": [0.01, 1.0]})
+    assert load(tmp_path / "noted").penalty == 0.02
+    assert load(tmp_path / "noted").at(penalty=0.5).penalty == 0.5
+    assert load(tmp_path / "bare").penalty == pytest.approx(0.1)  # the middle
+    save_bundle(tmp_path / "outside", ranged.NETWORK, ranged.make_ranged(), ranged.DATA, {"penalty": 3.0})
+    with pytest.raises(BundleError, match=r"penalty is 3\.0; the policy was trained for 0\.01 to 1"):
+        load(tmp_path / "outside")
