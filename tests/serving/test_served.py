@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
 import pytest
@@ -211,7 +211,7 @@ def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path) -> None:
         assert server.stdout.readline() == f"serving {tmp_path / 'bundle'} by pytorch\n"
         url = server.stdout.readline().removeprefix("at ").strip()
         body = b"P6 16 16 255\n" + deployed.images[0].permute(1, 2, 0).contiguous().numpy().tobytes()
-        with urlopen(
+        with build_opener(ProxyHandler({})).open(
             Request(f"{url}/predict", body, {"Content-Type": "image/x-portable-pixmap"}), timeout=30
         ) as answer:
             (row,) = json.loads(answer.read())["predictions"]
