@@ -44,11 +44,11 @@ SCARCE = 8
 ENOUGH_STEPS = 400
 MANY_IMAGES = 5000
 MOST_MIRROR_LOSS = 0.05
-_SMALL = 0.5
+_SMALL = 0.4
 """Multiply-adds that a slice is expected to take."""
-_POLICY_STEPS_PER_SECOND = 4000
+_POLICY_STEPS_PER_SECOND = 8000
 """Decisions that are learnt from in a second, about; the network does not run meanwhile."""
-_SECONDS_PER_PIECE = 2.5
+_SECONDS_PER_PIECE = 1.5
 """To export a part of a network to ONNX, about: a slice, or what decides."""
 _N_WHOLE = 4
 """Rows that are one network: the dense and the static one, in float32 and in eight-bit integers."""
@@ -251,7 +251,7 @@ def _fixed(
     per_slice = pace.forward * _SMALL
     n_rows = 8
     return {
-        "searching slices": n_candidates * (size.n_policy * per_slice + 0.5),
+        "searching slices": n_candidates * (size.n_policy * per_slice + 0.1),
         "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
         + n_profiles * (size.n_policy + size.n_validation) * per_slice,
         "writing networks": (_N_WHOLE + _N_DECIDING * (n_profiles + 3)) * _SECONDS_PER_PIECE,
