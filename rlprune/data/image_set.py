@@ -72,6 +72,11 @@ class ImageSet:
         """Turn pixels like those of this set, uint8 (B, C, H, W), into what a network takes, float32."""
         return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
 
+    @property
+    def at_once(self) -> int:
+        """Images that run through a network together in good time: fewer of large ones, for memory's sake."""
+        return 256 if max(self.images.shape[2:]) < 128 else 16
+
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the set in order.
 

@@ -213,7 +213,7 @@ def _n_within(run: nn.Module, images: ImageSet) -> int:
 def _answers(run: nn.Module, images: ImageSet, *, mirror: bool = False) -> tuple[Tensor, Tensor]:
     """Whether it is right, and its loss, on images, float64 (N,) each."""
     logits = []
-    for pixels, _ in images.batches(64):
+    for pixels, _ in images.batches(images.at_once):
         logits.append(run(pixels.flip(3) if mirror else pixels).float())
     found = torch.cat(logits)
     loss = F.cross_entropy(found, images.labels, reduction="none")

@@ -45,7 +45,7 @@ def measure_pace(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings)
 def _forward(elastic: ElasticCNN, images: ImageSet) -> float:
     with torch.inference_mode(False):
         network = optimize_for_inference(elastic.slice(elastic.full))
-    pixels = images.normalised(slice(0, _N_RUN)).contiguous(memory_format=torch.channels_last)
+    pixels = images.normalised(slice(0, min(images.at_once, _N_RUN))).contiguous(memory_format=torch.channels_last)
     network(pixels[:8])
     return _seconds(lambda: network(pixels)) / len(pixels)
 

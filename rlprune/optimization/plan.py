@@ -46,6 +46,8 @@ MANY_IMAGES = 5000
 MOST_MIRROR_LOSS = 0.05
 _SMALL = 0.4
 """Multiply-adds that a slice is expected to take."""
+_TEACHER = 1 / 3
+"""What a teacher's forward pass takes, of forward and backward of the whole network."""
 _POLICY_STEPS_PER_SECOND = 8000
 """Decisions that are learnt from in a second, about; the network does not run meanwhile."""
 _SECONDS_PER_PIECE = 1.5
@@ -54,6 +56,10 @@ _N_WHOLE = 4
 """Rows that are one network: the dense and the static one, in float32 and in eight-bit integers."""
 _N_DECIDING = 3
 """Rows that decide, of as many parts as there are slices, and three more."""
+_N_TESTED = 5
+"""Whole networks that a test image runs through, about, until every row is measured."""
+_N_INT8 = 2
+"""Those in eight-bit integers, which validation images run through, too."""
 FEWEST_CANDIDATES = 16
 _MOST_TIMING = 40.0
 _TIMING = 0.02
@@ -79,7 +85,7 @@ class Pace:
     @property
     def train(self) -> float:
         """Forward and backward of the whole network."""
-        return max(self.adapt - self.forward, self.adapt / 2) / self._networks_per_step(2)
+        return self.adapt / (_TEACHER + self._networks_per_step(2))
 
     def slices(self, n_random: int) -> float:
         """In a step that trains the whole network, its narrowest slice and some more, with a teacher.
@@ -87,7 +93,7 @@ class Pace:
         Args:
             n_random: how many more.
         """
-        return self.forward + self.train * self._networks_per_step(n_random)
+        return self.train * (_TEACHER + self._networks_per_step(n_random))
 
     def _networks_per_step(self, n_random: int) -> float:
         """What a step trains, counted in whole networks; slices drawn at random are taken for half-way in between."""
@@ -100,7 +106,7 @@ class Pace:
         Args:
             share: its multiply-adds over the whole network's.
         """
-        return self.forward + share * self.train
+        return self.train * (_TEACHER + share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,14 +255,13 @@ def _fixed(
 ) -> dict[str, float]:
     """Seconds of everything that trains no network."""
     per_slice = pace.forward * _SMALL
-    n_rows = 8
     return {
         "searching slices": n_candidates * (size.n_policy * per_slice + 0.1),
         "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
         + n_profiles * (size.n_policy + size.n_validation) * per_slice,
         "writing networks": (_N_WHOLE + _N_DECIDING * (n_profiles + 3)) * _SECONDS_PER_PIECE,
         "choosing": n_profiles * size.n_validation * per_slice + (_N_TIMINGS - 1) * timing,
-        "measuring": n_rows * (size.n_test + size.n_validation) * pace.forward + timing,
+        "measuring": (_N_TESTED * size.n_test + _N_INT8 * size.n_validation) * pace.forward + timing,
     }
 
 

@@ -162,7 +162,7 @@ def test_figures_are_numbers_for_the_report() -> None:
 
 
 def test_a_step_counts_its_slices() -> None:
-    assert PACE.train == pytest.approx(0.005 / (1.1 + 2 * 0.55))
+    assert PACE.train == pytest.approx(PACE.adapt / (1 / 3 + 1.1 + 2 * 0.55))
     assert PACE.slices(2) == pytest.approx(PACE.adapt)
     assert PACE.slices(1) < PACE.slices(2)
-    assert PACE.static(0.5) == pytest.approx(0.001 + 0.5 * PACE.train)
+    assert PACE.static(0.5) == pytest.approx((1 / 3 + 0.5) * PACE.train)

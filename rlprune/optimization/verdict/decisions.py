@@ -55,7 +55,7 @@ class Recorded:
 
     def __init__(self, dynamic: DynamicCNN, images: ImageSet) -> None:
         self.images = images
-        self.logits = codebook_logits(dynamic, images)
+        self.logits = codebook_logits(dynamic, images, images.at_once)
         self._cost = Cost(dynamic.elastic)
         self.observed = _observed(dynamic, images)
 
@@ -82,7 +82,7 @@ def _observed(dynamic: DynamicCNN, images: ImageSet) -> Tensor:
     observer = dynamic.policy.observer
     if not observer.pool:
         return torch.zeros(len(images), 0)
-    parts = [observer.features(dynamic.slices.stem(pixels)) for pixels, _ in images.batches(256)]
+    parts = [observer.features(dynamic.slices.stem(pixels)) for pixels, _ in images.batches(images.at_once)]
     return torch.cat(parts)
 
 

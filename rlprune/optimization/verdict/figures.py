@@ -73,5 +73,5 @@ def answers_of(network: nn.Module, images: ImageSet, share: float) -> Answers:
         images: the images.
         share: its multiply-adds over the dense network's.
     """
-    logits = torch.cat([network(pixels) for pixels, _ in images.batches(64)])
+    logits = torch.cat([network(pixels) for pixels, _ in images.batches(images.at_once)])
     return Answers(logits.argmax(1), torch.full((len(images),), share, dtype=torch.float64))

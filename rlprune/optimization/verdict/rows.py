@@ -29,7 +29,6 @@ N_CALIBRATION = 256
 """Images that eight-bit integers are calibrated on, at most."""
 _PER_TURN = 32
 """Images that a row runs in each of its turns, at least: what a deciding network takes differs from image to image."""
-_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,9 @@ class Runnable:
 
     def answers(self, images: ImageSet, dense_macs: int) -> Answers:
         """What it answers to images, one batch after the other."""
-        parts = [self.run(part) for part in progress_bar(images.images.split(_BATCH), desc=self.name, unit="batch")]
+        parts = [
+            self.run(part) for part in progress_bar(images.images.split(images.at_once), desc=self.name, unit="batch")
+        ]
         labels, macs = (torch.cat(each) for each in zip(*parts, strict=True))
         return Answers(labels, macs.double() / dense_macs)
 

@@ -28,7 +28,7 @@ def told(name: str, reason: str = "best", best: str = "rlprune", needed: int | N
 def test_a_goal_that_is_reached_is_told_with_its_figures_and_the_rivals() -> None:
     first, _, third = told("rlprune")
     assert first.startswith("Goal reached: at most 0.5 points lost, at least 2 times as fast")
-    assert "rlprune loses 0.33 points at 42 % of the multiply-adds and 2.12 times the speed" in first
+    assert "rlprune loses 0.33 points at 42.0 % of the multiply-adds and 2.12 times the speed" in first
     assert "the most accurate; static loses 1.33 points" in third
 
 
@@ -62,7 +62,7 @@ def test_advice_has_what_bounds_it_in_figures_and_options_by_their_names() -> No
     bounds = Bounds(stem_share=0.1, always_runs=0.2, narrowest_ms_share=0.6, decision_ms=0.21)
     lines = list(advice(GOAL, replace(row("rlprune"), ms=0.84), bounds, plan, ROWS, 20.0))
     text = " ".join(lines)
-    assert "Nearest on the test images: rlprune loses 0.33 points" in text
+    assert "On the test images rlprune meets the goal (loses 0.33 points" in text
     assert "costs 20 % of the multiply-adds, the first layers alone 10 %" in text
     assert "Deciding takes 0.210 ms of a batch of 1, 25 % of its time" in text
     assert "60 % of the time for 20 % of the multiply-adds: its layers are too narrow" in text
