@@ -96,8 +96,7 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
     if begun is None:
         _check_time(goal, *times, always_runs)
     size = _size(subject, findings)
-    n_at_once = 128 if findings.n_tried == N_CHECKED else 32 if findings.n_tried > _FEWEST else 16
-    settings = AdaptSettings(batch_size=min(options.batch_size or n_at_once, n_at_once, size.n_network), padding=0)
+    settings = AdaptSettings(batch_size=min(options.batch_size or 128, size.n_network), padding=0)
     pace = measure_pace(elastic, subject.splits.network, settings)
     plan = begun or make_plan(options, size, pace, minutes)
     found = Found(

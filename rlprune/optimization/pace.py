@@ -21,6 +21,9 @@ ENOUGH = 4.0
 _MOST_EPOCHS = 20
 _N_RUN = 64
 """Images that are run to time the forward pass."""
+_AT_ONCE = ((0.001, 128), (0.005, 32))
+"""Images in a step that is timed, by the seconds that one takes to run."""
+_LEAST_AT_ONCE = 16
 
 
 def measure_pace(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings) -> Pace:
@@ -33,10 +36,12 @@ def measure_pace(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings)
     """
     cost = Cost(elastic)
     network = copy.deepcopy(elastic)
-    batch = images.subset(slice(0, settings.batch_size))
+    forward = _forward(network, images)
+    n_at_once = next((n for most, n in _AT_ONCE if forward < most), _LEAST_AT_ONCE)
+    batch = images.subset(slice(0, min(n_at_once, settings.batch_size)))
     return Pace(
-        forward=_forward(network, images),
-        adapt=_seconds_of_epoch(network, batch, settings) / len(batch),
+        forward=forward,
+        adapt=_seconds_of_epoch(network, batch, replace(settings, batch_size=len(batch))) / len(batch),
         narrowest=float(cost.of(elastic.uniform(elastic.narrowest)).macs / cost.dense.macs),
     )
 
@@ -56,9 +61,8 @@ def _seconds_of_epoch(elastic: ElasticCNN, batch: ImageSet, settings: AdaptSetti
     def run(n_epochs: int) -> float:
         return _seconds(lambda: adapt(elastic, batch, replace(settings, epochs=n_epochs, views=0)))
 
+    run(1)  # with what is done once in a process
     first = run(1)
-    if first < ENOUGH:
-        first = min(run(1), first)  # without what is done once in a process
     n_more = min(max(round(ENOUGH / first), 1), _MOST_EPOCHS)
     return max(run(1 + n_more) - first, 0.2 * first) / n_more
 
