@@ -84,7 +84,7 @@ def _by_name(
     network = build_model(model, weights, splits, trust_pickle=trust_pickle)
     if weights is not None and trained:
         say(f"weights: {weights}")
-    notes = {"network": {"model": model, **source}, "split": split_notes(splits)}
+    notes = {"network": {"model": model, **source}, "split": _split_notes(splits, heldout)}
     return Subject(model, network.eval(), trained, splits, _name_of(data), notes)
 
 
@@ -102,7 +102,7 @@ def _of_module(
     splits = _with_heldout(splits, heldout, options)
     network = copy.deepcopy(model).cpu().eval()
     registry.check_outputs(network, splits.network.images.shape[1:], len(splits.network.classes))
-    notes = {"network": {"model": name}, "split": split_notes(splits)}
+    notes = {"network": {"model": name}, "split": _split_notes(splits, heldout)}
     return Subject(name, network, True, splits, _name_of(data), notes)
 
 
@@ -113,6 +113,14 @@ def _options(data: str, preprocess: Given, options: DataOptions | None) -> DataO
             raise DataError("preprocess is no text: with a network by name, give text such as resize=256,crop=224")
         options = DataOptions(data, preprocess=preprocess)
     return options if options.shares is not None else replace(options, shares=SHARES)
+
+
+def _split_notes(splits: Splits, heldout: str | None) -> dict[str, Any]:
+    """What is stored of the split; where images were held out, the network has all of the others but the test images.
+
+    Those others are then no sign of a wrong split, and are not noted.
+    """
+    return split_notes(splits) if heldout is None else split_notes(splits) | {"sample": []}
 
 
 def _name_of(data: str | Splits) -> str:

@@ -50,7 +50,9 @@ def test_images_that_do_not_test_are_split_by_shares_of_its_own(tmp_path: Path) 
 def test_held_out_images_teach_and_choose_in_the_place_of_others(tmp_path: Path) -> None:
     write_folders(tmp_path / "pets", 40)
     write_folders(tmp_path / "new", 10, first=100)
-    found = read_subject("digits_cnn", str(tmp_path / "pets"), heldout=str(tmp_path / "new")).splits
+    subject = read_subject("digits_cnn", str(tmp_path / "pets"), heldout=str(tmp_path / "new"))
+    found = subject.splits
+    assert subject.notes["split"]["sample"] == []  # what is no test image has trained the network
     assert [len(part) for part in (found.network, found.policy, found.validation, found.test)] == [32, 5, 5, 8]
     assert set(joined([found.policy, found.validation]).images[:, 0, 0, 0].tolist()) == set(range(100, 110))
 

@@ -93,6 +93,8 @@ def _print_files(console: Console, result: OptimizeResult, folder: Path) -> None
         files["deploy"] = folder / result.deploy_file
     for name, path in files.items():
         console.print(Text(f"{name:<9}{path}"), soft_wrap=True)
+    if (folder / "work").is_dir():
+        console.print(Text(f"events   tensorboard --logdir {folder / 'work'}"), soft_wrap=True)
 
 
 def print_check(console: Console, check: CheckResult) -> None:
