@@ -26,7 +26,7 @@ from rlprune.utils.settings import AtMost, PositiveFloat, Seed, settings_datacla
 class Optimize:
     """Make a trained network spend less where less is enough, compare it with rivals, and say what to deploy.
 
-    With none of the targets, the most is saved within one point of accuracy. Given again, it goes on where it was.
+    With none of the targets, the most is saved within one point of accuracy. Run again, it resumes.
     """
 
     model: str

@@ -69,7 +69,7 @@ def optimize(
     The network is made adjustable and its slices are trained; which slice an image needs is learnt; one small network
     of the same cost, eight-bit integers and a tuned threshold are made beside it, trained as long. Which of them to
     deploy is chosen on validation images; the test images measure once. With none of the targets, the most is saved
-    within one point. Given again after an interruption, it goes on where it was.
+    within one point. Run again after an interruption, it resumes.
 
     Args:
         model: a network, which is copied; or one by name, as for `rlprune.models.build`, or `timm:...`,

@@ -21,9 +21,10 @@ ENOUGH = 4.0
 _MOST_EPOCHS = 20
 _N_RUN = 64
 """Images that are run to time the forward pass."""
-_AT_ONCE = ((0.001, 128), (0.005, 32))
+_AT_ONCE = ((0.001, 128), (0.003, 64))
 """Images in a step that is timed, by the seconds that one takes to run."""
-_LEAST_AT_ONCE = 16
+_LEAST_AT_ONCE = 32
+"""As many as the plan trains large pictures in: an image of a larger batch takes longer."""
 
 
 def measure_pace(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings) -> Pace:

@@ -7,7 +7,7 @@
 | epochs | as many as fit into a part, at least 1, at most `MOST_EPOCHS` |
 | little time | where fewer than `SCARCE` epochs fit, slices of any width are not trained, and those in use keep the same share of channels everywhere; a step trains one slice between the narrowest and the whole, not two |
 | static rival | as many steps as the slices that are used, with the same teacher |
-| batch | the largest of 128, 64 and 32 that leaves `ENOUGH_STEPS` steps |
+| batch | the largest of 128, 64 and 32 that leaves `ENOUGH_STEPS` steps, of at most `MOST_PIXELS` pixels |
 | learning rate | 0.05 for a batch of 128, in proportion to it |
 | views | 8 of each image where there are 16 epochs or more: a teacher is then asked once; else new ones each time |
 | shifts | a twelfth of the side |
@@ -42,6 +42,8 @@ PRETRAINING = 0.35
 MOST_EPOCHS = 30
 SCARCE = 8
 ENOUGH_STEPS = 400
+MOST_PIXELS = 2**21
+"""In a batch: with more, activations leave the caches, and an image takes several times as long on a processor."""
 MANY_IMAGES = 5000
 MOST_MIRROR_LOSS = 0.05
 _SMALL = 0.4
@@ -309,7 +311,8 @@ def _fitting(seconds: float, per_epoch: float) -> int:
 
 def _batch_size(size: Size, n_epochs: int) -> int:
     n_seen = size.n_network * max(n_epochs, 1)
-    wanted = next((batch for batch in (128, 64) if n_seen / batch >= ENOUGH_STEPS), 32)
+    most = MOST_PIXELS / size.side**2
+    wanted = next((batch for batch in (128, 64) if n_seen / batch >= ENOUGH_STEPS and batch <= most), 32)
     return max(2, min(wanted, size.n_network))
 
 

@@ -157,10 +157,11 @@ class Bounds(JsonResult):
 
     Attributes:
         stem_share: MACs of the first layers, which every image runs, over the dense network's.
-        always_runs: MACs of the narrowest slice, over the dense network's.
-        narrowest_ms_share: time of the narrowest slice over the dense network's: much more than its MACs where layers
-            are too narrow for the processor to gain.
-        decision_ms: milliseconds of a batch that deciding and sorting images take, beside the slices.
+        always_runs: MACs of the cheapest slice in use, which every image runs through, over the dense network's.
+        narrowest_ms_share: time of that slice over that of the network as it was in its fastest form: much more than
+            its MACs where layers are too narrow for the processor to gain.
+        decision_ms: milliseconds that the row `rlprune` takes for a batch beside those of its slices: deciding, sorting
+            images, starting one slice after the other.
     """
 
     stem_share: float
@@ -178,7 +179,10 @@ class OptimizeResult(JsonResult):
         reached: whether what is to be deployed meets the goal on the test images.
         deploy: what to deploy.
         deploy_row: name of its row.
-        deploy_file: file of it, relative to the folder; None where the network is best left as it is.
+        deploy_file: file of it, relative to the folder; None for a network as it was that ONNX cannot
+            hold.
+        dynamic_row: name of the row that `deploy/dynamic.onnx` and `deploy/bundle` hold: `rlprune`, or `cascade` where
+            that is to be deployed; reports of earlier versions do not say it.
         sentences: the verdict: whether the goal was reached, whether that can be told from so few test images, what to
             deploy and why.
         advice: where the goal was not reached: the nearest point, what bounds it, which options would help.
@@ -205,6 +209,7 @@ class OptimizeResult(JsonResult):
     deploy: str
     deploy_row: str
     deploy_file: str | None = None
+    dynamic_row: str | None = None
     sentences: tuple[str, ...]
     advice: tuple[str, ...]
     rows: tuple[Row, ...]

@@ -97,8 +97,7 @@ def without_clocks(monkeypatch: pytest.MonkeyPatch, narrowest: float = 3.0, **ms
     monkeypatch.setattr("rlprune.optimization.check.measure_pace", lambda *_: PACE)
     monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_: (10.0, narrowest))
     monkeypatch.setattr("rlprune.optimization.verdict.comparison.time_rows", times)
-    monkeypatch.setattr("rlprune.optimization.verdict.comparison.time_of_slices", lambda *_: pace)
-    monkeypatch.setattr("rlprune.optimization.verdict.comparison.decision_ms", lambda *_: 0.1)
+    monkeypatch.setattr("rlprune.optimization.verdict.comparison.Comparison._pace", lambda *_: (pace, 10.0))
 
 
 def without_files(monkeypatch: pytest.MonkeyPatch) -> None:

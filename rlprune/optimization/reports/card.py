@@ -16,6 +16,8 @@ _TAGS = ("rlprune", "image-classification", "onnx", "pruning", "dynamic-inferenc
 _FILES = {
     "dynamic.onnx": "decides for every image which part of the network it runs through",
     "static.onnx": "one small network, the same for all images",
+    "int8.onnx": "the network to be deployed, in eight-bit integers",
+    "dense.onnx": "the original network",
     "labels.txt": "names of the classes, one a line, in the order of the labels",
     running.BUNDLE: "the network and its policy for `rlprune.load`: safetensors and JSON, no pickle, no code",
     "README.md": "this card",
@@ -153,7 +155,7 @@ def _limits(result: OptimizeResult, row: Row | None) -> list[str]:
         "from the same source. Where images differ from those, more or less may be spent, and more may be wrong.",
         "- Multiply-adds and times are means over the test images; harder images cost more. Times are of the hardware "
         "named above, and other processors gain more or less.",
-        f"- The ONNX files take `images` in uint8, 0 to 255, {_colours(result)}, no floats: scaling and "
+        f"- The ONNX files take `images` in uint8, 0 to 255, {_colours(result)}, not floats: scaling and "
         "normalisation are inside them. What brings pictures to their size comes before, unless the files were "
         f"written with it. All of the preprocessing: {_escaped(_preprocessing(result))}.",
         f"- It knows these classes and no others: {_classes(result)}.",

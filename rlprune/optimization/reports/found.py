@@ -12,11 +12,14 @@ from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import Plan
 from rlprune.optimization.reports.words import duration
 from rlprune.optimization.subject import Subject
+from rlprune.optimization.verdict.choice import CAUTION
 
 _DISAGREEING = 0.02
 """Share of images, about, on which a network and a good slice of it are not both right or both wrong."""
 _FEW = 100
 """Images of a kind below which decisions are poor."""
+_DIFFERENT = 2
+"""Validation images, about, on which a good slice and the network differ, at least, one way and the other."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,19 @@ def lines(subject: Subject, goal: Goal, plan: Plan, found: Found) -> Iterator[st
     yield f"time: about {duration(plan.total)} (from a few measured steps)"
 
 
+def _to_choose(drop: float) -> int:
+    """Validation images that it takes to be sure that a network which loses nothing on them loses no more than that."""
+    return math.ceil(100 * CAUTION * math.sqrt(2 + 2 * _DIFFERENT) / drop)
+
+
 def warnings(splits: Splits, goal: Goal, found: Found) -> Iterator[str]:
     """What may make the result worth less, a line each."""
     n_test = len(splits.test)
+    if goal.drop == 0:
+        yield (
+            "max_drop=0: only the network as it is meets that for sure; give what may be lost, such as 0.5, or leave "
+            "it out"
+        )
     if goal.drop:
         half = 196 * math.sqrt(_DISAGREEING / n_test)
         if half > goal.drop:
@@ -90,6 +103,13 @@ def warnings(splits: Splits, goal: Goal, found: Found) -> Iterator[str]:
             yield (
                 f"{n_test} test images tell a drop to about {half:.1f} points, and {goal.drop:g} may be lost: whether "
                 f"that is met can hardly be told; about {enough:,} would do"
+            )
+        sure = _to_choose(goal.drop)
+        if len(splits.validation) < sure:
+            yield (
+                f"{len(splits.validation)} validation images are too few to be sure that only {goal.drop:g} points are "
+                f"lost, so the choice may be for the network as it is; about {sure:,} would do: give more images, or "
+                "some with --heldout"
             )
     if goal.max_ms is not None and goal.max_ms >= found.whole_ms:
         yield f"the network as it is takes {found.whole_ms:.3g} ms already, and {goal.max_ms:g} are allowed"

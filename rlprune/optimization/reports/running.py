@@ -7,7 +7,6 @@ from pathlib import PurePath
 from rlprune.optimization.result import CheckResult, OptimizeResult, Row
 
 BUNDLE = "bundle"
-_MODELS = {"dynamic": "dynamic.onnx", "static": "static.onnx", "int8": "static.onnx"}
 _CODE = """\
 import numpy as np
 import onnxruntime
@@ -31,7 +30,7 @@ def model_file(result: OptimizeResult) -> str:
     """The file to run, relative to `deploy/`: what is to be deployed, or else the network that decides per image."""
     if result.deploy_file is not None and result.deploy_file.endswith(".onnx"):
         return PurePath(result.deploy_file).name
-    return _MODELS.get(result.deploy, "dynamic.onnx")
+    return "dynamic.onnx"
 
 
 def row_of_files(result: OptimizeResult) -> Row | None:
@@ -39,7 +38,7 @@ def row_of_files(result: OptimizeResult) -> Row | None:
     deployed = result.row(result.deploy_row)
     if deployed is not None and result.deploy_file is not None:
         return deployed
-    return result.row("rlprune") or deployed
+    return result.row(result.dynamic_row or "rlprune") or deployed
 
 
 def with_onnxruntime(result: OptimizeResult) -> str:

@@ -5,8 +5,9 @@
 3. A simpler option that meets the goal is taken instead where it is as good: within a standard error of the accuracy
    (of the same images), or within 5 % of the time. Simpler are, in this order: the network as it is, it in eight-bit
    integers, one small network, that in eight-bit integers, a threshold, learnt decisions.
-4. If none meets it, the nearest: that of the smallest sum of relative excesses. It is recommended if it is at least 5 %
-   faster than the network as it is and loses at most what is allowed; else the network is best left as it is.
+4. If none meets it, or, where neither time nor multiply-adds are bounded, none but the network as it is, the nearest of
+   the others: that of the smallest sum of relative excesses. It is recommended if it is at least 5 % faster than the
+   network as it is and loses at most what is allowed; else the network is best left as it is.
 """
 
 from __future__ import annotations
@@ -95,8 +96,27 @@ def images_needed(dense_right: Tensor, right: Tensor, allowed: float) -> int:
     n = len(right)
     drop = 100 * float(dense_right.double().mean() - right.double().mean())
     distance = max(abs(allowed - drop), 0.1) / 100
-    needed = (1.959964 * paired_error(dense_right, right) / distance) ** 2 * n
-    unit = int(10 ** max(0, math.floor(math.log10(needed)) - 1))
+    return _rounded((1.959964 * paired_error(dense_right, right) / distance) ** 2 * n)
+
+
+def images_to_choose(option: Option, allowed: float) -> int | None:
+    """How many validation images it takes, about, to be sure that an option loses no more than is allowed.
+
+    Args:
+        option: one that loses no more on those that there are.
+        allowed: points.
+
+    Returns:
+        Two digits of it count; None if no number would do.
+    """
+    if option.drop >= allowed:
+        return None
+    return _rounded((CAUTION * option.drop_error / (allowed - option.drop)) ** 2 * len(option.right))
+
+
+def _rounded(needed: float) -> int:
+    """Up to two digits that count."""
+    unit = int(10 ** max(0, math.floor(math.log10(max(needed, 1))) - 1))
     return math.ceil(needed / unit) * unit
 
 
@@ -142,12 +162,14 @@ class Choice:
         reached: whether an option meets the goal, on the validation images.
         best: the best option, which `option` is but for rule 3, or where the network is best left as it is.
         reason: which rule has led to it: `best`, `simpler`, `nearest` or `nothing gained`.
+        unsure: whether the best option would meet the goal if the validation images were enough to be sure.
     """
 
     option: Option
     reached: bool
     best: Option
     reason: str
+    unsure: bool = False
 
 
 def choose(options: Sequence[Option], goal: Goal, dense_ms: float) -> Choice:
@@ -158,16 +180,29 @@ def choose(options: Sequence[Option], goal: Goal, dense_ms: float) -> Choice:
         goal: what is asked for.
         dense_ms: milliseconds of the network as it is, in its fastest form.
     """
-    found = best(options, goal, dense_ms)
     within = sorted((each for each in options if meets(each, goal, dense_ms)), key=_rank)
     if within:
+        found = best(options, goal, dense_ms)
         option = next(each for each in within if each is found or _as_good(each, found, goal))
-        return Choice(option, True, found, "best" if option is found else "simpler")
+        if goal.bounds_cost or option.name not in DENSE:
+            return Choice(option, True, found, "best" if option is found else "simpler")
+    dense = min((each for each in options if each.name in DENSE), key=lambda each: each.ms)
+    others = [each for each in options if each.name not in DENSE]
+    if not others:
+        return Choice(dense, False, dense, "nothing gained")
+    found = best(others, goal, dense_ms)
+    unsure = _meets_without_caution(found, goal, dense_ms)
     gains = found.ms * SAME_TIME <= dense_ms and (goal.drop is None or found.drop <= goal.drop)
     if gains or (goal.max_macs is not None and found.macs < 1 and not goal.bounds_time):
-        return Choice(found, False, found, "nearest")
-    dense = min((each for each in options if each.name in DENSE), key=lambda each: each.ms)
-    return Choice(dense, False, found, "nothing gained")
+        return Choice(found, False, found, "nearest", unsure)
+    return Choice(dense, False, found, "nothing gained", unsure)
+
+
+def _meets_without_caution(option: Option, goal: Goal, dense_ms: float) -> bool:
+    """Whether an option's figures are within the goal as they are."""
+    within_drop = goal.drop is None or option.drop <= goal.drop
+    within_macs = goal.max_macs is None or option.macs <= goal.max_macs
+    return within_drop and within_macs and option.ms <= goal.ms_allowed(dense_ms)
 
 
 def _rank(option: Option) -> int:

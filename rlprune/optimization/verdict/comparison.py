@@ -20,14 +20,16 @@ from rlprune.optimization.verdict.decisions import (
     candidates,
     cascade_points,
     curve,
-    decision_ms,
     learnt_points,
 )
 from rlprune.optimization.verdict.figures import DENSE, TITLES, Answers, Times, answers_of, right_of
-from rlprune.optimization.verdict.measuring import TimeOfShare, make_row, time_of_slices
+from rlprune.optimization.verdict.measuring import TimeOfShare, make_row, pace_of
 from rlprune.optimization.verdict.rows import Runnable, Runnables, time_rows
 from rlprune.optimization.verdict.summary import Measured
 from rlprune.profiles.cost import Cost
+
+_ROUNDS = 3
+"""How often a point is picked anew, at most, as what it takes is not what was expected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +41,11 @@ class Chosen:
         options: their figures on the validation images.
         choice: what to deploy.
         points: the curves.
-        dynamic: the network that decides per image, by what was learnt or by a threshold, whichever is better.
-        policies: both, by the names of their rows.
+        dynamic_row: `cascade` where that is to be deployed, else `rlprune`: what `dynamic.onnx` and the bundle hold.
+        policies: networks that decide per image, by the names of their rows.
         static: one small network for all images.
         pace: how time follows from multiply-adds.
-        deciding: milliseconds of a batch that deciding takes.
+        deciding: milliseconds of a batch that deciding takes; None if there is no such row.
         left_out: rows that could not be made, with the reason.
     """
 
@@ -51,12 +53,17 @@ class Chosen:
     options: dict[str, Option]
     choice: Choice
     points: tuple[Point, ...]
-    dynamic: DynamicCNN
+    dynamic_row: str
     policies: dict[str, DynamicCNN]
     static: Static
     pace: TimeOfShare
-    deciding: float
+    deciding: float | None
     left_out: dict[str, str]
+
+    @property
+    def dynamic(self) -> DynamicCNN:
+        """What the bundle holds."""
+        return self.policies[self.dynamic_row]
 
 
 class Comparison:
@@ -80,13 +87,12 @@ class Comparison:
         makes = Runnables(trained.original, self.splits.network, self.goal.backend)
         with trained.step("writing networks"):
             rows = makes.dense(trained.dense)
+            slices = makes.slices(trained.elastic, trained.codebook)
         with trained.step("choosing"):
-            pace = time_of_slices(trained.elastic, trained.codebook, validation, self.goal.batch)
-            dense_ms = _fastest(time_rows(rows, validation, self.goal.batch, trained.timing / 4))
+            pace, dense_ms = self._pace(rows, slices)
             right = right_of(validation.labels, answers_of(trained.dense, validation, 1.0))
-            recorded = self._recorded(validation)
-            found = self._candidates(recorded, right, dense_ms, pace)
-            picked = {name: best_candidate(each, self.goal, dense_ms) for name, each in found.items()}
+            found = self._candidates(right, dense_ms, pace)
+            picked = {name: self._picked(name, each, makes, rows, dense_ms) for name, each in found.items()}
             policies = {name: self._dynamic(each) for name, each in picked.items()}
         static = trained.static(self._static_share(picked["rlprune"].option, dense_ms, pace))
         static_share = int(static[1].macs) / self.dense_macs
@@ -99,10 +105,11 @@ class Comparison:
             known |= {name: (each.option.right, each.option.macs) for name, each in picked.items()}
             small = right_of(validation.labels, answers_of(static[0], validation, static_share))
             known["static"] = small, static_share
-            times = time_rows(rows, validation, self.goal.batch, trained.timing)
+            times = self._times(rows, trained.timing)
             options = self._options(rows, times, known, right)
             choice = choose(list(options.values()), self.goal, _fastest(times))
-        points = [point for name, each in found.items() for point in curve(name, each, picked[name])]
+        points = [point for name, each in found.items() for point in curve(name, each, picked[name].point)]
+        dynamic_row = "cascade" if choice.option.name == "cascade" else "rlprune"
         points.append(_point("static", static_share, small, chosen=True))
         points.append(_point("dense", 1.0, right))
         return Chosen(
@@ -110,19 +117,50 @@ class Comparison:
             options=options,
             choice=choice,
             points=tuple(points),
-            dynamic=policies[_better_way(options, choice)],
+            dynamic_row=dynamic_row,
             policies=policies,
             static=static,
             pace=pace,
-            deciding=decision_ms(policies["rlprune"], recorded, self.goal.batch),
+            deciding=_deciding_ms(picked["rlprune"], times, dense_ms),
             left_out=makes.left_out,
         )
 
-    def _candidates(
-        self, recorded: Recorded, right: Tensor, dense_ms: float, pace: TimeOfShare
-    ) -> dict[str, list[Candidate]]:
-        """Points of both ways of deciding; thresholds are tuned on the images that teach decisions."""
+    def _pace(self, dense: Mapping[str, Runnable], slices: Mapping[str, Runnable]) -> tuple[TimeOfShare, float]:
+        """How time follows from multiply-adds, and the milliseconds of the network as it is, timed in turns."""
         trained = self.trained
+        times = self._times(dense | slices, trained.timing / 2)
+        whole = _fastest(times)
+        shares = (Cost(trained.elastic).of(trained.codebook).macs.double() / self.dense_macs).tolist()
+        return pace_of(shares, [times[name].ms for name in slices], whole), whole
+
+    def _times(self, rows: Mapping[str, Runnable], seconds: float) -> dict[str, Times]:
+        return time_rows(rows, self.splits.validation, self.goal.batch, seconds)
+
+    def _picked(
+        self,
+        name: str,
+        found: list[Candidate],
+        makes: Runnables,
+        dense: Mapping[str, Runnable],
+        dense_ms: float,
+    ) -> Candidate:
+        """The best point of a way of deciding: picked by what it should take, and again by what it does take."""
+        picked = best_candidate(found, self.goal, dense_ms)
+        for _ in range(_ROUNDS):
+            row = makes.deciding(name, self._dynamic(picked))
+            if not row:
+                break
+            times = self._times(dense | row, self.trained.timing / 8)
+            factor = times[name].ms / _fastest(times) / (picked.option.ms / dense_ms)
+            found = [each.slower(factor) for each in found]
+            before, picked = picked, best_candidate(found, self.goal, dense_ms)
+            if picked.point is before.point:
+                break
+        return picked
+
+    def _candidates(self, right: Tensor, dense_ms: float, pace: TimeOfShare) -> dict[str, list[Candidate]]:
+        """Points of both ways of deciding; thresholds are tuned on the images that teach decisions."""
+        trained, recorded = self.trained, self._recorded(self.splits.validation)
         tuned = cascade_points(trained.elastic, trained.codebook, self._recorded(self.splits.policy))
         points = {"cascade": tuned, "rlprune": learnt_points(trained.policy)}
         return {name: candidates(name, each, recorded, right, dense_ms, pace) for name, each in points.items()}
@@ -193,6 +231,7 @@ class Comparison:
             rows=rows,
             answers=answers,
             dense_right=right,
+            dynamic_row=chosen.dynamic_row,
         )
 
     def _answers(self, chosen: Chosen) -> dict[str, Answers]:
@@ -211,16 +250,17 @@ class Comparison:
 
     def files(self, chosen: Chosen) -> dict[str, bytes]:
         """The ONNX files to deploy, by name; for PyTorch they are made now."""
-        rows = dict(chosen.rows)
+        rows, way = dict(chosen.rows), chosen.dynamic_row
         if self.goal.backend == "pytorch":
             makes = Runnables(self.trained.original, self.splits.network, "onnxruntime")
             with self.trained.step("writing networks"):
-                rows |= makes.static(*chosen.static) | makes.deciding("rlprune", chosen.policies["rlprune"])
-                rows |= makes.deciding("cascade", chosen.policies["cascade"])
-        dynamic = "cascade" if chosen.dynamic is chosen.policies["cascade"] else "rlprune"
-        wanted = {"dynamic.onnx": dynamic, "static.onnx": "static"}
-        if chosen.choice.option.name.endswith("int8"):
-            wanted["int8.onnx"] = chosen.choice.option.name
+                rows |= makes.static(*chosen.static) | makes.deciding(way, chosen.dynamic)
+        wanted = {"dynamic.onnx": way, "static.onnx": "static"}
+        name = chosen.choice.option.name
+        if name in DENSE:
+            wanted["dense.onnx"] = "dense onnxruntime"
+        elif name.endswith("int8"):
+            wanted["int8.onnx"] = name
         contents = {file: rows[row].content for file, row in wanted.items() if row in rows}
         return {file: content for file, content in contents.items() if content is not None}
 
@@ -234,9 +274,8 @@ def _fastest(times: Mapping[str, Times]) -> float:
     return min(times[name].ms for name in DENSE if name in times)
 
 
-def _better_way(options: Mapping[str, Option], choice: Choice) -> str:
-    """Which way of deciding is deployed as the dynamic network: the one that was chosen, else the more accurate."""
-    if choice.option.name in ("cascade", "rlprune"):
-        return choice.option.name
-    both = [options[name] for name in ("rlprune", "cascade") if name in options]
-    return min(both, key=lambda each: (each.cautious_drop, each.ms)).name if both else "rlprune"
+def _deciding_ms(picked: Candidate, times: Mapping[str, Times], dense_ms: float) -> float | None:
+    """Milliseconds of a batch beside those of the slices: deciding, sorting, and starting one slice after the other."""
+    if "rlprune" not in times:
+        return None
+    return max(0.0, times["rlprune"].ms - picked.slices_ms * _fastest(times) / dense_ms)

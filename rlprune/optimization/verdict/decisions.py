@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,16 +19,13 @@ from rlprune.optimization.result import Point
 from rlprune.optimization.verdict.choice import Option, best
 from rlprune.optimization.verdict.figures import Answers, right_of
 from rlprune.optimization.verdict.measuring import TimeOfShare
-from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
+from rlprune.policies.passes import CostBreakdown, PassResult, first_profile, run_policy
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
-from rlprune.utils.timing import interleaved
 
 N_POINTS = 17
 """Penalties at which a policy for a range of them is tried."""
 _MOST_CASCADES = 32
-_SECONDS = 0.5
-"""For timing decisions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +61,24 @@ class Recorded:
         Args:
             policy: for one penalty.
         """
+        passes, macs = self._run(policy)
+        return Answers(passes.logits.argmax(1), macs)
+
+    def priced(self, policy: Policy, pace: TimeOfShare) -> tuple[Answers, float]:
+        """The same, and the mean time of the slices that images run through, over the dense network's.
+
+        Args:
+            policy: for one penalty.
+            pace: how time follows from multiply-adds.
+        """
+        passes, macs = self._run(policy)
+        shares = self._cost.of(policy.codebook).macs.double() / int(self._cost.dense.macs)
+        times = torch.tensor([pace.at(float(share)) for share in shares], dtype=torch.float64)
+        taken = times[passes.profiles.clamp_min(0)] * (passes.profiles >= 0)
+        return Answers(passes.logits.argmax(1), macs), float(taken.sum(1).mean())
+
+    def _run(self, policy: Policy) -> tuple[PassResult, Tensor]:
+        """What images run through under a policy, and their MACs over the dense network's, float64 (N,)."""
         prices = CostBreakdown.of(self._cost, policy)
         observed = self.observed if policy.observer.pool else self.observed[:, :0]
 
@@ -72,8 +86,7 @@ class Recorded:
             return self.logits[profile, bucket]
 
         passes = run_policy(policy, observed, prices, run, first_profile(policy, prices))
-        macs = prices.of_passes(passes.profiles).macs
-        return Answers(passes.logits.argmax(1), macs.double() / int(prices.dense.macs))
+        return passes, prices.of_passes(passes.profiles).macs.double() / int(prices.dense.macs)
 
 
 @torch.inference_mode()
@@ -110,21 +123,6 @@ def _spread(cascades: Sequence[Cascade]) -> list[Cascade]:
     return [cascades[index] for index in sorted({int(np.abs(prices - each).argmin()) for each in wanted})]
 
 
-def decision_ms(dynamic: DynamicCNN, recorded: Recorded, batch: int) -> float:
-    """Milliseconds that deciding and sorting a batch of images take in PyTorch, without any network."""
-    prices = CostBreakdown.of(Cost(dynamic.elastic), dynamic.policy)
-    first = first_profile(dynamic.policy, prices)
-    n = len(recorded.images)
-    rows = torch.arange(batch) % n
-    observed = recorded.observed[rows]
-
-    def run(bucket: Tensor, profile: int) -> Tensor:
-        return recorded.logits[profile, rows[bucket]]
-
-    times = interleaved({"decide": lambda: run_policy(dynamic.policy, observed, prices, run, first)}, _SECONDS)
-    return median(times["decide"])
-
-
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A point on the validation images.
@@ -132,10 +130,16 @@ class Candidate:
     Attributes:
         point: the policy at its price.
         option: with its figures, its time being what is expected.
+        slices_ms: milliseconds of the slices that images run through, on average, without what decides.
     """
 
     point: DecisionPoint
     option: Option
+    slices_ms: float
+
+    def slower(self, factor: float) -> Candidate:
+        """The same where everything takes so many times as long as was expected."""
+        return replace(self, option=replace(self.option, ms=factor * self.option.ms))
 
 
 def candidates(
@@ -158,10 +162,10 @@ def candidates(
     """
     found = []
     for point in points:
-        answers = recorded.answers(point.policy)
+        answers, time = recorded.priced(point.policy, pace)
         right = right_of(recorded.images.labels, answers)
-        share = float(answers.shares.mean())
-        found.append(Candidate(point, Option(name, right, dense_right, share, dense_ms * pace.at(share))))
+        ms = dense_ms * time
+        found.append(Candidate(point, Option(name, right, dense_right, float(answers.shares.mean()), ms), ms))
     return found
 
 
@@ -171,7 +175,7 @@ def best_candidate(found: Sequence[Candidate], goal: Goal, dense_ms: float) -> C
     return next(each for each in found if each.option is option)
 
 
-def curve(name: str, found: Sequence[Candidate], chosen: Candidate) -> list[Point]:
+def curve(name: str, found: Sequence[Candidate], chosen: DecisionPoint) -> list[Point]:
     """The points as the report draws them, cheapest first."""
     ordered = sorted(found, key=lambda each: each.option.macs)
     return [
@@ -179,7 +183,7 @@ def curve(name: str, found: Sequence[Candidate], chosen: Candidate) -> list[Poin
             name=name,
             macs_share=each.option.macs,
             accuracy=float(each.option.right.double().mean()),
-            chosen=each is chosen,
+            chosen=each.point is chosen,
         )
         for each in ordered
     ]

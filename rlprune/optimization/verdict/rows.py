@@ -101,6 +101,25 @@ class Runnables:
             }
         )
 
+    def slices(self, elastic: ElasticCNN, codebook: Tensor) -> dict[str, Runnable]:
+        """The slice of each profile, by its number: in the form of a small network, or folded where one cannot be made.
+
+        Args:
+            elastic: what is sliced.
+            codebook: the profiles, int64 (K, G).
+        """
+        costs = zip(*Cost(elastic).of(codebook), strict=True)
+        slices = {
+            str(number): (elastic.slice(profile), ComputeCost(*cost))
+            for number, (profile, cost) in enumerate(zip(codebook, costs, strict=True))
+        }
+        if self._backend == "onnxruntime":
+            try:
+                return {name: self._static_file(name, *each) for name, each in slices.items()}
+            except RLPruneError:
+                pass
+        return {name: self._folded(name, *each) for name, each in slices.items()}
+
     def deciding(self, name: str, dynamic: DynamicCNN, *, int8: bool = False) -> dict[str, Runnable]:
         """A network that decides per image.
 

@@ -31,20 +31,22 @@ class Measured:
         points: curves on the validation images.
         left_out: rows that could not be made, with the reason.
         pace: how time follows from multiply-adds.
-        deciding: milliseconds of a batch that deciding takes.
+        deciding: milliseconds of a batch that deciding takes; None if it was not measured.
         rows: the table.
         answers: of each row to the test images, by its name.
         dense_right: whether the network as it is is right on each of them, bool (N,).
+        dynamic_row: whose the bundle and `dynamic.onnx` are.
     """
 
     choice: Choice
     points: tuple[Point, ...]
     left_out: dict[str, str]
     pace: TimeOfShare
-    deciding: float
+    deciding: float | None
     rows: tuple[Row, ...]
     answers: dict[str, Answers]
     dense_right: Tensor
+    dynamic_row: str
 
 
 def summarise(
@@ -84,9 +86,10 @@ def summarise(
         reached=row.meets,
         deploy=row.kind,
         deploy_row=name,
-        deploy_file=None if row.kind == "dense" else f"deploy/{row.kind}.onnx",
+        deploy_file=_file_of(row, measured.rows),
+        dynamic_row=measured.dynamic_row,
         sentences=tuple(sentences(goal, measured.choice, row, measured.rows, len(test), needed)),
-        advice=() if row.meets else tuple(advice(goal, row, bounds, plan, measured.rows, minutes)),
+        advice=() if row.meets else tuple(advice(goal, measured.choice, bounds, plan, measured.rows, minutes)),
         rows=measured.rows,
         left_out=measured.left_out,
         points=measured.points,
@@ -103,6 +106,13 @@ def summarise(
         conditions=Conditions.now(),
         version=rlprune.__version__,
     )
+
+
+def _file_of(row: Row, rows: tuple[Row, ...]) -> str | None:
+    """The file of what is to be deployed; None for a network as it is that ONNX cannot hold."""
+    if row.kind == "dense" and all(each.name != "dense onnxruntime" for each in rows):
+        return None
+    return f"deploy/{row.kind}.onnx"
 
 
 def _n_needed(goal: Goal, row: Row, measured: Measured, test: ImageSet) -> int | None:

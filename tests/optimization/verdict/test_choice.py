@@ -12,6 +12,7 @@ from rlprune.optimization.verdict.choice import (
     choose,
     drop_interval,
     images_needed,
+    images_to_choose,
     paired_error,
     shortfall,
 )
@@ -50,7 +51,22 @@ def test_one_small_network_that_is_as_good_goes_before_decisions() -> None:
 def test_the_network_as_it_is_stays_where_nothing_is_faster() -> None:
     options = [DENSE, IN_ONNXRUNTIME, option("static", 3, 0.45, 9.8), option("rlprune", 2, 0.3, 12.0)]
     chosen = choose(options, Goal(max_drop=1.0), 10.0)
-    assert chosen.option.name == "dense onnxruntime"
+    assert (chosen.option.name, chosen.reached, chosen.reason) == ("dense onnxruntime", False, "nothing gained")
+
+
+@pytest.mark.parametrize("goal", [Goal(max_drop=0.5), Goal(max_drop=0.5, min_speedup=1.1)])
+def test_where_images_are_too_few_to_be_sure_the_nearest_is_recommended_all_the_same(goal: Goal) -> None:
+    options = [option("dense", 0, 1.0, 1.0, 100), option("dense int8", 0, 1.0, 0.06, 100)]
+    chosen = choose(options, goal, 1.0)
+    assert (chosen.option.name, chosen.reached, chosen.reason, chosen.unsure) == ("dense int8", False, "nearest", True)
+    needed = images_to_choose(chosen.option, 0.5)
+    assert needed is not None and 100 < needed < 200
+    assert images_to_choose(option("static", 5, 0.4, 4.0), 0.5) is None
+
+
+def test_a_network_that_is_fast_enough_as_it_is_meets_the_goal() -> None:
+    chosen = choose([DENSE, IN_ONNXRUNTIME, option("static", 3, 0.4, 5.0)], Goal(max_drop=1.0, max_ms=11.0), 10.0)
+    assert (chosen.option.name, chosen.reached) == ("dense onnxruntime", True)
 
 
 def test_nothing_gained_where_no_target_is_met_and_nothing_helps() -> None:
