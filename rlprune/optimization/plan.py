@@ -56,8 +56,8 @@ _SECONDS_PER_PIECE = 1.5
 """To export a part of a network to ONNX, about: a slice, or what decides."""
 _N_WHOLE = 4
 """Rows that are one network: the dense and the static one, in float32 and in eight-bit integers."""
-_N_DECIDING = 3
-"""Rows that decide, of as many parts as there are slices, and three more."""
+_N_DECIDING = 7
+"""Networks that decide, of as many parts as there are slices, and three more: the rows, and what points are picked by."""
 _N_TESTED = 5
 """Whole networks that a test image runs through, about, until every row is measured."""
 _N_INT8 = 2
@@ -66,8 +66,8 @@ FEWEST_CANDIDATES = 16
 _MOST_TIMING = 40.0
 _TIMING = 0.02
 """Share of the limit in which rows are timed, once to choose and once to measure."""
-_N_TIMINGS = 2.25
-"""How often: the network as it is a little before, too."""
+_N_TIMINGS = 3.0
+"""How often: slices, and what points are picked by, a little before, too."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def _fixed(
         "searching slices": n_candidates * (size.n_policy * per_slice + 0.1),
         "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
         + n_profiles * (size.n_policy + size.n_validation) * per_slice,
-        "writing networks": (_N_WHOLE + _N_DECIDING * (n_profiles + 3)) * _SECONDS_PER_PIECE,
+        "writing networks": (_N_WHOLE + n_profiles + _N_DECIDING * (n_profiles + 3)) * _SECONDS_PER_PIECE,
         "choosing": n_profiles * size.n_validation * per_slice + (_N_TIMINGS - 1) * timing,
         "measuring": (_N_TESTED * size.n_test + _N_INT8 * size.n_validation) * pace.forward + timing,
     }
