@@ -57,7 +57,7 @@ _SECONDS_PER_PIECE = 1.5
 _N_WHOLE = 4
 """Rows that are one network: the dense and the static one, in float32 and in eight-bit integers."""
 _N_DECIDING = 7
-"""Networks that decide, of as many parts as there are slices, and three more: the rows, and what points are picked by."""
+"""Networks that decide, of three parts more than there are slices: rows, and those that points are picked by."""
 _N_TESTED = 5
 """Whole networks that a test image runs through, about, until every row is measured."""
 _N_INT8 = 2
