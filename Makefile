@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo kills load fuzz browser clean
+.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo kills load fuzz browser gpu journey clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -91,6 +91,10 @@ browser: $(VENV)/test examples/browser/node_modules
 
 examples/browser/node_modules: examples/browser/package-lock.json
 	cd examples/browser && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules
+
+# Everything that takes a device, on a graphics card; then times beside the processor's (some minutes).
+gpu: $(VENV)/test
+	$(VENV)/bin/python tests/gpu.py
 
 # From a checkpoint and 900 pictures to a verdict in one command, in build/journey: a line per bar (half an hour on two cores). Needs
 # torchvision, and RLPRUNE_ASSETS for the pictures.
