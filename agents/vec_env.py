@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlprune.envs.screen import RENDERING, Frame, check_render_mode
 from rlprune.envs.vector import Observations, Slots
 from rlprune.envs.world import World, first_information
 
@@ -18,14 +19,17 @@ class KeepRatioVecEnv(VecEnv):
     Args:
         world: images, network and rules; built from the arguments of `KeepRatioEnv`.
         n_envs: how many episodes run at once.
+        render_mode: None, `rgb_array` (`render` returns the first nine episodes in one picture) or `human` (a window
+            shows them).
     """
 
-    def __init__(self, world: World, n_envs: int = 256) -> None:
+    def __init__(self, world: World, n_envs: int = 256, render_mode: str | None = None) -> None:
         self.world = world
-        self._slots = Slots(world, n_envs)
+        self.render_mode = check_render_mode(render_mode)
+        self._slots = Slots(world, n_envs, self.render_mode)
         self._actions: Any = None
-        self.render_mode = None
         super().__init__(n_envs, world.observation_space, world.action_space)
+        self.metadata = dict(RENDERING)
 
     def reset(self) -> Observations:
         """Start all episodes anew; seeds given to `seed` before take effect now."""
@@ -56,8 +60,34 @@ class KeepRatioVecEnv(VecEnv):
         self._slots.restore(state)
         self.reset_infos = first_information(self.world, self._slots.episodes)
 
+    def get_images(self) -> tuple[Frame, ...]:
+        """A picture of each episode, uint8 (480, 640, 3).
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        return self._slots.screen.frames()
+
+    def render(self, mode: str | None = None) -> Frame | None:
+        """The first nine episodes in one picture, uint8 (height, width, 3); `human` shows it in a window.
+
+        Args:
+            mode: the environment's if None; `human` also works where that is `rgb_array`.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        wanted = mode or self.render_mode
+        if self.render_mode is None or wanted not in ("human", self.render_mode):
+            return super().render(mode)  # which says why nothing is drawn
+        if wanted == "rgb_array":
+            return self._slots.screen.tiled()
+        self._slots.screen.show()
+        return None
+
     def close(self) -> None:
-        """Nothing is open."""
+        """Close the window, if there is one."""
+        self._slots.screen.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """An attribute, once for every index: all environments share it."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.episodes import Episodes
+from rlprune.envs.screen import RENDERING, Screen, check_render_mode
 from rlprune.envs.world import World, first_information, information
 from rlprune.policies.actions import ActionKind
 from rlprune.policies.observations import Observer
@@ -69,6 +70,11 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     `image`, `label`, `prediction`, `accuracy` (0 or 1, of the prediction that stands), `active_params` and
     `active_macs` (of this step, over the dense network's), `passes`, `keep_ratios` (per group; NaN if it accepted).
 
+    ## Rendering
+    The image; for each pass a bar per channel group, as high as its keep ratio, and the MACs it took; the likeliest
+    classes against the label; compute so far, where a mark is the whole network's; the last step's reward and the
+    episode's; below, the episode before. `metadata["render_fps"]` is 2.
+
     Args:
         network: the elastic network; used in eval mode.
         data: images that did not train it.
@@ -82,12 +88,14 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         policy_cost: parameters and MACs of one decision, paid for at every step.
         observer: what builds observations; fitted to `data` if None.
         pool: cells per side of the grid that stem features are averaged over, if there is no observer.
+        render_mode: None, `rgb_array` (`render` returns a picture, uint8 (480, 640, 3)), or `human` (a window follows
+            the episodes; needs pygame).
 
     ## Version history
     - v0: initial release.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it as an instance attribute)
+    metadata = RENDERING
 
     def __init__(
         self,
@@ -104,7 +112,9 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,
         pool: int = 2,
+        render_mode: str | None = None,
     ) -> None:
+        self.render_mode = check_render_mode(render_mode)
         self.world = World(
             network,
             data,
@@ -122,6 +132,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space
         self._episode: Episodes | None = None
+        self._screen = Screen(self.world, self.render_mode)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -140,6 +151,10 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         if options:
             image, penalty = self.world.check_start({"image": image, "penalty": penalty} | options)
         self._episode = self.world.begin(torch.tensor([image]), torch.tensor([penalty]))
+        if seed is not None:
+            self._screen.forget()
+        self._screen.begin(self._episode)
+        self._screen.refresh()
         return self.world.observe(self._episode)[0], first_information(self.world, self._episode)[0]
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -148,6 +163,8 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
             raise gymnasium.error.ResetNeeded("call reset() before step(), also after an episode has ended")
         episode = self._episode
         outcome = self.world.step(episode, np.asarray(action)[None])
+        self._screen.follow(episode, outcome)
+        self._screen.refresh()
         terminated = bool(outcome.done[0])
         if terminated:
             self._episode = None
@@ -158,3 +175,16 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
             False,
             information(self.world, episode, outcome)[0],
         )
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """The episode as a picture, uint8 (480, 640, 3), if the mode is `rgb_array`; `human` shows it in a window.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        frames = self._screen.render()
+        return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        self._screen.close()

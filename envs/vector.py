@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.episodes import Episodes, Outcome
+from rlprune.envs.screen import RENDERING, Frame, Screen, check_render_mode
 from rlprune.envs.world import World, first_information, information
 from rlprune.errors import RLPruneError
 from rlprune.utils.finite import check_whole
@@ -31,7 +32,7 @@ Observations = NDArray[np.float32]
 class Slots:
     """N running episodes of a world, each with its own generator of images; one that ends restarts in the same step."""
 
-    def __init__(self, world: World, n: int) -> None:
+    def __init__(self, world: World, n: int, render_mode: str | None = None) -> None:
         check_whole(n_envs=n, most=2**20)
         if n < 1:
             raise RLPruneError(f"{n} environments were asked for; at least 1 is needed")
@@ -39,13 +40,17 @@ class Slots:
         self.n = n
         self.generators = [seeding.np_random(None)[0] for _ in range(n)]
         self.episodes = world.begin(torch.zeros(n, dtype=torch.int64))
+        self.screen = Screen(world, render_mode, n)
 
     def reset(self, seeds: Sequence[int | None]) -> Observations:
         """First observations of new episodes; a seed of None keeps a generator as it is."""
         for i, seed in enumerate(seeds):
             if seed is not None:
                 self.generators[i] = seeding.np_random(seed)[0]
+                self.screen.forget(i)
         self.episodes = self._fresh(range(self.n))
+        self.screen.begin(self.episodes)
+        self.screen.refresh()
         return self.world.observe(self.episodes)
 
     def step(self, actions: Any) -> tuple[Observations, Outcome, list[dict[str, Any]], Observations]:
@@ -53,8 +58,11 @@ class Slots:
         outcome = self.world.step(self.episodes, actions)
         infos = information(self.world, self.episodes, outcome)
         last = self.world.observe(self.episodes)
+        self.screen.follow(self.episodes, outcome)
         ended = outcome.done.nonzero().flatten()
         self.episodes.replace(ended, self._fresh(ended.tolist()))
+        self.screen.begin(self.episodes, ended.tolist())
+        self.screen.refresh()
         return self.world.observe(self.episodes), outcome, infos, last
 
     def state(self) -> dict[str, Any]:
@@ -66,6 +74,7 @@ class Slots:
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
         self.episodes = Episodes(**{name: value.clone() for name, value in state["episodes"].items()})
+        self.screen.begin(self.episodes)
 
     def _fresh(self, slots: Sequence[int]) -> Episodes:
         drawn = [self.world.draw(self.generators[i]) for i in slots]
@@ -80,15 +89,26 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
         num_envs: how many episodes run at once.
         network: the elastic network.
         data: images that did not train it.
+        render_mode: None, `rgb_array` (`render` returns a picture of each episode) or `human` (the first nine in a
+            window).
         settings: the other arguments of `KeepRatioEnv`.
     """
 
-    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    metadata = RENDERING | {"autoreset_mode": AutoresetMode.SAME_STEP}
 
-    def __init__(self, num_envs: int, network: ElasticCNN, data: ImageSet, **settings: Any) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        network: ElasticCNN,
+        data: ImageSet,
+        *,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self.render_mode = check_render_mode(render_mode)
         self.world = World(network, data, **settings)
         self.num_envs = num_envs
-        self._slots = Slots(self.world, num_envs)
+        self._slots = Slots(self.world, num_envs, self.render_mode)
         self.single_observation_space: gymnasium.Space[Any] = self.world.observation_space
         self.single_action_space: gymnasium.Space[Any] = self.world.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -115,6 +135,18 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
             if done[i]:
                 infos[i] = first | {"final_obs": last[i], "final_info": infos[i]}
         return observations, outcome.rewards.numpy().copy(), done, np.zeros_like(done), self._merged(infos)
+
+    def render(self) -> tuple[Frame, ...] | None:  # type: ignore[override]
+        """A picture of each episode, uint8 (480, 640, 3), if the mode is `rgb_array`; `human` shows them in a window.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        return self._slots.screen.render()
+
+    def close_extras(self, **_: Any) -> None:
+        """Close the window, if there is one."""
+        self._slots.screen.close()
 
     def _merged(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         merged: dict[str, Any] = {}
