@@ -50,6 +50,7 @@ from rlprune.utils.files import write_json
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.locks import hold
+from rlprune.utils.notes import say
 from rlprune.utils.tensorboard import drop_events
 
 
@@ -129,6 +130,8 @@ def train_policy(
         if resumed:
             agent = _resume_agent(folder, env, settings, made_of, learner)
         else:
+            if unused := learner.unused(settings):
+                say(f"{learner.algorithm.kind.__name__} has no use for {', '.join(unused)}: the run goes without")
             agent = learner.make(env, settings)
             if start is not None:
                 warm_start(agent, start, described, codebook)

@@ -167,9 +167,7 @@ def _check_size(algorithm: Algorithm, given: dict[str, Any], n_envs: int) -> Non
     value = given.get(kept, 1)
     if isinstance(value, tuple):
         if value[1] == "episode" and n_envs > 1:
-            raise RLPruneError(
-                f"{name} does not take {{'train_freq': {value}}} with n_envs={n_envs}; count steps, or 1 env"
-            )
+            raise RLPruneError(f"{name} does not take {{'train_freq': {value}}} with n_envs={n_envs}; count in steps")
         value = value[0]
     if n_envs * value > MOST_DECISIONS:
         raise RLPruneError(
@@ -245,7 +243,12 @@ def _build(algorithm: Algorithm, given: dict[str, Any], action: ActionKind) -> A
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         build: Any = algorithm.kind
-        return build("MlpPolicy", _Nothing(action), **given | kept | {"policy_kwargs": more})
+        return build("MlpPolicy", _Nothing(action), **copied(given) | kept | {"policy_kwargs": more})
+
+
+def copied(given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments whose dicts an algorithm may write into, as Stable-Baselines3's do."""
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in given.items()}
 
 
 def own_networks(algorithm: Algorithm) -> dict[str, Any]:

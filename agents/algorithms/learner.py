@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlprune.agents.algorithms.arguments import check_arguments, own_networks
+from rlprune.agents.algorithms.arguments import check_arguments, copied, own_networks
 from rlprune.agents.algorithms.kinds import Algorithm, find_algorithm
 from rlprune.agents.algorithms.named import with_objects
 from rlprune.agents.algorithms.replay import read_replay_buffer
@@ -126,7 +127,7 @@ class Learner:
         Raises:
             RLPruneError: the algorithm does not take the arguments.
         """
-        given = dict(self._from_settings(env, settings)) | self.arguments
+        given = dict(self._from_settings(env, settings)) | copied(self.arguments)
         takes = self.algorithm.takes
         arguments = {name: value for name, value in given.items() if name in takes or name in self.arguments}
         networks = {"net_arch": list(settings.hidden)} | own_networks(self.algorithm)
@@ -171,6 +172,8 @@ class Learner:
             Exception: whatever unpickling a damaged file raises.
         """
         device = self.arguments.get("device", "cpu")
-        agent = self.algorithm.kind.load(checkpoint, env=env, device=device, force_reset=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`n_steps=\d+` is ignored")  # the buffer that it has is the right one
+            agent = self.algorithm.kind.load(checkpoint, env=env, device=device, force_reset=False)
         read_replay_buffer(agent, checkpoint)
         return agent

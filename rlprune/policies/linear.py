@@ -111,7 +111,7 @@ def _pair(part: Any) -> tuple[Any, Any]:
         weight, bias = part
     except (TypeError, ValueError) as error:
         raise RLPruneError(
-            f"a {type(part).__name__} is no part of a policy; give linear layers, activations, or pairs (weight, bias)"
+            f"a policy has no parts of type {type(part).__name__}; give linear layers, activations, or pairs (weight, bias)"
         ) from error
     return weight, bias
 
@@ -141,7 +141,7 @@ def _common(between: list[list[str]], activation: str | None) -> str:
     names = {name for part in found for name in part}
     if between[-1]:
         raise RLPruneError(
-            f"a policy ends with a linear layer, or with Tanh after it; this one ends with {between[-1]}"
+            f"a policy ends with a linear layer, or with Tanh after it; this one ends with {', '.join(between[-1])}"
         )
     if not names and found:
         if activation is None:
