@@ -111,7 +111,7 @@ def _pair(part: Any) -> tuple[Any, Any]:
         weight, bias = part
     except (TypeError, ValueError) as error:
         raise RLPruneError(
-            f"a policy has no parts of type {type(part).__name__}; give linear layers, activations, or pairs (weight, bias)"
+            f"a policy has no parts of type {type(part).__name__}; give linear layers, activations or pairs"
         ) from error
     return weight, bias
 
