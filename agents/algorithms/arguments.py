@@ -219,7 +219,7 @@ def _try(algorithm: Algorithm, given: dict[str, Any], action: ActionKind) -> Non
         fitting = [kind for kind in get_args(ActionKind) if _takes_action(algorithm, kind)]
         if fitting and action not in fitting:
             raise RLPruneError(
-                f"{name} cannot choose {action}; give action={' or '.join(map(repr, fitting))}, or another algorithm"
+                f"{name} cannot choose {action}, only {' or '.join(fitting)}; give such an action, or another algorithm"
             ) from error
         raise RLPruneError(f"{name} does not take {given}: {error}") from error
     actor_layers(agent)

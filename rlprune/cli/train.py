@@ -81,7 +81,10 @@ class Train:
     def run(self) -> None:
         """Do it."""
         learner = self._learner()
-        make_callbacks(self.callbacks)
+        try:
+            make_callbacks(self.callbacks)
+        except RLPruneError as error:
+            raise RLPruneError(f"--callbacks: {error}") from error
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run_folder(self.out)

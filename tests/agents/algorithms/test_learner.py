@@ -97,11 +97,11 @@ def test_it_learns_which_profile_an_image_needs(algorithm: str, arguments: dict[
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"algorithm": "dqn", "action": "levels"}, r"DQN cannot choose levels; give action='profiles', or another alg"),
-        ({"algorithm": "sac"}, r"SAC cannot choose profiles; give action='ratios', or another algorithm"),
+        ({"algorithm": "dqn", "action": "levels"}, r"DQN cannot choose levels, only profiles; give such an action, or"),
+        ({"algorithm": "sac"}, r"SAC cannot choose profiles, only ratios; give such"),
         (
             {"algorithm": "maskable_ppo", "action": "ratios"},
-            "MaskablePPO cannot choose ratios; give action='profiles' or",
+            "MaskablePPO cannot choose ratios, only profiles or levels",
         ),
         ({"algorithm": "rainbow"}, r"algorithm is 'rainbow'; give one of ppo, a2c, trpo, maskable_ppo, dqn, qrdqn,"),
         ({"algorithm": BaseAlgorithm}, "algorithm is 'BaseAlgorithm'; give one of ppo"),
