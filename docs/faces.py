@@ -25,6 +25,7 @@ MODULES = (
     "rlprune.baselines",
     "rlprune.evaluation",
     "rlprune.agents",
+    "rlprune.agents.algorithms",
     "rlprune.pipelines",
     "rlprune.optimization",
     "rlprune.optimization.verdict",
