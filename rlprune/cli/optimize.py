@@ -75,12 +75,7 @@ class Optimize:
         )
         NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights(fresh=True)
         job.read(
-            self.model,
-            self.source.data,
-            options=self.source,
-            weights=self.weights,
-            trust_pickle=self.trust_pickle,
-            heldout=self.heldout,
+            self.model, weights=self.weights, trust_pickle=self.trust_pickle, heldout=self.heldout, **vars(self.source)
         )
         if self.dry_run or job.finished() is None:
             print_check(console, job.check())

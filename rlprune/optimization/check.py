@@ -112,7 +112,7 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
     )
     result = CheckResult(
         lines=(*subject.said, *lines(subject, goal, plan, found)),
-        warnings=(*findings.warnings(), *warnings(subject.splits, goal, found)),
+        warnings=(*_told_apart(subject), *findings.warnings(), *warnings(subject.splits, goal, found)),
         network=subject.name,
         data=subject.data,
         classes=tuple(subject.splits.network.classes),
@@ -120,12 +120,28 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
         preprocessing=subject.splits.network.preprocessing.text,
         n_images={name: len(getattr(subject.splits, name)) for name in ("network", "policy", "validation", "test")},
         accuracy=findings.accuracy,
+        test_is_part_of_training_folder=_test_may_be_seen(subject),
         always_runs=always_runs,
         dense_macs=int(cost.dense.macs),
         dense_params=int(cost.dense.params),
         seconds=plan.total,
     )
     return Examined(elastic, residual, size, plan, pace, result)
+
+
+def _test_may_be_seen(subject: Subject) -> bool:
+    """Whether a network that was trained elsewhere may have been trained on the test images."""
+    return subject.trained and subject.splits.test_set_aside
+
+
+def _told_apart(subject: Subject) -> Iterator[str]:
+    """Where the test images come from, if that may make all figures too good."""
+    if _test_may_be_seen(subject):
+        yield (
+            f"{subject.data} has no test part, so a random fifth of it tests: if your weights were trained on this "
+            "folder, all figures are too good; put pictures that they have not seen into test/ beside train/, or name "
+            "a part with test_split"
+        )
 
 
 def _elastic(subject: Subject, residual: YesNo) -> tuple[ElasticCNN, bool]:

@@ -16,6 +16,7 @@ from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.optimization.check import Examined, examine
 from rlprune.optimization.deploy import write_deploy
+from rlprune.optimization.entry.origin import origin_of
 from rlprune.optimization.goal import MOST_MINUTES, Backend, Goal, PlanOptions
 from rlprune.optimization.inputs import Given, read_subject
 from rlprune.optimization.plan import DEFAULT_MINUTES
@@ -25,7 +26,7 @@ from rlprune.optimization.subject import Subject
 from rlprune.optimization.verdict.comparison import Comparison
 from rlprune.optimization.verdict.summary import summarise
 from rlprune.optimization.work import Work, plan_from, plan_in
-from rlprune.storage.provenance import check_ours, fingerprint, noted, plain
+from rlprune.storage.provenance import check_ours, noted, plain
 from rlprune.utils.files import check_room, check_target_folder, write_json
 from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.hardware import check_device
@@ -45,11 +46,17 @@ _COPIES = 12
 
 def optimize(
     model: str | nn.Module,
-    data: str | Splits,
+    data: str | Path | Splits,
     *,
     weights: str | Path | None = None,
     preprocess: Given = None,
-    heldout: str | None = None,
+    heldout: str | Path | None = None,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    shares: tuple[float, float, float] | None = None,
+    split_seed: int | None = None,
+    test_split: str | None = None,
     max_drop: float | None = None,
     min_speedup: float | None = None,
     max_ms: float | None = None,
@@ -77,7 +84,15 @@ def optimize(
         data: images, as for `rlprune.data.load`; or splits of them.
         weights: of a network by name; what `rlprune.models.load_weights` reads.
         preprocess: how pictures are prepared, as for `rlprune.data.load`.
-        heldout: images of the same classes that the network has not seen, to learn decisions from and choose by.
+        heldout: images of the same classes that the network has not seen, to learn decisions from and choose by; all of
+            them count, whatever parts they have.
+        image_size: pixels of a side to which images are scaled and cut, as for `rlprune.data.load`.
+        image_column: of tables, likewise; of those that are held out, too.
+        label_column: likewise.
+        shares: of the images that do not test: to train the network, to learn decisions from, and to choose by; 0.6,
+            0.2 and 0.2 if None.
+        split_seed: of that division; 0 if None.
+        test_split: name of the part that tests, as for `rlprune.data.load`.
         max_drop: accuracy that may be lost, in points.
         min_speedup: how many times as fast as the network in its fastest form here.
         max_ms: instead, milliseconds that a batch may take here.
@@ -100,7 +115,7 @@ def optimize(
         MissingExtraError: onnx, onnxscript, onnxruntime or matplotlib is not installed.
         ModelError: a network that cannot be pruned, or does not fit its weights or the images.
         RLPruneError: targets that exclude each other or cannot be reached; a time limit that is too short; or a folder
-            that holds other things, or was begun with others.
+            that holds other things, or was begun with others; or an argument that would do nothing.
     """
     goal = Goal(
         max_drop=max_drop, min_speedup=min_speedup, max_ms=max_ms, max_macs=max_macs, batch=batch, backend=backend
@@ -115,6 +130,12 @@ def optimize(
         preprocess=preprocess,
         heldout=heldout,
         trust_pickle=trust_pickle,
+        image_size=image_size,
+        image_column=image_column,
+        label_column=label_column,
+        shares=shares,
+        split_seed=split_seed,
+        test_split=test_split,
     )
     return job.run()
 
@@ -170,13 +191,21 @@ class Optimization:
         self.quiet = quiet
         self._subject: Subject | None = None
         self._examined: Examined | None = None
+        self._origin: dict[str, Any] | None = None
         check_ours(self.out, (self.out / WORK / _SETTINGS).exists(), may)
         check_target_folder(self.out)
 
-    def read(self, model: str | nn.Module, data: str | Splits, **more: Any) -> Subject:
-        """Load network and images; the arguments are those of `rlprune.optimization.inputs.read_subject`."""
+    def read(self, model: str | nn.Module, data: str | Path | Splits, **more: Any) -> Subject:
+        """Load network and images; the arguments are those of `rlprune.optimization.inputs.read_subject`.
+
+        Raises:
+            InUseError: another process works in the folder.
+        """
+        if self.out.exists():  # before anything long begins
+            with hold(self.out, inside=True):
+                pass
         torch.manual_seed(self.seed)  # a network of random weights is the same when it is gone on with
-        self._subject = read_subject(model, data, **more)
+        self._subject, self._examined, self._origin = read_subject(model, data, **more), None, None
         return self._subject
 
     @property
@@ -195,7 +224,7 @@ class Optimization:
 
     def _examine(self) -> Examined:
         if self._examined is None:
-            begun = plan_in(self.out / WORK / _PLAN)
+            begun = None if self.finished() else plan_in(self.out / WORK / _PLAN)  # a finished one is replaced
             bar = WholeBar({_LOOKING: 30.0}, quiet=self.quiet)
             with ExitStack() as stack:
                 stack.callback(bar.close)
@@ -230,19 +259,10 @@ class Optimization:
 
     def _made_of(self) -> dict[str, Any]:
         """What the folder is begun with."""
-        splits = self.subject.splits
-        parts = [*self.subject.model.state_dict().values(), splits.policy.labels, splits.policy.images[:256]]
-        made_of: dict[str, Any] = plain(
-            {
-                "goal": self.goal,
-                "time_limit": self.time_limit,
-                "plan": self.options,
-                "seed": self.seed,
-                "network": self.subject.name,
-                "data": self.subject.data,
-                "made_of": fingerprint(*parts),
-            }
-        )
+        if self._origin is None:  # once: a network of random weights is trained in its place
+            self._origin = origin_of(self.subject)
+        asked = {"goal": self.goal, "time_limit": self.time_limit, "plan": self.options, "seed": self.seed}
+        made_of: dict[str, Any] = plain(asked | self._origin)
         return made_of
 
     def _run(self, examined: Examined) -> OptimizeResult:

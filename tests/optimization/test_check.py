@@ -93,6 +93,15 @@ def test_a_network_that_has_seen_what_teaches_decisions_is_found_out() -> None:
     assert not check(Splits(signals(64), signals(300, 0.3), signals(300, 0.3, 2), unknown)).result.warnings[1:]
 
 
+def test_test_images_out_of_the_folder_that_trained_are_pointed_out() -> None:
+    found = check(replace(splits(), test_set_aside=True)).result
+    assert found.test_is_part_of_training_folder
+    assert any("no test part, so a random fifth of it tests: if your weights" in each for each in found.warnings)
+    untrained = examine(read_subject("digits_cnn", replace(splits(), test_set_aside=True)), Goal(), PlanOptions(), 60.0)
+    assert not untrained.result.test_is_part_of_training_folder
+    assert not any("no test part" in each for each in untrained.result.warnings)
+
+
 def test_the_number_of_test_images_that_would_do_does() -> None:
     warnings = check(splits(n_test=60), max_drop=0.5).result.warnings
     told = next(each for each in warnings if each.startswith("60 test images tell a drop to about"))

@@ -13,6 +13,8 @@ import torch
 from signals import QUICK, Signals, splits, without_clocks, without_files
 
 import rlprune
+from rlprune.data.image_set import Splits
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.errors import RLPruneError, WriteError
 from rlprune.optimization import Goal, Optimization, OptimizeResult
 from rlprune.optimization.plan import Pace
@@ -32,7 +34,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def optimize(out: Path, **given: Any) -> OptimizeResult:
     """A network of random weights, so that every step has something to do."""
     usual: dict[str, Any] = {"plan": PLAN, "backend": "pytorch", "max_macs": 0.9, "quiet": True, "out": out}
-    return rlprune.optimize(given.pop("model", "digits_cnn"), splits(0.1, 60, 40), **(usual | given))
+    data = given.pop("data", None) or splits(0.1, 60, 40)
+    return rlprune.optimize(given.pop("model", "digits_cnn"), data, **(usual | given))
 
 
 def without_seconds(result: OptimizeResult) -> OptimizeResult:
@@ -91,6 +94,28 @@ def test_a_finished_folder_answers_at_once_and_refuses_other_things(
         with pytest.raises(RLPruneError, match=message) as caught:
             optimize(out, **({"model": Signals(), "plan": QUICK} | given))
         assert "name another folder" in str(caught.value) and str(out) in str(caught.value)
+    for other, message in others_than(splits(0.1, 60, 40)):
+        with pytest.raises(RLPruneError, match=message):
+            optimize(out, model=Signals(), plan=QUICK, data=other)
+
+
+def others_than(images: Splits) -> Iterator[tuple[Splits, str]]:
+    """Images that differ in one thing, and what is said of it."""
+    parts = ("network", "policy", "validation", "test")
+
+    def each(**other: Any) -> Splits:
+        return Splits(*(replace(getattr(images, name), **other) for name in parts))
+
+    yield each(mean=(0.4,) * 3), r"mean: \[0.5, 0.5, 0.5\], now \[0.4"
+    yield each(std=(0.4,) * 3), r"std: "
+    yield each(classes=("down", "up")), r"classes: 'up, down', now 'down, up'"
+    yield each(preprocessing=Preprocessing(channels="bgr")), r"preprocess: "
+    for name in parts:
+        part = getattr(images, name)
+        changed = part.images.clone()
+        changed[-1, 0, 0, 0] ^= 1
+        yield replace(images, **{name: replace(part, images=changed)}), rf"images.{name}: "
+    yield replace(images, test=replace(images.test, labels=images.test.labels.flip(0))), r"images.test: "
 
 
 def test_what_cannot_be_leaves_nothing_behind(tmp_path: Path) -> None:
