@@ -133,3 +133,8 @@ class PlanOptions:
     def _conflicts(self) -> Iterator[str]:
         if self.penalties[0] >= self.penalties[1]:
             yield f"penalties={self.penalties}: give two numbers above 0, ascending"
+        if self.slice_epochs == 0 and self.n_candidates is not None:
+            yield (
+                f"n_candidates={self.n_candidates}: with slice_epochs=0 none are searched, so this would do nothing; "
+                "leave one of them out"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,18 +15,20 @@ from torch import nn
 from rlprune.agents.train import train_policy
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
-from rlprune.optimization.check import Examined, examine
+from rlprune.optimization.check import examine
 from rlprune.optimization.deploy import write_deploy
+from rlprune.optimization.entry.examined import Examined
+from rlprune.optimization.entry.memory import plan_from, plan_in
 from rlprune.optimization.entry.origin import origin_of
 from rlprune.optimization.goal import MOST_MINUTES, Backend, Goal, PlanOptions
 from rlprune.optimization.inputs import Given, read_subject
-from rlprune.optimization.plan import DEFAULT_MINUTES
+from rlprune.optimization.plan import DEFAULT_MINUTES, LOOKING, REPORTING
 from rlprune.optimization.reports.page import write_page
 from rlprune.optimization.result import REPORT, CheckResult, OptimizeResult
 from rlprune.optimization.subject import Subject
 from rlprune.optimization.verdict.comparison import Comparison
 from rlprune.optimization.verdict.summary import summarise
-from rlprune.optimization.work import Work, plan_from, plan_in
+from rlprune.optimization.work import Work
 from rlprune.storage.provenance import check_ours, noted, plain
 from rlprune.utils.files import check_room, check_target_folder, write_json
 from rlprune.utils.finite import check_numbers, check_whole
@@ -39,7 +42,6 @@ WORK = "work"
 PAGE = "report.html"
 _SETTINGS = "settings.json"
 _PLAN = "plan.json"
-_LOOKING = "looking at the network"
 _COPIES = 12
 """Networks, checkpoints and files that are written, each about as large as the network."""
 
@@ -192,6 +194,7 @@ class Optimization:
         self._subject: Subject | None = None
         self._examined: Examined | None = None
         self._origin: dict[str, Any] | None = None
+        self._began, self._looked = time.monotonic(), 0.0
         check_ours(self.out, (self.out / WORK / _SETTINGS).exists(), may)
         check_target_folder(self.out)
 
@@ -204,6 +207,7 @@ class Optimization:
         if self.out.exists():  # before anything long begins
             with hold(self.out, inside=True):
                 pass
+        self._began = time.monotonic()
         torch.manual_seed(self.seed)  # a network of random weights is the same when it is gone on with
         self._subject, self._examined, self._origin = read_subject(model, data, **more), None, None
         return self._subject
@@ -225,11 +229,13 @@ class Optimization:
     def _examine(self) -> Examined:
         if self._examined is None:
             begun = None if self.finished() else plan_in(self.out / WORK / _PLAN)  # a finished one is replaced
-            bar = WholeBar({_LOOKING: 30.0}, quiet=self.quiet)
+            bar = WholeBar({LOOKING: 30.0}, quiet=self.quiet)
             with ExitStack() as stack:
                 stack.callback(bar.close)
-                stack.enter_context(bar.step(_LOOKING))
-                self._examined = examine(self.subject, self.goal, self.options, self.time_limit, begun)
+                stack.enter_context(bar.step(LOOKING))
+                how: dict[str, Any] = {"device": self.device, "since": self._began}
+                self._examined = examine(self.subject, self.goal, self.options, self.time_limit, begun, **how)
+            self._looked = time.monotonic() - self._began
         return self._examined
 
     def finished(self) -> OptimizeResult | None:
@@ -270,10 +276,12 @@ class Optimization:
         check_room(self.out, _COPIES * sum(value.nbytes for value in self.subject.model.state_dict().values()))
         planned = plan_from(folder / _PLAN, examined.plan)
         with ExitStack() as stack:
-            bar = WholeBar(planned.seconds, quiet=self.quiet)
+            to_do = {name: seconds for name, seconds in planned.seconds.items() if name != LOOKING}
+            bar = WholeBar(to_do, quiet=self.quiet)
             stack.callback(bar.close)
             how: dict[str, Any] = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
             work = Work(self.subject, examined, self.goal, planned, folder, learn=train_policy, **how)
+            work.memory.count(LOOKING, self._looked)
             return self._reach(examined, work)
 
     def _reach(self, examined: Examined, work: Work) -> OptimizeResult:
@@ -285,10 +293,11 @@ class Optimization:
         measured = comparison.measure(chosen)
         files = comparison.files(chosen)
         done: dict[str, Any] = {"minutes": self.time_limit, "seed": self.seed, "seconds": work.seconds}
-        plan = replace(work.plan, profile_epochs=work.profile_epochs())
+        plan = replace(work.plan, profile_epochs=work.profile_epochs(), flip=work.flip())
         result = summarise(self.goal, examined.result, plan, trained, measured, test, **done)
-        write_deploy(self.out, result, self.subject, trained.elastic, chosen.dynamic, files)
         answers = measured.answers["rlprune"]
-        write_page(self.out / PAGE, result, test, answers.shares.float(), answers.labels)
+        with work.step(REPORTING):
+            write_deploy(self.out, result, self.subject, trained.elastic, chosen.dynamic, files)
+            write_page(self.out / PAGE, result, test, answers.shares.float(), answers.labels)
         write_json(self.out / REPORT, result.to_json())
         return result

@@ -201,7 +201,7 @@ class OptimizeResult(JsonResult):
         n_needed: test images that it would take to tell whether the goal's drop is met, by the row nearest to the goal
             where the network is left as it is; None if these are enough.
         seed: of everything but times.
-        seconds: that everything took, interruptions left out.
+        seconds: that everything took until this was written, reading and the check included, interruptions left out.
         seconds_estimated: what was said before it began.
         conditions: what times were measured with.
         version: of rlprune.

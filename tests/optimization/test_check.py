@@ -12,7 +12,8 @@ from signals import Signals, signals, splits, without_clocks
 
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
-from rlprune.optimization.check import Examined, examine
+from rlprune.optimization.check import examine
+from rlprune.optimization.entry.examined import Examined
 from rlprune.optimization.goal import Goal, PlanOptions
 from rlprune.optimization.inputs import read_subject
 
