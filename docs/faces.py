@@ -27,6 +27,7 @@ MODULES = (
     "rlprune.agents",
     "rlprune.pipelines",
     "rlprune.optimization",
+    "rlprune.optimization.entry",
     "rlprune.optimization.verdict",
     "rlprune.optimization.reports",
 )

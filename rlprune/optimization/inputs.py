@@ -54,7 +54,7 @@ def read_subject(
         RLPruneError: an argument is for another kind of network or of images.
     """
     how = {name: value for name, value in how.items() if value is not None}
-    _check_useful(model, data, how | {"preprocess": preprocess}, weights, trust_pickle=trust_pickle)
+    _check_useful(model, data, how | {"preprocess": preprocess}, weights, heldout, trust_pickle=trust_pickle)
     with heard() as said:
         if isinstance(model, str):
             registry.check(model, pretrained=weights is None)
@@ -78,7 +78,13 @@ def read_subject(
 
 
 def _check_useful(
-    model: str | nn.Module, data: str | Path | Splits, how: dict[str, Any], weights: Path | None, *, trust_pickle: bool
+    model: str | nn.Module,
+    data: str | Path | Splits,
+    how: dict[str, Any],
+    weights: Path | None,
+    heldout: str | Path | None,
+    *,
+    trust_pickle: bool,
 ) -> None:
     """Refuse arguments that would do nothing.
 
@@ -98,6 +104,11 @@ def _check_useful(
     if isinstance(data, Splits) and useless is not None:
         raise RLPruneError(
             f"{useless}={how[useless]!r} says how images are read, and yours are split and in memory: leave it out"
+        )
+    if heldout is not None and how.get("shares"):
+        raise RLPruneError(
+            f"shares={how['shares']}: with heldout, whatever does not test trains the network, so this would do "
+            "nothing; leave it out"
         )
     if isinstance(model, str) and not isinstance(how["preprocess"], str | None):
         raise DataError("preprocess is no text: with a network by name, give text such as resize=256,crop=224")

@@ -177,7 +177,7 @@ def check_target(folder: Path, kind: str) -> None:
 
 
 def bundle_in(folder: Path) -> Path:
-    """The bundle in a folder: in bundle/, or deploy/bundle/ of what `rlprune optimize` wrote; else the folder itself."""
+    """The bundle in a folder: bundle/ in it, or deploy/bundle/ of what `rlprune optimize` wrote; else the folder."""
     if (folder / "manifest.json").exists():
         return folder
     inside = (folder / place for place in ("bundle", "deploy/bundle"))

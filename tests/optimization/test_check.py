@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 from signals import Signals, signals, splits, without_clocks
+from torch import Tensor
 
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.optimization.check import examine
+from rlprune.optimization.entry import exporting
 from rlprune.optimization.entry.examined import Examined
+from rlprune.optimization.entry.trying import may_mirror
 from rlprune.optimization.goal import Goal, PlanOptions
 from rlprune.optimization.inputs import read_subject
 
@@ -122,6 +125,53 @@ def test_a_limit_that_no_epoch_fits_into_is_refused_with_one_that_does() -> None
     found = check(splits(), enough)
     assert found.plan.total <= 60 * enough
     assert found.result.seconds == found.plan.total
+
+
+def test_a_network_that_onnx_cannot_hold_is_refused_before_it_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlprune.optimization.check.ms_of_file", exporting.ms_of_file)
+
+    def refuse(*_: object, **__: object) -> bytes:
+        raise RLPruneError("no such operator\nand more")
+
+    monkeypatch.setattr(exporting, "to_static_onnx", refuse)
+    with pytest.raises(
+        RLPruneError, match=r"Signals cannot be written as an ONNX file \(no such operator\); give back"
+    ):
+        check(splits())
+    assert check(splits(), backend="pytorch").dense_ms == 10
+
+
+def test_the_whole_network_is_timed_as_the_file_that_it_becomes() -> None:
+    pytest.importorskip("onnxscript")
+    elastic = check(splits()).elastic
+    assert exporting.ms_of_file("Signals", elastic, splits().validation, 2) > 0
+
+
+def test_a_network_without_weights_is_asked_about_mirrored_images_later() -> None:
+    fresh = read_subject("digits_cnn", splits())
+    found = examine(fresh, Goal(), PlanOptions(), 60.0)
+    assert found.asks_mirrored and not found.plan.flip
+    given = examine(fresh, Goal(), PlanOptions(flip="yes"), 60.0)
+    assert not given.asks_mirrored and given.plan.flip
+    assert check(splits()).plan.flip and not check(splits()).asks_mirrored
+    sides = replace(signals(64), images=signals(64).images * (torch.arange(12) < 6))  # all in the left half
+    assert may_mirror(Signals(), signals(64)) and not may_mirror(LeftHalf(), sides)
+
+
+class LeftHalf(Signals):
+    """Looks at the left half alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., :6])
+
+
+def test_passes_that_would_do_nothing_are_refused() -> None:
+    for data, options, message in (
+        (read_subject(Signals(), splits()), {"pretrain_epochs": 3}, "pretrain_epochs=3: this network has been trained"),
+        (read_subject("digits_cnn", splits()), {"pretrain_epochs": 0}, "pretrain_epochs=0: this network has random"),
+    ):
+        with pytest.raises(RLPruneError, match=message):
+            examine(data, Goal(), PlanOptions(**options), 60.0)
 
 
 def test_random_weights_are_said_and_not_tried() -> None:

@@ -124,6 +124,12 @@ def test_arguments_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
         ("digits_cnn", splits(), {"trust_pickle": True}, "trust_pickle=True is for weights; give them"),
         (Signals(), splits(), {"preprocess": "imagenet"}, "preprocess='imagenet' says how images are read, and yours"),
         (Signals(), splits(), {"image_size": 8}, "image_size=8 says how images are read"),
+        (
+            Signals(),
+            "pets",
+            {"shares": (0.5, 0.3, 0.2), "heldout": "new"},
+            "shares=.*: with heldout, whatever does not",
+        ),
     ):
         with pytest.raises(RLPruneError, match=message):
             read_subject(model, data, **given)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +15,22 @@ import torch
 from signals import QUICK, Signals, splits, without_clocks, without_files
 
 import rlprune
+from rlprune.baselines.stored import load_plain
 from rlprune.data.image_set import Splits
 from rlprune.data.preprocessing import Preprocessing
-from rlprune.errors import RLPruneError, WriteError
+from rlprune.errors import InUseError, RLPruneError, WriteError
 from rlprune.optimization import Goal, Optimization, OptimizeResult
 from rlprune.optimization.plan import Pace
+from rlprune.optimization.verdict.comparison import Comparison
+from rlprune.utils.locks import hold
 from rlprune.utils.progress import WholeBar
 
 PLAN = replace(
     QUICK, pretrain_epochs=1, slice_epochs=1, n_candidates=5, learning_rate=None, policy_steps=256, n_profiles=2
 )
+
+
+PLAN_OF_TRAINED = replace(PLAN, pretrain_epochs=None)
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +124,46 @@ def others_than(images: Splits) -> Iterator[tuple[Splits, str]]:
         changed[-1, 0, 0, 0] ^= 1
         yield replace(images, **{name: replace(part, images=changed)}), rf"images.{name}: "
     yield replace(images, test=replace(images.test, labels=images.test.labels.flip(0))), r"images.test: "
+
+
+def test_what_follows_from_times_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at_new_steps(monkeypatch)
+    given: dict[str, Any] = {"model": Signals(), "plan": PLAN_OF_TRAINED, "max_macs": None, "max_ms": 7.0}
+    for ms in (10.0, 10.0, 10.0, 50.0, 10.0, 50.0):
+        monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_, ms=ms: (ms, ms / 3))
+        with pytest.raises(KeyboardInterrupt):
+            optimize(tmp_path / "out", **given)
+    work = tmp_path / "out" / "work"
+    assert {"codebook.json", "static.json"} <= {path.name for path in work.iterdir()}
+    (profile,) = json.loads((work / "static.json").read_text()).values()
+    monkeypatch.undo()
+    _quick.__wrapped__(monkeypatch)
+    monkeypatch.setattr(Comparison, "_static_share", lambda *_: 1e-6)  # another time, by far
+    optimize(tmp_path / "out", **given)
+    assert load_plain(work / "static").metadata["profile"] == profile
+
+
+def test_a_static_rival_below_every_profile_of_its_kind_is_the_cheapest(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Comparison, "_static_share", lambda *_: 1e-6)
+    result = optimize(tmp_path / "out", model=Signals(), plan=QUICK)
+    static = result.row("static")
+    assert static is not None and static.macs_share < 1
+
+
+def test_a_second_process_is_refused_before_it_reads(tmp_path: Path) -> None:
+    optimize(tmp_path / "out", model=Signals(), plan=QUICK)
+    job = Optimization(Goal(), tmp_path / "out")
+    with hold(tmp_path / "out", inside=True):
+        with ThreadPoolExecutor(1) as other, pytest.raises(InUseError, match="is in use by process"):
+            other.submit(job.read, "nothing", "nowhere").result()
+
+
+def test_a_finished_folder_that_is_looked_at_again_is_planned_anew(tmp_path: Path) -> None:
+    optimize(tmp_path / "out", model=Signals(), plan=QUICK)
+    job = Optimization(Goal(backend="pytorch"), tmp_path / "out", plan=replace(QUICK, policy_steps=80_000), quiet=True)
+    job.read(Signals(), splits(0.1, 60, 40))
+    before = OptimizeResult.load(tmp_path / "out" / "report.json").check.seconds
+    assert job.check().seconds > before + 5
 
 
 def test_what_cannot_be_leaves_nothing_behind(tmp_path: Path) -> None:
