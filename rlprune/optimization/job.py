@@ -29,7 +29,7 @@ from rlprune.optimization.subject import Subject
 from rlprune.optimization.verdict.comparison import Comparison
 from rlprune.optimization.verdict.summary import summarise
 from rlprune.optimization.work import Work
-from rlprune.storage.provenance import check_ours, noted, plain
+from rlprune.storage.provenance import check_ours, noted, others_in, plain
 from rlprune.utils.files import check_room, check_target_folder, write_json
 from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.hardware import check_device
@@ -195,6 +195,8 @@ class Optimization:
         self._examined: Examined | None = None
         self._origin: dict[str, Any] | None = None
         self._began, self._looked = time.monotonic(), 0.0
+        if not others_in(self.out / WORK, ()):  # what a start that was refused has left
+            may = (*may, WORK)
         check_ours(self.out, (self.out / WORK / _SETTINGS).exists(), may)
         check_target_folder(self.out)
 

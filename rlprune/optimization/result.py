@@ -55,7 +55,7 @@ class CheckResult(JsonResult):
         n_images: of each part: network, policy, validation, test.
         accuracy: of the network as it is, on the validation images; None if it has yet to be trained.
         test_is_part_of_training_folder: whether the test images are a random share of a folder that the network, which
-            had been trained before, may have been trained on.
+            had been trained before, may have been trained on; None in reports that do not say so.
         always_runs: share of the dense network's MACs that every image costs, whatever is pruned.
         dense_macs: multiply-adds of the network for one image.
         dense_params: its parameters.
@@ -71,7 +71,7 @@ class CheckResult(JsonResult):
     preprocessing: str
     n_images: dict[str, int]
     accuracy: float | None = None
-    test_is_part_of_training_folder: bool = False
+    test_is_part_of_training_folder: bool | None = None
     always_runs: float
     dense_macs: int
     dense_params: int

@@ -22,6 +22,7 @@ from rlprune.errors import InUseError, RLPruneError, WriteError
 from rlprune.optimization import Goal, Optimization, OptimizeResult
 from rlprune.optimization.plan import Pace
 from rlprune.optimization.verdict.comparison import Comparison
+from rlprune.storage.policies import load_policy
 from rlprune.utils.locks import hold
 from rlprune.utils.progress import WholeBar
 
@@ -127,20 +128,19 @@ def others_than(images: Splits) -> Iterator[tuple[Splits, str]]:
 
 
 def test_what_follows_from_times_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_at_new_steps(monkeypatch)
     given: dict[str, Any] = {"model": Signals(), "plan": PLAN_OF_TRAINED, "max_macs": None, "max_ms": 7.0}
-    for ms in (10.0, 10.0, 10.0, 50.0, 10.0, 50.0):
-        monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_, ms=ms: (ms, ms / 3))
-        with pytest.raises(KeyboardInterrupt):
-            optimize(tmp_path / "out", **given)
     work = tmp_path / "out" / "work"
-    assert {"codebook.json", "static.json"} <= {path.name for path in work.iterdir()}
-    (profile,) = json.loads((work / "static.json").read_text()).values()
-    monkeypatch.undo()
-    _quick.__wrapped__(monkeypatch)
-    monkeypatch.setattr(Comparison, "_static_share", lambda *_: 1e-6)  # another time, by far
+    with monkeypatch.context() as patched:
+        stop_at_new_steps(patched)
+        while not (work / "static.json").exists():
+            with pytest.raises(KeyboardInterrupt):
+                optimize(tmp_path / "out", **given)
+    found = {name: json.loads((work / f"{name}.json").read_text())[name] for name in ("static", "codebook")}
+    monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_: (1000.0, 3.0))  # other times, by far
+    monkeypatch.setattr(Comparison, "_static_share", lambda *_: 1e-6)
     optimize(tmp_path / "out", **given)
-    assert load_plain(work / "static").metadata["profile"] == profile
+    assert load_plain(work / "static").metadata["profile"] == found["static"]
+    assert load_policy(work / "policy" / "policy").policy.codebook.tolist() == found["codebook"]
 
 
 def test_a_static_rival_below_every_profile_of_its_kind_is_the_cheapest(tmp_path: Path, monkeypatch: Any) -> None:
@@ -180,6 +180,16 @@ def test_a_folder_of_other_things_is_not_filled(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises((RLPruneError, WriteError), match="file"):
         Optimization(Goal(), tmp_path / "file")
+
+
+def test_a_start_that_found_no_room_is_no_other_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RLPruneError("no room")
+
+    with monkeypatch.context() as patched, pytest.raises(RLPruneError, match="no room"):
+        patched.setattr("rlprune.optimization.job.check_room", full)
+        optimize(tmp_path / "out", model=Signals(), plan=QUICK)
+    Optimization(Goal(), tmp_path / "out")
 
 
 def test_arguments_out_of_range_are_named(tmp_path: Path) -> None:
