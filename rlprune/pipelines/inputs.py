@@ -195,7 +195,8 @@ def load_fitting(
     _check_classes(expected.classes, splits.network.classes, options.data)
     _check_unseen(splits, split.get("sample", ()), before, options.data, same=same)
     parts = (splits.network, splits.policy, splits.validation, splits.test)
-    return Splits(*(part.prepared_for(expected) for part in parts))
+    network, policy, validation, test = (part.prepared_for(expected) for part in parts)
+    return Splits(network, policy, validation, test, splits.test_set_aside)
 
 
 def source_notes(options: DataOptions) -> dict[str, Any]:
