@@ -125,7 +125,7 @@ class Export:
         both = {"--network": self.network, "--policy": self.policy}
         given = [name for name, value in both.items() if value is not None]
         if self.bundle is not None and given:
-            raise RLPruneError(f"{self.bundle} is to have network and policy in it: leave {' and '.join(given)} out")
+            raise RLPruneError(f"the bundle {self.bundle} has network and policy in it: leave {' and '.join(given)} out")
         if self.bundle is None and len(given) < 2:
             missing = " and ".join(name for name in both if name not in given)
             raise RLPruneError(f"nothing to pack: {missing} {'are' if not given else 'is'} missing; or name a bundle")
