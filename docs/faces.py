@@ -28,6 +28,7 @@ MODULES = (
     "rlprune.agents.algorithms",
     "rlprune.pipelines",
     "rlprune.optimization",
+    "rlprune.optimization.entry",
     "rlprune.optimization.verdict",
     "rlprune.optimization.reports",
 )

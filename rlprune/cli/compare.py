@@ -18,7 +18,7 @@ from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
 from rlprune.profiles.search import check_candidates
 from rlprune.storage import networks
-from rlprune.storage.folders import check_targets
+from rlprune.storage.provenance import check_targets
 from rlprune.training.adaptation import SpecialiseSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.imports import require

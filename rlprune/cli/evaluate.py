@@ -38,7 +38,7 @@ class Evaluate:
 
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="BUNDLE")] = None
-    """Folder that `rlprune export` wrote; or `rlprune gate`, or `rlprune prune`."""
+    """Folder that `rlprune export` or `rlprune optimize` wrote; or `rlprune gate`, or `rlprune prune`."""
     model: str | None = None
     """Instead of a bundle, a network by name, such as timm:resnet18, or package.module:callable; beside one, the
     network it was made from."""

@@ -100,12 +100,15 @@ class Splits:
         policy: trains the policy; the network has not seen them, because it is always right on what it memorised.
         validation: chooses settings.
         test: measures the result, and chooses nothing.
+        test_set_aside: whether those are a share, drawn at random, of images that have no part for testing: whatever
+            was trained on all of them before has seen them.
     """
 
     network: ImageSet
     policy: ImageSet
     validation: ImageSet
     test: ImageSet
+    test_set_aside: bool = False
 
     @property
     def training(self) -> ImageSet:

@@ -24,6 +24,7 @@ from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.classes import KnownClasses, in_folder, keep_classes, match, matches_any, of_library, of_names
 from rlprune.models.libraries import library_of
 from rlprune.models.weights import OtherClassesError, load_weights
+from rlprune.pipelines.class_names import assumed_classes
 from rlprune.pipelines.identity import n_seen, same_source, sample_of
 from rlprune.pipelines.options import DataOptions, without_unset
 from rlprune.pipelines.preparation import classes_noted, confirmed, whole
@@ -63,7 +64,7 @@ def build_model(
     n_classes, image_shape = len(images.classes), images.images.shape[1:]
     if weights is not None and weights.is_dir() and weights_in_folder(weights) is None:
         return _whole(name, weights, images)
-    known = None if new_head else _known_classes(name, weights)
+    known = None if new_head else known_classes(name, weights)
     if weights is None:
         if known is not None and len(known) != n_classes:
             match(known, images.classes)  # before anything is fetched
@@ -75,7 +76,7 @@ def build_model(
         try:
             load_weights(model, weights, trust_pickle=trust_pickle, new_head=new_head)
         except OtherClassesError as error:
-            known = known or _assumed_classes(name)
+            known = known or assumed_classes(name)
             if known is None or len(known) != error.n_classes:
                 raise
             match(known, images.classes)  # before the network is built again
@@ -87,20 +88,12 @@ def build_model(
     return model
 
 
-def _known_classes(name: str, weights: Path | None) -> KnownClasses | None:
+def known_classes(name: str, weights: Path | None) -> KnownClasses | None:
     """The classes that a network's weights are for, where they or their library say so."""
     if weights is None:
         return None if library_of(name) is None else of_library(name)
     noted = classes_noted(weights)
     return in_folder(weights) if noted is None else of_names(str(weights), noted)
-
-
-def _assumed_classes(name: str) -> KnownClasses | None:
-    """The classes that a file for a library's network is likely to be for: those of the library's own weights."""
-    try:
-        return None if library_of(name) is None else of_library(name, certain=False)
-    except ModelError:
-        return None  # it has none
 
 
 def _take_classes(model: nn.Module, known: KnownClasses, images: ImageSet) -> None:
@@ -202,7 +195,8 @@ def load_fitting(
     _check_classes(expected.classes, splits.network.classes, options.data)
     _check_unseen(splits, split.get("sample", ()), before, options.data, same=same)
     parts = (splits.network, splits.policy, splits.validation, splits.test)
-    return Splits(*(part.prepared_for(expected) for part in parts))
+    network, policy, validation, test = (part.prepared_for(expected) for part in parts)
+    return Splits(network, policy, validation, test, splits.test_set_aside)
 
 
 def source_notes(options: DataOptions) -> dict[str, Any]:

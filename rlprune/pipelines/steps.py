@@ -37,10 +37,9 @@ from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import best_within, search_profiles
 from rlprune.storage.bundle import save_bundle
-from rlprune.storage.folders import check_targets
 from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.policies import load_policy
-from rlprune.storage.provenance import noted, plain
+from rlprune.storage.provenance import check_targets, noted, plain
 from rlprune.training.adaptation import adapt
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
