@@ -15,9 +15,10 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.export import to_onnx
 from rlprune.deployment.onnx.resizing import check_resizable
 from rlprune.errors import BundleError, RLPruneError
-from rlprune.pipelines.identity import same_source
-from rlprune.pipelines.inputs import load_fitting, network_notes
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.identity import same_source
+from rlprune.intake.notes import network_notes
+from rlprune.intake.options import DataOptions
 from rlprune.serving.triton import NAME, check_triton, save_triton
 from rlprune.storage import bundle, folders, networks
 from rlprune.storage.policies import SavedPolicy, load_policy

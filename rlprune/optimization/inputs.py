@@ -16,12 +16,13 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import Transform, read_preprocessing
 from rlprune.errors import DataError
+from rlprune.intake.notes import source_notes, split_notes
+from rlprune.intake.options import DataOptions
+from rlprune.intake.preparation import load_for
 from rlprune.models import registry
 from rlprune.optimization.plan import SHARES
 from rlprune.optimization.subject import Subject
-from rlprune.pipelines.inputs import build_model, source_notes, split_notes
-from rlprune.pipelines.options import DataOptions
-from rlprune.pipelines.preparation import load_for
+from rlprune.pipelines.inputs import build_model
 from rlprune.utils.notes import heard, say
 
 Given = str | Preprocessing | Transform | None

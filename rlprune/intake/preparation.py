@@ -13,11 +13,11 @@ from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import parse
 from rlprune.data.splitting import SPLIT_RULE
 from rlprune.errors import DataError
+from rlprune.intake.options import DataOptions
 from rlprune.models import registry
 from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.libraries import library_of, own_preprocessing
 from rlprune.models.weights import notes_in_weights
-from rlprune.pipelines.options import DataOptions
 from rlprune.storage.data_format import DataFormat, format_to_json, read_format
 from rlprune.storage.folders import malformed, read_folder
 from rlprune.utils.notes import say
