@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlprune.envs.vector import Observations, Slots
+from rlprune.envs.slots import Observations, Slots
 from rlprune.envs.world import World, first_information
 
 

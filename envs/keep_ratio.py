@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,10 @@ import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rlprune.data.image_set import ImageSet
-from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.episodes import Episodes
-from rlprune.envs.world import World, first_information, information
+from rlprune.envs.making import CodebookLike, DataLike, NetworkLike, make_world
+from rlprune.envs.world import first_information, information
 from rlprune.policies.actions import ActionKind
 from rlprune.policies.observations import Observer
 from rlprune.profiles.latency import Latency
@@ -70,17 +69,23 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     `active_macs` (of this step, over the dense network's), `passes`, `keep_ratios` (per group; NaN if it accepted).
 
     Args:
-        network: the elastic network; used in eval mode.
-        data: images that did not train it.
+        network: a folder with a network or a bundle, or the elastic network itself; used in eval mode.
+        data: images that did not train it: what `rlprune.data.load` takes, alone or in a table with other options of
+            `rlprune.intake.options.DataOptions`; or an image set. Named images are divided and prepared as the network
+            in the folder was trained.
+        split: which part of named images is shown: `policy` (if None), `validation`, `test` or `network`.
         action: kind of the action space.
-        codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
+        codebook: int64 (K, G) profiles, cheapest first, at most 16, for `profiles`; or a run folder, a policy, a bundle
+            or a file of JSON that has them. If None, the bundle's, or what the network is specialised to, or uniform
+            ones.
         max_passes: 1 to 3.
         combine: weight of the logits before a pass, where the pass's own is 1 (`rlprune.policies.observations`).
         penalty: price of compute, λ >= 0; or the lowest and the highest of a range, above 0.
-        cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it.
+        cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it, or
+            the file or run folder of one.
         control_variate: subtract the whole network's own correctness from the reward.
         policy_cost: parameters and MACs of one decision, paid for at every step.
-        observer: what builds observations; fitted to `data` if None.
+        observer: what builds observations; if None, fitted to `data`, where that is divided to its part `policy`.
         pool: cells per side of the grid that stem features are averaged over, if there is no observer.
 
     ## Version history
@@ -91,23 +96,25 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     def __init__(
         self,
-        network: ElasticCNN,
-        data: ImageSet,
+        network: NetworkLike,
+        data: DataLike,
         *,
+        split: str | None = None,
         action: ActionKind = "levels",
-        codebook: Tensor | Sequence[Sequence[int]] | None = None,
+        codebook: CodebookLike | None = None,
         max_passes: int = 1,
         combine: float = 0.0,
         penalty: float | Sequence[float] = 0.3,
-        cost: str | Latency = "macs",
+        cost: str | os.PathLike[str] | Latency = "macs",
         control_variate: bool = False,
         policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,
         pool: int = 2,
     ) -> None:
-        self.world = World(
+        self.world = make_world(
             network,
             data,
+            split=split,
             action=action,
             codebook=codebook,
             max_passes=max_passes,

@@ -1,76 +1,19 @@
-"""Many images at once: what all batched environments share, and Gymnasium's `VectorEnv`.
-
-The network runs on all images of a step together. Environment i draws its images as the single environment with seed
-`seed + i` does, so N of these equal N of those, step for step.
-"""
+"""Many images at once for Gymnasium."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from rlprune.data.image_set import ImageSet
-from rlprune.elastic.cnn import ElasticCNN
-from rlprune.envs.episodes import Episodes, Outcome
-from rlprune.envs.world import World, first_information, information
+from rlprune.envs.making import DataLike, NetworkLike, make_world
+from rlprune.envs.slots import Observations, Slots
+from rlprune.envs.world import first_information
 from rlprune.errors import RLPruneError
-from rlprune.utils.finite import check_whole
-
-Observations = NDArray[np.float32]
-
-
-class Slots:
-    """N running episodes of a world, each with its own generator of images; one that ends restarts in the same step."""
-
-    def __init__(self, world: World, n: int) -> None:
-        check_whole(n_envs=n, most=2**20)
-        if n < 1:
-            raise RLPruneError(f"{n} environments were asked for; at least 1 is needed")
-        self.world = world
-        self.n = n
-        self.generators = [seeding.np_random(None)[0] for _ in range(n)]
-        self.episodes = world.begin(torch.zeros(n, dtype=torch.int64))
-
-    def reset(self, seeds: Sequence[int | None]) -> Observations:
-        """First observations of new episodes; a seed of None keeps a generator as it is."""
-        for i, seed in enumerate(seeds):
-            if seed is not None:
-                self.generators[i] = seeding.np_random(seed)[0]
-        self.episodes = self._fresh(range(self.n))
-        return self.world.observe(self.episodes)
-
-    def step(self, actions: Any) -> tuple[Observations, Outcome, list[dict[str, Any]], Observations]:
-        """Observations after restarts, outcome, infos, and the last observations of the episodes before restarts."""
-        outcome = self.world.step(self.episodes, actions)
-        infos = information(self.world, self.episodes, outcome)
-        last = self.world.observe(self.episodes)
-        ended = outcome.done.nonzero().flatten()
-        self.episodes.replace(ended, self._fresh(ended.tolist()))
-        return self.world.observe(self.episodes), outcome, infos, last
-
-    def state(self) -> dict[str, Any]:
-        """All that the next steps depend on: generators, and the episodes that are under way."""
-        return {"generators": [each.bit_generator.state for each in self.generators], "episodes": asdict(self.episodes)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        for generator, saved in zip(self.generators, state["generators"], strict=True):
-            generator.bit_generator.state = saved
-        self.episodes = Episodes(**{name: value.clone() for name, value in state["episodes"].items()})
-
-    def _fresh(self, slots: Sequence[int]) -> Episodes:
-        drawn = [self.world.draw(self.generators[i]) for i in slots]
-        images, penalties = zip(*drawn, strict=True) if drawn else ((), ())
-        return self.world.begin(torch.tensor(images, dtype=torch.int64), torch.tensor(penalties, dtype=torch.float32))
 
 
 class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
@@ -78,15 +21,24 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
 
     Args:
         num_envs: how many episodes run at once.
-        network: the elastic network.
-        data: images that did not train it.
+        network: a folder with a network or a bundle, or the elastic network itself.
+        data: images that did not train it, by name or themselves.
+        max_episode_steps: after how many steps an episode is cut off; None or -1 for never.
         settings: the other arguments of `KeepRatioEnv`.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
-    def __init__(self, num_envs: int, network: ElasticCNN, data: ImageSet, **settings: Any) -> None:
-        self.world = World(network, data, **settings)
+    def __init__(
+        self,
+        num_envs: int,
+        network: NetworkLike,
+        data: DataLike,
+        *,
+        max_episode_steps: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self.world = make_world(network, data, **settings)
         self.num_envs = num_envs
         self._slots = Slots(self.world, num_envs)
         self.single_observation_space: gymnasium.Space[Any] = self.world.observation_space

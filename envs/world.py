@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
+from rlprune.envs.arguments import check_images, check_network
 from rlprune.envs.episodes import Episodes, Outcome
 from rlprune.envs.logit_cache import LazyTable, LogitCache
 from rlprune.errors import RLPruneError
@@ -63,7 +64,7 @@ class Rules:
             raise RLPruneError(f"penalty is {self.penalty!r}; a number of 0 or more, or two of them, are needed")
         if not isinstance(self.cost, Latency) and self.cost not in KINDS:
             allowed = ", ".join(KINDS)
-            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {allowed}, or a measured Latency")
+            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {allowed}, or a Latency or its file")
         if not isinstance(self.price, PenaltyRange) and not 0 <= self.price <= 1e9:
             raise RLPruneError(
                 f"penalty is {self.penalty}; a number of 0 or more, or a range (lowest, highest), is needed"
@@ -112,7 +113,8 @@ class World:
         network: the elastic network; put into eval mode.
         data: images that did not train it.
         codebook: int64 (K, G) profiles, cheapest first; for `action="profiles"`. Uniform ones if None.
-        observer: what builds observations; fitted to `data` if None.
+        observer: what builds observations; fitted to `data`, or to `fitted_to`, if None.
+        fitted_to: other images that observations are standardised by, such as those that train the policy.
         logit_cache: of this network, these images and this codebook, to share it with other worlds; a new one if None.
         rules: fields of `Rules`, by keyword: the other arguments of `KeepRatioEnv`, which documents all of them.
 
@@ -128,19 +130,19 @@ class World:
         *,
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
         observer: Observer | None = None,
+        fitted_to: ImageSet | None = None,
         logit_cache: LogitCache | None = None,
         **rules: Any,
     ) -> None:
+        check_images(data, check_network(network))
         self.rules = Rules(**rules)
         self.rules.check_latency(network)
-        if not len(data):
-            raise RLPruneError("the image set is empty; an environment needs at least one image")
         self.network = network.eval()
         self.data = data
         self.penalty = self.rules.price
         self.cost = Cost(network)
         self.actions = self._make_actions(codebook)
-        self.observer = observer or self._fit_observer()
+        self.observer = observer or self._fit_observer(fitted_to or data)
         self.rules.check_observer(self.observer)
         self._codebook = self.actions.codebook if self.actions.kind == "profiles" else None
         if self._codebook is not None:
@@ -155,11 +157,11 @@ class World:
             codebook = uniform_codebook(self.network, self.cost)
         return Actions.from_network(self.network, self.rules.action, codebook, self.rules.max_passes)
 
-    def _fit_observer(self) -> Observer:
+    def _fit_observer(self, images: ImageSet) -> Observer:
         rules = self.rules
         return Observer.fit(
             self.network,
-            self.data,
+            images,
             max_passes=rules.max_passes,
             pool=rules.pool,
             combine=rules.combine,

@@ -10,8 +10,8 @@ import tyro
 
 from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
-from rlprune.intake.notes import source_notes, split_notes
-from rlprune.intake.options import DataOptions, ElasticOptions
+from rlprune.intake.notes import split_notes
+from rlprune.intake.options import DataOptions, ElasticOptions, source_notes
 from rlprune.intake.preparation import load_for
 from rlprune.metrics import accuracy
 from rlprune.storage import folders, networks

@@ -16,8 +16,7 @@ from rlprune.deployment.onnx.export import to_onnx
 from rlprune.deployment.onnx.resizing import check_resizable
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.intake.fitting import load_fitting
-from rlprune.intake.identity import same_source
-from rlprune.intake.notes import network_notes
+from rlprune.intake.notes import how_read, network_notes
 from rlprune.intake.options import DataOptions
 from rlprune.serving.triton import NAME, check_triton, save_triton
 from rlprune.storage import bundle, folders, networks
@@ -25,8 +24,6 @@ from rlprune.storage.policies import SavedPolicy, load_policy
 from rlprune.utils.files import check_room, temporaries_beside
 from rlprune.utils.locks import hold
 
-_HOW_DATA_IS_READ = ("image_size", "image_column", "label_column", "split_seed", "test_split")
-"""What the notes on a network may say of the data that the user names: nothing that is imported or opened."""
 N_CALIBRATION = 512
 """Images that int8 is calibrated on, at most."""
 
@@ -121,10 +118,7 @@ class Export:
         """Some of the images that train the network, uint8 (N, C, H, W), split as it was trained."""
         assert self.data is not None
         made_of = network_notes(network.metadata)
-        source = made_of.get("source") or {}
-        same_data = same_source(source.get("data"), self.data)
-        noted = {name: source[name] for name in _HOW_DATA_IS_READ if name in source} if same_data else {}
-        options = DataOptions(**noted, data=self.data, preprocess=self.preprocess)
+        options = DataOptions(**how_read(made_of, self.data), data=self.data, preprocess=self.preprocess)
         splits = load_fitting(network.network.image_shape, network.data, made_of, options)
         return splits.network.images[:N_CALIBRATION]
 

@@ -18,8 +18,8 @@ from rlprune.cli.resumable import resumable
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation import tables
 from rlprune.evaluation.gated import evaluate_gated
-from rlprune.intake.notes import source_notes, split_notes
-from rlprune.intake.options import DataOptions
+from rlprune.intake.notes import split_notes
+from rlprune.intake.options import DataOptions, source_notes
 from rlprune.intake.preparation import load_for
 from rlprune.storage import folders
 from rlprune.storage.structure import describe

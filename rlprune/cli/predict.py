@@ -21,7 +21,7 @@ from rlprune.deployment.prediction import Prediction, in_words
 from rlprune.errors import DataError, RLPruneError
 from rlprune.evaluation import tables
 from rlprune.intake.notes import network_notes
-from rlprune.intake.preparation import confirmed, whole
+from rlprune.intake.preprocessing import confirmed, whole
 from rlprune.storage import bundle
 from rlprune.utils.locks import hold_file
 from rlprune.utils.progress import progress_bar

@@ -14,7 +14,7 @@ from rlprune.errors import RLPruneError
 from rlprune.intake.identity import n_seen, same_source
 from rlprune.intake.notes import network_notes
 from rlprune.intake.options import DataOptions
-from rlprune.intake.preparation import confirmed, whole
+from rlprune.intake.preprocessing import confirmed, whole
 from rlprune.storage.data_format import DataFormat
 from rlprune.utils.notes import say
 

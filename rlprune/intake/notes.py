@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import reprlib
 from collections.abc import Mapping
@@ -12,10 +11,12 @@ from typing import Any
 from rlprune.data.image_set import Splits
 from rlprune.data.splitting import SPLIT_RULE
 from rlprune.errors import BundleError
-from rlprune.intake.identity import sample_of
-from rlprune.intake.options import DataOptions, without_unset
+from rlprune.intake.identity import same_source, sample_of
 from rlprune.storage.folders import MOST_JSON, malformed, schema
 from rlprune.utils.files import read_regular
+
+_HOW_DATA_IS_READ = ("image_size", "image_column", "label_column", "split_seed", "test_split")
+"""What the notes on a network may say of the data that the user names: nothing that is imported or opened."""
 
 
 def network_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,9 +35,16 @@ def network_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return notes
 
 
-def source_notes(options: DataOptions) -> dict[str, Any]:
-    """What is stored of where images came from: as earlier versions do, if nothing is given that they did not know."""
-    return without_unset(dataclasses.asdict(options))
+def how_read(notes: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Options of data that a network was trained with, for the data that the user names; none for other data.
+
+    Args:
+        notes: on the network, from `network_notes`.
+        data: as the user calls it.
+    """
+    source = notes.get("source") or {}
+    same_data = same_source(source.get("data"), data)
+    return {name: source[name] for name in _HOW_DATA_IS_READ if name in source} if same_data else {}
 
 
 def split_notes(splits: Splits, rule: int = SPLIT_RULE) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import Transform, read_preprocessing
 from rlprune.errors import DataError
-from rlprune.intake.notes import source_notes, split_notes
-from rlprune.intake.options import DataOptions
+from rlprune.intake.notes import split_notes
+from rlprune.intake.options import DataOptions, source_notes
 from rlprune.intake.preparation import load_for
 from rlprune.models import registry
 from rlprune.optimization.plan import SHARES

@@ -24,7 +24,8 @@ from rlprune.evaluation.dynamic import evaluate, mean_reward
 from rlprune.evaluation.plots import budgets_plot
 from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.intake.identity import same_source
-from rlprune.intake.notes import source_notes, split_notes, split_rule_of
+from rlprune.intake.notes import split_notes, split_rule_of
+from rlprune.intake.options import source_notes
 from rlprune.intake.preparation import load_for, note_of
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
