@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlprune.envs.episodes import Episodes
+from rlprune.envs.episodes import Episodes, first_information, information
 from rlprune.envs.making import CodebookLike, DataLike, NetworkLike, make_world
-from rlprune.envs.world import first_information, information
+from rlprune.envs.screen import RENDERING, Screen, check_render_mode
 from rlprune.policies.actions import ActionKind
 from rlprune.policies.observations import Observer
 from rlprune.profiles.latency import Latency
@@ -66,7 +66,13 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     ## Information
     `image`, `label`, `prediction`, `accuracy` (0 or 1, of the prediction that stands), `active_params` and
-    `active_macs` (of this step, over the dense network's), `passes`, `keep_ratios` (per group; NaN if it accepted).
+    `active_macs` (of this step, over the dense network's), `passes`, `keep_ratios` (per group; NaN if it accepted);
+    in the last step also `is_success`, whether the prediction is right.
+
+    ## Rendering
+    The image; for each pass a bar per channel group, as high as its keep ratio, and the MACs it took; the likeliest
+    classes against the label; compute so far, where a mark is the whole network's; the last step's reward and the
+    episode's; below, the episode before. `metadata["render_fps"]` is 2.
 
     Args:
         network: a folder with a network or a bundle, or the elastic network itself; used in eval mode.
@@ -87,12 +93,17 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         policy_cost: parameters and MACs of one decision, paid for at every step.
         observer: what builds observations; if None, fitted to `data`, where that is divided to its part `policy`.
         pool: cells per side of the grid that stem features are averaged over, if there is no observer.
+        render_mode: None, `rgb_array` (`render` returns a picture, uint8 (480, 640, 3)), or `human` (a window follows
+            the episodes; needs pygame).
+
+    Raises:
+        RLPruneError: an argument is of another kind than is allowed, or does not fit the others.
 
     ## Version history
     - v0: initial release.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it as an instance attribute)
+    metadata = RENDERING
 
     def __init__(
         self,
@@ -110,7 +121,9 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,
         pool: int = 2,
+        render_mode: str | None = None,
     ) -> None:
+        self.render_mode = check_render_mode(render_mode)
         self.world = make_world(
             network,
             data,
@@ -129,6 +142,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space
         self._episode: Episodes | None = None
+        self._screen = Screen(self.world, self.render_mode)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -142,19 +156,31 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         Raises:
             RLPruneError: no such image, or no such penalty.
         """
+        self.world.check_options(options)
         super().reset(seed=seed)
         image, penalty = self.world.draw(self.np_random)
         if options:
             image, penalty = self.world.check_start({"image": image, "penalty": penalty} | options)
         self._episode = self.world.begin(torch.tensor([image]), torch.tensor([penalty]))
+        if seed is not None:
+            self._screen.forget()
+        self._screen.begin(self._episode)
+        self._screen.refresh()
         return self.world.observe(self._episode)[0], first_information(self.world, self._episode)[0]
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Run the network as the action says, or accept the prediction at hand."""
+        """Run the network as the action says, or accept the prediction at hand.
+
+        Raises:
+            ResetNeeded: no episode is under way.
+            LevelsError: an action of another type or shape, or outside the action space.
+        """
         if self._episode is None:
             raise gymnasium.error.ResetNeeded("call reset() before step(), also after an episode has ended")
         episode = self._episode
-        outcome = self.world.step(episode, np.asarray(action)[None])
+        outcome = self.world.step(episode, self.world.actions.one(action))
+        self._screen.follow(episode, outcome)
+        self._screen.refresh()
         terminated = bool(outcome.done[0])
         if terminated:
             self._episode = None
@@ -165,3 +191,27 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
             False,
             information(self.world, episode, outcome)[0],
         )
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which choices make sense, bool (choices,), those of all entries side by side.
+
+        All do, but to accept a prediction before the first pass.
+
+        Raises:
+            LevelsError: ratios are no choices.
+        """
+        passes = torch.zeros(1, dtype=torch.int64) if self._episode is None else self._episode.passes
+        return self.world.actions.masks(passes)[0].numpy()
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """The episode as a picture, uint8 (480, 640, 3), if the mode is `rgb_array`; `human` shows it in a window.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        frames = self._screen.render()
+        return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        self._screen.close()
