@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlprune.envs.batches.slots import Observations, Slots
 from rlprune.envs.episodes import first_information
+from rlprune.envs.running.slots import Observations, Slots
 from rlprune.envs.screen import RENDERING, Frame, check_render_mode
 from rlprune.envs.world import World
 from rlprune.errors import SettingsError

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlprune.envs.episodes import Episodes, first_information, information
 from rlprune.envs.making import CodebookLike, DataLike, NetworkLike, make_world
+from rlprune.envs.running.single import single
 from rlprune.envs.screen import RENDERING, Screen, check_render_mode
 from rlprune.policies.actions import ActionKind
 from rlprune.policies.observations import Observer
@@ -141,8 +141,9 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         )
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space
-        self._episode: Episodes | None = None
         self._screen = Screen(self.world, self.render_mode)
+        self._single = single(self.world, self._screen)
+        self._running = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -156,17 +157,16 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         Raises:
             RLPruneError: no such image, or no such penalty.
         """
-        self.world.check_options(options)
+        if options is not None:
+            self.world.check_options(options)
         super().reset(seed=seed)
         image, penalty = self.world.draw(self.np_random)
         if options:
             image, penalty = self.world.check_start({"image": image, "penalty": penalty} | options)
-        self._episode = self.world.begin(torch.tensor([image]), torch.tensor([penalty]))
         if seed is not None:
             self._screen.forget()
-        self._screen.begin(self._episode)
-        self._screen.refresh()
-        return self.world.observe(self._episode)[0], first_information(self.world, self._episode)[0]
+        self._running = True
+        return self._single.begin(image, penalty)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Run the network as the action says, or accept the prediction at hand.
@@ -175,22 +175,11 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
             ResetNeeded: no episode is under way.
             LevelsError: an action of another type or shape, or outside the action space.
         """
-        if self._episode is None:
+        if not self._running:
             raise gymnasium.error.ResetNeeded("call reset() before step(), also after an episode has ended")
-        episode = self._episode
-        outcome = self.world.step(episode, self.world.actions.one(action))
-        self._screen.follow(episode, outcome)
-        self._screen.refresh()
-        terminated = bool(outcome.done[0])
-        if terminated:
-            self._episode = None
-        return (
-            self.world.observe(episode)[0],
-            float(outcome.rewards[0]),
-            terminated,
-            False,
-            information(self.world, episode, outcome)[0],
-        )
+        observation, reward, terminated, info = self._single.step(action)
+        self._running = not terminated
+        return observation, reward, terminated, False, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which choices make sense, bool (choices,), those of all entries side by side.
@@ -200,7 +189,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         Raises:
             LevelsError: ratios are no choices.
         """
-        passes = torch.zeros(1, dtype=torch.int64) if self._episode is None else self._episode.passes
+        passes = torch.tensor([self._single.passes if self._running else 0])
         return self.world.actions.masks(passes)[0].numpy()
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]

@@ -9,7 +9,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
@@ -22,12 +22,14 @@ from rlprune.data.sources import path_of
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.module import ElasticModule
 from rlprune.envs.arguments import PARTS, check_network, shown
-from rlprune.envs.world import World
+from rlprune.envs.logit_cache import LogitCache
+from rlprune.envs.world import Rules, World
 from rlprune.errors import DataError, LevelsError, RLPruneError
 from rlprune.intake.fitting import load_fitting
 from rlprune.intake.notes import how_read, network_notes
 from rlprune.intake.options import DataOptions
-from rlprune.profiles.cost import KINDS
+from rlprune.profiles.codebook import uniform_codebook
+from rlprune.profiles.cost import KINDS, Cost
 from rlprune.profiles.latency import Latency
 from rlprune.storage.folders import kind_of
 from rlprune.storage.networks import SavedNetwork, load_network
@@ -76,12 +78,12 @@ class _Kept:
         self._things.clear()
 
 
-_networks, _images, _worlds = _Kept(8), _Kept(4), _Kept(16)
+_networks, _images, _caches, _worlds = _Kept(8), _Kept(4), _Kept(16), _Kept(16)
 
 
 def forget() -> None:
     """Free the memory of what environments were made of in this process; those that there are keep theirs."""
-    for kept in (_networks, _images, _worlds):
+    for kept in (_networks, _images, _caches, _worlds):
         kept.clear()
 
 
@@ -117,10 +119,12 @@ def make_world(
     subject = _subject(network)
     images = _images_of(data, subject)
     values = {
+        "observer": None,
+        **{field.name: field.default for field in fields(Rules) if field.default is not MISSING},
         "split": images.part_named(split),
-        "codebook": _profiles(codebook, subject, rules.get("action", "levels")),
-        "cost": _cost(cost),
+        "codebook": _profiles(codebook, subject, rules.get("action", Rules.action)),
         **rules,
+        "cost": _cost(cost),
     }
     names = (subject.key, images.key, _plain(values))
     return _worlds.get(None if None in names else names, lambda: _build(subject, images, **values))
@@ -171,11 +175,17 @@ class _Images:
 
 
 def _build(subject: _Subject, images: _Images, *, split: str | None, **arguments: Any) -> World:
-    content = images.content
+    """A world of its own, with the logits that worlds of the same names have computed."""
+    network, content = subject.network, images.content
     if isinstance(content, ImageSet):
-        return World(subject.network, content, **arguments)
+        return World(network, content, **arguments)
     assert split is not None
-    return World(subject.network, getattr(content, split), fitted_to=content.policy, **arguments)
+    shown_part = getattr(content, split)
+    if subject.key is not None and images.key is not None:
+        codebook = arguments["codebook"] if arguments["action"] == "profiles" else None
+        key = (subject.key, images.key, split, None if codebook is None else str(codebook.tolist()))
+        arguments["logit_cache"] = _caches.get(key, lambda: LogitCache(network, shown_part, codebook))
+    return World(network, shown_part, fitted_to=content.policy, **arguments)
 
 
 def _plain(values: Mapping[str, Any]) -> str | None:
@@ -262,17 +272,16 @@ def _profiles(codebook: Any, subject: _Subject, action: Any) -> Tensor | None:
     """The profiles that are meant, int64 (K, G); None for what the world takes by itself."""
     if codebook is None:
         return _own_profiles(subject) if action == "profiles" else None
-    if _is_name(codebook):
-        return _read_profiles(Path(codebook))
-    return _tensor(codebook, "codebook")
+    found = _read_profiles(Path(codebook)) if _is_name(codebook) else _tensor(codebook, "codebook")
+    return subject.network.check_codebook(found)
 
 
-def _own_profiles(subject: _Subject) -> Tensor | None:
-    """The profiles that come with a network."""
+def _own_profiles(subject: _Subject) -> Tensor:
+    """The profiles that come with a network, else uniform ones."""
     if subject.folder is not None and kind_of(subject.folder) == "bundle":
         return load_policy(subject.folder).policy.codebook
-    own = subject.network.codebook
-    return None if own is None else own.cpu()
+    network = subject.network
+    return uniform_codebook(network, Cost(network)) if network.codebook is None else network.codebook.cpu()
 
 
 def _read_profiles(path: Path) -> Tensor:

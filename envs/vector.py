@@ -12,9 +12,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlprune.envs.arguments import shown
-from rlprune.envs.batches.slots import Observations, Slots, Stepped
 from rlprune.envs.episodes import first_information
 from rlprune.envs.making import DataLike, NetworkLike, make_world
+from rlprune.envs.running.slots import Observations, Slots, Stepped
 from rlprune.envs.screen import RENDERING, Frame, check_render_mode
 from rlprune.errors import SettingsError
 

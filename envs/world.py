@@ -17,7 +17,7 @@ from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
 from rlprune.envs.arguments import check_images, check_network, shown
 from rlprune.envs.episodes import Episodes, Outcome
-from rlprune.envs.logit_cache import LazyTable, LogitCache
+from rlprune.envs.logit_cache import LazyTable, LogitCache, fitted_observer
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import ActionKind, Actions
 from rlprune.policies.observations import Observer
@@ -159,7 +159,7 @@ class World:
 
     def _fit_observer(self, images: ImageSet) -> Observer:
         rules = self.rules
-        return Observer.fit(
+        return fitted_observer(
             self.network,
             images,
             max_passes=rules.max_passes,
@@ -232,7 +232,11 @@ class World:
             )
         allowed = self.penalty
         low, high = (allowed.low, allowed.high) if isinstance(allowed, PenaltyRange) else (allowed, allowed)
-        if isinstance(penalty, bool) or not isinstance(penalty, int | float | np.floating) or not low <= penalty <= high:
+        if (
+            isinstance(penalty, bool)
+            or not isinstance(penalty, int | float | np.floating)
+            or not low <= penalty <= high
+        ):
             raise RLPruneError(f"options={{'penalty': {penalty}}}: allowed is {allowed}")
         return int(image), float(penalty)
 

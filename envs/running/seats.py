@@ -18,7 +18,7 @@ class SeatError(RLPruneError, AttributeError):
 
 
 class Batch(Protocol):
-    """What single episodes need of their batch: `rlprune.envs.batches.slots.Slots`."""
+    """What single episodes need of their batch: `rlprune.envs.running.slots.Slots`."""
 
     n: int
     world: Any

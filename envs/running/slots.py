@@ -18,8 +18,8 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprune.envs.batches.seats import Seats
 from rlprune.envs.episodes import Episodes, Outcome, first_information, information
+from rlprune.envs.running.seats import Seats
 from rlprune.envs.screen import Screen
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
