@@ -20,6 +20,7 @@ MODULES = (
     "rlprune.deployment.onnx",
     "rlprune.storage",
     "rlprune.serving",
+    "rlprune.intake",
     "rlprune.training",
     "rlprune.envs",
     "rlprune.baselines",

@@ -20,9 +20,10 @@ from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
-from rlprune.pipelines.inputs import build_model, load_fitting
-from rlprune.pipelines.options import DataOptions
-from rlprune.pipelines.preparation import load_for
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.options import DataOptions
+from rlprune.intake.preparation import load_for
+from rlprune.pipelines.inputs import build_model
 from rlprune.profiles.search import check_candidates
 from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat

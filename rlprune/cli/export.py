@@ -17,9 +17,9 @@ from rlprune.deployment.onnx.export import to_onnx
 from rlprune.deployment.onnx.resizing import check_resizable
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
-from rlprune.pipelines.identity import same_source
-from rlprune.pipelines.inputs import load_fitting, network_notes
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.notes import how_read, network_notes
+from rlprune.intake.options import DataOptions
 from rlprune.serving.triton import NAME, check_triton, save_triton
 from rlprune.storage import bundle, folders, networks
 from rlprune.storage.data_format import DataFormat
@@ -27,8 +27,6 @@ from rlprune.storage.policies import SavedPolicy, load_policy
 from rlprune.utils.files import check_room, temporaries_beside
 from rlprune.utils.locks import hold
 
-_HOW_DATA_IS_READ = ("image_size", "image_column", "label_column", "split_seed", "test_split")
-"""What the notes on a network may say of the data that the user names: nothing that is imported or opened."""
 N_CALIBRATION = 512
 """Images that int8 is calibrated on, at most."""
 
@@ -125,7 +123,7 @@ class Export:
         both = {"--network": self.network, "--policy": self.policy}
         given = [name for name, value in both.items() if value is not None]
         if self.bundle is not None and given:
-            raise RLPruneError(f"the bundle {self.bundle} has network and policy in it: leave {' and '.join(given)} out")
+            raise RLPruneError(f"the bundle {self.bundle} holds both: leave {' and '.join(given)} out")
         if self.bundle is None and len(given) < 2:
             missing = " and ".join(name for name in both if name not in given)
             raise RLPruneError(f"nothing to pack: {missing} {'are' if not given else 'is'} missing; or name a bundle")
@@ -168,11 +166,9 @@ class Export:
     def _calibration_images(self, parts: _Parts) -> Tensor:
         """Some of the images that train the network, uint8 (N, C, H, W), split as it was trained."""
         assert self.data is not None
-        made_of = network_notes(parts.metadata)
-        source = made_of.get("source") or {}
-        same_data = same_source(source.get("data"), self.data)
-        noted = {name: source[name] for name in _HOW_DATA_IS_READ if name in source} if same_data else {}
-        options = DataOptions(**noted, data=self.data, preprocess=self.preprocess)
+        options = DataOptions(
+            **how_read(network_notes(parts.metadata), self.data), data=self.data, preprocess=self.preprocess
+        )
         splits = load_fitting(parts.dynamic.image_shape, parts.data, parts.metadata, options)
         return splits.network.images[:N_CALIBRATION]
 

@@ -12,12 +12,12 @@ from pydantic import AfterValidator
 from rich.console import Console
 
 from rlprune.cli.options import NetworkOptions
+from rlprune.intake.options import DataOptions
 from rlprune.models import registry
 from rlprune.optimization.goal import MOST_MINUTES, Goal, PlanOptions
 from rlprune.optimization.job import Optimization
 from rlprune.optimization.plan import DEFAULT_MINUTES
 from rlprune.optimization.reports.screen import print_check, print_verdict
-from rlprune.pipelines.options import DataOptions
 from rlprune.utils.hardware import check_device
 from rlprune.utils.settings import AtMost, PositiveFloat, Seed, settings_dataclass
 

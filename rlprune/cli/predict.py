@@ -20,8 +20,8 @@ from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.prediction import Prediction, in_words
 from rlprune.errors import DataError, RLPruneError
 from rlprune.evaluation import tables
-from rlprune.pipelines.inputs import network_notes
-from rlprune.pipelines.preparation import confirmed, whole
+from rlprune.intake.notes import network_notes
+from rlprune.intake.preprocessing import confirmed, whole
 from rlprune.storage import bundle
 from rlprune.utils.locks import hold_file
 from rlprune.utils.progress import progress_bar

@@ -24,8 +24,8 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.evaluation import tables
-from rlprune.pipelines.inputs import load_fitting
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.options import DataOptions
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured

@@ -56,6 +56,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        """In one line."""
+        shape = "x".join(map(str, self.images.shape[1:]))
+        return f"ImageSet({len(self)} images of {shape} in {len(self.classes)} classes)"
+
     def subset(self, indices: Sequence[int] | Tensor | slice) -> ImageSet:
         """The images at some indices, in that order; a slice shares memory, other indices copy."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])

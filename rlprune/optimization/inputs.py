@@ -14,14 +14,15 @@ from rlprune.data.preprocessing_forms import Transform, read_preprocessing
 from rlprune.data.sources import find, path_of
 from rlprune.data.splitting import SPLIT_RULE
 from rlprune.errors import DataError, RLPruneError
+from rlprune.intake.notes import split_notes
+from rlprune.intake.options import DataOptions, source_notes
+from rlprune.intake.preparation import load_for
 from rlprune.models import registry
 from rlprune.optimization.entry.heldout import with_heldout
 from rlprune.optimization.plan import SHARES
 from rlprune.optimization.subject import Subject
 from rlprune.pipelines.class_names import check_names
-from rlprune.pipelines.inputs import build_model, known_classes, source_notes, split_notes
-from rlprune.pipelines.options import DataOptions
-from rlprune.pipelines.preparation import load_for
+from rlprune.pipelines.inputs import build_model, known_classes
 from rlprune.utils.notes import heard, say
 
 Given = str | Preprocessing | Transform | None
@@ -46,7 +47,7 @@ def read_subject(
         trust_pickle: read weights that run code, too.
         preprocess: as for `rlprune.data.load`.
         heldout: images of the same classes that the network has not seen, for the decisions and for choosing.
-        how: further options of `rlprune.pipelines.options.DataOptions`, which say how images are read and split.
+        how: further options of `rlprune.intake.options.DataOptions`, which say how images are read and split.
 
     Raises:
         DataError: images cannot be read, or those that are held out have other classes or are no others.

@@ -26,8 +26,8 @@ from rlprune.cli.main import main
 from rlprune.cli.options import NetworkOptions, PriceOptions, TeacherOptions
 from rlprune.evaluation.results import BundleResult
 from rlprune.evaluation.runners import default_rows
+from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.pipelines.comparison import CompareSettings
-from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.serving.limits import Limits
 from rlprune.storage.networks import load_network, save_network
 from rlprune.training.adaptation import AdaptSettings

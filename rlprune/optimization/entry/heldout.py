@@ -10,8 +10,8 @@ import torch
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.loading import load_whole
 from rlprune.errors import DataError
-from rlprune.pipelines.identity import digest_of_each, digests
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.identity import digest_of_each, digests
+from rlprune.intake.options import DataOptions
 from rlprune.utils.notes import say
 
 FEWEST = 2

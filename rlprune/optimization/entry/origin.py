@@ -6,8 +6,8 @@ import hashlib
 from typing import Any
 
 from rlprune.data.image_set import ImageSet
+from rlprune.intake.identity import digest_of_each
 from rlprune.optimization.subject import Subject
-from rlprune.pipelines.identity import digest_of_each
 from rlprune.storage.provenance import fingerprint
 
 PARTS = ("network", "policy", "validation", "test")
