@@ -60,7 +60,7 @@ def test_every_verb_takes_the_folder_that_has_the_bundle_in_it(capsys: pytest.Ca
     [
         ("export --out made", "nothing to pack: --network and --policy are missing; or name a bundle"),
         ("export --network deploy --out made", "nothing to pack: --policy is missing; or name a bundle"),
-        ("export . --policy deploy --out made", "the bundle . has network and policy in it: leave --policy out"),
+        ("export . --policy deploy --out made", "the bundle . holds both: leave --policy out"),
         ("export .", "--out is missing: name the bundle to write"),
         ("export . --triton models", "--triton is for the file that --onnx makes; give --onnx, too"),
         (
