@@ -66,7 +66,8 @@ class LazyTable:
     def row(self, table: int, item: int) -> NDArray[np.float32]:
         """Values float32 (width,) of one item in one table."""
         if not self._keep:
-            return self._computed(torch.tensor([table]), torch.tensor([item])).numpy()[0]
+            computed: NDArray[np.float32] = self._computed(torch.tensor([table]), torch.tensor([item])).numpy()[0]
+            return computed
         block = item // _BLOCK
         if not self._known.numpy()[table, block]:
             self._fill(table, block)

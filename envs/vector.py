@@ -63,7 +63,7 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-    @property
+    @property  # type: ignore[misc]  # which Gymnasium's own batches cannot set either
     def np_random(self) -> Any:
         """The generators of all episodes."""
         return self.call("np_random")

@@ -271,7 +271,7 @@ class World:
         observations = self.observer.observe(features, episodes.logits, episodes.passes, spent, episodes.penalties)
         return observations.numpy()
 
-    def step(self, episodes: Episodes, actions: NDArray[np.int64] | NDArray[np.float32]) -> Outcome:
+    def step(self, episodes: Episodes, actions: NDArray[Any] | Tensor) -> Outcome:
         """Run what the actions choose, or accept, and pay for it; the episodes change in place.
 
         Args:
@@ -345,4 +345,4 @@ class World:
 
 
 def _is_index(image: Any, n_images: int) -> bool:
-    return not isinstance(image, bool) and isinstance(image, int | np.integer) and 0 <= image < n_images
+    return not isinstance(image, bool) and isinstance(image, int | np.integer) and bool(0 <= image < n_images)

@@ -83,7 +83,8 @@ class Seat:
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which choices make sense, bool (choices,)."""
-        return self._slots.action_masks()[self._row]
+        masks: NDArray[np.bool_] = self._slots.action_masks()[self._row]
+        return masks
 
     def render(self) -> Frame | None:
         """Its picture, if the mode is `rgb_array`."""
