@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.elastic.module import ElasticModule
-from rlprune.errors import DataError, ModelError
+from rlprune.errors import DataError, ModelError, SettingsError
+from rlprune.policies.observations import Observer
+from rlprune.utils.finite import check_numbers
 
 PARTS = ("network", "policy", "validation", "test")
 """The parts of a split, as `rlprune.data.image_set.Splits` has them."""
@@ -53,6 +57,38 @@ def check_images(data: Any, network: ElasticModule) -> ImageSet:
             f"in {network.n_classes}"
         )
     return data
+
+
+def checked_rules(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Rules of a world, once it is seen that they are of the right types; numbers of NumPy become those of Python.
+
+    Raises:
+        SettingsError: one is not.
+    """
+    found = {name: value.item() if isinstance(value, np.generic) else value for name, value in rules.items()}
+    control_variate = found.get("control_variate", False)
+    if not isinstance(control_variate, bool):
+        raise SettingsError(f"control_variate={shown(control_variate)}: give true or false")
+    penalty = found.get("penalty", 0.0)
+    if isinstance(penalty, np.ndarray) and penalty.ndim == 1:
+        found["penalty"] = penalty.tolist()
+    elif not isinstance(penalty, int | float | str | Sequence):
+        raise SettingsError(f"penalty={shown(penalty)}: give a number of 0 or more, or two of them")
+    check_numbers(combine=found.get("combine", 0.0), least=0)
+    policy_cost = found.get("policy_cost", (0, 0))
+    if not isinstance(policy_cost, Sequence) or isinstance(policy_cost, str) or len(policy_cost) != 2:
+        raise SettingsError(f"policy_cost={shown(policy_cost)}: give two whole numbers, parameters and MACs")
+    return found
+
+
+def check_observer(observer: Any) -> None:
+    """Make sure that an observer, if there is one, is one.
+
+    Raises:
+        SettingsError: it is something else.
+    """
+    if observer is not None and not isinstance(observer, Observer):
+        raise SettingsError(f"observer={shown(observer)}: give an Observer, as Observer.fit makes it, or leave it out")
 
 
 def shown(value: Any) -> str:

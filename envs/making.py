@@ -24,7 +24,7 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.envs.arguments import PARTS, check_network, shown
 from rlprune.envs.logit_cache import LogitCache
 from rlprune.envs.world import Rules, World
-from rlprune.errors import DataError, LevelsError, RLPruneError
+from rlprune.errors import BundleError, DataError, LevelsError, RLPruneError
 from rlprune.intake.fitting import load_fitting
 from rlprune.intake.notes import how_read, network_notes
 from rlprune.intake.options import DataOptions
@@ -34,7 +34,7 @@ from rlprune.profiles.latency import Latency
 from rlprune.storage.folders import kind_of
 from rlprune.storage.networks import SavedNetwork, load_network
 from rlprune.storage.policies import load_policy
-from rlprune.utils.files import read_text
+from rlprune.utils.files import before_of, read_text
 from rlprune.utils.settings import read_settings
 
 T = TypeVar("T")
@@ -213,6 +213,8 @@ def _subject(network: Any) -> _Subject:
     if not _is_name(network):
         return _Subject(check_network(network))
     folder = Path(network)
+    if not os.path.isdir(folder) and not os.path.isdir(before_of(folder)):
+        raise BundleError(f"network {shown(str(folder))} is no folder; name the one of a network or a bundle")
     if (folder / "bundle" / "manifest.json").exists() and not (folder / "manifest.json").exists():
         folder /= "bundle"
     key = (str(folder.resolve()), _state(folder / "manifest.sha256"))
@@ -262,7 +264,7 @@ def _images_of(data: Any, subject: _Subject) -> _Images:
 
 def _cost(cost: Any) -> Any:
     """What is paid for; a table of times is read if one is named."""
-    if not _is_name(cost) or cost in KINDS or not Path(cost).exists():
+    if not _is_name(cost) or cost in KINDS or not os.path.exists(cost):
         return cost
     path = Path(cost)
     return Latency.load(path / "latency.json" if path.is_dir() else path)

@@ -86,6 +86,8 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
         Raises:
             RLPruneError: there is no such image or penalty; or seeds or the mask are not as many.
         """
+        if options is not None and not isinstance(options, dict):
+            raise SettingsError(f"options={shown(options)}: give a dict with 'image', 'penalty' or 'reset_mask'")
         options = dict(options or {})
         mask = options.pop("reset_mask", None)
         rows = None if mask is None else self._rows(mask)

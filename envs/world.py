@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
-from rlprune.envs.arguments import check_images, check_network, shown
+from rlprune.envs.arguments import check_images, check_network, check_observer, checked_rules, shown
 from rlprune.envs.episodes import Episodes, Outcome
 from rlprune.envs.logit_cache import LazyTable, LogitCache, fitted_observer
 from rlprune.errors import RLPruneError
@@ -135,7 +135,8 @@ class World:
         **rules: Any,
     ) -> None:
         check_images(data, check_network(network))
-        self.rules = Rules(**rules)
+        check_observer(observer)
+        self.rules = Rules(**checked_rules(rules))
         self.rules.check_latency(network)
         self.network = network.eval()
         self.data = data

@@ -87,9 +87,9 @@ def may_have_columns(source: str) -> bool:
 def path_of(source: str) -> Path | None:
     """The file or folder that a source names, in ``$RLPRUNE_DATA`` or here; None if it names something else."""
     root = os.environ.get("RLPRUNE_DATA")
-    if root and source and (Path(root) / source).exists():
+    if root and source and os.path.exists(Path(root) / source):
         return Path(root) / source
-    if source and source not in NAMES and Path(source).exists():
+    if source and source not in NAMES and os.path.exists(source):
         return Path(source)
     return None
 

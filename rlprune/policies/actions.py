@@ -18,8 +18,6 @@ from rlprune.errors import LevelsError
 
 ActionKind = Literal["profiles", "levels", "ratios"]
 """What a policy chooses: one profile of a codebook, or a keep level or a keep ratio for every group."""
-_ROUNDING = 1e-6
-"""How far a ratio may be beyond its space; it is clipped."""
 
 
 class HasLevels(Protocol):
@@ -201,14 +199,12 @@ class Actions:
             actions: int64 or float (B, entries).
 
         Raises:
-            LevelsError: an entry is below 0 or not below the number of its choices; or a ratio is not in [-1, 1].
+            LevelsError: an entry is below 0 or not below the number of its choices; or a ratio is NaN or infinite.
+                Others beyond [-1, 1] are taken to its border.
         """
         if not self.n_choices:
-            if not bool((actions.abs() <= 1 + _ROUNDING).all()):  # also of NaN
-                raise LevelsError(
-                    "an action is outside its space; ratios are numbers from -1 to 1 "
-                    "(gymnasium.wrappers.ClipAction clips what is beyond)"
-                )
+            if not bool(actions.isfinite().all()):
+                raise LevelsError("an action is NaN or infinite; ratios are numbers from -1 to 1")
         elif bool(((actions < 0) | (actions >= self._choices)).any()):
             raise LevelsError(f"an action is outside its space; its entries go from 0 to below {self.n_choices}")
 

@@ -146,7 +146,8 @@ def test_time_is_named_by_its_file(folder: Path) -> None:
     ("wrong", "message"),
     [
         ({"network": 5}, "network is 5; give a folder with a network or a bundle, or an ElasticCNN"),
-        ({"network": "nowhere"}, "nowhere/manifest.json cannot be read .* is nowhere a folder that rlprune wrote"),
+        ({"network": "nowhere"}, "network 'nowhere' is no folder; name the one of a network or a bundle"),
+        ({"network": "\0"}, r"network '\\x00' is no folder"),
         ({"network": torch.nn.Linear(2, 2)}, r"a Linear, which has no keep levels yet; .*ElasticCNN\.from_model\("),
         ({"data": 7}, "data is 7; give the name or the folder of images"),
         ({"data": {"split_seed": 1}}, "data is missing: give text"),

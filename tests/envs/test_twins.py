@@ -187,9 +187,9 @@ def test_a_batch_s_step_needs_episodes(make: Any) -> None:
         ("levels", [[0, 0, 0]], r"an action has shape \(1, 3\)"),
         ("levels", [0, [1], 0], "whole numbers are needed"),
         ("levels", [0, 0, 5], "an action is outside its space; its entries go from 0 to below"),
-        ("ratios", [0.0, float("nan"), 0.0], "an action is outside its space; ratios are numbers from -1 to 1"),
-        ("ratios", [0.0, float("inf"), 0.0], "an action is outside its space"),
-        ("ratios", [0.0, 1.1, 0.0], "an action is outside its space"),
+        ("ratios", [0.0, float("nan"), 0.0], "an action is NaN or infinite; ratios are numbers from -1 to 1"),
+        ("ratios", [0.0, float("inf"), 0.0], "an action is NaN or infinite"),
+        ("ratios", ["0", "1", "0"], "numbers from -1 to 1 are needed"),
     ],
 )
 def test_actions_of_another_kind_are_refused(action: Any, wrong: Any, message: str) -> None:
@@ -223,6 +223,25 @@ def test_a_batch_s_own_arguments_are_checked(settings: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"control_variate": "yes"}, "control_variate='yes': give true or false"),
+        ({"combine": True}, "combine=True: give a finite number from 0"),
+        ({"penalty": {}}, "penalty={}: give a number of 0 or more, or two of them"),
+        ({"policy_cost": 3}, "policy_cost=3: give two whole numbers, parameters and MACs"),
+        ({"policy_cost": (1,)}, r"policy_cost=\(1,\): give two whole numbers"),
+        ({"observer": 5}, "observer=5: give an Observer"),
+        ({"max_passes": True}, "max_passes=True: give a whole number"),
+    ],
+)
+def test_rules_of_another_type_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(RLPruneError, match=message):
+        KeepRatioEnv(NETWORK, DATA, **wrong)
+    assert World(NETWORK, DATA, penalty=np.float32(0.5)).penalty == 0.5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"options": 5}, "options=5: give a dict with 'image', 'penalty' or 'reset_mask'"),
         ({"seed": [1, 2]}, r"seed=\[1, 2\]: give a whole number, or a list of one for each of 3 environments"),
         ({"seed": "x"}, "seed='x': give a whole number"),
         ({"options": {"reset_mask": [True] * N}}, "give an array of 3 bool, at least one of them True"),
