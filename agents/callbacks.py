@@ -33,12 +33,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
 
 from rlprune import startup
-from rlprune.agents.resume import keep_state, restore_state
+from rlprune.agents.resume import keep_state, restore_state, save_agent
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import NotFiniteError
 from rlprune.evaluation.image_strips import spending_strip
-from rlprune.utils.files import atomic_write
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.progress import counting_bar
 
@@ -258,8 +257,7 @@ class ResumeCheckpointCallback(BaseCallback):
     def save(self) -> None:
         """Write the checkpoint."""
         keep_state(self.model)
-        with atomic_write(self.path) as path:
-            self.model.save(path)
+        save_agent(self.model, self.path)
 
 
 def _following(n_steps: int, every: int) -> int:

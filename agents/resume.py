@@ -7,12 +7,15 @@ rewards. Here are the rest: random generators, the episodes that are under way, 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from rlprune.utils.files import atomic_write
 
 
 class _Resumable(Protocol):
@@ -31,6 +34,12 @@ def keep_state(agent: BaseAlgorithm) -> None:
     """Let what is saved of an agent next have all that its next rollout depends on."""
     assert agent.env is not None
     setattr(agent, _STATE, {"generators": _generators(agent.device), "env": _of_env(agent.env)})
+
+
+def save_agent(agent: BaseAlgorithm, path: Path) -> None:
+    """Write a checkpoint of an agent as it is: with the state that it was last given, or loaded with."""
+    with atomic_write(path) as temporary:
+        agent.save(temporary)
 
 
 def has_state(agent: BaseAlgorithm) -> bool:

@@ -24,8 +24,16 @@ from rlprune.agents.callbacks import (
     policy_not_finite,
 )
 from rlprune.agents.extract import extract_policy
-from rlprune.agents.resume import has_state
-from rlprune.agents.run_folder import check_run, check_run_folder, described_in_notes, read_notes
+from rlprune.agents.resume import has_state, save_agent
+from rlprune.agents.run_folder import (
+    check_run,
+    check_run_folder,
+    described_in_notes,
+    extensions_in_notes,
+    extensions_of,
+    read_notes,
+    total_steps,
+)
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.vec_env import KeepRatioVecEnv
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start, write_in_checkpoints
@@ -42,7 +50,7 @@ from rlprune.profiles.codebook import uniform_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.storage.policies import load_policy, save_policy
-from rlprune.storage.provenance import fingerprint
+from rlprune.storage.provenance import fingerprint, read_note
 from rlprune.utils.files import write_json
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for
@@ -61,6 +69,7 @@ def train_policy(
     latency: Latency | None = None,
     start: str | Path | None = None,
     resume: bool = False,
+    extend: int | None = None,
     logit_caches: Sequence[LogitCache] | None = None,
     ppo: dict[str, Any] | None = None,
     progress: bool = True,
@@ -80,6 +89,9 @@ def train_policy(
         start: folder of a training to take the agent's weights from, such as that of a higher penalty: a cascade that
             is found where compute is dear survives where it is cheap, but is seldom found there.
         resume: continue from the folder's checkpoint, if it has one: exactly as if it had not been interrupted.
+        extend: go on with the folder's finished run for so many environment steps, under the settings that it had. Of S
+            steps in the end, learning rate and entropy bonus are then what they are in the last steps of a run of S:
+            they begin at the share `extend / S` of what they first were, and fall linearly to zero again.
         logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
         ppo: further arguments of Stable-Baselines3's PPO, which override the settings; the widths are always `hidden`.
         progress: show a progress bar.
@@ -92,14 +104,14 @@ def train_policy(
         NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
-            start from, or the policy of that run sees or chooses other things.
+            start from, or the policy of that run sees or chooses other things; or there is no finished run to extend.
     """
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
     check_run_folder(folder)
     with hold(folder, inside=True):
-        check_run(folder, settings, resume=resume, ppo=ppo)
+        check_run(folder, settings, resume=resume, ppo=ppo, extend=extend)
         if codebook is None and settings.action == "profiles":
             codebook = uniform_codebook(elastic, Cost(elastic))
         paid = _paid(settings, latency)
@@ -108,27 +120,34 @@ def train_policy(
         described = described_in_notes(settings, ppo)
         made_of = _made_of(elastic, data, codebook, start)
         worlds[0].check_logits()
-        resumed = resume and (folder / CHECKPOINT).exists()
+        resumed = (resume or extend is not None) and (folder / CHECKPOINT).exists()
+        extensions = extensions_of(folder, settings, extend, resume=resume) if resumed else []
+        total = total_steps(settings, extensions)
+        notes = described | {"made_of": made_of} | extensions_in_notes(extensions)
         if resumed:
-            agent = _resume_agent(folder, env, settings, made_of, ppo or {})
+            agent = _resume_agent(folder, env, settings.seed, total, made_of, ppo or {})
         else:
             agent = _make_agent(env, settings, ppo or {})
             if start is not None:
                 warm_start(agent, start, described, codebook)
-            write_json(folder / NOTES, described | {"made_of": made_of})
-        write_in_checkpoints(agent, described | {"made_of": made_of})
+        write_in_checkpoints(agent, notes)
+        if extensions and extensions[-1].begun_at == agent.num_timesteps:
+            save_agent(agent, folder / CHECKPOINT)
+        if agent.num_timesteps < total and read_note(folder / NOTES) != notes:
+            write_json(folder / NOTES, notes)
 
         def save(figures: dict[str, float]) -> None:
             metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
+            metadata |= extensions_in_notes(extensions)
             save_policy(folder / "policy", extract_policy(agent, worlds[0]), metadata)
 
-        remaining = settings.total_steps - agent.num_timesteps
+        remaining = total - agent.num_timesteps
         if remaining > 0:
-            callbacks = _make_callbacks(worlds, folder, settings, described, save, exact=has_state(agent))
+            callbacks = _make_callbacks(worlds, folder, settings, total, described, save, exact=has_state(agent))
             if "ent_coef" not in (ppo or {}):
-                callbacks.append(EntropyCallback(settings.entropy, settings.total_steps))
+                callbacks.append(EntropyCallback(settings.entropy, total))
             if progress:
-                callbacks.append(ProgressCallback(settings.total_steps))
+                callbacks.append(ProgressCallback(total))
             drop_events(folder, agent.num_timesteps + 1 if resumed else 0)
             agent.set_logger(configure(str(folder), ["tensorboard"]))
             _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
@@ -220,8 +239,8 @@ def _make_agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) 
         raise RLPruneError(f"Stable-Baselines3's PPO does not take {ppo or settings}: {error}") from error
 
 
-def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_of: str, ppo: dict[str, Any]) -> PPO:
-    """The agent of a checkpoint, if it was trained on the same things."""
+def _resume_agent(folder: Path, env: VecMonitor, seed: int, total: int, made_of: str, ppo: dict[str, Any]) -> PPO:
+    """The agent of a checkpoint, if it was trained on the same things, to be trained up to so many steps."""
     checkpoint = folder / CHECKPOINT
     if read_notes(folder).get("made_of") != made_of:
         raise RLPruneError(
@@ -237,10 +256,10 @@ def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
-    if not has_state(agent) and agent.num_timesteps < settings.total_steps:
+    if not has_state(agent) and agent.num_timesteps < total:
         print(f"{checkpoint} is of an earlier rlprune: the run goes on, but not exactly as if it had not stopped")
         agent._last_obs = None  # its episodes begin anew
-        agent.set_random_seed((settings.seed + agent.num_timesteps) % 2**32)  # or it would draw the first images again
+        agent.set_random_seed((seed + agent.num_timesteps) % 2**32)  # or it would draw the first images again
     return agent
 
 
@@ -248,6 +267,7 @@ def _make_callbacks(
     worlds: Sequence[World],
     folder: Path,
     settings: PolicySettings,
+    total: int,
     described: dict[str, Any],
     save: Callable[[dict[str, float]], None],
     *,
@@ -261,7 +281,7 @@ def _make_callbacks(
     return [
         FiniteCallback(),  # before those that save
         FiguresCallback(train_world),
-        ValidationCallback(validation_world, settings.validate_every, settings.total_steps, described, save),
+        ValidationCallback(validation_world, settings.validate_every, total, described, save),
         ResumeCheckpointCallback(folder / CHECKPOINT, settings.validate_every, resumed=exact),
     ]
 

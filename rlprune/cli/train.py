@@ -58,6 +58,9 @@ class Train:
     """Folder of an earlier run whose agent and codebook this run starts with, such as one at a higher penalty."""
     resume: bool = False
     """Continue an interrupted run."""
+    extend: PositiveInt | None = None
+    """Go on with the finished run in --out for so many environment steps, on the same curve in TensorBoard; give the
+    other options as before. Learning rate and entropy bonus are those of the last steps of a run of so many in all."""
     device: Device = "cpu"
     """Where the network runs, such as cpu or cuda, for its logits on every image; the policy learns on the CPU."""
     ppo: str = "{}"
@@ -88,7 +91,7 @@ class Train:
 
     def _train(self, arguments: dict[str, Any]) -> tuple[Policy, ElasticCNN]:
         """Train into the folder, which is held meanwhile; the policy, and the network that it is for."""
-        check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
+        check_run(self.out, self.settings, resume=self.resume, ppo=arguments, extend=self.extend)
         start_codebook = None if self.start is None else load_policy(self.start / "policy").policy.codebook
         saved = networks.load_network(self.network)
         saved.network.to(self.device)
@@ -109,6 +112,7 @@ class Train:
             latency=latency,
             start=self.start,
             resume=self.resume,
+            extend=self.extend,
             ppo=arguments,
         )
         return policy, saved.network
@@ -134,7 +138,7 @@ class Train:
         """
         path, note = self.out / "codebook.json", self.out / "search.json"
         asked = {"n_profiles": self.n_profiles, "n_candidates": self.n_candidates}
-        if self.resume and path.exists() and (self.out / CHECKPOINT).exists():
+        if (self.resume or self.extend is not None) and path.exists() and (self.out / CHECKPOINT).exists():
             if note.exists():
                 cure = "go back to those, or name another folder"
                 check_unchanged(f"the codebook in {path}", note_to_compare(note, dict, cure), asked, cure)

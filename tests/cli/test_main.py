@@ -30,6 +30,7 @@ from rlprune.pipelines.comparison import CompareSettings
 from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.serving.limits import Limits
 from rlprune.storage.networks import load_network, save_network
+from rlprune.storage.policies import load_policy
 from rlprune.training.adaptation import AdaptSettings
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils import tensorboard
@@ -318,6 +319,8 @@ def test_train_starts_from_another_run_with_its_codebook(project: Path) -> None:
     main([*NEW[:-1], "lower", "--start", "run", "--penalty", "0.1", "--n-candidates", "2"])
     books = [(project / name / "codebook.json").read_text() for name in ("run", "lower")]
     assert books[0] == books[1]
+    main([*NEW[:-1], "lower", "--start", "run", "--penalty", "0.1", "--n-candidates", "2", "--extend", "32"])
+    assert load_policy(project / "lower" / "policy").metadata["steps"] == 96
 
 
 def test_train_takes_the_codebook_of_a_network_that_is_specialised_to_one(
@@ -337,8 +340,11 @@ def test_train_takes_the_codebook_of_a_network_that_is_specialised_to_one(
 def test_train_does_not_start_from_what_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*NEW[:-1], "begun", "--start", "nothing"])
+    with pytest.raises(SystemExit, match="2"):
+        main([*NEW[:-1], "begun", "--extend", "9"])
     lines = [line for line in capsys.readouterr().err.splitlines() if "rror" in line]
-    assert len(lines) == 1 and "nothing/policy" in lines[0]
+    assert len(lines) == 2 and "nothing/policy" in lines[0]
+    assert lines[1] == "rlprune: error: --extend=9: begun has no run that could be extended; train one there first"
     assert not (project / "begun").exists()
 
 
