@@ -9,7 +9,6 @@ from typing import Any
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from rlprune.agents.callbacks import (
 from rlprune.agents.extract import extract_policy
 from rlprune.agents.resume import has_state, save_agent
 from rlprune.agents.run_folder import (
+    Extension,
     check_run,
     check_run_folder,
     described_in_notes,
@@ -35,6 +35,9 @@ from rlprune.agents.run_folder import (
     total_steps,
 )
 from rlprune.agents.settings import PolicySettings
+from rlprune.agents.tracking.events import event_logger
+from rlprune.agents.tracking.mirror import tracked
+from rlprune.agents.tracking.trackers import TrackerName, check_tracker
 from rlprune.agents.vec_env import KeepRatioVecEnv
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start, write_in_checkpoints
 from rlprune.data.image_set import ImageSet
@@ -55,7 +58,6 @@ from rlprune.utils.files import write_json
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.locks import hold
-from rlprune.utils.tensorboard import drop_events
 
 
 def train_policy(
@@ -70,6 +72,7 @@ def train_policy(
     start: str | Path | None = None,
     resume: bool = False,
     extend: int | None = None,
+    track: TrackerName | None = None,
     logit_caches: Sequence[LogitCache] | None = None,
     ppo: dict[str, Any] | None = None,
     progress: bool = True,
@@ -92,6 +95,8 @@ def train_policy(
         extend: go on with the folder's finished run for so many environment steps, under the settings that it had. Of S
             steps in the end, learning rate and entropy bonus are then what they are in the last steps of a run of S:
             they begin at the share `extend / S` of what they first were, and fall linearly to zero again.
+        track: where settings, figures and the final policy go beside TensorBoard: `wandb`, offline unless the
+            environment has WANDB_MODE=online, or `mlflow`, where MLFLOW_TRACKING_URI says, else in the current folder.
         logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
         ppo: further arguments of Stable-Baselines3's PPO, which override the settings; the widths are always `hidden`.
         progress: show a progress bar.
@@ -101,15 +106,18 @@ def train_policy(
 
     Raises:
         InUseError: another process trains into the folder.
+        MissingExtraError: the tracker's package is not installed.
         NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
-            start from, or the policy of that run sees or chooses other things; or there is no finished run to extend.
+            start from, or the policy of that run sees or chooses other things; or there is no finished run to extend;
+            or the tracker has no such run.
     """
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
     check_run_folder(folder)
+    check_tracker(track)
     with hold(folder, inside=True):
         check_run(folder, settings, resume=resume, ppo=ppo, extend=extend)
         if codebook is None and settings.action == "profiles":
@@ -131,10 +139,8 @@ def train_policy(
             if start is not None:
                 warm_start(agent, start, described, codebook)
         write_in_checkpoints(agent, notes)
-        if extensions and extensions[-1].begun_at == agent.num_timesteps:
-            save_agent(agent, folder / CHECKPOINT)
-        if agent.num_timesteps < total and read_note(folder / NOTES) != notes:
-            write_json(folder / NOTES, notes)
+        if agent.num_timesteps < total:
+            _note(folder, agent, notes, extensions)
 
         def save(figures: dict[str, float]) -> None:
             metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
@@ -143,14 +149,18 @@ def train_policy(
 
         remaining = total - agent.num_timesteps
         if remaining > 0:
-            callbacks = _make_callbacks(worlds, folder, settings, total, described, save, exact=has_state(agent))
-            if "ent_coef" not in (ppo or {}):
-                callbacks.append(EntropyCallback(settings.entropy, total))
-            if progress:
-                callbacks.append(ProgressCallback(total))
-            drop_events(folder, agent.num_timesteps + 1 if resumed else 0)
-            agent.set_logger(configure(str(folder), ["tensorboard"]))
-            _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
+            agent.set_logger(event_logger(folder, agent.num_timesteps + 1 if resumed else 0))
+        with tracked(folder, track, notes, anew=not resumed) as saved:
+            if remaining > 0:
+                checkpoints = ResumeCheckpointCallback(
+                    folder / CHECKPOINT, settings.validate_every, resumed=has_state(agent), saved=saved
+                )
+                callbacks = _make_callbacks(worlds, settings, total, described, save, checkpoints)
+                if "ent_coef" not in (ppo or {}):
+                    callbacks.append(EntropyCallback(settings.entropy, total))
+                if progress:
+                    callbacks.append(ProgressCallback(total))
+                _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
         return load_policy(folder / "policy").policy
 
 
@@ -263,26 +273,29 @@ def _resume_agent(folder: Path, env: VecMonitor, seed: int, total: int, made_of:
     return agent
 
 
+def _note(folder: Path, agent: PPO, notes: dict[str, Any], extensions: Sequence[Extension]) -> None:
+    """Write down what a training is begun with, or an extension of it, which the checkpoint has first."""
+    if extensions and extensions[-1].begun_at == agent.num_timesteps:
+        save_agent(agent, folder / CHECKPOINT)
+    if read_note(folder / NOTES) != notes:
+        write_json(folder / NOTES, notes)
+
+
 def _make_callbacks(
     worlds: Sequence[World],
-    folder: Path,
     settings: PolicySettings,
     total: int,
     described: dict[str, Any],
     save: Callable[[dict[str, float]], None],
-    *,
-    exact: bool,
+    checkpoints: ResumeCheckpointCallback,
 ) -> list[BaseCallback]:
-    """What logs, validates and saves during training; the first world is trained in, the second validates.
-
-    `exact` says whether the agent has a state to go on from.
-    """
+    """What logs, validates and saves during training; the first world is trained in, the second validates."""
     train_world, validation_world = worlds
     return [
         FiniteCallback(),  # before those that save
         FiguresCallback(train_world),
         ValidationCallback(validation_world, settings.validate_every, total, described, save),
-        ResumeCheckpointCallback(folder / CHECKPOINT, settings.validate_every, resumed=exact),
+        checkpoints,
     ]
 
 
@@ -305,3 +318,4 @@ def _learn(
         for callback in callbacks:
             if isinstance(callback, ProgressCallback):
                 callback.close()
+        agent.logger.close()

@@ -15,6 +15,7 @@ from rich.console import Console
 from rlprune.agents.ppo_arguments import check_ppo
 from rlprune.agents.run_folder import check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
+from rlprune.agents.tracking.trackers import TrackerName, check_tracker
 from rlprune.agents.train import train_policy
 from rlprune.agents.warm_start import CHECKPOINT
 from rlprune.cli.options import Device
@@ -61,6 +62,9 @@ class Train:
     extend: PositiveInt | None = None
     """Go on with the finished run in --out for so many environment steps, on the same curve in TensorBoard; give the
     other options as before. Learning rate and entropy bonus are those of the last steps of a run of so many in all."""
+    track: TrackerName | None = None
+    """Where settings, figures and the final policy go beside TensorBoard: wandb (offline, unless the environment has
+    WANDB_MODE=online) or mlflow (where MLFLOW_TRACKING_URI says, else in the current folder)."""
     device: Device = "cpu"
     """Where the network runs, such as cpu or cuda, for its logits on every image; the policy learns on the CPU."""
     ppo: str = "{}"
@@ -81,6 +85,7 @@ class Train:
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run_folder(self.out)
+        check_tracker(self.track)
         with hold(self.out, inside=True):
             policy, network = self._train(arguments)
         Console().print(tables.codebook(network, policy.codebook))
@@ -113,6 +118,7 @@ class Train:
             start=self.start,
             resume=self.resume,
             extend=self.extend,
+            track=self.track,
             ppo=arguments,
         )
         return policy, saved.network

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from rlprune.utils.progress import Log
@@ -33,11 +33,25 @@ def scalar_log(folder: Path, tag: str, run: str = "") -> Log:
         if not writers:
             drop_events(folder / tag, n_images, suffix)
             writers.append(SummaryWriter(str(folder / tag), filename_suffix=suffix))
+            mark_start(writers[0], n_images)
         for key, value in figures.items():
             writers[0].add_scalar(f"{tag}/{key}", value, n_images)
         writers[0].flush()
 
     return log
+
+
+def mark_start(writer: SummaryWriter, first: int) -> None:
+    """Let a TensorBoard that is open forget what it has read of a step and of later ones, which come anew.
+
+    What `drop_events` cuts off a file it has in memory already, and would show beside what is written now.
+
+    Args:
+        writer: of a new file.
+        first: the first step that is written now.
+    """
+    start = Event(session_log=SessionLog(status=SessionLog.START))
+    writer.file_writer.add_event(start, first)  # type: ignore[union-attr]
 
 
 def drop_events(folder: Path, first: int, suffix: str = "") -> None:
