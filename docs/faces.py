@@ -25,6 +25,7 @@ MODULES = (
     "rlprune.baselines",
     "rlprune.evaluation",
     "rlprune.agents",
+    "rlprune.agents.tracking",
     "rlprune.pipelines",
     "rlprune.optimization",
     "rlprune.optimization.verdict",

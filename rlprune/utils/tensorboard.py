@@ -51,7 +51,7 @@ def mark_start(writer: SummaryWriter, first: int) -> None:
         first: the first step that is written now.
     """
     start = Event(session_log=SessionLog(status=SessionLog.START))
-    writer.file_writer.add_event(start, first)  # type: ignore[union-attr]
+    writer.file_writer.add_event(start, first)  # type: ignore[attr-defined]
 
 
 def drop_events(folder: Path, first: int, suffix: str = "") -> None:
