@@ -27,7 +27,7 @@ class Tag:
 
     def fits(self, name: str, kind: str) -> bool:
         """Whether it is the one that describes a figure of a run."""
-        parts = re.split(r"([A-Z]{2,})", self.name)
+        parts = re.split("([A-Z]+)", self.name)
         pattern = "".join(".+" if i % 2 else re.escape(part) for i, part in enumerate(parts))
         return kind == self.kind and re.fullmatch(pattern, name) is not None
 

@@ -31,9 +31,10 @@ def scalar_log(folder: Path, tag: str, run: str = "") -> Log:
 
     def log(n_images: int, figures: dict[str, float]) -> None:
         if not writers:
-            drop_events(folder / tag, n_images, suffix)
+            alone = drop_events(folder / tag, n_images, suffix)
             writers.append(SummaryWriter(str(folder / tag), filename_suffix=suffix))
-            mark_start(writers[0], n_images)
+            if alone:  # TensorBoard would forget what others have logged there, too
+                mark_start(writers[0], n_images)
         for key, value in figures.items():
             writers[0].add_scalar(f"{tag}/{key}", value, n_images)
         writers[0].flush()
@@ -54,18 +55,23 @@ def mark_start(writer: SummaryWriter, first: int) -> None:
     writer.file_writer.add_event(start, first)  # type: ignore[attr-defined]
 
 
-def drop_events(folder: Path, first: int, suffix: str = "") -> None:
+def drop_events(folder: Path, first: int, suffix: str = "") -> bool:
     """Cut event files back to the steps before one, and to whole records; files without any of them go.
 
     Args:
         folder: where they are; folders inside it are left alone.
         first: the first step whose events are dropped.
         suffix: what the names of the run's files end with; the files of other runs are left alone.
+
+    Returns:
+        Whether there are no files of other runs.
     """
-    ours = re.compile(r"events\.out\.tfevents\..*\.\d+" + re.escape(suffix))
-    for path in folder.glob("events.out.tfevents.*"):
-        if ours.fullmatch(path.name):
-            _cut(path, first)
+    pattern = re.compile(r"events\.out\.tfevents\..*\.\d+" + re.escape(suffix))
+    found = list(folder.glob("events.out.tfevents.*"))
+    ours = [path for path in found if pattern.fullmatch(path.name)]
+    for path in ours:
+        _cut(path, first)
+    return len(ours) == len(found)
 
 
 def _cut(path: Path, first: int) -> None:

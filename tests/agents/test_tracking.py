@@ -16,7 +16,7 @@ from trackers import Mlflow, Wandb
 
 from rlprune.agents import callbacks
 from rlprune.agents.callbacks import ResumeCheckpointCallback
-from rlprune.agents.tracking import TAGS, mirror
+from rlprune.agents.tracking import NETWORK_TAGS, TAGS, mirror
 from rlprune.errors import MissingExtraError, RLPruneError
 
 SETTINGS = lamp_settings(n_envs=16, n_steps=8, batch_size=64, total_steps=512, validate_every=256, max_passes=2)
@@ -78,6 +78,7 @@ def test_every_tag_of_a_run_is_in_the_table_and_every_tag_of_the_table_in_a_run(
     train_lamp(tmp_path, SETTINGS)
     found = {(tag, kind) for tag, kind, *_ in found_in(tmp_path)}
     assert {each for each in found if sum(tag.fits(*each) for tag in TAGS) != 1} == set()
+    assert NETWORK_TAGS[-1].fits("tuning/network-0/profile_3", "scalar")
     always = [tag for tag in TAGS if not tag.when]
     assert [tag.name for tag in always if not any(tag.fits(*each) for each in found)] == []
 
