@@ -13,8 +13,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from rlprune.agents.algorithms.replay import write_replay_buffer
 from rlprune.utils.files import atomic_write
 
 
@@ -33,13 +35,17 @@ _STATE = "rlprune_state"
 def keep_state(agent: BaseAlgorithm) -> None:
     """Let what is saved of an agent next have all that its next rollout depends on."""
     assert agent.env is not None
-    setattr(agent, _STATE, {"generators": _generators(agent.device), "env": _of_env(agent.env)})
+    state: dict[str, Any] = {"generators": _generators(agent.device), "env": _of_env(agent.env)}
+    if isinstance(agent, OffPolicyAlgorithm):  # which draws actions from their space
+        state["actions"] = agent.action_space.np_random.bit_generator.state
+    setattr(agent, _STATE, state)
 
 
 def save_agent(agent: BaseAlgorithm, path: Path) -> None:
     """Write a checkpoint of an agent as it is: with the state that it was last given, or loaded with."""
     with atomic_write(path) as temporary:
         agent.save(temporary)
+        write_replay_buffer(agent, temporary)
 
 
 def has_state(agent: BaseAlgorithm) -> bool:
@@ -53,6 +59,8 @@ def restore_state(agent: BaseAlgorithm) -> None:
     state = getattr(agent, _STATE)
     _restore_env(agent.env, state["env"])
     _restore_generators(state["generators"])
+    if "actions" in state:
+        agent.action_space.np_random.bit_generator.state = state["actions"]
 
 
 def _generators(device: torch.device) -> dict[str, Any]:

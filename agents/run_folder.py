@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprune.agents.ppo_arguments import check_ppo
+from rlprune.agents.algorithms.learner import Learner
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_attributes, read_from_checkpoint
 from rlprune.errors import RLPruneError
@@ -18,6 +18,8 @@ from rlprune.utils.finite import check_whole
 
 _LEAST_ROOM = 2**20
 """Bytes that a run needs: checkpoint, policy and events of a small policy."""
+_UNSAID: dict[str, Any] = {"penalty_range": [], "algorithm": "ppo"}
+"""What notes do not say of the first runs, which knew no range, and of those of the default algorithm."""
 _MOST_STEPS = 2**31 - 1
 _FIRST = ("codebook.json", "latency.json", "search.json")
 """What `rlprune train` writes before its notes."""
@@ -40,23 +42,26 @@ class Extension:
 
 
 def check_run(
-    folder: Path,
-    settings: PolicySettings,
-    *,
-    resume: bool = False,
-    ppo: dict[str, Any] | None = None,
-    extend: int | None = None,
+    folder: Path, settings: PolicySettings, learner: Learner, *, resume: bool = False, extend: int | None = None
 ) -> None:
-    """Make sure that training may write to a folder; the arguments are those of `train_policy`.
+    """Make sure that training may write to a folder; the other arguments are those of `train_policy`.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+        learner: its algorithm, with further arguments.
+        resume: whether a checkpoint that is there is gone on with.
+        extend: environment steps that are added to a finished run.
 
     Raises:
         BundleError: the folder holds a network, a policy or a bundle.
         RLPruneError: the folder holds something else; or a checkpoint is there but not asked to be resumed or extended,
-            or it has other settings; or there is no finished run to extend; or PPO has no such arguments.
+            or it has other settings; or there is no finished run to extend; or the algorithm cannot learn under the
+            settings.
         SettingsError: `extend` is no number of steps.
         WriteError: the disk is full.
     """
-    check_ppo(ppo or {}, settings.n_envs, continuous=settings.action == "ratios")
+    learner.check(settings)
     if extend is not None:
         check_whole(least=1, extend=extend)
     checkpoint = folder / CHECKPOINT
@@ -68,10 +73,11 @@ def check_run(
         return
     if not resume and extend is None:
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
-    before = {"penalty_range": []} | read_notes(folder)  # the first runs knew no range
+    before = _UNSAID | read_notes(folder)
+    now = {"algorithm": _UNSAID["algorithm"]} | described_in_notes(settings, learner)
     longer = before.get("total_steps") != settings.total_steps
     cure = f"{_CURE}{'; extend adds steps to a finished run' if longer else ''}"
-    check_unchanged(str(checkpoint), before, described_in_notes(settings, ppo), cure)
+    check_unchanged(str(checkpoint), before, now, cure)
     extensions_of(folder, settings, extend, resume=resume)
 
 
@@ -150,9 +156,9 @@ def is_run(folder: Path) -> bool:
     return (folder / CHECKPOINT).exists() or "made_of" in read_note(folder / NOTES)
 
 
-def described_in_notes(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str, Any]:
+def described_in_notes(settings: PolicySettings, learner: Learner) -> dict[str, Any]:
     """The settings of a run as its notes hold them."""
-    described: dict[str, Any] = plain(asdict(settings) | {"ppo": repr(ppo or {})})
+    described: dict[str, Any] = plain(asdict(settings) | learner.described())
     return described
 
 

@@ -1,4 +1,4 @@
-"""Training the policy: PPO on the batched environment, resumable."""
+"""Training the policy: PPO, or another algorithm, on the batched environment, resumable."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
 from rlprune import startup
+from rlprune.agents.algorithms.learner import Learner
+from rlprune.agents.algorithms.named import make_callbacks
 from rlprune.agents.callbacks import (
+    DumpCallback,
     EntropyCallback,
     FiguresCallback,
     FiniteCallback,
@@ -58,6 +61,7 @@ from rlprune.utils.files import write_json
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.locks import hold
+from rlprune.utils.notes import say
 
 
 def train_policy(
@@ -74,7 +78,11 @@ def train_policy(
     extend: int | None = None,
     track: TrackerName | None = None,
     logit_caches: Sequence[LogitCache] | None = None,
+    algorithm: str | type[BaseAlgorithm] = "ppo",
+    arguments: dict[str, Any] | None = None,
     ppo: dict[str, Any] | None = None,
+    policy_kwargs: dict[str, Any] | None = None,
+    callbacks: Any = None,
     progress: bool = True,
 ) -> Policy:
     """Learn which profile each image needs.
@@ -98,7 +106,14 @@ def train_policy(
         track: where settings, figures and the final policy go beside TensorBoard: `wandb`, offline unless the
             environment has WANDB_MODE=online, or `mlflow`, where MLFLOW_TRACKING_URI says, else in the current folder.
         logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
-        ppo: further arguments of Stable-Baselines3's PPO, which override the settings; the widths are always `hidden`.
+        algorithm: what learns: one of `rlprune.agents.algorithms.NAMES`, `package.module:Class`, or a class of
+            Stable-Baselines3. DQN and QRDQN take profiles alone; SAC, TQC, TD3 and DDPG ratios alone.
+        arguments: further arguments of the algorithm, which override the settings; the widths are always `hidden`.
+            Those that are classes may be names: `rlprune.agents.algorithms.named` says which.
+        ppo: the same, of PPO.
+        policy_kwargs: further arguments of the algorithm's policy, such as `{"activation_fn": torch.nn.ReLU}`.
+        callbacks: one or a list of Stable-Baselines3's, or of names `package.module:object`, called after the library's
+            own. A checkpoint does not hold what they remember.
         progress: show a progress bar.
 
     Returns:
@@ -106,26 +121,28 @@ def train_policy(
 
     Raises:
         InUseError: another process trains into the folder.
-        MissingExtraError: the tracker's package is not installed.
         NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
+        MissingExtraError: the algorithm is one of sb3-contrib, which is not installed, or the tracker's package is not.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
-            or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
-            start from, or the policy of that run sees or chooses other things; or there is no finished run to extend;
-            or the tracker has no such run.
+            or from another network, images, codebook or start; or the algorithm does not take the settings, or cannot
+            choose such actions; or there is no run to start from, or the policy of that run sees or chooses otherwise;
+            or there is no finished run to extend; or the tracker has no such run.
     """
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
+    learner = Learner.of(algorithm, arguments, ppo, policy_kwargs)
+    more_callbacks = make_callbacks(callbacks)
     check_run_folder(folder)
     check_tracker(track)
     with hold(folder, inside=True):
-        check_run(folder, settings, resume=resume, ppo=ppo, extend=extend)
+        check_run(folder, settings, learner, resume=resume, extend=extend)
         if codebook is None and settings.action == "profiles":
             codebook = uniform_codebook(elastic, Cost(elastic))
         paid = _paid(settings, latency)
-        worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches)
+        worlds = _make_worlds(elastic, (data, validation), settings, learner, codebook, paid, logit_caches)
         env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-        described = described_in_notes(settings, ppo)
+        described = described_in_notes(settings, learner)
         made_of = _made_of(elastic, data, codebook, start)
         worlds[0].check_logits()
         resumed = (resume or extend is not None) and (folder / CHECKPOINT).exists()
@@ -133,9 +150,9 @@ def train_policy(
         total = total_steps(settings, extensions)
         notes = described | {"made_of": made_of} | extensions_in_notes(extensions)
         if resumed:
-            agent = _resume_agent(folder, env, settings.seed, total, made_of, ppo or {})
+            agent = _resume_agent(folder, env, settings.seed, total, made_of, learner)
         else:
-            agent = _make_agent(env, settings, ppo or {})
+            agent = _make_agent(env, settings, learner)
             if start is not None:
                 warm_start(agent, start, described, codebook)
         write_in_checkpoints(agent, notes)
@@ -155,12 +172,9 @@ def train_policy(
                 checkpoints = ResumeCheckpointCallback(
                     folder / CHECKPOINT, settings.validate_every, resumed=has_state(agent), saved=saved
                 )
-                callbacks = _make_callbacks(worlds, settings, total, described, save, checkpoints)
-                if "ent_coef" not in (ppo or {}):
-                    callbacks.append(EntropyCallback(settings.entropy, total))
-                if progress:
-                    callbacks.append(ProgressCallback(total))
-                _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
+                hooks = _make_callbacks(worlds, settings, total, described, save, checkpoints)
+                hooks += _more_callbacks(learner, settings, total, more_callbacks, progress=progress)
+                _learn(agent, remaining, hooks, learner, resumed=resumed)
         return load_policy(folder / "policy").policy
 
 
@@ -188,6 +202,7 @@ def _make_worlds(
     elastic: ElasticCNN,
     sets: Sequence[ImageSet],
     settings: PolicySettings,
+    learner: Learner,
     codebook: Tensor | None,
     paid: str | Latency,
     logit_caches: Sequence[LogitCache] | None,
@@ -203,7 +218,7 @@ def _make_worlds(
         penalties=penalties,
     )
     actions = Actions.from_network(elastic, settings.action, codebook, settings.max_passes)
-    policy_cost = _decision_cost((observer.fixed().size, *settings.hidden, actions.n_outputs))
+    policy_cost = _decision_cost(learner.sizes(observer.fixed().size, actions.n_outputs, settings))
     return [
         World(
             elastic,
@@ -229,27 +244,24 @@ def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
     return weights + sum(sizes[1:]), weights
 
 
-def _make_agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) -> PPO:
-    arguments: dict[str, Any] = {
-        "learning_rate": lambda left: settings.learning_rate * max(left, 0.0),
-        "n_steps": settings.n_steps,
-        "batch_size": settings.batch_size,
-        "n_epochs": settings.n_epochs,
-        "gamma": 1.0,  # episodes have one to three steps; the reward is their plain sum
-        "ent_coef": settings.entropy,
-        "stats_window_size": max(100, settings.n_envs * settings.n_steps),
-        "seed": settings.seed,
-        "device": "cpu",
-    }
-    arguments |= ppo
-    arguments["policy_kwargs"] = {"net_arch": list(settings.hidden)} | ppo.get("policy_kwargs", {})
-    try:
-        return PPO("MlpPolicy", env, **arguments)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise RLPruneError(f"Stable-Baselines3's PPO does not take {ppo or settings}: {error}") from error
+def _make_agent(env: VecMonitor, settings: PolicySettings, learner: Learner) -> BaseAlgorithm:
+    """A new agent; a line says which settings its algorithm has no use for."""
+    if unused := learner.unused(settings):
+        say(f"{learner.algorithm.kind.__name__} has no use for {', '.join(unused)}: the run goes without")
+    return learner.make(env, settings)
 
 
-def _resume_agent(folder: Path, env: VecMonitor, seed: int, total: int, made_of: str, ppo: dict[str, Any]) -> PPO:
+def _note(folder: Path, agent: BaseAlgorithm, notes: dict[str, Any], extensions: Sequence[Extension]) -> None:
+    """Write down what a training is begun with, or an extension of it, which the checkpoint has first."""
+    if extensions and extensions[-1].begun_at == agent.num_timesteps:
+        save_agent(agent, folder / CHECKPOINT)
+    if read_note(folder / NOTES) != notes:
+        write_json(folder / NOTES, notes)
+
+
+def _resume_agent(
+    folder: Path, env: VecMonitor, seed: int, total: int, made_of: str, learner: Learner
+) -> BaseAlgorithm:
     """The agent of a checkpoint, if it was trained on the same things, to be trained up to so many steps."""
     checkpoint = folder / CHECKPOINT
     if read_notes(folder).get("made_of") != made_of:
@@ -259,7 +271,7 @@ def _resume_agent(folder: Path, env: VecMonitor, seed: int, total: int, made_of:
         )
     try:
         with memory_for(f"reading {checkpoint}", "it stays: give the same command again where there is more"):
-            agent = PPO.load(checkpoint, env=env, device=ppo.get("device", "cpu"), force_reset=False)
+            agent = learner.load(checkpoint, env)
     except OutOfMemoryError:
         raise
     except Exception as error:  # unpickling a damaged file may raise anything
@@ -271,14 +283,6 @@ def _resume_agent(folder: Path, env: VecMonitor, seed: int, total: int, made_of:
         agent._last_obs = None  # its episodes begin anew
         agent.set_random_seed((seed + agent.num_timesteps) % 2**32)  # or it would draw the first images again
     return agent
-
-
-def _note(folder: Path, agent: PPO, notes: dict[str, Any], extensions: Sequence[Extension]) -> None:
-    """Write down what a training is begun with, or an extension of it, which the checkpoint has first."""
-    if extensions and extensions[-1].begun_at == agent.num_timesteps:
-        save_agent(agent, folder / CHECKPOINT)
-    if read_note(folder / NOTES) != notes:
-        write_json(folder / NOTES, notes)
 
 
 def _make_callbacks(
@@ -299,20 +303,36 @@ def _make_callbacks(
     ]
 
 
+def _more_callbacks(
+    learner: Learner, settings: PolicySettings, total: int, given: list[BaseCallback], *, progress: bool
+) -> list[BaseCallback]:
+    """What comes after them: the algorithm's own, and those that were given."""
+    hooks: list[BaseCallback] = []
+    if learner.entropy_falls:
+        hooks.append(EntropyCallback(settings.entropy, total))
+    if progress:
+        hooks.append(ProgressCallback(total))
+    hooks += given
+    if learner.algorithm.off_policy:
+        hooks.append(DumpCallback())
+    return hooks
+
+
 def _learn(
-    agent: PPO, n_steps: int, callbacks: list[BaseCallback], *, resumed: bool, ppo: dict[str, Any] | None
+    agent: BaseAlgorithm, n_steps: int, callbacks: list[BaseCallback], learner: Learner, *, resumed: bool
 ) -> None:
     """Train for some further steps."""
+    how: dict[str, Any] = {"log_interval": None} if learner.algorithm.off_policy else {}
     try:
         with startup.finishing():
-            agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed)
+            agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed, **how)
     except ValueError as error:  # of torch's distributions, in the midst of an update
         if not_finite_in(agent.policy) is None:
             raise
         raise policy_not_finite(agent) from error
     except TypeError as error:
-        if ppo:
-            raise RLPruneError(f"Stable-Baselines3's PPO cannot train with {ppo}: {error}") from error
+        if learner.arguments:
+            raise RLPruneError(f"{learner.algorithm.title} cannot train with {learner.arguments}: {error}") from error
         raise
     finally:
         for callback in callbacks:

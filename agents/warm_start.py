@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from torch import Tensor
 
@@ -25,7 +25,7 @@ _NOTES_INSIDE = "rlprune_notes"
 _SAME = ("action", "max_passes", "pool", "combine", "hidden", "penalty_range")
 
 
-def write_in_checkpoints(agent: PPO, notes: dict[str, Any]) -> None:
+def write_in_checkpoints(agent: BaseAlgorithm, notes: dict[str, Any]) -> None:
     """Let every checkpoint of an agent say what its run was begun with."""
     setattr(agent, _NOTES_INSIDE, notes)
 
@@ -52,7 +52,7 @@ def read_attributes(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def warm_start(agent: PPO, folder: Path, settings: Mapping[str, Any], codebook: Tensor | None) -> None:
+def warm_start(agent: BaseAlgorithm, folder: Path, settings: Mapping[str, Any], codebook: Tensor | None) -> None:
     """Give an agent the weights of another run's agent; nothing is unpickled.
 
     Args:

@@ -33,10 +33,11 @@ class Tag:
 
 
 _NOT_PPO = "other algorithms than PPO"
+_CONTINUOUS = "SAC, TQC, TD3 and DDPG"
 TAGS = (
     Tag("rollout/ep_rew_mean", "scalar", "reward per image, over the last episodes; Stable-Baselines3's"),
     Tag("rollout/ep_len_mean", "scalar", "decisions per image, likewise"),
-    Tag("rollout/success_rate", "scalar", "share of right answers, likewise", "environments that say `is_success`"),
+    Tag("rollout/success_rate", "scalar", "share of right answers, likewise"),
     Tag("rollout/exploration_rate", "scalar", "share of random actions", "DQN and its kin"),
     Tag("train/loss", "scalar", "of the update after a rollout, as all of `train/`, which is Stable-Baselines3's"),
     Tag("train/policy_gradient_loss", "scalar", "the part of it that pays for better actions"),
@@ -50,6 +51,10 @@ TAGS = (
     Tag("train/learning_rate", "scalar", "of the update"),
     Tag("train/std", "scalar", "spread of exploration", "actions that are `ratios`"),
     Tag("train/policy_loss", "scalar", "as `train/policy_gradient_loss`", _NOT_PPO),
+    Tag("train/actor_loss", "scalar", "of the actor", _CONTINUOUS),
+    Tag("train/critic_loss", "scalar", "of the critics", _CONTINUOUS),
+    Tag("train/ent_coef", "scalar", "weight of the entropy bonus", "SAC and TQC"),
+    Tag("train/ent_coef_loss", "scalar", "of that weight", "SAC and TQC"),
     Tag("train/policy_objective", "scalar", "what the update raised", "TRPO"),
     Tag("train/kl_divergence_loss", "scalar", "how far the update moved the policy", "TRPO"),
     Tag("train/is_line_search_success", "scalar", "whether the update found a step", "TRPO"),
