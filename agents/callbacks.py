@@ -1,22 +1,6 @@
 """What happens during training: figures for TensorBoard, validation sweeps, checkpoints.
 
-| key | meaning |
-|---|---|
-| `rollout/ep_rew_mean`, `rollout/ep_len_mean` | Stable-Baselines3's: reward and decisions per image, last episodes |
-| `train/*` | Stable-Baselines3's, of the update after a rollout: losses, entropy, clipping, learning rate |
-| `time/*` | Stable-Baselines3's: speed |
-| `policy/accuracy` | share of right answers since the last rollout (with exploration, on the policy split) |
-| `policy/active_params`, `policy/active_macs` | mean per image, over the dense network's; every pass and the policy |
-| `policy/passes` | mean passes per image |
-| `policy/distinct_profiles` | different profiles chosen since the last rollout |
-| `keep/GROUP` | mean keep ratio chosen for a channel group |
-| `validation/reward` | mean reward of one deterministic sweep over the validation split |
-| `validation/accuracy`, `.../active_params`, `.../active_macs`, `.../passes`, `.../distinct_profiles` | of that sweep |
-| `validation/easy_and_hard` | picture: images the policy spends least and most on, with what it spends |
-| `hparams` | all settings, with the figures of the last validation sweep |
-
-`rlprune pretrain` and `rlprune adapt` write, once an epoch and over images seen: `pretrain/loss`, `pretrain/accuracy`,
-`adapt/loss` (mean over profiles), `adapt/largest` and `adapt/smallest` (of these profiles), and `.../learning_rate`.
+`rlprune.agents.tracking.tags` says what each figure means.
 """
 
 from __future__ import annotations
@@ -35,13 +19,11 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlprune import startup
 from rlprune.agents.algorithms.masks import greedy
-from rlprune.agents.algorithms.replay import write_replay_buffer
-from rlprune.agents.resume import keep_state, restore_state
+from rlprune.agents.resume import keep_state, restore_state, save_agent
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import NotFiniteError
 from rlprune.evaluation.image_strips import spending_strip
-from rlprune.utils.files import atomic_write
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.progress import counting_bar
 
@@ -204,7 +186,7 @@ class ValidationCallback(BaseCallback):
             return
         shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self.settings.items()}
         metrics = {"validation/reward": 0.0, "validation/accuracy": 0.0, "validation/active_macs": 0.0}
-        self.logger.record("hparams", HParam(shown, metrics), exclude=("stdout", "log", "json", "csv"))
+        self._record("hparams", HParam(shown, metrics))
 
     def _on_step(self) -> bool:
         return True
@@ -224,9 +206,15 @@ class ValidationCallback(BaseCallback):
         figures = result.summary()
         for key, value in figures.items():
             self.logger.record(f"validation/{key}", value)
-        picture = Image(easy_and_hard(self.world, result), "HWC")
-        self.logger.record("validation/easy_and_hard", picture, exclude=("stdout", "log", "json", "csv"))
+        self._record("validation/easy_and_hard", Image(easy_and_hard(self.world, result), "HWC"))
+        self._record("validation/active_macs_per_image", result.macs)
+        for name, weights in self.model.policy.named_parameters():
+            self._record(f"weights/{name}", weights.detach())
         self.save(figures)
+
+    def _record(self, tag: str, value: Any) -> None:
+        """Record what TensorBoard alone can show."""
+        self.logger.record(tag, value, exclude=("stdout", "log", "json", "csv"))
 
 
 class ResumeCheckpointCallback(BaseCallback):
@@ -239,13 +227,17 @@ class ResumeCheckpointCallback(BaseCallback):
         path: Stable-Baselines3's zip file. Loading it unpickles, so load only those of your own runs.
         every: environment steps between two checkpoints.
         resumed: the agent was loaded from such a file, with its state, which takes effect with the first rollout.
+        saved: called after every checkpoint.
     """
 
-    def __init__(self, path: Path, every: int, *, resumed: bool = False) -> None:
+    def __init__(
+        self, path: Path, every: int, *, resumed: bool = False, saved: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__()
         self.path = path
         self.every = every
         self.resumed = resumed
+        self.saved = saved
 
     def _on_training_start(self) -> None:
         self.next = _following(self.num_timesteps, self.every)
@@ -275,9 +267,8 @@ class ResumeCheckpointCallback(BaseCallback):
     def save(self) -> None:
         """Write the checkpoint."""
         keep_state(self.model)
-        with atomic_write(self.path) as path:
-            self.model.save(path)
-            write_replay_buffer(self.model, path)
+        save_agent(self.model, self.path)
+        self.saved()
 
 
 def _following(n_steps: int, every: int) -> int:

@@ -7,6 +7,7 @@ rewards. Here are the rest: random generators, the episodes that are under way, 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -14,6 +15,9 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from rlprune.agents.algorithms.replay import write_replay_buffer
+from rlprune.utils.files import atomic_write
 
 
 class _Resumable(Protocol):
@@ -35,6 +39,13 @@ def keep_state(agent: BaseAlgorithm) -> None:
     if isinstance(agent, OffPolicyAlgorithm):  # which draws actions from their space
         state["actions"] = agent.action_space.np_random.bit_generator.state
     setattr(agent, _STATE, state)
+
+
+def save_agent(agent: BaseAlgorithm, path: Path) -> None:
+    """Write a checkpoint of an agent as it is: with the state that it was last given, or loaded with."""
+    with atomic_write(path) as temporary:
+        agent.save(temporary)
+        write_replay_buffer(agent, temporary)
 
 
 def has_state(agent: BaseAlgorithm) -> bool:

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rlprune.agents.algorithms.learner import Learner
 from rlprune.agents.settings import PolicySettings
-from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint
+from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_attributes, read_from_checkpoint
 from rlprune.errors import RLPruneError
 from rlprune.storage.folders import check_target
 from rlprune.storage.provenance import check_ours, check_unchanged, plain, read_note
 from rlprune.utils.files import check_room
+from rlprune.utils.finite import check_whole
 
 _LEAST_ROOM = 2**20
 """Bytes that a run needs: checkpoint, policy and events of a small policy."""
 _UNSAID: dict[str, Any] = {"penalty_range": [], "algorithm": "ppo"}
 """What notes do not say of the first runs, which knew no range, and of those of the default algorithm."""
+_MOST_STEPS = 2**31 - 1
 _FIRST = ("codebook.json", "latency.json", "search.json")
 """What `rlprune train` writes before its notes."""
 
 
-def check_run(folder: Path, settings: PolicySettings, learner: Learner, *, resume: bool = False) -> None:
+_CURE = "go back to those, or name another folder"
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Environment steps that were added to a finished run.
+
+    Attributes:
+        begun_at: environment steps that the run had.
+        steps: how many more it is to have; whole rollouts, so it may get some more.
+    """
+
+    begun_at: int
+    steps: int
+
+
+def check_run(
+    folder: Path, settings: PolicySettings, learner: Learner, *, resume: bool = False, extend: int | None = None
+) -> None:
     """Make sure that training may write to a folder; the other arguments are those of `train_policy`.
 
     Args:
@@ -30,24 +51,92 @@ def check_run(folder: Path, settings: PolicySettings, learner: Learner, *, resum
         settings: of the run.
         learner: its algorithm, with further arguments.
         resume: whether a checkpoint that is there is gone on with.
+        extend: environment steps that are added to a finished run.
 
     Raises:
         BundleError: the folder holds a network, a policy or a bundle.
-        RLPruneError: the folder holds something else; or a checkpoint is there but not asked to be resumed, or it has
-            other settings; or the algorithm cannot learn under the settings.
+        RLPruneError: the folder holds something else; or a checkpoint is there but not asked to be resumed or extended,
+            or it has other settings; or there is no finished run to extend; or the algorithm cannot learn under the
+            settings.
+        SettingsError: `extend` is no number of steps.
         WriteError: the disk is full.
     """
     learner.check(settings)
+    if extend is not None:
+        check_whole(least=1, extend=extend)
     checkpoint = folder / CHECKPOINT
     check_run_folder(folder)
     check_room(checkpoint, _LEAST_ROOM)
     if not checkpoint.exists():
+        if extend is not None:
+            raise RLPruneError(f"extend={extend}: {folder} has no run that could be extended; train one there first")
         return
-    if not resume:
+    if not resume and extend is None:
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
     before = _UNSAID | read_notes(folder)
     now = {"algorithm": _UNSAID["algorithm"]} | described_in_notes(settings, learner)
-    check_unchanged(str(checkpoint), before, now, "go back to those, or name another folder")
+    longer = before.get("total_steps") != settings.total_steps
+    cure = f"{_CURE}{'; extend adds steps to a finished run' if longer else ''}"
+    check_unchanged(str(checkpoint), before, now, cure)
+    extensions_of(folder, settings, extend, resume=resume)
+
+
+def extensions_of(
+    folder: Path, settings: PolicySettings, extend: int | None = None, *, resume: bool = False
+) -> list[Extension]:
+    """The extensions of a folder's run, with the one that is asked for.
+
+    With `resume`, the same command may be given again: an extension that was begun is not begun twice.
+
+    Args:
+        folder: of a run that has a checkpoint.
+        settings: of the run.
+        extend: environment steps to add; None: no more than there are.
+        resume: go on with what was interrupted.
+
+    Raises:
+        RLPruneError: the run that is to be extended, or its last extension, is not finished; or the notes are damaged.
+    """
+    found = _read_extensions(folder)
+    n_done = read_attributes(folder / CHECKPOINT).get("num_timesteps")
+    if extend is None or not isinstance(n_done, int):  # what loads the checkpoint says what is wrong with it
+        return found
+    total = total_steps(settings, found)
+    last = found[-1].steps if found else None
+    if n_done < total and not (resume and extend == last):
+        what, how = ("run", "") if last is None else (f"extension by {last} steps", f", or with extend={last}")
+        raise RLPruneError(
+            f"extend={extend}: the {what} in {folder} was interrupted at {n_done} of {total} steps; resume it first, "
+            f"without extend{how}"
+        )
+    if resume and extend == last:
+        return found
+    check_whole(most=_MOST_STEPS - n_done, extend=extend)
+    return [*found, Extension(n_done, extend)]
+
+
+def total_steps(settings: PolicySettings, extensions: Sequence[Extension]) -> int:
+    """Environment steps at which a run ends."""
+    return extensions[-1].begun_at + extensions[-1].steps if extensions else settings.total_steps
+
+
+def extensions_in_notes(extensions: Sequence[Extension]) -> dict[str, Any]:
+    """Extensions as a run's notes hold them; nothing if there are none."""
+    return {"extensions": [asdict(each) for each in extensions]} if extensions else {}
+
+
+def _read_extensions(folder: Path) -> list[Extension]:
+    """What a run's notes say of its extensions.
+
+    Raises:
+        RLPruneError: something that this version does not know.
+    """
+    try:
+        found = [Extension(**each) for each in read_notes(folder).get("extensions", [])]
+        check_whole(least=1, **{f"{i}{name}": n for i, each in enumerate(found) for name, n in vars(each).items()})
+    except (TypeError, RLPruneError) as error:
+        raise RLPruneError(f"the notes on extensions in {folder} are damaged; name another folder") from error
+    return found
 
 
 def check_run_folder(folder: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
@@ -27,9 +26,21 @@ from rlprune.agents.callbacks import (
     policy_not_finite,
 )
 from rlprune.agents.extract import extract_policy
-from rlprune.agents.resume import has_state
-from rlprune.agents.run_folder import check_run, check_run_folder, described_in_notes, read_notes
+from rlprune.agents.resume import has_state, save_agent
+from rlprune.agents.run_folder import (
+    Extension,
+    check_run,
+    check_run_folder,
+    described_in_notes,
+    extensions_in_notes,
+    extensions_of,
+    read_notes,
+    total_steps,
+)
 from rlprune.agents.settings import PolicySettings
+from rlprune.agents.tracking.events import event_logger
+from rlprune.agents.tracking.mirror import tracked
+from rlprune.agents.tracking.trackers import TrackerName, check_tracker
 from rlprune.agents.vec_env import KeepRatioVecEnv
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start, write_in_checkpoints
 from rlprune.data.image_set import ImageSet
@@ -45,13 +56,12 @@ from rlprune.profiles.codebook import uniform_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.storage.policies import load_policy, save_policy
-from rlprune.storage.provenance import fingerprint
+from rlprune.storage.provenance import fingerprint, read_note
 from rlprune.utils.files import write_json
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.locks import hold
 from rlprune.utils.notes import say
-from rlprune.utils.tensorboard import drop_events
 
 
 def train_policy(
@@ -65,6 +75,8 @@ def train_policy(
     latency: Latency | None = None,
     start: str | Path | None = None,
     resume: bool = False,
+    extend: int | None = None,
+    track: TrackerName | None = None,
     logit_caches: Sequence[LogitCache] | None = None,
     algorithm: str | type[BaseAlgorithm] = "ppo",
     arguments: dict[str, Any] | None = None,
@@ -88,6 +100,11 @@ def train_policy(
         start: folder of a training to take the agent's weights from, such as that of a higher penalty: a cascade that
             is found where compute is dear survives where it is cheap, but is seldom found there.
         resume: continue from the folder's checkpoint, if it has one: exactly as if it had not been interrupted.
+        extend: go on with the folder's finished run for so many environment steps, under the settings that it had. Of S
+            steps in the end, learning rate and entropy bonus are then what they are in the last steps of a run of S:
+            they begin at the share `extend / S` of what they first were, and fall linearly to zero again.
+        track: where settings, figures and the final policy go beside TensorBoard: `wandb`, offline unless the
+            environment has WANDB_MODE=online, or `mlflow`, where MLFLOW_TRACKING_URI says, else in the current folder.
         logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
         algorithm: what learns: one of `rlprune.agents.algorithms.NAMES`, `package.module:Class`, or a class of
             Stable-Baselines3. DQN and QRDQN take profiles alone; SAC, TQC, TD3 and DDPG ratios alone.
@@ -105,10 +122,11 @@ def train_policy(
     Raises:
         InUseError: another process trains into the folder.
         NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
-        MissingExtraError: the algorithm is one of sb3-contrib, which is not installed.
+        MissingExtraError: the algorithm is one of sb3-contrib, which is not installed, or the tracker's package is not.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or the algorithm does not take the settings, or cannot
-            choose such actions; or there is no run to start from, or the policy of that run sees or chooses otherwise.
+            choose such actions; or there is no run to start from, or the policy of that run sees or chooses otherwise;
+            or there is no finished run to extend; or the tracker has no such run.
     """
     folder = Path(folder)
     start = None if start is None else Path(start)
@@ -116,8 +134,9 @@ def train_policy(
     learner = Learner.of(algorithm, arguments, ppo, policy_kwargs)
     more_callbacks = make_callbacks(callbacks)
     check_run_folder(folder)
+    check_tracker(track)
     with hold(folder, inside=True):
-        check_run(folder, settings, learner, resume=resume)
+        check_run(folder, settings, learner, resume=resume, extend=extend)
         if codebook is None and settings.action == "profiles":
             codebook = uniform_codebook(elastic, Cost(elastic))
         paid = _paid(settings, latency)
@@ -126,35 +145,36 @@ def train_policy(
         described = described_in_notes(settings, learner)
         made_of = _made_of(elastic, data, codebook, start)
         worlds[0].check_logits()
-        resumed = resume and (folder / CHECKPOINT).exists()
+        resumed = (resume or extend is not None) and (folder / CHECKPOINT).exists()
+        extensions = extensions_of(folder, settings, extend, resume=resume) if resumed else []
+        total = total_steps(settings, extensions)
+        notes = described | {"made_of": made_of} | extensions_in_notes(extensions)
         if resumed:
-            agent = _resume_agent(folder, env, settings, made_of, learner)
+            agent = _resume_agent(folder, env, settings.seed, total, made_of, learner)
         else:
-            if unused := learner.unused(settings):
-                say(f"{learner.algorithm.kind.__name__} has no use for {', '.join(unused)}: the run goes without")
-            agent = learner.make(env, settings)
+            agent = _make_agent(env, settings, learner)
             if start is not None:
                 warm_start(agent, start, described, codebook)
-            write_json(folder / NOTES, described | {"made_of": made_of})
-        write_in_checkpoints(agent, described | {"made_of": made_of})
+        write_in_checkpoints(agent, notes)
+        if agent.num_timesteps < total:
+            _note(folder, agent, notes, extensions)
 
         def save(figures: dict[str, float]) -> None:
             metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
+            metadata |= extensions_in_notes(extensions)
             save_policy(folder / "policy", extract_policy(agent, worlds[0]), metadata)
 
-        remaining = settings.total_steps - agent.num_timesteps
+        remaining = total - agent.num_timesteps
         if remaining > 0:
-            hooks = _make_callbacks(worlds, folder, settings, described, save, exact=has_state(agent))
-            if learner.entropy_falls:
-                hooks.append(EntropyCallback(settings.entropy, settings.total_steps))
-            if progress:
-                hooks.append(ProgressCallback(settings.total_steps))
-            hooks += more_callbacks
-            if learner.algorithm.off_policy:
-                hooks.append(DumpCallback())
-            drop_events(folder, agent.num_timesteps + 1 if resumed else 0)
-            agent.set_logger(configure(str(folder), ["tensorboard"]))
-            _learn(agent, remaining, hooks, learner, resumed=resumed)
+            agent.set_logger(event_logger(folder, agent.num_timesteps + 1 if resumed else 0))
+        with tracked(folder, track, notes, anew=not resumed) as saved:
+            if remaining > 0:
+                checkpoints = ResumeCheckpointCallback(
+                    folder / CHECKPOINT, settings.validate_every, resumed=has_state(agent), saved=saved
+                )
+                hooks = _make_callbacks(worlds, settings, total, described, save, checkpoints)
+                hooks += _more_callbacks(learner, settings, total, more_callbacks, progress=progress)
+                _learn(agent, remaining, hooks, learner, resumed=resumed)
         return load_policy(folder / "policy").policy
 
 
@@ -224,10 +244,25 @@ def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
     return weights + sum(sizes[1:]), weights
 
 
+def _make_agent(env: VecMonitor, settings: PolicySettings, learner: Learner) -> BaseAlgorithm:
+    """A new agent; a line says which settings its algorithm has no use for."""
+    if unused := learner.unused(settings):
+        say(f"{learner.algorithm.kind.__name__} has no use for {', '.join(unused)}: the run goes without")
+    return learner.make(env, settings)
+
+
+def _note(folder: Path, agent: BaseAlgorithm, notes: dict[str, Any], extensions: Sequence[Extension]) -> None:
+    """Write down what a training is begun with, or an extension of it, which the checkpoint has first."""
+    if extensions and extensions[-1].begun_at == agent.num_timesteps:
+        save_agent(agent, folder / CHECKPOINT)
+    if read_note(folder / NOTES) != notes:
+        write_json(folder / NOTES, notes)
+
+
 def _resume_agent(
-    folder: Path, env: VecMonitor, settings: PolicySettings, made_of: str, learner: Learner
+    folder: Path, env: VecMonitor, seed: int, total: int, made_of: str, learner: Learner
 ) -> BaseAlgorithm:
-    """The agent of a checkpoint, if it was trained on the same things."""
+    """The agent of a checkpoint, if it was trained on the same things, to be trained up to so many steps."""
     checkpoint = folder / CHECKPOINT
     if read_notes(folder).get("made_of") != made_of:
         raise RLPruneError(
@@ -243,33 +278,44 @@ def _resume_agent(
         raise RLPruneError(
             f"{checkpoint} cannot be resumed ({type(error).__name__}: {error}); remove it to start anew"
         ) from error
-    if not has_state(agent) and agent.num_timesteps < settings.total_steps:
+    if not has_state(agent) and agent.num_timesteps < total:
         print(f"{checkpoint} is of an earlier rlprune: the run goes on, but not exactly as if it had not stopped")
         agent._last_obs = None  # its episodes begin anew
-        agent.set_random_seed((settings.seed + agent.num_timesteps) % 2**32)  # or it would draw the first images again
+        agent.set_random_seed((seed + agent.num_timesteps) % 2**32)  # or it would draw the first images again
     return agent
 
 
 def _make_callbacks(
     worlds: Sequence[World],
-    folder: Path,
     settings: PolicySettings,
+    total: int,
     described: dict[str, Any],
     save: Callable[[dict[str, float]], None],
-    *,
-    exact: bool,
+    checkpoints: ResumeCheckpointCallback,
 ) -> list[BaseCallback]:
-    """What logs, validates and saves during training; the first world is trained in, the second validates.
-
-    `exact` says whether the agent has a state to go on from.
-    """
+    """What logs, validates and saves during training; the first world is trained in, the second validates."""
     train_world, validation_world = worlds
     return [
         FiniteCallback(),  # before those that save
         FiguresCallback(train_world),
-        ValidationCallback(validation_world, settings.validate_every, settings.total_steps, described, save),
-        ResumeCheckpointCallback(folder / CHECKPOINT, settings.validate_every, resumed=exact),
+        ValidationCallback(validation_world, settings.validate_every, total, described, save),
+        checkpoints,
     ]
+
+
+def _more_callbacks(
+    learner: Learner, settings: PolicySettings, total: int, given: list[BaseCallback], *, progress: bool
+) -> list[BaseCallback]:
+    """What comes after them: the algorithm's own, and those that were given."""
+    hooks: list[BaseCallback] = []
+    if learner.entropy_falls:
+        hooks.append(EntropyCallback(settings.entropy, total))
+    if progress:
+        hooks.append(ProgressCallback(total))
+    hooks += given
+    if learner.algorithm.off_policy:
+        hooks.append(DumpCallback())
+    return hooks
 
 
 def _learn(
@@ -292,3 +338,4 @@ def _learn(
         for callback in callbacks:
             if isinstance(callback, ProgressCallback):
                 callback.close()
+        agent.logger.close()

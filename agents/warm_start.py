@@ -35,12 +35,21 @@ def read_from_checkpoint(path: Path) -> dict[str, Any]:
 
     Nothing is unpickled.
     """
+    notes = read_attributes(path).get(_NOTES_INSIDE, {})
+    return notes if isinstance(notes, dict) else {}
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """An agent's attributes as its checkpoint has them in JSON; none if it is not there or damaged.
+
+    Nothing is unpickled.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            found: dict[str, Any] = json.loads(archive.read("data")).get(_NOTES_INSIDE, {})
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):  # what loads it says what is wrong
+            found = json.loads(archive.read("data"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # what loads it says what is wrong
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def warm_start(agent: BaseAlgorithm, folder: Path, settings: Mapping[str, Any], codebook: Tensor | None) -> None:

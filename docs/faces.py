@@ -27,6 +27,7 @@ MODULES = (
     "rlprune.evaluation",
     "rlprune.agents",
     "rlprune.agents.algorithms",
+    "rlprune.agents.tracking",
     "rlprune.pipelines",
     "rlprune.optimization",
     "rlprune.optimization.entry",

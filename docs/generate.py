@@ -24,7 +24,7 @@ from rich.console import Console
 from sphinx.pycode import ModuleAnalyzer
 
 import rlprune
-from rlprune.agents import callbacks
+from rlprune.agents.tracking.tags import NETWORK_TAGS, TAGS, table
 from rlprune.cli.main import Verb, main
 from rlprune.envs import KeepRatioEnv
 from rlprune.evaluation.results import EvaluationResult
@@ -164,9 +164,14 @@ def environment() -> str:
 
 
 def tags() -> str:
-    """The table of TensorBoard's tags, from the docstring of the callbacks."""
-    text = inspect.cleandoc(callbacks.__doc__ or "")
-    return text.partition("\n")[2].strip()
+    """The tables of TensorBoard's tags."""
+    heads = {
+        "## Training of a policy\n\nOver environment steps.": TAGS,
+        "## Trainings of networks\n\nOver images seen, once an epoch. TRAINING is the verb, or the step of a recipe.": (
+            NETWORK_TAGS
+        ),
+    }
+    return "\n\n".join(f"{head}\n\n{table(found)}" for head, found in heads.items())
 
 
 def onnx_signature() -> str:

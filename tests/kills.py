@@ -8,7 +8,7 @@ as something hidden lies in its folder, which is in the midst of a write. After 
 again, with `--resume` where the verb has it. A run that ends must leave what an uninterrupted run leaves:
 
 * the same bytes in every result (of figures in JSON, all but times);
-* the same events, as (tag, step, value), each once, but for those that hold times;
+* the same events, as (tag, step, value), but for those that hold times; no tag has a step twice;
 * nothing hidden, and no checkpoint where the verb removes its own;
 * and the same command once more ends well and changes nothing.
 
@@ -79,10 +79,17 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 
 @dataclass(frozen=True)
 class Case:
-    """A verb that is killed: its words, and those that are added when it is given again."""
+    """A verb that is killed: its words, those that are added when it is given again, a folder that it goes on with."""
 
     command: tuple[str, ...]
     again: tuple[str, ...] = ()
+    given: Path | None = None
+
+    def begin(self, folder: Path) -> None:
+        """Make a folder to run it in."""
+        folder.mkdir()
+        if self.given is not None:
+            shutil.copytree(self.given, folder / self.given.name)
 
 
 @dataclass
@@ -103,6 +110,7 @@ def cases(base: Path) -> dict[str, Case]:
         "pretrain": Case(("pretrain", *model, "--epochs", "12", "--out", "x.safetensors"), ("--resume",)),
         "adapt": Case(("adapt", *model, *weights, "--epochs", "6", "--out", "net"), ("--resume",)),
         "train": Case(("train", *network, *TRAIN, "--out", "run"), ("--resume",)),
+        "extend": Case(("train", *network, *TRAIN, "--out", "run", "--extend", "4096"), ("--resume",), base / "run"),
         "run": Case(("run", str(base / "recipe.toml"), "--out", "made")),
         "export": Case(("export", *network, "--policy", str(base / "run"), "--out", "bundle")),
     }
@@ -175,7 +183,7 @@ def last_line(folder: Path) -> str:
 
 def results(folder: Path) -> dict[str, Any]:
     """Everything that a run has left, as what is compared."""
-    found: dict[str, Any] = {"events": events(folder)}
+    found: dict[str, Any] = {"events": events(folder), "steps that stand twice": twice(folder)}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.name.startswith("."):
@@ -200,16 +208,23 @@ def figures(path: Path) -> Any:
 
 def events(folder: Path) -> Counter[tuple[str, str, int, bytes]]:
     """How often an event stands in a run's files: its file's folder, tag, step and value."""
+    return Counter(event for event in logged(folder) if not event[1].startswith(UNCOUNTED))
+
+
+def twice(folder: Path) -> list[tuple[str, str, int]]:
+    """Steps of which a tag has more than one event, those that hold times included."""
+    times = Counter(event[:3] for event in logged(folder))
+    return [where for where, n in times.items() if n > 1]
+
+
+def logged(folder: Path) -> Iterator[tuple[str, str, int, bytes]]:
+    """Every event in the files below a folder: its file's folder, tag, step and value."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    found: Counter[tuple[str, str, int, bytes]] = Counter()
     for path in folder.rglob("events.*"):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                if not value.tag.startswith(UNCOUNTED):
-                    place = str(path.parent.relative_to(folder))
-                    found[place, value.tag, event.step, value.SerializeToString()] += 1
-    return found
+                yield str(path.parent.relative_to(folder)), value.tag, event.step, value.SerializeToString()
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[str]:
@@ -227,7 +242,7 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[str
 def kill(case: Case, n_kills: int, seed: int, root: Path) -> Report:
     """Run a verb whole, then kill it that often; a run that ends is compared, and another one begins."""
     rng, whole = random.Random(seed), root / "whole"
-    whole.mkdir()
+    case.begin(whole)
     begun = time.monotonic()
     if wait(start(case.command, whole), lambda: False):
         return Report(0.0, faults=[f"the uninterrupted run fails: {last_line(whole)}"])
@@ -236,7 +251,7 @@ def kill(case: Case, n_kills: int, seed: int, root: Path) -> Report:
     while report.kills < n_kills and len(report.faults) < 20:
         report.runs += 1
         folder = root / f"killed-{report.runs}"
-        folder.mkdir()
+        case.begin(folder)
         words, status = case.command, None
         while status is None:
             until = moment(rng, report.seconds, folder) if report.kills < n_kills else lambda: False
@@ -257,7 +272,8 @@ def prepare(base: Path, verbs: list[str]) -> None:
     """Make what they start from: weights, a network, a policy."""
     base.mkdir()
     (base / "recipe.toml").write_text(RECIPE)
-    needed = {"adapt": ["pretrain"], "train": ["pretrain", "adapt"], "export": ["pretrain", "adapt", "train"]}
+    needed = {"adapt": ["pretrain"], "train": ["pretrain", "adapt"]}
+    needed |= {verb: ["pretrain", "adapt", "train"] for verb in ("extend", "export")}
     for name in max((needed.get(verb, []) for verb in verbs), key=len):
         if wait(start(cases(base)[name].command, base), lambda: False):
             sys.exit(f"{name} fails: {last_line(base)}")

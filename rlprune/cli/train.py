@@ -16,6 +16,7 @@ from rlprune.agents.algorithms.learner import Learner
 from rlprune.agents.algorithms.named import make_callbacks
 from rlprune.agents.run_folder import check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
+from rlprune.agents.tracking.trackers import TrackerName, check_tracker
 from rlprune.agents.train import train_policy
 from rlprune.agents.warm_start import CHECKPOINT
 from rlprune.cli.options import Device
@@ -59,6 +60,12 @@ class Train:
     """Folder of an earlier run whose agent and codebook this run starts with, such as one at a higher penalty."""
     resume: bool = False
     """Continue an interrupted run."""
+    extend: PositiveInt | None = None
+    """Go on with the finished run in --out for so many environment steps, on the same curve in TensorBoard; give the
+    other options as before. Learning rate and entropy bonus are those of the last steps of a run of so many in all."""
+    track: TrackerName | None = None
+    """Where settings, figures and the final policy go beside TensorBoard: wandb (offline, unless the environment has
+    WANDB_MODE=online) or mlflow (where MLFLOW_TRACKING_URI says, else in the current folder)."""
     device: Device = "cpu"
     """Where the network runs, such as cpu or cuda, for its logits on every image; the policy learns on the CPU."""
     algorithm: str = "ppo"
@@ -88,6 +95,7 @@ class Train:
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         check_run_folder(self.out)
+        check_tracker(self.track)
         with hold(self.out, inside=True):
             policy, network = self._train(learner)
         Console().print(tables.codebook(network, policy.codebook))
@@ -118,7 +126,7 @@ class Train:
 
     def _train(self, learner: Learner) -> tuple[Policy, ElasticCNN]:
         """Train into the folder, which is held meanwhile; the policy, and the network that it is for."""
-        check_run(self.out, self.settings, learner, resume=self.resume)
+        check_run(self.out, self.settings, learner, resume=self.resume, extend=self.extend)
         start_codebook = None if self.start is None else load_policy(self.start / "policy").policy.codebook
         saved = networks.load_network(self.network)
         saved.network.to(self.device)
@@ -139,6 +147,8 @@ class Train:
             latency=latency,
             start=self.start,
             resume=self.resume,
+            extend=self.extend,
+            track=self.track,
             algorithm=learner.algorithm.kind,
             arguments=learner.arguments,
             callbacks=self.callbacks,
@@ -166,7 +176,7 @@ class Train:
         """
         path, note = self.out / "codebook.json", self.out / "search.json"
         asked = {"n_profiles": self.n_profiles, "n_candidates": self.n_candidates}
-        if self.resume and path.exists() and (self.out / CHECKPOINT).exists():
+        if (self.resume or self.extend is not None) and path.exists() and (self.out / CHECKPOINT).exists():
             if note.exists():
                 cure = "go back to those, or name another folder"
                 check_unchanged(f"the codebook in {path}", note_to_compare(note, dict, cure), asked, cure)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from rlprune.utils.progress import Log
@@ -31,8 +31,10 @@ def scalar_log(folder: Path, tag: str, run: str = "") -> Log:
 
     def log(n_images: int, figures: dict[str, float]) -> None:
         if not writers:
-            drop_events(folder / tag, n_images, suffix)
+            alone = drop_events(folder / tag, n_images, suffix)
             writers.append(SummaryWriter(str(folder / tag), filename_suffix=suffix))
+            if alone:  # TensorBoard would forget what others have logged there, too
+                mark_start(writers[0], n_images)
         for key, value in figures.items():
             writers[0].add_scalar(f"{tag}/{key}", value, n_images)
         writers[0].flush()
@@ -40,18 +42,36 @@ def scalar_log(folder: Path, tag: str, run: str = "") -> Log:
     return log
 
 
-def drop_events(folder: Path, first: int, suffix: str = "") -> None:
+def mark_start(writer: SummaryWriter, first: int) -> None:
+    """Let a TensorBoard that is open forget what it has read of a step and of later ones, which come anew.
+
+    What `drop_events` cuts off a file it has in memory already, and would show beside what is written now.
+
+    Args:
+        writer: of a new file.
+        first: the first step that is written now.
+    """
+    start = Event(session_log=SessionLog(status=SessionLog.START))
+    writer.file_writer.add_event(start, first)  # type: ignore[attr-defined]
+
+
+def drop_events(folder: Path, first: int, suffix: str = "") -> bool:
     """Cut event files back to the steps before one, and to whole records; files without any of them go.
 
     Args:
         folder: where they are; folders inside it are left alone.
         first: the first step whose events are dropped.
         suffix: what the names of the run's files end with; the files of other runs are left alone.
+
+    Returns:
+        Whether there are no files of other runs.
     """
-    ours = re.compile(r"events\.out\.tfevents\..*\.\d+" + re.escape(suffix))
-    for path in folder.glob("events.out.tfevents.*"):
-        if ours.fullmatch(path.name):
-            _cut(path, first)
+    pattern = re.compile(r"events\.out\.tfevents\..*\.\d+" + re.escape(suffix))
+    found = list(folder.glob("events.out.tfevents.*"))
+    ours = [path for path in found if pattern.fullmatch(path.name)]
+    for path in ours:
+        _cut(path, first)
+    return len(ours) == len(found)
 
 
 def _cut(path: Path, first: int) -> None:

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import rlprune
 from rlprune import data
 from rlprune.agents.settings import PolicySettings
+from rlprune.agents.tracking import NETWORK_TAGS
 from rlprune.baselines.gate_training import GateSettings
 from rlprune.baselines.static_pruning import StaticSettings
 from rlprune.cli import main as main_module
@@ -30,6 +31,7 @@ from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.pipelines.comparison import CompareSettings
 from rlprune.serving.limits import Limits
 from rlprune.storage.networks import load_network, save_network
+from rlprune.storage.policies import load_policy
 from rlprune.training.adaptation import AdaptSettings
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils import tensorboard
@@ -119,6 +121,8 @@ def test_training_leaves_results_and_events_but_no_checkpoints_of_networks(proje
     assert {"pretrain/loss", "pretrain/accuracy", "pretrain/learning_rate"} <= scalars(project / "logs" / "pretrain")
     assert {"adapt/loss", "adapt/largest", "adapt/smallest"} <= scalars(project / "logs" / "adapt")
     assert "validation/accuracy" in scalars(project / "run")
+    found = scalars(project / "logs" / "pretrain") | scalars(project / "logs" / "adapt")
+    assert [name for name in found if sum(tag.fits(name, "scalar") for tag in NETWORK_TAGS) != 1] == []
 
 
 def test_the_bundle_knows_where_it_comes_from(project: Path) -> None:
@@ -327,6 +331,8 @@ def test_train_starts_from_another_run_with_its_codebook(project: Path) -> None:
     main([*NEW[:-1], "lower", "--start", "run", "--penalty", "0.1", "--n-candidates", "2"])
     books = [(project / name / "codebook.json").read_text() for name in ("run", "lower")]
     assert books[0] == books[1]
+    main([*NEW[:-1], "lower", "--start", "run", "--penalty", "0.1", "--n-candidates", "2", "--extend", "32"])
+    assert load_policy(project / "lower" / "policy").metadata["steps"] == 96
 
 
 def test_train_takes_the_codebook_of_a_network_that_is_specialised_to_one(
@@ -356,11 +362,21 @@ def test_train_takes_another_algorithm_with_objects_by_their_names(project: Path
     assert (project / "counted.txt").read_text() == "8"
 
 
-def test_train_does_not_start_from_what_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_does_not_start_from_what_is_not_there(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     with pytest.raises(SystemExit, match="2"):
         main([*NEW[:-1], "begun", "--start", "nothing"])
+    with pytest.raises(SystemExit, match="2"):
+        main([*NEW[:-1], "begun", "--extend", "9"])
+    with pytest.raises(SystemExit, match="2"):
+        main([*NEW[:-1], "begun", "--track", "mlflow"])
     lines = [line for line in capsys.readouterr().err.splitlines() if "rror" in line]
-    assert len(lines) == 1 and "nothing/policy" in lines[0]
+    assert len(lines) == 3 and "nothing/policy" in lines[0]
+    assert lines[1] == "rlprune: error: --extend=9: begun has no run that could be extended; train one there first"
+    assert lines[2].endswith("'mlflow', which is not installed; install it with: pip install 'rlprune[mlflow]'")
     assert not (project / "begun").exists()
 
 

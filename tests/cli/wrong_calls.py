@@ -131,6 +131,7 @@ CONFLICTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--n-profiles", "17"),
         ("--max-passes", "4"),
         ("--start", "run", "--action", "levels"),
+        ("--extend", "9"),
     ),
     "adapt": (
         ("--int8", "--bf16"),

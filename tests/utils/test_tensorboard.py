@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from events import read_events
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rlprune.utils.tensorboard import drop_events, scalar_log
 
@@ -29,6 +30,8 @@ def test_logs_of_other_runs_in_the_same_folder_stay(tmp_path: Path, other: str) 
     for run in ("a", other, "a"):
         scalar_log(tmp_path, "adapt", run)(10, {"loss": 1.0})
     assert steps(tmp_path) == [10, 10]
+    shown = EventAccumulator(str(tmp_path / "adapt")).Reload().Scalars("adapt/loss")
+    assert [event.step for event in shown] == [10, 10]  # no file lets TensorBoard forget another one's
 
 
 @pytest.mark.parametrize("left", [1, 12, 20, 40])
