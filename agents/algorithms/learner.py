@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlprune.agents.algorithms.arguments import check_arguments, copied, own_networks
@@ -23,6 +24,8 @@ from rlprune.errors import RLPruneError
 
 _MOST_KEPT = 100_000
 """Decisions in a replay buffer, unless an argument says otherwise."""
+_MOST_BYTES = 2**30
+"""Of the same."""
 _USED_BY = {"n_epochs": ("n_epochs", "gradient_steps"), "batch_size": ("batch_size",), "entropy": ("ent_coef",)}
 """Settings that not every algorithm has a use for, and the arguments that they become."""
 
@@ -138,6 +141,7 @@ class Learner:
         except (TypeError, ValueError, AssertionError) as error:
             shown = self.arguments or settings
             raise RLPruneError(f"{self.algorithm.title} does not take {shown}: {error}") from error
+        _check_noise(getattr(agent, "action_noise", None), env)
         return agent
 
     def _from_settings(self, env: VecEnv, settings: PolicySettings) -> Iterator[tuple[str, Any]]:
@@ -154,7 +158,10 @@ class Learner:
             yield "n_epochs", settings.n_epochs
             yield "ent_coef", settings.entropy
             return
-        yield "buffer_size", max(settings.n_envs, min(settings.total_steps, _MOST_KEPT))
+        fitting = _MOST_BYTES // (
+            8 * int(np.prod(env.observation_space.shape or (1,)))
+        )  # what is seen before and after
+        yield "buffer_size", max(rollout, min(settings.total_steps, _MOST_KEPT, fitting))
         yield "learning_starts", min(rollout, settings.total_steps) // 2
         yield "train_freq", settings.n_steps
         yield "gradient_steps", max(1, rollout * settings.n_epochs // settings.batch_size)
@@ -177,3 +184,18 @@ class Learner:
             agent = self.algorithm.kind.load(checkpoint, env=env, device=device, force_reset=False)
         read_replay_buffer(agent, checkpoint)
         return agent
+
+
+def _check_noise(noise: ActionNoise | None, env: VecEnv) -> None:
+    """Make sure that noise has a number for each entry of an action; no generator is the further for it.
+
+    Raises:
+        RLPruneError: it has not.
+    """
+    if noise is None:
+        return
+    state = np.random.get_state()
+    shape = np.shape(copy.deepcopy(noise)())
+    np.random.set_state(state)
+    if shape != env.action_space.shape:
+        raise RLPruneError(f"action_noise is of shape {shape}; actions have shape {env.action_space.shape}, give that")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from events import read_events
@@ -18,6 +19,7 @@ from torch import nn
 
 from rlprune.agents import KeepRatioVecEnv
 from rlprune.agents.algorithms import NAMES, Learner, find_algorithm
+from rlprune.agents.algorithms.named import make_callbacks
 from rlprune.agents.callbacks import ResumeCheckpointCallback
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import MissingExtraError, RLPruneError
@@ -26,7 +28,8 @@ from rlprune.utils import imports
 
 contrib = pytest.importorskip("sb3_contrib")
 
-TINY: dict[str, Any] = {"total_steps": 192, "n_envs": 8, "n_steps": 4, "batch_size": 32, "validate_every": 64}
+TINY: dict[str, Any] = {"total_steps": 128, "n_envs": 8, "n_steps": 4, "batch_size": 32, "validate_every": 64}
+ONCE = TINY | {"total_steps": 32}
 MASKS = hasattr(KeepRatioVecEnv, "action_masks")
 FEW = {"policy_kwargs": {"n_quantiles": 5}}
 
@@ -35,15 +38,13 @@ class Interrupted(Exception):
     pass
 
 
-def interrupt(patch: pytest.MonkeyPatch, number: int) -> None:
-    """Let a run end after it has saved that many checkpoints."""
-    save, saved = ResumeCheckpointCallback.save, []
+def interrupt(patch: pytest.MonkeyPatch) -> None:
+    """Let a run end after it has saved its first checkpoint."""
+    save = ResumeCheckpointCallback.save
 
     def interrupting(self: ResumeCheckpointCallback) -> None:
         save(self)
-        saved.append(self.num_timesteps)
-        if len(saved) == number:
-            raise Interrupted
+        raise Interrupted
 
     patch.setattr(ResumeCheckpointCallback, "save", interrupting)
 
@@ -55,16 +56,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("algorithm", "arguments", "change"),
     [
-        ("a2c", {}, {}),
         ("trpo", {}, {"action": "levels"}),
         pytest.param("maskable_ppo", {}, {}, marks=pytest.mark.skipif(not MASKS, reason="there are no masks")),
         ("dqn", {"buffer_size": 96, "train_freq": 2, "n_steps": 2}, {"validate_every": 48}),
         (DQN, {}, {"penalty_range": (0.1, 0.5)}),
         ("qrdqn", FEW, {}),
         ("sac", {"use_sde": False}, {"action": "ratios"}),
-        ("tqc", {"policy_kwargs": {"n_quantiles": 3}}, {"action": "ratios"}),
         ("td3", {}, {"action": "ratios"}),
-        ("ddpg", {}, {"action": "ratios", "max_passes": 1}),
     ],
 )
 def test_a_run_that_is_interrupted_ends_as_one_that_is_not(
@@ -73,11 +71,11 @@ def test_a_run_that_is_interrupted_ends_as_one_that_is_not(
     settings = lamp_settings(**TINY | change)
     asked: dict[str, Any] = {"algorithm": algorithm, "arguments": arguments}
     policy = train_lamp(tmp_path / "whole", settings, **asked)
-    for number in (1, 2):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-            interrupt(patch, number)
-            torch.manual_seed(number)
-            train_lamp(tmp_path / "run", settings, resume=True, **asked)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        interrupt(patch)
+        train_lamp(tmp_path / "run", settings, **asked)
+    torch.manual_seed(1)  # what another process would find
+    np.random.seed(1)
     train_lamp(tmp_path / "run", settings, resume=True, **asked)
     assert contents(tmp_path / "run" / "policy") == contents(tmp_path / "whole" / "policy")
     found = read_events(tmp_path / "run")
@@ -87,9 +85,9 @@ def test_a_run_that_is_interrupted_ends_as_one_that_is_not(
     assert len(DynamicCNN(make_lamp(), policy, data.mean, data.std, data.classes)(data.images).labels) == 4
 
 
-@pytest.mark.parametrize(("algorithm", "arguments"), [("a2c", {}), ("trpo", {}), ("dqn", {}), ("qrdqn", FEW)])
+@pytest.mark.parametrize(("algorithm", "arguments"), [("a2c", {}), ("dqn", {}), ("qrdqn", FEW)])
 def test_it_learns_which_profile_an_image_needs(algorithm: str, arguments: dict[str, Any], tmp_path: Path) -> None:
-    settings = lamp_settings(max_passes=1, pool=1, total_steps=5120, n_envs=32)
+    settings = lamp_settings(max_passes=1, pool=1, total_steps=3072, n_envs=32, batch_size=64)
     train_lamp(tmp_path, settings, algorithm=algorithm, arguments=arguments)
     assert load_policy(tmp_path / "policy").metadata["validation"]["accuracy"] == 1
 
@@ -125,7 +123,7 @@ def test_it_learns_which_profile_an_image_needs(algorithm: str, arguments: dict[
             {"algorithm": "dqn", "arguments": {"tau": 2}},
             r"DQN does not take {'tau': 2}: give a number above 0, up to 1",
         ),
-        ({"algorithm": "dqn", "arguments": {"learning_starts": 192}}, "nothing would be learnt; give fewer"),
+        ({"algorithm": "dqn", "arguments": {"learning_starts": 128}}, "nothing would be learnt; give fewer"),
         ({"algorithm": "dqn", "arguments": {"train_freq": [1, "episode"]}}, "with n_envs=8; count in steps"),
         (
             {"algorithm": "trpo", "arguments": {"target_kl": None}},
@@ -144,11 +142,24 @@ def test_it_learns_which_profile_an_image_needs(algorithm: str, arguments: dict[
         ({"callbacks": "nothing:there"}, "'nothing:there' failed with ModuleNotFoundError"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_begins(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_is_said_before_anything_begins(wrong: dict[str, Any], message: str) -> None:
     settings = lamp_settings(**TINY, action=wrong.pop("action", "profiles"))
     with pytest.raises(RLPruneError, match=message):
-        train_lamp(tmp_path / "run", settings, **wrong)
+        make_callbacks(wrong.pop("callbacks", None))
+        Learner.of(**wrong).check(settings)
+
+
+def test_nothing_is_written_before_all_is_checked(tmp_path: Path) -> None:
+    for wrong in ({"algorithm": "sac"}, {"callbacks": 3}, {"arguments": {"tau": 1}}):
+        with pytest.raises(RLPruneError):
+            train_lamp(tmp_path / "run", lamp_settings(**TINY), **wrong)
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_noise_has_to_fit_the_actions(tmp_path: Path) -> None:
+    noise = NormalActionNoise(np.zeros(5), np.ones(5))
+    with pytest.raises(RLPruneError, match=r"action_noise is of shape \(5,\); actions have shape \(2,\), give that"):
+        train_lamp(tmp_path, lamp_settings(**ONCE, action="ratios"), algorithm="td3", arguments={"action_noise": noise})
 
 
 def test_algorithms_have_names_however_they_are_written() -> None:
@@ -177,7 +188,7 @@ class Slower(PPO):
 
 
 def test_an_algorithm_of_one_s_own_takes_what_it_adds(tmp_path: Path) -> None:
-    settings = lamp_settings(**TINY)
+    settings = lamp_settings(**ONCE)
     train_lamp(tmp_path, settings, algorithm=Slower, arguments={"slower": 0.5, "clip_range": 0.1})
     agent = Slower.load(tmp_path / "checkpoint.zip")
     assert (agent.slower, agent.clip_range(1.0), agent.n_steps) == (0.5, 0.1, 4)
@@ -186,18 +197,17 @@ def test_an_algorithm_of_one_s_own_takes_what_it_adds(tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_resumed_with_another_algorithm(tmp_path: Path) -> None:
-    settings = lamp_settings(**TINY)
+    settings = lamp_settings(**ONCE)
     train_lamp(tmp_path / "ppo", settings)
     train_lamp(tmp_path / "a2c", settings, algorithm="a2c")
     with pytest.raises(RLPruneError, match="algorithm: 'ppo', now 'a2c'"):
         train_lamp(tmp_path / "ppo", settings, algorithm="a2c", resume=True)
     with pytest.raises(RLPruneError, match="algorithm: 'a2c', now 'ppo'"):
         train_lamp(tmp_path / "a2c", settings, resume=True)
-    train_lamp(tmp_path / "ppo", settings, ppo={}, resume=True)
 
 
 def test_a_checkpoint_without_its_replay_buffer_is_refused(tmp_path: Path) -> None:
-    settings = lamp_settings(**TINY)
+    settings = lamp_settings(**ONCE)
     train_lamp(tmp_path, settings, algorithm="dqn")
     DQN.load(tmp_path / "checkpoint.zip").save(tmp_path / "checkpoint.zip")
     with pytest.raises(RLPruneError, match=r"it has no replay buffer, .*; remove it to start anew"):
@@ -215,12 +225,12 @@ class Counting(BaseCallback):
 def test_callbacks_are_called_and_may_be_functions_or_names(tmp_path: Path) -> None:
     seen: list[int] = []
     callbacks = [Counting(), lambda names, _: bool(seen.append(names["n_steps"]) or True), f"{__name__}:Counting"]
-    train_lamp(tmp_path, lamp_settings(**TINY), callbacks=callbacks[:2])
-    assert Counting.n == len(seen) == 192 // 8
+    train_lamp(tmp_path, lamp_settings(**ONCE), callbacks=callbacks[:2])
+    assert Counting.n == len(seen) == 32 // 8
 
 
 def test_policy_kwargs_may_be_objects_or_names(tmp_path: Path) -> None:
-    settings = lamp_settings(**TINY)
+    settings = lamp_settings(**ONCE)
     named = {"activation_fn": "ReLU", "optimizer_class": "torch.optim.RMSprop"}
     one = train_lamp(tmp_path / "named", settings, policy_kwargs=named)
     objects = {"activation_fn": nn.ReLU, "optimizer_class": torch.optim.RMSprop}
@@ -231,10 +241,10 @@ def test_policy_kwargs_may_be_objects_or_names(tmp_path: Path) -> None:
 
 
 def test_settings_become_the_arguments_that_an_algorithm_has(tmp_path: Path) -> None:
-    settings = lamp_settings(**TINY, action="ratios", n_epochs=3)
+    settings = lamp_settings(**ONCE, action="ratios", n_epochs=3)
     train_lamp(tmp_path, settings, algorithm="td3")
     agent: Any = find_algorithm("td3").kind.load(tmp_path / "checkpoint.zip")
-    assert (agent.train_freq.frequency, agent.gradient_steps, agent.buffer_size, agent.gamma) == (4, 3, 192, 1.0)
+    assert (agent.train_freq.frequency, agent.gradient_steps, agent.buffer_size, agent.gamma) == (4, 3, 32, 1.0)
     assert isinstance(agent.action_noise.noises[0], NormalActionNoise)
     assert Learner.of("td3").unused(lamp_settings()) == ["entropy=0.002"]
     assert Learner.of("a2c").unused(lamp_settings()) == ["batch_size=128"]
