@@ -13,8 +13,9 @@ from torch import fx, nn
 
 from rlprune.errors import MALFORMED, BundleError, ModelError
 from rlprune.graph.names import is_safe, is_safe_path
-from rlprune.graph.nodes import TracedNetwork, attach
+from rlprune.graph.nodes import attach
 from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LAYERS, METHODS
+from rlprune.graph.traced import TracedNetwork
 from rlprune.utils.hardware import memory_for
 
 JSON = Any
