@@ -32,7 +32,8 @@ build/installed: $(VENV)/test $(shell find rlprune envs agents -name '*.py')
 lowest: build/lowest/all/ready
 	OMP_NUM_THREADS=1 build/lowest/all/bin/python -m pytest --numprocesses 2 --dist loadscope
 
-# What touches the packages most, in a minute or two and with the torch at hand: the old one is too large to be fetched in every run of CI.
+# What touches the packages most, in a minute or two, without extras and with the torch at hand: the old one is too large to be fetched in
+# every run of CI.
 lowest-few: build/lowest/few/ready
 	OMP_NUM_THREADS=1 build/lowest/few/bin/python -m pytest --numprocesses 2 --dist loadscope $(FEW)
 
@@ -40,8 +41,8 @@ FEW := tests/envs tests/graph/test_serialization.py tests/storage/test_bundle.py
 
 build/lowest/%/ready: pyproject.toml constraints.txt tests/lowest.py $(VENV)/test
 	rm -rf $(@D) && $(PYTHON) -m venv $(@D)
-	$(VENV)/bin/python tests/lowest.py $(if $(filter few,$*),torch torchvision) >$(@D)/pins.txt
-	$(@D)/bin/pip --disable-pip-version-check install --quiet --requirement $(@D)/pins.txt
+	$(VENV)/bin/python tests/lowest.py $(if $(filter few,$*),--core torch) >$(@D)/pins.txt
+	$(@D)/bin/pip --disable-pip-version-check install --quiet --no-compile --requirement $(@D)/pins.txt
 	$(@D)/bin/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -1,8 +1,9 @@
 """Prints the lowest versions that pyproject.toml declares, extras included, as requirements for pip, and pinned tools to test with.
 
-    python tests/lowest.py [PACKAGE ...]
+    python tests/lowest.py [--core] [PACKAGE ...]
 
-The packages named, and what tests alone need, have the versions of constraints.txt instead. `make lowest` installs them.
+`--core` leaves extras out. The packages named, and what tests alone need, have the versions of constraints.txt instead.
+`make lowest` installs them.
 """  # noqa: E501 (a first line that says all)
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ else:
 
 ROOT = Path(__file__).parent.parent
 NOT_FOR_USERS = ("all", "audit", "dev", "docs", "fuzz")
+OF_THAT_TIME = ("pyparsing<3.3",)  # of later ones the lowest matplotlib uses what is deprecated
 TOOLS = ("hypothesis", "pytest", "pytest-xdist", "setuptools", "tritonclient")
 
 
-def lowest() -> dict[str, str]:
+def lowest(*, core: bool) -> dict[str, str]:
     """The lowest version of each package that is needed on this version of Python, by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
+    extras = {} if core else project["optional-dependencies"]
     lines = [*project["dependencies"], *(line for name in extras if name not in NOT_FOR_USERS for line in extras[name])]
     needed = [Requirement(line) for line in lines]
     here = [each for each in needed if each.marker is None or each.marker.evaluate()]
@@ -41,6 +43,9 @@ def pinned() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    options = sys.argv[1:]
     usual = pinned()
-    for name, version in (lowest() | {name: usual[name] for name in (*TOOLS, *sys.argv[1:]) if name in usual}).items():
+    of_today = {name: usual[name] for name in (*TOOLS, *options) if name in usual}
+    for name, version in (lowest(core="--core" in options) | of_today).items():
         print(f"{name}=={version}")
+    print(*OF_THAT_TIME, sep="\n")

@@ -252,6 +252,8 @@ def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
     """What a node calls or reads, looked up in the allow-list."""
     if op in ("placeholder", "output"):
         _check_name(target)
+    elif op not in ("call_function", "call_method", "call_module", "get_attr"):
+        raise ValueError(f"operation {reprlib.repr(op)} is not allowed")
     elif op == "call_function":
         target = _allowed(FUNCTIONS, target, "function")
         if target is getattr and args[1] not in ATTRIBUTES:
