@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit commands audit docs wheel reference zoo kills load fuzz browser gpu journey clean
+.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills load fuzz browser gpu journey clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -26,6 +26,25 @@ walls: build/installed
 build/installed: $(VENV)/test $(shell find rlprune envs agents -name '*.py')
 	rm -rf build/lib build/installed
 	$(PIP) install --quiet --no-deps --target build/installed . && touch $@
+
+# The whole suite with the lowest versions that pyproject.toml declares, in an environment of its own (half an hour on two cores). The torch
+# of those days comes from PyPI with CUDA: 3 GB to fetch, 7 GB on disk.
+lowest: build/lowest/all/ready
+	OMP_NUM_THREADS=1 build/lowest/all/bin/python -m pytest --numprocesses 2 --dist loadscope
+
+# What touches the packages most, in a minute or two, without extras and with the torch at hand: the old one is too large to be fetched in
+# every run of CI.
+lowest-few: build/lowest/few/ready
+	OMP_NUM_THREADS=1 build/lowest/few/bin/python -m pytest --numprocesses 2 --dist loadscope $(FEW)
+
+FEW := tests/envs tests/graph/test_serialization.py tests/storage/test_bundle.py tests/test_old_formats.py
+
+build/lowest/%/ready: pyproject.toml constraints.txt tests/lowest.py $(VENV)/test
+	rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	$(VENV)/bin/python tests/lowest.py $(if $(filter few,$*),--core torch) >$(@D)/pins.txt
+	$(@D)/bin/pip --disable-pip-version-check install --quiet --no-compile --requirement $(@D)/pins.txt
+	$(@D)/bin/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
 
 # One thread for each of two test processes: two threads in each would fight over two cores.
 unit: $(VENV)/test

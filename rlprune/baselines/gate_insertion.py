@@ -11,7 +11,8 @@ from rlprune.baselines.gate_layers import LEAST_HIDDEN, ROOT, Branch, Gate, Mask
 from rlprune.elastic.axes import Axis
 from rlprune.elastic.channels import Group
 from rlprune.errors import ModelError
-from rlprune.graph.nodes import TracedNetwork, alive_nodes, attach
+from rlprune.graph.nodes import alive_nodes, attach
+from rlprune.graph.traced import TracedNetwork
 
 
 def insert_channel_gates(body: fx.GraphModule, groups: Sequence[Group], reduction: int, threshold: float) -> list[int]:

@@ -149,13 +149,13 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], *, bg
         values = values[:, [2, 1, 0]]
     centre = values.new_tensor(mean)[:, None, None]
     scale = values.new_tensor(std)[:, None, None]
-    return (values - centre).div_(scale)
+    return _divided(values - centre, scale)
 
 
 def _unit_values(images: Tensor) -> Tensor:
     """Pixels as float32 in [0, 1], of the same shape."""
     if images.dtype == torch.uint8:
-        return images.float().div_(255)
+        return _divided(images.float(), 255)
     if not images.is_floating_point():
         raise DataError(
             f"images are {images.dtype}; give uint8 in [0, 255] (images.to(torch.uint8)) or float in [0, 1]"
@@ -168,3 +168,8 @@ def _unit_values(images: Tensor) -> Tensor:
             "or uint8 in [0, 255]"
         )
     return values
+
+
+def _divided(values: Tensor, divisor: Tensor | float) -> Tensor:
+    """Divide in place, but where the call is traced, in which torch 2.6 takes the values for constants."""
+    return values / divisor if torch.compiler.is_compiling() else values.div_(divisor)

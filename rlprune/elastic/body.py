@@ -17,6 +17,7 @@ from rlprune.elastic.layers.dense import ElasticConv2d, ElasticConvTranspose2d, 
 from rlprune.elastic.layers.group_norms import ElasticGroupNorm, ElasticInstanceNorm2d, ElasticLayerNorm
 from rlprune.elastic.layers.kinds import axis_sizes
 from rlprune.graph import nodes
+from rlprune.graph.traced import TracedNetwork
 
 
 class BodyInterpreter(fx.Interpreter):
@@ -131,7 +132,7 @@ def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) 
             nodes.attach(root, node.target, plain)
         elif node.op == "get_attr":
             nodes.attach(root, node.target, copy.deepcopy(_attribute(body, node.target)))
-    return nodes.TracedNetwork(root, new_graph)
+    return TracedNetwork(root, new_graph)
 
 
 def _constant(body: nn.Module, node: fx.Node, choice: Choice) -> Tensor:

@@ -49,10 +49,16 @@ class Coupling:
     """
 
     def __init__(self, network: nn.Sequential, example: Tensor, dependencies: Any) -> None:
+        self._results: list[Any] = []  # torch 2.6 forgets operations with what they gave
+
+        def run(model: nn.Module, images: Tensor) -> Any:
+            self._results.append(run_with_joints(model, images))
+            return self._results[-1]
+
         try:
             with torch.enable_grad():
                 self._graph = dependencies.DependencyGraph().build_dependency(
-                    network, example, forward_fn=run_with_joints, verbose=False
+                    network, example, forward_fn=run, verbose=False
                 )
         except Exception as error:
             raise ModelError(

@@ -35,6 +35,9 @@ class KeepLevels:
     def __init__(self, keep_ratios: Sequence[float], min_level: Tensor) -> None:
         self.keep_ratios = checked_ratios(keep_ratios)
         self.min_level = min_level.cpu()
+        self.lowest = tuple(
+            self.min_level.tolist()
+        )  # numbers, which torch 2.6 does not read from a tensor that it exports
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, KeepLevels):

@@ -17,7 +17,6 @@ from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios, nearest_profiles
 from rlprune.errors import LevelsError, ModelError
 from rlprune.graph.nodes import given_shape, measure
-from rlprune.graph.pickling import pack_graphs
 
 _MAX_RUNS = 64
 """How many interpreters are cached, one for each set of dropped branches."""
@@ -93,7 +92,7 @@ class ElasticModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave cached interpreters out of copies: they belong to this network's graph."""
-        return pack_graphs(self.__dict__ | {"_runs": {}})
+        return self.__dict__ | {"_runs": {}}
 
     @property
     def keep_ratios(self) -> tuple[float, ...]:

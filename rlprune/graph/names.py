@@ -9,7 +9,8 @@ from functools import cache
 
 from torch import fx, nn
 
-from rlprune.graph.nodes import TracedNetwork, attach
+from rlprune.graph.nodes import attach
+from rlprune.graph.traced import TracedNetwork
 
 
 def is_safe(name: str) -> bool:

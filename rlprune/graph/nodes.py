@@ -1,47 +1,15 @@
-"""A traced network and its nodes: the shape and cost of each, and which are still needed."""
+"""The nodes of a traced network: the shape and cost of each, and which are still needed."""
 
 from __future__ import annotations
 
-import linecache
-import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx import graph_module
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.errors import ModelError
-
-
-class TracedNetwork(fx.GraphModule):
-    """A `torch.fx.GraphModule` whose generated source is forgotten with it.
-
-    Torch keeps the source of every network that it ever compiled, so that a process which loads networks again and
-    again would grow for ever.
-    """
-
-    def recompile(self) -> Any:
-        """Generate and compile the code of the graph anew."""
-        code = super().recompile()
-        known: list[str] | None = self.__dict__.get("_source_names")
-        if known is None:
-            known = []
-            object.__setattr__(self, "_source_names", known)
-            weakref.finalize(self, _forget, known).atexit = False
-        _forget(known)
-        known.append(type(self).forward.__code__.co_filename)
-        return code
-
-
-def _forget(names: list[str]) -> None:
-    """Take generated sources out of the places in which torch keeps them for tracebacks."""
-    sources: dict[str, str] = getattr(getattr(graph_module, "_loader", None), "eval_cache", {})
-    while names:
-        name = names.pop()
-        sources.pop(name, None)
-        linecache.cache.pop(name, None)
 
 
 class _Measure(fx.Interpreter):
@@ -85,15 +53,25 @@ def given_shape(network: fx.GraphModule) -> tuple[int, ...]:
 
 def alive_nodes(graph: fx.Graph, constants: Iterable[str] = ()) -> frozenset[str]:
     """Names of the nodes that the output still needs when the nodes named in `constants` need no input."""
+    return alive_names(inputs_of(graph), constants)
+
+
+def inputs_of(graph: fx.Graph) -> dict[str, tuple[str, ...]]:
+    """For each node, by name and in the graph's order, the names of the nodes that it reads; the output is the last."""
+    return {node.name: tuple(source.name for source in node.all_input_nodes) for node in graph.nodes}
+
+
+def alive_names(inputs: Mapping[str, Sequence[str]], constants: Iterable[str] = ()) -> frozenset[str]:
+    """The same as `alive_nodes`, of what `inputs_of` returned."""
     constant_names = frozenset(constants)
-    waiting = [node for node in graph.nodes if node.op == "output"]
+    waiting = [next(reversed(inputs))]
     alive: set[str] = set()
     while waiting:
-        node = waiting.pop()
-        if node.name not in alive:
-            alive.add(node.name)
-            if node.name not in constant_names:
-                waiting.extend(node.all_input_nodes)
+        name = waiting.pop()
+        if name not in alive:
+            alive.add(name)
+            if name not in constant_names:
+                waiting.extend(inputs[name])
     return frozenset(alive)
 
 

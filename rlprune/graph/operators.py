@@ -45,6 +45,10 @@ def _by_qualified_name() -> dict[str, Any]:
 
 LAYERS: dict[str, type[nn.Module]] = {name: getattr(nn, name) for name in _LAYER_NAMES}
 """Layer classes by name."""
+LATER_ARGUMENTS: dict[str, dict[str, Any]] = {
+    name: {"bias": True} for name in "BatchNorm1d BatchNorm2d GroupNorm InstanceNorm1d InstanceNorm2d".split()
+}
+"""Arguments that layers have in later versions of torch than the lowest supported one, with their defaults there."""
 FUNCTIONS = _by_qualified_name()
 """Functions by qualified name."""
 METHODS = frozenset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import reprlib
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import fx, nn
 
 from rlprune.errors import MALFORMED, BundleError, ModelError
 from rlprune.graph.names import is_safe, is_safe_path
-from rlprune.graph.nodes import TracedNetwork, attach
-from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LAYERS, METHODS
+from rlprune.graph.nodes import attach
+from rlprune.graph.operators import ATTRIBUTES, DTYPES, FUNCTIONS, LATER_ARGUMENTS, LAYERS, METHODS
+from rlprune.graph.traced import TracedNetwork
 from rlprune.utils.hardware import memory_for
 
 JSON = Any
@@ -85,12 +87,40 @@ def _layer_arguments(name: str, layer: nn.Module) -> dict[str, JSON]:
             f"its code; layers that can: {', '.join(sorted(LAYERS))}"
         )
     arguments = {}
-    for parameter in inspect.signature(type(layer).__init__).parameters:
-        if parameter == "bias":
-            arguments[parameter] = getattr(layer, "bias", None) is not None
-        elif parameter not in ("self", "device", "dtype", "args", "kwargs") and hasattr(layer, parameter):
-            arguments[parameter] = _encode(getattr(layer, parameter))
+    for parameter, default in _defaults(type(layer)).items():
+        if parameter == "bias":  # a layer without weights has none either, whatever it was asked for
+            value: Any = getattr(layer, "bias", None) is not None or getattr(layer, "weight", None) is None
+        else:
+            value = getattr(layer, parameter, default)
+        if value is not inspect.Parameter.empty and value != default:
+            arguments[parameter] = _encode(value)
     return arguments
+
+
+@cache
+def _defaults(kind: type[nn.Module]) -> dict[str, Any]:
+    """The arguments of a class of layers, but for device and number format, each with its default if it has one."""
+    parameters = inspect.signature(kind.__init__).parameters
+    others = ("self", "device", "dtype", "args", "kwargs")
+    return {name: parameter.default for name, parameter in parameters.items() if name not in others}
+
+
+def understood(kind: str, arguments: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Arguments of a layer without those that only a later version of torch knows, where they are its defaults.
+
+    Args:
+        kind: name of the layer's class, one of `rlprune.graph.operators.LAYERS`.
+        arguments: of the layer, as they are stored.
+    """
+    own, later = _defaults(LAYERS[kind]), LATER_ARGUMENTS.get(kind, {})
+
+    def says_nothing(name: str) -> bool:
+        if name in own or name not in later:
+            return False
+        without_weights = name == "bias" and arguments.get("affine") is False
+        return arguments[name] == later[name] or without_weights
+
+    return {name: value for name, value in arguments.items() if not says_nothing(name)}
 
 
 def to_json(network: fx.GraphModule) -> JSON:
@@ -100,7 +130,8 @@ def to_json(network: fx.GraphModule) -> JSON:
         network: the traced network.
 
     Returns:
-        An object with `nodes`, `layers` and `tensors`, for `from_json`.
+        An object with `nodes`, `layers` and `tensors`, for `from_json`. Of the arguments of a layer it has those that
+        differ from the defaults of its class.
 
     Raises:
         ModelError: a layer, a function, a method or a constant is not in `rlprune.graph.operators`.
@@ -200,8 +231,9 @@ def _build_modules(description: JSON, device: str) -> nn.Module:
     root = nn.Module()
     for name, layer in description["layers"].items():
         _check_path(name)
-        arguments = {key: _decode(value, {}) for key, value in layer.items() if key != "type"}
         kind = _allowed(LAYERS, layer["type"], "layer")
+        stored = {key: value for key, value in layer.items() if key != "type"}
+        arguments = {key: _decode(value, {}) for key, value in understood(layer["type"], stored).items()}
         attach(root, name, kind(**arguments, **({"device": device} if _has_device(kind) else {})))
     for name, tensor in description["tensors"].items():
         _check_path(name)
@@ -220,6 +252,8 @@ def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
     """What a node calls or reads, looked up in the allow-list."""
     if op in ("placeholder", "output"):
         _check_name(target)
+    elif op not in ("call_function", "call_method", "call_module", "get_attr"):
+        raise ValueError(f"operation {reprlib.repr(op)} is not allowed")
     elif op == "call_function":
         target = _allowed(FUNCTIONS, target, "function")
         if target is getattr and args[1] not in ATTRIBUTES:

@@ -15,9 +15,9 @@ from rlprune.errors import ModelError
 from rlprune.graph.flattening import read_flattening
 from rlprune.graph.functional import fold_constants, read_functional_layers
 from rlprune.graph.names import make_safe
-from rlprune.graph.nodes import TracedNetwork
 from rlprune.graph.operators import METHODS
 from rlprune.graph.plain import plain_copy
+from rlprune.graph.traced import TracedNetwork
 from rlprune.graph.tracer import Tracer
 
 _OUT_OF_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}

@@ -102,7 +102,7 @@ class Actions:
             assert self.codebook is not None
             return (len(self.codebook) + accepts,)
         if self.kind == "levels":
-            choices = [self.keep_levels.n_levels - int(low) for low in self.keep_levels.min_level]
+            choices = [self.keep_levels.n_levels - low for low in self.keep_levels.lowest]
             return (*choices, 2) if accepts else tuple(choices)
         return ()
 

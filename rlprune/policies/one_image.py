@@ -36,7 +36,9 @@ class SingleImagePolicy:
         self._first = first
         self._function = _FUNCTIONS[policy.activation]
         linear = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
-        self._layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in linear]
+        # Copies: where the policy is sent to another process, its tensors move into shared memory, and arrays that only
+        # looked at them read freed memory.
+        self._layers = [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in linear]
         dense = float(prices.dense.macs)
         self._stem = float(prices.stem.macs) / dense
         self._bodies = (prices.bodies.macs / dense).tolist()

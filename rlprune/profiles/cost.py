@@ -12,7 +12,7 @@ from rlprune.elastic.axes import Axis
 from rlprune.elastic.body import silent_exits
 from rlprune.elastic.layers import ElasticLayer, Rates
 from rlprune.elastic.module import ElasticModule
-from rlprune.graph.nodes import alive_nodes
+from rlprune.graph.nodes import alive_names, inputs_of
 
 KINDS = ("params", "macs")
 _MAX_PATTERNS = 10_000
@@ -47,12 +47,14 @@ class Cost:
         self._elastic_widths = elastic.widths.cpu()
         self._exits = [frozenset(group.exits) for group in elastic.groups]
         self._silent = frozenset(silent_exits(elastic.body, elastic.groups))
-        self._graph = elastic.body.graph
-        self._nodes = [node for node in self._graph.nodes if node.op not in ("placeholder", "output")]
+        nodes = [node for node in elastic.body.graph.nodes if node.op not in ("placeholder", "output")]
+        self._inputs = inputs_of(elastic.body.graph)
+        self._names = [node.name for node in nodes]
+        self._weights_of = [str(node.target) if node.op in ("call_module", "get_attr") else None for node in nodes]
         rates = []
         n_in = []
         n_out = []
-        for node in self._nodes:
+        for node in nodes:
             rates_of_node, in_axis, out_axis = _rates_and_axes(elastic.body, node)
             rates.append(tuple(rates_of_node))
             n_in.append(self._counts(in_axis))
@@ -68,7 +70,7 @@ class Cost:
         self.dense = self.of(elastic.full)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Cost:
-        """The same object: tables never change, and the graph behind them is too deep to be copied node by node."""
+        """The same object: tables never change."""
         return self
 
     def of(self, levels: Tensor) -> ComputeCost:
@@ -156,20 +158,20 @@ class Cost:
         for of_group, dropped in zip(self._exits, pattern, strict=True):
             if dropped:
                 exits |= of_group
-        alive = alive_nodes(self._graph, exits)
+        alive = alive_names(self._inputs, exits)
         constants = exits - self._silent
-        runs = [node.name in alive and node.name not in exits for node in self._nodes]
-        constant = [node.name in alive and node.name in constants for node in self._nodes]
+        runs = [name in alive and name not in exits for name in self._names]
+        constant = [name in alive and name in constants for name in self._names]
         return torch.tensor(runs), torch.tensor(self._first_uses(runs)), torch.tensor(constant)
 
     def _first_uses(self, runs: list[bool]) -> list[bool]:
         """Which running nodes are the first to use their layer or free tensor."""
-        used: set[object] = set()
+        used: set[str] = set()
         first = []
-        for node, running in zip(self._nodes, runs, strict=True):
-            first.append(running and node.target not in used)
-            if running and node.op in ("call_module", "get_attr"):
-                used.add(node.target)
+        for weights, running in zip(self._weights_of, runs, strict=True):
+            first.append(running and weights not in used)
+            if running and weights is not None:
+                used.add(weights)
         return first
 
 

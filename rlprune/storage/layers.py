@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import torch
+
 from rlprune.graph.operators import LAYERS
+from rlprune.graph.serialization import understood
 from rlprune.storage.tensors import MalformedError
 
 _MOST_CHANNELS = 2**20
@@ -123,12 +126,12 @@ def check_layers(layers: Mapping[str, Mapping[str, Any]], where: str) -> None:
                 f"layer {reprlib.repr(kind)} is not allowed; it is {where}.layers."
                 f"{name[:100]}, and rlprune.graph.operators lists what is"
             )
-        for key, value in layer.items():
+        for key, value in understood(kind, layer).items():
             if key == "type":
                 continue
             test, allowed = _ARGUMENTS.get(key, (None, ""))
             entry = f"{where}.layers.{name[:100]}.{key[:50]}"
             if test is None or key not in _known(kind):
-                raise MalformedError(f"{entry} is unknown to {kind}")
+                raise MalformedError(f"{entry} is unknown to {kind} of torch {torch.__version__}")
             if not test(value):
                 raise MalformedError(f"{entry} is {reprlib.repr(value)}; allowed: {allowed}")

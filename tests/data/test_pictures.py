@@ -115,6 +115,8 @@ def test_every_file_has_the_pixels_that_a_viewer_shows(
     name: str, write: Write, expected: NDArray[np.uint8] | str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
+    if path.suffix == ".qoi" and "QOI" not in Image.SAVE:
+        pytest.skip("this version of Pillow reads such files and writes none")
     write(path)
     assert path.suffix.lower() in suffixes()
     if isinstance(expected, str):

@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import IMAGE_SHAPE, KINDS, make_images, network
 from opaque import Gate, with_gate
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, ModelError
 from rlprune.graph import serialization, tracing
+from rlprune.graph.operators import LATER_ARGUMENTS
+from rlprune.storage.layers import check_layers
 from rlprune.storage.structure import describe
+from rlprune.storage.tensors import MalformedError
 
 
 def description(kind: str = "plain") -> Any:
@@ -33,6 +36,47 @@ def test_json_brings_back_the_same_network(kind: str) -> None:
     assert torch.equal(again(images), traced(images))
     assert list(again.state_dict()) == list(traced.state_dict())
     assert serialization.to_json(again) == serialization.to_json(traced)
+
+
+def stored_layers(*layers: nn.Module) -> list[dict[str, Any]]:
+    traced = fx.GraphModule(nn.Sequential(*layers), fx.symbolic_trace(nn.Sequential(*layers)).graph)
+    return list(serialization.to_json(traced)["layers"].values())
+
+
+def test_arguments_are_stored_where_they_differ_from_the_defaults() -> None:
+    assert stored_layers(nn.ReLU(), nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False), nn.GELU("tanh")) == [
+        {"type": "ReLU"},
+        {"type": "BatchNorm2d", "num_features": 8},
+        {"type": "BatchNorm2d", "num_features": 8, "affine": False},
+        {"type": "GELU", "approximate": "tanh"},
+    ]
+    (conv,) = stored_layers(nn.Conv2d(3, 8, 3, padding=1, bias=False))
+    assert conv["bias"] is False and not {"groups", "padding_mode"} & set(conv)
+
+
+def test_defaults_of_later_versions_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LATER_ARGUMENTS, "ReLU", {"novel": 1})
+    stored = description()
+    (relu, *_) = (layer for layer in stored["layers"].values() if layer["type"] == "ReLU")
+    relu["novel"] = 1
+    check_layers(stored["layers"], "body")
+    serialization.from_json(stored)
+    relu["novel"] = 2
+    with pytest.raises(MalformedError, match="novel is unknown to ReLU of torch"):
+        check_layers(stored["layers"], "body")
+    with pytest.raises(BundleError, match="novel"):
+        serialization.from_json(stored)
+
+
+@pytest.mark.parametrize(
+    ("affine", "bias", "ignored"), [(True, True, True), (True, False, False), (False, False, True)]
+)
+def test_a_norm_stored_by_a_later_torch(
+    affine: bool, bias: bool, ignored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serialization, "_defaults", lambda _: {"num_features": None, "affine": True})
+    arguments = {"num_features": 8, "affine": affine, "bias": bias}
+    assert ("bias" not in serialization.understood("BatchNorm2d", arguments)) is ignored
 
 
 def test_a_network_with_a_layer_of_its_own_is_not_stored() -> None:

@@ -91,7 +91,7 @@ def test_adapting_makes_narrow_profiles_accurate() -> None:
 
     before = accuracies()
     figures: list[dict[str, float]] = []
-    adapt(elastic, data, AdaptSettings(epochs=3, learning_rate=0.02, **QUICK), log=lambda _, f: figures.append(f))
+    adapt(elastic, data, AdaptSettings(epochs=8, learning_rate=0.02, **QUICK), log=lambda _, f: figures.append(f))
     assert before[0] < 0.9 < min(accuracies())
     assert figures[0].keys() == {"loss", "largest", "smallest", "learning_rate"}
 
@@ -167,7 +167,7 @@ def test_specialising_to_a_codebook_makes_its_profiles_accurate() -> None:
     elastic = ElasticCNN.from_model(model, IMAGE_SHAPE)
     codebook = make_levels(elastic, 1, seed=3)
     figures: list[dict[str, float]] = []
-    settings = AdaptSettings(epochs=3, learning_rate=0.02, n_random=1, sandwich=False, **QUICK)
+    settings = AdaptSettings(epochs=6, learning_rate=0.02, n_random=1, sandwich=False, **QUICK)
     adapt(elastic, data, settings, codebook=codebook, log=lambda _, f: figures.append(f))
     assert accuracy(lambda images: elastic(images, codebook[0]), data) > 0.9
     assert figures[0].keys() == {"loss", "learning_rate"}

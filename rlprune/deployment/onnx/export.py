@@ -185,7 +185,7 @@ class _Decide(nn.Module):
         self.dense_macs = int(dynamic.prices.dense.macs)
 
     def forward(self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
-        observation = self.policy.observer.observe(observed, logits, passes, spent / self.dense_macs)
+        observation = self.policy.observer.observe(observed, logits, passes.float(), spent.float() / self.dense_macs)
         choice, accept = self.policy(observation)
         return choice, accept
 
@@ -208,7 +208,7 @@ class _DecideAt(_Decide):
     def forward(  # type: ignore[override]
         self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, place: Tensor
     ) -> tuple[Tensor, Tensor]:
-        observation = self.policy.observer.observe(observed, logits, passes, spent / self.dense_macs)
+        observation = self.policy.observer.observe(observed, logits, passes.float(), spent.float() / self.dense_macs)
         hidden = observation @ self.weight.T + (self.bias + self.of_place * place)
         return self.policy.decided(self.others(hidden))
 

@@ -28,7 +28,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
         RLPruneError: the module does something that ONNX has no operator for.
     """
     require("onnxscript", "onnx")
-    batch = torch.export.Dim("n")
+    batch = torch.export.Dim("n", max=2**31 - 1)  # without a bound torch 2.6 fails on slices
     n_batched = len(inputs) - n_fixed
     try:
         with warnings.catch_warnings():
@@ -40,6 +40,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
                 opset_version=OPSET,
                 dynamic_shapes=tuple({0: batch} if index < n_batched else None for index in range(len(inputs))),
                 verbose=False,
+                optimize=True,  # as later versions than torch 2.6 do unasked
             )
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
