@@ -63,9 +63,7 @@ def make_algorithm(space: gymnasium.Space, actions: gymnasium.spaces.Discrete) -
 def main(settings: Settings) -> list[float]:
     """Learn; the mean return of the episodes of each rollout."""
     torch.manual_seed(settings.seed)
-    make = partial(
-        gymnasium.make, ENVIRONMENT, network=settings.network, data=settings.data, penalty=settings.penalty
-    )
+    make = partial(gymnasium.make, ENVIRONMENT, network=settings.network, data=settings.data, penalty=settings.penalty)
     kind = SubprocVectorEnv if settings.asynchronous else DummyVectorEnv
     envs = kind([make] * settings.n_envs)
     envs.seed(settings.seed)
