@@ -2,7 +2,7 @@
 
 In this file's folder, or with that on PYTHONPATH:
 
-rlprune train --network ../runs/digits/network --data mnist5k --out ../runs/digits/own --reward own_reward:NoRegret
+    rlprune train --network ../runs/digits/network --data mnist5k --out ../runs/digits/own --reward own_reward:NoRegret
 """
 
 from dataclasses import dataclass
