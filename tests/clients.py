@@ -31,7 +31,7 @@ PACKAGES = {
 }
 """What is installed for each client, beside this project and what it depends on."""
 RUNS: dict[str, list[tuple[str, ...]]] = {
-    "loop": [("cleanrl_loop.py", "--mode", mode) for mode in ("vector_entry_point", "sync", "async")],
+    "loop": [("cleanrl_loop.py", "--n-envs", "8", "--mode", mode) for mode in ("vector_entry_point", "sync", "async")],
     "tianshou": [("tianshou_ppo.py",), ("tianshou_ppo.py", "--asynchronous")],
     "torchrl": [("torchrl_ppo.py",), ("torchrl_ppo.py", "--asynchronous")],
     "rllib": [("rllib_ppo.py",), ("rllib_ppo.py", "--n-runners", "2")],

@@ -31,7 +31,7 @@ class Settings:
     """Price of running the whole network once, in right answers."""
     steps: int = 20_000
     """Decisions to learn from."""
-    n_envs: int = 16
+    n_envs: int = 8
     """Environments of each runner."""
     n_runners: int = 0
     """Actors that run them; 0 for none, in this process."""

@@ -36,7 +36,7 @@ class Settings:
     """Price of running the whole network once, in right answers."""
     steps: int = 20_000
     """Decisions to learn from."""
-    n_envs: int = 16
+    n_envs: int = 8
     """Environments at once."""
     asynchronous: bool = False
     """Run each environment in a process of its own."""
