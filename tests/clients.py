@@ -76,7 +76,7 @@ def make_network(folder: Path) -> Path:
 
 def run(command: list[str | Path], folder: Path) -> tuple[str, list[str]]:
     """What a command says on its output, and what is wrong with how it ran."""
-    hidden = os.environ | {"SDL_VIDEODRIVER": "dummy"}
+    hidden = os.environ | {"SDL_VIDEODRIVER": "dummy", "OMP_NUM_THREADS": "1"}  # processes share the cores
     ran = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, env=hidden)
     wrong = [] if ran.returncode == 0 else [f"status {ran.returncode}: {ran.stderr.strip().splitlines()[-1:]}"]
     warned = [line for line in ran.stderr.splitlines() if "Warning" in line or "WARN" in line]
