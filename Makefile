@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills load fuzz browser gpu journey clean
+.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills load fuzz browser gpu journey clients clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -114,6 +114,11 @@ examples/browser/node_modules: examples/browser/package-lock.json
 # Everything that takes a device, on a graphics card; then times beside the processor's (some minutes).
 gpu: $(VENV)/test
 	$(VENV)/bin/python tests/gpu.py
+
+# The examples of clients (RL Zoo, RLlib, TorchRL, Tianshou, Optuna, a loop), each client in an environment of its own, in
+# build/clients: a line per bar (an hour on two cores, and as many gigabytes as clients). CLIENTS="torchrl loop" tries those.
+clients: $(VENV)/test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients.py $(CLIENTS)
 
 # From a checkpoint and 900 pictures to a verdict in one command, in build/journey: a line per bar (half an hour on two cores). Needs
 # torchvision, and RLPRUNE_ASSETS for the pictures.

@@ -1,4 +1,4 @@
-"""Rivals to compare with: cascades with tuned thresholds, static pruning, gates inside the network.
+"""Rivals to compare with: cascades with tuned thresholds, static pruning, gates inside the network, and your own.
 
 May import `rlprune.training` and below.
 """
@@ -6,6 +6,7 @@ May import `rlprune.training` and below.
 from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, within
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.baselines.rivals import Rival, RivalInputs, RivalPoint
 from rlprune.baselines.static_pruning import StaticSettings, remove_masks, static_network, static_profile
 from rlprune.baselines.stored import SavedGated, SavedPlain, load_gated, load_plain, save_gated, save_plain
 
@@ -13,6 +14,9 @@ __all__ = [
     "Cascade",
     "GateSettings",
     "GatedCNN",
+    "Rival",
+    "RivalInputs",
+    "RivalPoint",
     "SavedGated",
     "SavedPlain",
     "StaticSettings",

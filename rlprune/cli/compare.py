@@ -15,6 +15,7 @@ from rlprune.evaluation.plots import compare_plot
 from rlprune.evaluation.timing_results import ComparisonResult
 from rlprune.intake.fitting import load_fitting
 from rlprune.intake.options import DataOptions
+from rlprune.pipelines.candidates import find_rivals
 from rlprune.pipelines.comparison import CompareSettings, Comparison, check_comparison
 from rlprune.profiles.search import check_candidates
 from rlprune.storage import networks
@@ -30,8 +31,8 @@ class Compare:
     """Compare all ways of deciding what an image runs through, under equal training, on the test split.
 
     By reinforcement learning (once or progressively), a threshold, gates (towards a density or under an L1 norm), gates
-    of branches, or not at all: static networks, searched or uniform. What the folder has already is not made again, and
-    an interrupted training is resumed.
+    of branches, or not at all: static networks, searched or uniform; or as rivals of your own decide. What the folder
+    has already is not made again, and an interrupted training is resumed.
     """
 
     network: Path
@@ -48,6 +49,7 @@ class Compare:
         """Do it."""
         require("matplotlib", "plots")
         check_comparison(self.out)
+        find_rivals(self.settings.methods)
         with hold(self.out, inside=True):
             results = self._compared()
         for table in tables.compared(results):

@@ -56,6 +56,8 @@ LOOKS = {
     "sparsity": Look("channel gates, L1", "#CC79A7", "P", ":"),
     "branches": Look("branch gates", "#D55E00", "^"),
 }
+_OTHER = ("#8A6D3B", "h")
+"""Colour and marker of what somebody else has named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,7 @@ class Line:
         """Of shares in [0, 1], which are shown in percent."""
         by_cost = sorted(range(len(points)), key=lambda index: points[index])
         ends = 100 * np.array([intervals[index] for index in by_cost]) if intervals else None
-        return cls(LOOKS[name], 100 * np.array([points[index] for index in by_cost]), ends)
+        return cls(LOOKS.get(name) or Look(name, *_OTHER), 100 * np.array([points[index] for index in by_cost]), ends)
 
     def draw(self, chart: Any) -> None:
         """Draw it, without its name."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, within
 from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.baselines.rivals import RivalPoint, find_rival
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import codebook_logits
@@ -24,8 +24,8 @@ from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
 from rlprune.utils.timing import Turns, interleaved
 
-Method = Literal["rl once", "rl progressive", "threshold", "gates", "sparsity", "branches", "static", "uniform"]
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS = ("rl once", "rl progressive", "threshold", "gates", "sparsity", "branches", "static", "uniform")
+"""The ways of deciding that are known by name; a rival of somebody's own has the form package.module:callable."""
 LEARNT = ("rl once", "rl progressive")
 _PER_TURN = 32
 """Images that are timed together, at least."""
@@ -46,7 +46,7 @@ class Candidate:
         saves_time: whether what is pruned is not computed.
     """
 
-    method: Method
+    method: str
     label: str
     predict: Callable[[Tensor], tuple[Tensor, Tensor]]
     run: Callable[[Tensor], object]
@@ -66,7 +66,7 @@ class Candidates:
         self.test = test
         self.dense = Cost(elastic).dense
 
-    def static(self, method: Method, label: str, network: ElasticCNN, profile: Tensor) -> Candidate:
+    def static(self, method: str, label: str, network: ElasticCNN, profile: Tensor) -> Candidate:
         """A network sliced under one profile, int64 (G,), for all images."""
         subnet = optimize_for_inference(network.slice(profile))
         macs = Cost(network).of(profile).macs
@@ -76,7 +76,7 @@ class Candidates:
 
         return Candidate(method, label, lambda images: (run(images).argmax(1), macs.expand(len(images))), run)
 
-    def dynamic(self, method: Method, label: str, network: ElasticCNN, policy: Policy) -> Candidate:
+    def dynamic(self, method: str, label: str, network: ElasticCNN, policy: Policy) -> Candidate:
         """A network under a policy's decisions."""
         dynamic = self._dynamic_cnn(network, policy)
 
@@ -87,7 +87,7 @@ class Candidates:
         decision = float(dynamic.prices.decision.macs / self.dense.macs)
         return Candidate(method, label, predict, dynamic, decision)
 
-    def gated(self, method: Method, label: str, network: GatedCNN) -> Candidate:
+    def gated(self, method: str, label: str, network: GatedCNN) -> Candidate:
         """A network with gates of its own."""
         prepared = network.prepared()
 
@@ -103,6 +103,15 @@ class Candidates:
             decision=float(network.gates_cost.macs / self.dense.macs),
             saves_time=method == "branches",
         )
+
+    def own(self, method: str, network: ElasticCNN, point: RivalPoint) -> Candidate:
+        """A point of a rival of somebody's own, whose policies and profiles run on a network."""
+        label, how = point
+        if isinstance(how, Policy):
+            return self.dynamic(method, label, network, how)
+        if isinstance(how, Tensor):
+            return self.static(method, label, network, how)
+        return Candidate(method, label, how, how)
 
     def thresholds(
         self, network: ElasticCNN, codebook: Tensor, selection_set: ImageSet, n_points: int
@@ -161,6 +170,18 @@ class Candidates:
         """Logits of pixels uint8 (B, C, H, W), in batches of a bounded size."""
         parts = self._normalised(images).contiguous(memory_format=torch.channels_last).split(_MAX_BATCH)
         return torch.cat([network(part) for part in parts])
+
+
+def find_rivals(methods: Sequence[str]) -> list[str]:
+    """Those of some ways of deciding that are rivals of somebody's own, package.module:callable.
+
+    Raises:
+        RLPruneError: one of them cannot be imported or called.
+    """
+    own = [name for name in dict.fromkeys(methods) if name not in METHODS]
+    for name in own:
+        find_rival(name)
+    return own
 
 
 def at_equal_macs(rows: Sequence[ComparisonRow]) -> tuple[EqualCostRow, ...]:

@@ -17,6 +17,7 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
+from rlprune.baselines.rivals import RivalInputs, points_of, rehearse
 from rlprune.baselines.stored import load_gated, save_gated
 from rlprune.data.image_set import Splits
 from rlprune.elastic.cnn import ElasticCNN
@@ -25,7 +26,7 @@ from rlprune.envs.logit_cache import LatestLogitCache
 from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluation.results import Conditions
 from rlprune.evaluation.timing_results import ComparisonResult
-from rlprune.pipelines.candidates import LEARNT, METHODS, Candidate, Candidates, Method, at_equal_macs
+from rlprune.pipelines.candidates import LEARNT, METHODS, Candidate, Candidates, at_equal_macs, find_rivals
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
@@ -37,6 +38,7 @@ from rlprune.training.distillation import Teacher
 from rlprune.training.loop import check_checkpoint_room
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
+from rlprune.utils.imports import names_callable
 from rlprune.utils.locks import hold
 from rlprune.utils.settings import (
     AtMost,
@@ -52,7 +54,9 @@ from rlprune.utils.settings import (
 )
 from rlprune.utils.tensorboard import scalar_log
 
-_SomeMethods = Annotated[tuple[Method, ...], as_tuple, Must(len, f"one or more of {', '.join(METHODS)}")]
+_WAYS = f"{', '.join(METHODS)}, or package.module:callable for a rival of your own"
+_Method = Annotated[str, Must(lambda name: name in METHODS or names_callable(name), f"one of {_WAYS}")]
+_SomeMethods = Annotated[tuple[_Method, ...], as_tuple, Must(len, f"one or more of {_WAYS}")]
 _NOTES = "settings.json"
 _SHARED = {field.name for field in fields(TrainingSettings)}
 
@@ -62,7 +66,7 @@ class CompareSettings:
     """What is compared, and at which points."""
 
     methods: _SomeMethods = METHODS
-    """Ways of deciding."""
+    """Ways of deciding: some of these, or rivals of your own, each as package.module:callable."""
     penalties: Annotated[tuple[Penalty, ...], as_tuple] = (0.3, 0.1, 0.03)
     """Prices of compute at which policies are learnt, from the highest down and from the lowest up, each begun with the
     one before; of the two the one counts that earns more on the images that it learnt from."""
@@ -109,7 +113,8 @@ class Comparison:
         metadata: notes on the network, stored with everything that is made of it.
 
     Raises:
-        RLPruneError: policies that are paid in anything but MACs, or for a range of penalties.
+        RLPruneError: policies that are paid in anything but MACs, or for a range of penalties; or a rival of somebody's
+            own cannot be imported or called.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class Comparison:
                 f"policy.cost={policy.cost!r}, policy.penalty_range={policy.penalty_range}: policies are compared "
                 "at equal MACs, for single penalties; allowed are macs, and no range"
             )
+        self.rivals = find_rivals(settings.methods)
         self.elastic = elastic
         self.splits = splits
         self.out = Path(out)
@@ -144,8 +150,9 @@ class Comparison:
 
         Raises:
             InUseError: another process works in the folder.
-            RLPruneError: the folder holds what was made of other things or under other settings; or the network has
-                nothing for any of the methods.
+            RLPruneError: the folder holds what was made of other things or under other settings; the network has
+                nothing for any of the methods; or a rival of somebody's own does not do as
+                `rlprune.baselines.rivals.Rival` says.
             WriteError: there is no room for checkpoints.
         """
         made_with = {
@@ -179,8 +186,12 @@ class Comparison:
         return fingerprint(*parts)
 
     def _compare(self) -> ComparisonResult:
+        for name in self.rivals:
+            rehearse(name, self._given(name, self.elastic, self.elastic.full[None]))
         network = self._specialised()
-        candidates = [one for method in self.settings.methods for one in self._of(method, network)]
+        made = {name: [*self._own(name, network)] for name in self.rivals}  # first: they are new, and may fail
+        made |= {method: [*self._of(method, network)] for method in self.settings.methods if method not in made}
+        candidates = [one for method in self.settings.methods for one in made[method]]
         if not candidates:
             raise RLPruneError(f"methods={self.settings.methods}: this network has nothing for any of them")
         whole = self.candidates.static("uniform", "dense", self.elastic, self.elastic.full)
@@ -198,7 +209,7 @@ class Comparison:
             conditions=Conditions.now(),
         )
 
-    def _of(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
+    def _of(self, method: str, network: ElasticCNN) -> Iterator[Candidate]:
         """The points of a method."""
         if method == "uniform":
             for level in range(self.elastic.narrowest, self.elastic.n_levels):
@@ -215,7 +226,26 @@ class Comparison:
         else:
             yield from self._gates(method)
 
-    def _learnt(self, method: Method, network: ElasticCNN) -> Iterator[Candidate]:
+    def _own(self, name: str, network: ElasticCNN) -> Iterator[Candidate]:
+        """The points of a rival of somebody's own."""
+        for point in points_of(name, self._given(name, network, self._codebook)):
+            yield self.candidates.own(name, network, point)
+
+    def _given(self, name: str, network: ElasticCNN, codebook: Tensor) -> RivalInputs:
+        """What a rival may work with."""
+        return RivalInputs(
+            adapted=self.elastic,
+            network=network,
+            codebook=codebook,
+            training_images=self.splits.network,
+            policy_images=self.splits.policy,
+            validation_images=self.splits.validation,
+            training=self.training,
+            teacher=self.teacher,
+            folder=self.out / name.replace(":", "."),
+        )
+
+    def _learnt(self, method: str, network: ElasticCNN) -> Iterator[Candidate]:
         """For every penalty the better of two policies, learnt from the highest down and from the lowest up."""
         settings = self._policy_settings(method)
         chain = PenaltyChain(self.out / "policies", prefix=f"{settings.max_passes}-")
@@ -229,7 +259,7 @@ class Comparison:
             found = [self.candidates.dynamic(method, label, network, learnt[penalty]) for learnt in ways]
             yield max(found, key=partial(self._reward, penalty=penalty))
 
-    def _policy_settings(self, method: Method) -> PolicySettings:
+    def _policy_settings(self, method: str) -> PolicySettings:
         """How the policies of a method are trained, but for the penalty."""
         if method == "rl once":
             return replace(self.policy, max_passes=1, pool=self.policy.pool or 2)
@@ -255,7 +285,7 @@ class Comparison:
         """What a candidate earns on the images that policies learn from."""
         return self.candidates.reward(one, self.splits.policy, penalty)
 
-    def _gates(self, method: Method) -> Iterator[Candidate]:
+    def _gates(self, method: str) -> Iterator[Candidate]:
         """Gated networks, trained here or before; none for branches where there are none."""
         if method == "branches" and not self._has_branches:
             return

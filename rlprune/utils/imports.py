@@ -15,6 +15,7 @@ from typing import Any
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.startup import is_current
 
+_WORKS = "without arguments"
 _SENDS_NOTHING = ("ORT_DISABLE_TELEMETRY", "1")
 """What onnxruntime reads when it is loaded: from 1.29 on it would tell Microsoft what it runs. 0 lets it."""
 
@@ -63,17 +64,18 @@ def call(source: str, error: type[RLPruneError]) -> Any:
     return _imported(source, error, lambda found: found())
 
 
-def find(source: str, error: type[RLPruneError]) -> Any:
+def find(source: str, error: type[RLPruneError], works: str = _WORKS) -> Any:
     """Import ``package.module:callable`` without calling it.
 
     Args:
         source: as for `call`.
         error: what to raise when that fails.
+        works: how it has to work, for the message.
 
     Raises:
         RLPruneError: of the type ``error``: it cannot be imported.
     """
-    return _imported(source, error, lambda found: found)
+    return _imported(source, error, lambda found: found, works)
 
 
 def load_object(source: str, error: type[RLPruneError]) -> Any:
@@ -98,7 +100,7 @@ def _needs_nothing(found: Callable[..., Any]) -> bool:
     return all(each.default is not each.empty or each.kind in variadic for each in parameters)
 
 
-def _imported(source: str, error: type[RLPruneError], use: Callable[[Any], Any]) -> Any:
+def _imported(source: str, error: type[RLPruneError], use: Callable[[Any], Any], works: str = _WORKS) -> Any:
     """Import what a name stands for, and use it."""
     module, _, name = source.partition(":")
     if module and not names_callable(source):
@@ -111,7 +113,7 @@ def _imported(source: str, error: type[RLPruneError], use: Callable[[Any], Any])
         where = "" if found is None else f" (the module is {found})"
         raise error(
             f"{source!r} failed with {type(reason).__name__}: {reason}{where}; give package.module:callable, with the "
-            "package on Python's path and a function or class that works without arguments"
+            f"package on Python's path and a function or class that works {works}"
         ) from reason
 
 

@@ -80,6 +80,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "importance": ("nothing", ""),
     "cost": ("nothing", "latenc", ""),
     "device": ("meta", "cuda", "cuda:99", "tpu", "cpu:x", "0", ""),
+    "methods": ("nothing", "nothing:at_all", "os:getcwd", "math:inf", "rivals.py:x", ""),
     "preprocess": (
         "nothing=3",
         "mean=nan,std=1",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import my_rivals
 import pytest
 import torch
 from nets import colours, make_elastic
@@ -15,6 +16,7 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
+from rlprune.evaluation.figures import Line
 from rlprune.evaluation.plots import compare_plot
 from rlprune.evaluation.timing_results import ComparisonResult, ComparisonRow
 from rlprune.pipelines.candidates import METHODS, at_equal_macs
@@ -96,6 +98,29 @@ def test_gates_do_not_depend_on_what_was_made_before_them(made: tuple[Path, Comp
     list(comparison(tmp_path)._gates("gates"))
     for name in ("network.safetensors", "network.json"):
         assert (tmp_path / "gates-0.5" / name).read_bytes() == (made[0] / "gates-0.5" / name).read_bytes()
+
+
+def test_a_rival_of_somebody_s_own_stands_beside_the_others(made: tuple[Path, ComparisonResult]) -> None:
+    my_rivals.CALLS.clear()
+    methods = ("static", "my_rivals:every_kind", "rl once")
+    results = comparison(made[0], methods=methods).run()
+    own = {row.label: row for row in results.rows if row.method == methods[1]}
+    (static, *_) = results.rows  # of the same profile
+    for label in ("profile", "predict"):
+        assert (own[label].accuracy, own[label].macs_share) == (static.accuracy, static.macs_share)
+    assert own["policy"].accuracy == static.accuracy and own["policy"].macs_share > static.macs_share
+    assert methods[1] in results.at_equal_macs[0].accuracies
+    assert [call[1] for call in my_rivals.CALLS] == [1, 2]  # epochs of the rehearsal, and of the comparison
+    assert my_rivals.CALLS[1][2] == made[0] / "my_rivals.every_kind"
+    assert Line.of(methods[1], [(0.5, 0.9)]).look.label == methods[1]
+
+
+def test_a_rival_s_mistake_comes_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(RLPruneError, match="'my_rivals:no_argument' takes"):
+        comparison(tmp_path, methods=("my_rivals:no_argument",))
+    with pytest.raises(RLPruneError, match=r"'my_rivals:logits' gave a float32 tensor of shape \(2, 5\)"):
+        comparison(tmp_path, methods=("rl once", "my_rivals:logits")).run()
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_other_settings_are_refused(made: tuple[Path, ComparisonResult]) -> None:
