@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from rlprune.agents.ppo_arguments import check_ppo
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint
 from rlprune.errors import RLPruneError
+from rlprune.policies.named import described
+from rlprune.policies.protocol import StemAndBelief
 from rlprune.storage.folders import check_target
 from rlprune.storage.provenance import check_ours, check_unchanged, plain, read_note
 from rlprune.utils.files import check_room
@@ -20,8 +22,38 @@ _FIRST = ("codebook.json", "latency.json", "search.json")
 """What `rlprune train` writes before its notes."""
 
 
+@dataclass(frozen=True)
+class Own:
+    """What a run has in place of the default reward and the default observation.
+
+    Attributes:
+        reward: an object as `rlprune.envs.rewards.Reward` has it; None for the default one.
+        observation: an object as `rlprune.policies.protocol.Observation` has it; None for the default one.
+    """
+
+    reward: Any = None
+    observation: Any = None
+
+    @property
+    def observation_class(self) -> type | None:
+        """The class that the run's stored policies need to be loaded; None for the default one."""
+        return None if type(self.observation) in (type(None), StemAndBelief) else type(self.observation)
+
+    def described(self) -> dict[str, Any]:
+        """Both, as a run's notes hold them."""
+        return {name: described(name, value) for name, value in vars(self).items()}
+
+
+_DEFAULT = Own()
+
+
 def check_run(
-    folder: Path, settings: PolicySettings, *, resume: bool = False, ppo: dict[str, Any] | None = None
+    folder: Path,
+    settings: PolicySettings,
+    *,
+    resume: bool = False,
+    ppo: dict[str, Any] | None = None,
+    own: Own = _DEFAULT,
 ) -> None:
     """Make sure that training may write to a folder; the arguments are those of `train_policy`.
 
@@ -41,7 +73,7 @@ def check_run(
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
     before = {"penalty_range": []} | read_notes(folder)  # the first runs knew no range
     check_unchanged(
-        str(checkpoint), before, described_in_notes(settings, ppo), "go back to those, or name another folder"
+        str(checkpoint), before, described_in_notes(settings, ppo, own), "go back to those, or name another folder"
     )
 
 
@@ -62,10 +94,10 @@ def is_run(folder: Path) -> bool:
     return (folder / CHECKPOINT).exists() or "made_of" in read_note(folder / NOTES)
 
 
-def described_in_notes(settings: PolicySettings, ppo: dict[str, Any] | None) -> dict[str, Any]:
+def described_in_notes(settings: PolicySettings, ppo: dict[str, Any] | None, own: Own = _DEFAULT) -> dict[str, Any]:
     """The settings of a run as its notes hold them."""
-    described: dict[str, Any] = plain(asdict(settings) | {"ppo": repr(ppo or {})})
-    return described
+    notes: dict[str, Any] = plain(asdict(settings) | {"ppo": repr(ppo or {})} | own.described())
+    return notes
 
 
 def read_notes(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from rlprune.agents.callbacks import (
 )
 from rlprune.agents.extract import extract_policy
 from rlprune.agents.resume import has_state
-from rlprune.agents.run_folder import check_run, check_run_folder, described_in_notes, read_notes
+from rlprune.agents.run_folder import Own, check_run, check_run_folder, described_in_notes, read_notes
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.vec_env import KeepRatioVecEnv
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start, write_in_checkpoints
@@ -35,6 +35,7 @@ from rlprune.envs.logit_cache import LogitCache
 from rlprune.envs.world import World
 from rlprune.errors import OutOfMemoryError, RLPruneError
 from rlprune.policies.actions import Actions
+from rlprune.policies.named import made
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.policies.policy import Policy
@@ -63,6 +64,8 @@ def train_policy(
     resume: bool = False,
     logit_caches: Sequence[LogitCache] | None = None,
     ppo: dict[str, Any] | None = None,
+    reward: Any = None,
+    observation: Any = None,
     progress: bool = True,
 ) -> Policy:
     """Learn which profile each image needs.
@@ -82,6 +85,10 @@ def train_policy(
         resume: continue from the folder's checkpoint, if it has one: exactly as if it had not been interrupted.
         logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
         ppo: further arguments of Stable-Baselines3's PPO, which override the settings; the widths are always `hidden`.
+        reward: in place of the default one, and of its control variate: an object as `rlprune.envs.rewards.Reward` has
+            it, ``"module:Class"``, or ``{"class": "module:Class", "settings": {...}}``.
+        observation: in place of the default one, and of its `pool`: an object as
+            `rlprune.policies.protocol.Observation` has it, or its name likewise.
         progress: show a progress bar.
 
     Returns:
@@ -92,20 +99,22 @@ def train_policy(
         NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
-            start from, or the policy of that run sees or chooses other things.
+            start from, or the policy of that run sees or chooses other things; or an own reward or observation cannot
+            be made, or gives what it must not.
     """
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
+    own = Own(made("reward", reward), made("observation", observation))
     check_run_folder(folder)
     with hold(folder, inside=True):
-        check_run(folder, settings, resume=resume, ppo=ppo)
+        check_run(folder, settings, resume=resume, ppo=ppo, own=own)
         if codebook is None and settings.action == "profiles":
             codebook = uniform_codebook(elastic, Cost(elastic))
         paid = _paid(settings, latency)
-        worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches)
+        worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches, own)
         env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-        described = described_in_notes(settings, ppo)
+        described = described_in_notes(settings, ppo, own)
         made_of = _made_of(elastic, data, codebook, start)
         worlds[0].check_logits()
         resumed = resume and (folder / CHECKPOINT).exists()
@@ -114,7 +123,7 @@ def train_policy(
         else:
             agent = _make_agent(env, settings, ppo or {})
             if start is not None:
-                warm_start(agent, start, described, codebook)
+                warm_start(agent, start, described, codebook, own.observation_class)
             write_json(folder / NOTES, described | {"made_of": made_of})
         write_in_checkpoints(agent, described | {"made_of": made_of})
 
@@ -132,7 +141,7 @@ def train_policy(
             drop_events(folder, agent.num_timesteps + 1 if resumed else 0)
             agent.set_logger(configure(str(folder), ["tensorboard"]))
             _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
-        return load_policy(folder / "policy").policy
+        return load_policy(folder / "policy", own.observation_class).policy
 
 
 def _made_of(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start: Path | None) -> str:
@@ -162,6 +171,7 @@ def _make_worlds(
     codebook: Tensor | None,
     paid: str | Latency,
     logit_caches: Sequence[LogitCache] | None,
+    own: Own,
 ) -> list[World]:
     """A world for each set of images, all under the same rules; observations are standardised on the first set."""
     penalties = PenaltyRange.of(settings.penalty_range) if settings.penalty_range else None
@@ -172,9 +182,11 @@ def _make_worlds(
         pool=settings.pool,
         combine=settings.combine,
         penalties=penalties,
+        observation=own.observation,
     )
     actions = Actions.from_network(elastic, settings.action, codebook, settings.max_passes)
-    policy_cost = _decision_cost((observer.fixed().size, *settings.hidden, actions.n_outputs))
+    params, macs = _decision_cost((observer.fixed().size, *settings.hidden, actions.n_outputs))
+    policy_cost = params + observer.cost[0], macs + observer.cost[1]
     return [
         World(
             elastic,
@@ -187,7 +199,8 @@ def _make_worlds(
             combine=settings.combine,
             penalty=settings.penalty_range or settings.penalty,
             cost=paid,
-            control_variate=settings.control_variate,
+            control_variate=settings.control_variate and own.reward is None,
+            reward=own.reward,
             policy_cost=policy_cost,
         )
         for images, logit_cache in zip(sets, logit_caches or (None, None), strict=True)

@@ -56,6 +56,8 @@ class Evaluate:
     """Of that search, and of the random profiles."""
     device: Device = "cpu"
     """Where the networks run, such as cpu or cuda."""
+    observation: str | None = None
+    """Only for a policy with an observation of your own: its package.module:Class, whose code is then run."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def _conflicts(self) -> Iterator[str]:
@@ -111,7 +113,7 @@ class Evaluate:
         return results, tables.static(results)
 
     def _measured_dynamic(self, folder: Path) -> tuple[JsonResult, Table]:
-        dynamic = self.price.of(bundle.load(folder, self.device))
+        dynamic = self.price.of(bundle.load(folder, self.device, observation=self.observation))
         if self.controls:
             check_candidates(dynamic.elastic, self.n_candidates)
         expected = DataFormat.of(dynamic)

@@ -58,6 +58,8 @@ class Export:
     """What the network was adapted to, for --int8: images that train the network calibrate, none that test."""
     preprocess: str | None = None
     """How its pictures are prepared, for --int8; needed only where that is a transform of your own."""
+    observation: str | None = None
+    """Only for a policy with an observation of your own: its package.module:Class, whose code is then run."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def run(self) -> None:
@@ -73,7 +75,7 @@ class Export:
     def _write(self) -> None:
         """Write the bundle, which is held meanwhile."""
         folder = self.policy / "policy"
-        policy = load_policy(folder if folder.is_dir() else self.policy)
+        policy = load_policy(folder if folder.is_dir() else self.policy, self.observation)
         network = networks.load_network(self.network)
         n_copies = 1 + self.onnx + self.int8
         check_room(self.out, n_copies * sum(value.nbytes for value in network.network.state_dict().values()))

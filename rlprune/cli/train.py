@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from rlprune.agents.ppo_arguments import check_ppo
-from rlprune.agents.run_folder import check_run, check_run_folder
+from rlprune.agents.run_folder import Own, check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
 from rlprune.agents.warm_start import CHECKPOINT
@@ -25,6 +25,7 @@ from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.pipelines.inputs import load_fitting
 from rlprune.pipelines.options import DataOptions
+from rlprune.policies.named import made
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured
@@ -62,6 +63,11 @@ class Train:
     """Where the network runs, such as cpu or cuda, for its logits on every image; the policy learns on the CPU."""
     ppo: str = "{}"
     """Further arguments of Stable-Baselines3's PPO, as JSON, such as '{"clip_range": 0.1}'."""
+    reward: str | None = None
+    """A reward of your own, as package.module:Class, or, with settings, as JSON: '{"class": "package.module:Class",
+    "settings": {"weight": 2}}'. It takes the place of the default one and of its control variate."""
+    observation: str | None = None
+    """An observation of your own, named likewise. It takes the place of the default one, which --pool is for."""
     settings: tyro.conf.OmitArgPrefixes[PolicySettings] = field(default_factory=PolicySettings)
 
     def _conflicts(self) -> Iterator[str]:
@@ -77,19 +83,22 @@ class Train:
             raise RLPruneError(f"--ppo: {error}") from error
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
+        own = Own(made("reward", self.reward), made("observation", self.observation))
         check_run_folder(self.out)
         with hold(self.out, inside=True):
-            policy, network = self._train(arguments)
+            policy, network = self._train(arguments, own)
         Console().print(tables.codebook(network, policy.codebook))
-        noted = load_policy(self.out / "policy").metadata.get("validation")
+        noted = load_policy(self.out / "policy", own.observation_class).metadata.get("validation")
         figures = schema().check(schema().Figures, noted, "note on the policy")
         print(f"validation accuracy {figures.accuracy:.4f} at {figures.active_macs:.3f} of the dense MACs")
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
 
-    def _train(self, arguments: dict[str, Any]) -> tuple[Policy, ElasticCNN]:
+    def _train(self, arguments: dict[str, Any], own: Own) -> tuple[Policy, ElasticCNN]:
         """Train into the folder, which is held meanwhile; the policy, and the network that it is for."""
-        check_run(self.out, self.settings, resume=self.resume, ppo=arguments)
-        start_codebook = None if self.start is None else load_policy(self.start / "policy").policy.codebook
+        check_run(self.out, self.settings, resume=self.resume, ppo=arguments, own=own)
+        start_codebook = None
+        if self.start is not None:
+            start_codebook = load_policy(self.start / "policy", own.observation_class).policy.codebook
         saved = networks.load_network(self.network)
         saved.network.to(self.device)
         if self.settings.action == "profiles" and self.start is None and saved.network.codebook is None:
@@ -110,6 +119,8 @@ class Train:
             start=self.start,
             resume=self.resume,
             ppo=arguments,
+            reward=own.reward,
+            observation=own.observation,
         )
         return policy, saved.network
 
