@@ -74,6 +74,8 @@ class Bench:
             if self.model is not None:
                 yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
             return
+        if self.observation is not None:
+            yield f"observation={self.observation} is for bundles; {self.target} has the default one"
         if self.price.given:
             yield f"--budget and --penalty are for bundles; {self.target} times no policy"
         if self.device != "cpu" and self.target == "env":

@@ -64,6 +64,8 @@ class Evaluate:
         if self.model is None and (self.weights is not None or self.trust_pickle):
             option = "--trust-pickle" if self.weights is None else f"--weights={self.weights}"
             yield f"{option} is for the network that --model names; name one, or leave it out"
+        if self.bundle is None and self.observation is not None:
+            yield f"observation={self.observation} is for a bundle; name one, or leave it out"
         if not self.controls and self.n_candidates != 64:
             yield f"n_candidates={self.n_candidates} is for controls, which --no-controls leaves out; give only one"
 
@@ -85,6 +87,8 @@ class Evaluate:
             return self._measured_dense()
         if kind in ("gated", "plain") and self.price.given:
             raise RLPruneError(f"--budget and --penalty are for bundles; {self.bundle} holds a {kind} network")
+        if kind in ("gated", "plain") and self.observation is not None:
+            raise RLPruneError(f"--observation is for bundles; {self.bundle} holds a {kind} network")
         if kind == "gated":
             return self._measured_gated(self.bundle)
         if kind == "plain":

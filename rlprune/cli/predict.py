@@ -66,6 +66,8 @@ class Predict:
             yield f"csv={self.csv} and json={self.json} are the same file; give two"
         if self.onnx is not None and self.device != "cpu":
             yield f"device={self.device} is for bundles; onnxruntime runs on the cpu"
+        if self.onnx is not None and self.observation is not None:
+            yield f"observation={self.observation} is for bundles; a file of ONNX has it inside"
 
     def run(self) -> None:
         """Do it."""

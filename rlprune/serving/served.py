@@ -184,9 +184,12 @@ def open_served(
         BundleError: it is damaged, or its class names are not those beside it.
         DataError: its pictures come from a transform of the user's own, which is stored nowhere.
         MissingExtraError: onnxruntime is not installed.
+        RLPruneError: an observation is given to a file of ONNX.
     """
     model: Model
     if source.backend == "onnxruntime":
+        if observation is not None:
+            raise RLPruneError(f"observation={observation} is for bundles; {source.path} has it inside")
         model = OnnxCNN(source.path, n_threads, spin=False)
     else:
         if n_threads:
