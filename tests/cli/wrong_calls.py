@@ -96,6 +96,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "rows": ("nothing",),
     "target": ("missing", "pets", ""),
     "ppo": ("x", "[]", "3", ""),
+    "reward": ("nothing", "nothing:at_all", "math:inf", "collections:OrderedDict", "{x", '{"class": 3}', ""),
+    "observation": ("nothing", "nothing:at_all", "math:inf", "{x", ""),
     "host": ("256.1.1.1", "1.1.1.1", "a b", ""),
     "triton_name": ("a/b", "..", ""),
 }

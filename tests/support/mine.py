@@ -1,4 +1,4 @@
-"""A user's module: a reward and two observations of their own."""
+"""A user's module: a reward and two observations of their own, and images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,9 @@ class Brightness(nn.Module):
     def forward(self, seen):
         entropy = torch.special.entr(seen.logits.softmax(1)).sum(1, keepdim=True).clamp(0, 3)
         return torch.cat([seen.features, entropy * (seen.passes > 0)[:, None], seen.spent[:, None].clamp(0, 3)], 1)
+
+
+def lamps() -> TensorDataset:
+    """Bright and dark images, as those of `lamp`, with a label of each class."""
+    greys = torch.where(torch.arange(64) % 2 == 0, 255, 89).to(torch.uint8)
+    return TensorDataset(greys[:, None, None, None].expand(64, 1, 12, 12), torch.arange(64) % 4 // 2)
