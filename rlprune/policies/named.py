@@ -126,7 +126,8 @@ def _arguments(kind: str, of_class: type) -> list[str]:
     Raises:
         RLPruneError: it takes any number of them.
     """
-    if of_class.__init__ is nn.Module.__init__ or of_class.__init__.__module__ == "typing":  # of protocols
+    constructor = vars(next(each for each in of_class.__mro__ if "__init__" in vars(each)))["__init__"]
+    if constructor is nn.Module.__init__ or getattr(constructor, "__module__", "") == "typing":  # of protocols
         return []
     parameters = inspect.signature(of_class).parameters
     if any(each.kind in _VARIADIC for each in parameters.values()):

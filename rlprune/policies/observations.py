@@ -99,13 +99,13 @@ class Observer:
         """
         check_whole(pool=pool, least=0, most=32)
         check_whole(max_passes=max_passes, least=1, most=1000)
-        asked = made("observation", observation)
+        asked: Observation = StemAndBelief(pool) if observation is None else made("observation", observation)
         batches = stem_features(elastic, data)
-        if asked is not None:  # whose tensors are on the CPU
+        if observation is not None:  # whose tensors are on the CPU
             batches = (batch.float().cpu() for batch in batches)
-        measured = fitted(StemAndBelief(pool) if asked is None else asked, batches)
+        measured = fitted(asked, batches)
         n_classes = len(data.classes)
-        if type(measured) is StemAndBelief:
+        if isinstance(measured, StemAndBelief) and type(measured) is StemAndBelief:
             return cls(measured.mean, measured.std, n_classes, max_passes, measured.pool, combine, penalties)
         own = OwnObservation.tried(measured, next(stem_features(elastic, data, _TRIED)), n_classes, max_passes)
         return cls(torch.zeros(0), torch.ones(0), n_classes, max_passes, 0, combine, penalties, own)

@@ -53,13 +53,15 @@ class Observation(Protocol):
     What it measures are buffers of an `nn.Module`, which are stored with the policy. Its settings are the arguments of
     its constructor, kept as attributes of the same names, as those of a dataclass are; they are plain values.
 
-    Attributes:
-        low: smallest value of an observation; a number, or one for each of the D entries.
-        high: largest value likewise.
     """
 
-    low: float | Sequence[float] | Tensor
-    high: float | Sequence[float] | Tensor
+    @property
+    def low(self) -> float | Sequence[float] | Tensor:
+        """Smallest value of an observation; a number, or one for each of the D entries."""
+
+    @property
+    def high(self) -> float | Sequence[float] | Tensor:
+        """Largest value likewise."""
 
     def __call__(self, seen: Seen) -> Tensor:
         """Observations float32 (n, D), each entry from `low` to `high`."""

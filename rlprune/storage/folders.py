@@ -24,7 +24,7 @@ from rlprune.utils.hardware import memory_for
 from rlprune.utils.imports import require
 from rlprune.utils.locks import hold
 
-FORMAT = 3
+FORMAT = 2
 """The latest of the folders that are written. Every version reads its own format and all earlier ones."""
 MOST_JSON = 16 * 2**20
 """How many bytes a manifest, or another file of JSON, may have."""
@@ -122,8 +122,8 @@ def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapp
 
 
 def _format_of(more: Mapping[str, Any]) -> int:
-    """The earliest format that can be read: 2 knows preprocessing of a network's own, 3 observations of a user's."""
-    return 3 if "observation" in more else 2 if "preprocessing" in more.get("data", {}) else 1
+    """The earliest format that a folder can have: 2 where it has preprocessing or an observation, unknown to 0.1.0."""
+    return 2 if "preprocessing" in more.get("data", {}) or "observation" in more else 1
 
 
 def _write_whole(folder: Path, everything: Mapping[str, bytes]) -> None:

@@ -156,7 +156,7 @@ def test_a_stored_policy_comes_back_where_its_class_is_given(tmp_path: Path, giv
     policy = make_policy(mine.Brightness(cells=2))
     save_policy(tmp_path / "policy", policy, {})
     manifest = json.loads((tmp_path / "policy" / "manifest.json").read_text())
-    assert (manifest["format"], manifest["observation"]) == (3, "mine:Brightness")
+    assert (manifest["format"], manifest["observation"]) == (2, "mine:Brightness")
     loaded = load_policy(tmp_path / "policy", given).policy
     assert loaded.to_json() == policy.to_json()
     assert loaded.to_json()["observation"] == {"class": "mine:Brightness", "settings": {"cells": 2}, "n_features": 64}
