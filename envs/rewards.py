@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rlprune.errors import RLPruneError
-from rlprune.policies.named import name_of
+from rlprune.policies.named import name_of, told
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def checked_rewards(reward: Reward, step: Step) -> Tensor:
     except RLPruneError:
         raise
     except Exception as error:  # of the user's own code
-        raise RLPruneError(f"the reward {name} failed ({type(error).__name__}: {error})") from error
+        raise RLPruneError(f"the reward {name} failed ({told(error)})") from error
     if not isinstance(found, Tensor) or found.shape != (n,) or not found.is_floating_point():
         what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise RLPruneError(f"the reward {name} gives {what} for {n} episodes; float32 ({n},) is needed")

@@ -68,7 +68,8 @@ class Export:
         with hold(self.out):
             folders.check_target(self.out, "bundle")
             self._write()
-        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
+        own = "" if self.observation is None else f", observation={self.observation!r}"
+        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r}{own})")
         if self.triton is not None:
             print(f"the model for Triton is in {self.triton / self.triton_name}")
 

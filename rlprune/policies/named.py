@@ -9,6 +9,7 @@ import inspect
 import json
 import reprlib
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import Any
 
 from torch import nn
@@ -100,10 +101,15 @@ def built(kind: str, found: type, settings: Mapping[str, Any]) -> Any:
     try:
         return found(**settings)
     except Exception as error:  # of the user's own code
+        shown = reprlib.repr(dict(settings))
         raise RLPruneError(
-            f"the {kind} {name_of(found)} cannot be made with the settings {reprlib.repr(dict(settings))} "
-            f"({type(error).__name__}: {error})"
+            f"the {kind} {name_of(found)} cannot be made with the settings {shown} ({told(error)})"
         ) from error
+
+
+def told(error: Exception) -> str:
+    """What is wrong in a user's own code, in a short line."""
+    return f"{type(error).__name__}: {shorten(str(error), 200)}"
 
 
 def _parsed(kind: str, text: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,9 @@ from torch import Tensor, nn
 
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.policies.named import built, class_of, described, name_of
-from rlprune.policies.protocol import Observation, Seen
+from rlprune.policies.protocol import Observation
+from rlprune.policies.trying import called, check_again, check_alone, checked_size, features_of, tries
 from rlprune.utils.finite import check_whole
-
-_SURE = 100.0
-"""A logit of a network that is very sure."""
-_STEM = 0.02
-"""MACs of a stem, as a share of the network's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,18 +53,19 @@ class OwnObservation:
 
         Raises:
             RLPruneError: what it gives has the wrong shape or number format, is not finite or out of its bounds, is
-                another for the same input, or depends on other images.
+                another for the same input, or depends on other images, or on something that is not stored.
         """
         name = name_of(type(observation))
-        features = _features(observation, stem_features)
-        _check(f"features of {name}", features, len(stem_features))
-        size = None
-        for seen in _tries(features, n_classes, max_passes):
-            entries = _called(f"observation {name}", observation, seen)
-            size = _check(f"observation {name}", entries, len(features), size)
+        features = features_of(observation, stem_features)
+        checked_size(f"features of {name}", features, len(stem_features))
+        again, size = _made_again(observation), None
+        for seen in tries(features, n_classes, max_passes):
+            entries = called(f"observation {name}", observation, seen)
+            size = checked_size(f"observation {name}", entries, len(features), size)
             own = cls(observation, features.shape[1], size)
             own._check_range(entries)
-            _check_alone(name, observation, stem_features, seen, entries)
+            check_alone(name, observation, stem_features, seen, entries)
+            check_again(name, again, stem_features, seen, entries)
         return own
 
     @property
@@ -96,7 +93,7 @@ class OwnObservation:
 
     def features(self, stem_features: Tensor) -> Tensor:
         """What is kept of images: stem features float (n, F, H, W) -> float32 (n, K), on the CPU."""
-        return _features(self.observation, stem_features)
+        return features_of(self.observation, stem_features)
 
     @torch.no_grad()
     def check_sizes(self, feature_shape: Sequence[int], n_classes: int, max_passes: int) -> None:
@@ -106,19 +103,19 @@ class OwnObservation:
             RLPruneError: it fails, or does not.
         """
         features = self.features(torch.zeros(2, *feature_shape))
-        _check(f"features of {self.name}", features, 2, self.n_features)
-        first = next(_tries(features, n_classes, max_passes))
-        _check(f"observation {self.name}", _called(self.name, self.observation, first), 2, self.size)
+        checked_size(f"features of {self.name}", features, 2, self.n_features)
+        first = next(tries(features, n_classes, max_passes))
+        checked_size(f"observation {self.name}", called(self.name, self.observation, first), 2, self.size)
 
     def tensors(self) -> dict[str, Tensor]:
         """What it has measured, by name."""
-        return dict(self.observation.state_dict()) if isinstance(self.observation, nn.Module) else {}
+        return _tensors(self.observation)
 
     def to_json(self) -> dict[str, Any]:
         """Class, settings and sizes, for storage."""
-        told = described("observation", self.observation)
-        assert told is not None
-        return told | {"n_features": self.n_features}
+        named = described("observation", self.observation)
+        assert named is not None
+        return named | {"n_features": self.n_features}
 
     def _bound(self, name: str) -> Tensor:
         given = getattr(self.observation, name, None)
@@ -150,8 +147,8 @@ def fitted(observation: Observation, batches: Iterable[Tensor]) -> Observation:
     Raises:
         RLPruneError: it fails, or what it measures would not be stored.
     """
-    measured = copy.deepcopy(observation)
-    name = name_of(type(measured))
+    name = name_of(type(observation))
+    measured: Observation = called(f"copying {name}", copy.deepcopy, observation)
     if hasattr(measured, "fit"):
         if not isinstance(measured, nn.Module):
             raise RLPruneError(
@@ -159,17 +156,17 @@ def fitted(observation: Observation, batches: Iterable[Tensor]) -> Observation:
                 "everything that it measures: those are stored"
             )
         with torch.no_grad():
-            _called(f"fit of {name}", measured.fit, batches)
+            called(f"fit of {name}", measured.fit, batches)
     return measured.eval().requires_grad_(False) if isinstance(measured, nn.Module) else measured
 
 
 def stored_observation(
-    told: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], size: int, given: Any
+    stored: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], size: int, given: Any
 ) -> OwnObservation | None:
     """The observation that is stored with a policy, of a class that the caller gives.
 
     Args:
-        told: what `OwnObservation.to_json` gave; None for the default observation.
+        stored: what `OwnObservation.to_json` gave; None for the default observation.
         tensors: what `OwnObservation.tensors` gave.
         size: how many entries it has.
         given: the class, or its name, ``"module:Class"``; None if none is given.
@@ -178,11 +175,11 @@ def stored_observation(
         BundleError: the class is not given, or another one, or it does not take what is stored.
         RLPruneError: the name that is given cannot be imported.
     """
-    if told is None:
+    if stored is None:
         if given is not None:
             raise BundleError("the policy has rlprune's own observation, and another one is given; leave it out")
         return None
-    name = told["class"]
+    name = stored["class"]
     if given is None:
         raise BundleError(
             f"the policy has an observation of its own, {name}, and loading runs no code that a file names; if you "
@@ -192,11 +189,11 @@ def stored_observation(
     if found.__qualname__ != name.rpartition(":")[2]:
         raise BundleError(f"the policy has the observation {name}, and {name_of(found)} is given; give that class")
     try:
-        observation = built("observation", found, told["settings"])
+        observation = built("observation", found, stored["settings"])
         _restore(observation, tensors)
     except RLPruneError as error:
         raise BundleError(str(error)) from error
-    return OwnObservation(observation, told["n_features"], size)
+    return OwnObservation(observation, stored["n_features"], size)
 
 
 def check_own(own: OwnObservation, feature_shape: Sequence[int], n_classes: int, max_passes: int) -> None:
@@ -217,6 +214,24 @@ def check_own(own: OwnObservation, feature_shape: Sequence[int], n_classes: int,
         raise BundleError(f"the policy was trained for another network: {error}") from error
 
 
+def _tensors(observation: Observation) -> dict[str, Tensor]:
+    """The buffers and parameters of an observation, by name."""
+    return dict(observation.state_dict()) if isinstance(observation, nn.Module) else {}
+
+
+def _made_again(observation: Observation) -> Observation:
+    """An observation that is made of what would be stored of one.
+
+    Raises:
+        RLPruneError: it cannot be made.
+    """
+    named = described("observation", observation)
+    assert named is not None
+    again: Observation = built("observation", type(observation), named["settings"])
+    _restore(again, _tensors(observation))
+    return again
+
+
 def _restore(observation: Observation, tensors: Mapping[str, Tensor]) -> None:
     """Give a new observation what it had measured.
 
@@ -235,63 +250,3 @@ def _restore(observation: Observation, tensors: Mapping[str, Tensor]) -> None:
         place = own.get_submodule(module)
         setattr(place, last, nn.Parameter(tensor) if last in place._parameters else tensor)
     own.eval().requires_grad_(False)
-
-
-def _features(observation: Observation, stem_features: Tensor) -> Tensor:
-    """What an observation keeps of images; none if it has no method for that."""
-    find = getattr(observation, "features", None)
-    if find is None:
-        return stem_features[:, :0, 0, 0].float().cpu()
-    found: Tensor = _called(f"features of {name_of(type(observation))}", find, stem_features.float().cpu())
-    return found
-
-
-def _tries(features: Tensor, n_classes: int, max_passes: int) -> Iterator[Seen]:
-    """What is seen of images before the first pass, and after others: at random, undecided, and very sure."""
-    n = len(features)
-    undecided, sure = torch.zeros(2, n, n_classes)
-    sure[:, 0] = _SURE
-    at_random = 5 * torch.randn(n, n_classes, generator=torch.Generator().manual_seed(0))
-    for n_pass in range(max_passes + 1):
-        passes, spent = torch.full((n,), n_pass), torch.full((n,), n_pass + _STEM)
-        for logits in (undecided, at_random, sure) if n_pass else (undecided,):
-            yield Seen(features, logits.clone(), passes, spent, max_passes)
-
-
-def _called(what: str, function: Any, given: Any) -> Any:
-    """What a function of the user's gives."""
-    try:
-        return function(given)
-    except RLPruneError:
-        raise
-    except Exception as error:  # of the user's own code
-        raise RLPruneError(f"{what} failed ({type(error).__name__}: {error})") from error
-
-
-def _check(what: str, found: Any, n: int, size: int | None = None) -> int:
-    """Make sure that something is float32 (n, size) and finite; its size."""
-    if not isinstance(found, Tensor):
-        raise RLPruneError(f"{what}: a {type(found).__name__} is given; a float32 tensor ({n}, entries) is needed")
-    fits = found.ndim == 2 and len(found) == n and size in (None, found.shape[1])
-    if not fits or found.dtype != torch.float32:
-        needed = "entries" if size is None else size
-        raise RLPruneError(
-            f"{what}: {found.dtype} of shape {tuple(found.shape)} is given for {n} images; "
-            f"torch.float32 ({n}, {needed}) is needed"
-        )
-    if not bool(found.isfinite().all()):
-        raise RLPruneError(f"{what}: some numbers are not finite (NaN or infinite)")
-    return found.shape[1]
-
-
-def _check_alone(name: str, observation: Observation, stem_features: Tensor, seen: Seen, entries: Tensor) -> None:
-    """Make sure that the last image gives the same alone, and so a second time."""
-    alone = Seen(
-        _features(observation, stem_features[-1:]), seen.logits[-1:], seen.passes[-1:], seen.spent[-1:], seen.max_passes
-    )
-    again = _called(f"observation {name}", observation, alone)
-    if not torch.allclose(again, entries[-1:], rtol=1e-3, atol=1e-4):
-        raise RLPruneError(
-            f"the observation {name} gives something else for an image alone than for the same among others; each row "
-            "must depend on its own image alone, and on nothing random"
-        )

@@ -217,14 +217,14 @@ def _stage(source: Path, staged: Path, repo_id: str) -> None:
                 shutil.copyfile(path, staged / path.name)
     card, own = staged / "README.md", source / "README.md"
     if "README.md" not in names or folder != source:
-        text = (
-            own.read_text(encoding="utf-8") if own.is_file() else _card(repo_id, read_format(stored.manifest).classes)
-        )
+        text = own.read_text(encoding="utf-8") if own.is_file() else _card(repo_id, stored.manifest)
         card.write_text(hub.tagged(text), encoding="utf-8")
 
 
-def _card(repo_id: str, classes: tuple[str, ...]) -> str:
+def _card(repo_id: str, manifest: Mapping[str, Any]) -> str:
     """A short model card, for a bundle that has none."""
+    classes = read_format(manifest).classes
+    observation = f', observation="{manifest["observation"]}"' if "observation" in manifest else ""
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     return f"""---
 library_name: rlprune
@@ -238,7 +238,7 @@ An image classifier that runs each image through as much of its network as it ne
 ```python
 import rlprune
 
-model = rlprune.load("{repo_id}")
+model = rlprune.load("{repo_id}"{observation})
 print(model.predict("picture.jpg").classes)
 ```
 

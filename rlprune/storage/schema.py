@@ -28,6 +28,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
 Penalty = Annotated[float, Field(allow_inf_nan=False, ge=1e-30, le=1e30)]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
+ClassName = Annotated[str, Field(max_length=500, pattern=r"^[\w.]+:[\w.<>]+$")]
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
 Index = Annotated[int, Field(ge=0, le=MOST_CHANNELS)]
@@ -72,6 +73,7 @@ class Manifest(BaseModel):
     ]
     about: dict[str, Any]
     data: dict[str, Any] = {}
+    observation: ClassName | None = None
 
 
 class Node(BaseModel):
@@ -153,7 +155,7 @@ class OwnObservation(BaseModel):
     """An observation that is not rlprune's own: its class, which is not imported, and what it is made with."""
 
     model_config = _CLOSED
-    name: Annotated[str, Field(alias="class", max_length=500, pattern=r"^[\w.]+:[\w.<>]+$")]
+    name: Annotated[ClassName, Field(alias="class")]
     settings: Annotated[dict[Name, Any], Field(max_length=1000)]
     n_features: Annotated[int, Field(ge=0, le=2**24)]
 

@@ -151,6 +151,31 @@ def test_members_that_cannot_be_used_are_named(members: dict[str, Any], message:
         Observer.fit(NETWORK, DATA, max_passes=2, observation=odd)
 
 
+class Learnt(torch.nn.Module):
+    """An observation with weights, which are stored, or with some that are not."""
+
+    low, high = -1.0, 1.0
+
+    def __init__(self, hidden: bool = False) -> None:
+        super().__init__()
+        self.hidden = hidden
+        layer = torch.nn.Linear(5, 2)
+        self.layer = [layer] if hidden else torch.nn.ModuleList([layer])
+
+    def forward(self, seen: Seen) -> Tensor:
+        return self.layer[0](seen.logits).tanh()
+
+
+def test_weights_of_an_observation_are_stored_and_hidden_ones_refused() -> None:
+    policy = make_policy(Learnt())
+    again = Policy.from_json(policy.to_json(), policy.tensors(), Learnt)
+    assert torch.equal(decided(again), decided(policy))
+    with pytest.raises(
+        RLPruneError, match=r"made again with its settings, gives something else; what it measures or dr"
+    ):
+        make_policy(Learnt(hidden=True))
+
+
 @pytest.mark.parametrize("given", [mine.Brightness, "mine:Brightness"])
 def test_a_stored_policy_comes_back_where_its_class_is_given(tmp_path: Path, given: Any) -> None:
     policy = make_policy(mine.Brightness(cells=2))
