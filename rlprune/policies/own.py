@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.errors import BundleError, RLPruneError
-from rlprune.policies.named import built, class_of, described, name_of
-from rlprune.policies.protocol import Observation
-from rlprune.policies.trying import called, check_again, check_alone, checked_size, features_of, tries
+from rlprune.policies.named import built, class_of, described, name_of, told
+from rlprune.policies.protocol import Observation, Seen
 from rlprune.utils.finite import check_whole
+
+_SURE = 100.0
+"""A logit of a network that is very sure."""
+_STEM = 0.02
+"""MACs of a stem, as a share of the network's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +60,16 @@ class OwnObservation:
                 another for the same input, or depends on other images, or on something that is not stored.
         """
         name = name_of(type(observation))
-        features = features_of(observation, stem_features)
-        checked_size(f"features of {name}", features, len(stem_features))
+        features = _features(observation, stem_features)
+        _check(f"features of {name}", features, len(stem_features))
         again, size = _made_again(observation), None
-        for seen in tries(features, n_classes, max_passes):
-            entries = called(f"observation {name}", observation, seen)
-            size = checked_size(f"observation {name}", entries, len(features), size)
+        for seen in _tries(features, n_classes, max_passes):
+            entries = _called(f"observation {name}", observation, seen)
+            size = _check(f"observation {name}", entries, len(features), size)
             own = cls(observation, features.shape[1], size)
             own._check_range(entries)
-            check_alone(name, observation, stem_features, seen, entries)
-            check_again(name, again, stem_features, seen, entries)
+            _check_alone(name, observation, stem_features, seen, entries)
+            _check_again(name, again, stem_features, seen, entries)
         return own
 
     @property
@@ -93,7 +97,7 @@ class OwnObservation:
 
     def features(self, stem_features: Tensor) -> Tensor:
         """What is kept of images: stem features float (n, F, H, W) -> float32 (n, K), on the CPU."""
-        return features_of(self.observation, stem_features)
+        return _features(self.observation, stem_features)
 
     @torch.no_grad()
     def check_sizes(self, feature_shape: Sequence[int], n_classes: int, max_passes: int) -> None:
@@ -103,9 +107,9 @@ class OwnObservation:
             RLPruneError: it fails, or does not.
         """
         features = self.features(torch.zeros(2, *feature_shape))
-        checked_size(f"features of {self.name}", features, 2, self.n_features)
-        first = next(tries(features, n_classes, max_passes))
-        checked_size(f"observation {self.name}", called(self.name, self.observation, first), 2, self.size)
+        _check(f"features of {self.name}", features, 2, self.n_features)
+        first = next(_tries(features, n_classes, max_passes))
+        _check(f"observation {self.name}", _called(self.name, self.observation, first), 2, self.size)
 
     def tensors(self) -> dict[str, Tensor]:
         """What it has measured, by name."""
@@ -148,7 +152,7 @@ def fitted(observation: Observation, batches: Iterable[Tensor]) -> Observation:
         RLPruneError: it fails, or what it measures would not be stored.
     """
     name = name_of(type(observation))
-    measured: Observation = called(f"copying {name}", copy.deepcopy, observation)
+    measured: Observation = _called(f"copying {name}", copy.deepcopy, observation)
     if hasattr(measured, "fit"):
         if not isinstance(measured, nn.Module):
             raise RLPruneError(
@@ -156,7 +160,7 @@ def fitted(observation: Observation, batches: Iterable[Tensor]) -> Observation:
                 "everything that it measures: those are stored"
             )
         with torch.no_grad():
-            called(f"fit of {name}", measured.fit, batches)
+            _called(f"fit of {name}", measured.fit, batches)
     return measured.eval().requires_grad_(False) if isinstance(measured, nn.Module) else measured
 
 
@@ -225,10 +229,12 @@ def _made_again(observation: Observation) -> Observation:
     Raises:
         RLPruneError: it cannot be made.
     """
-    named = described("observation", observation)
+    named, tensors = described("observation", observation), _tensors(observation)
     assert named is not None
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise RLPruneError(f"the observation {named['class']} has tensors that are not finite (NaN or infinite)")
     again: Observation = built("observation", type(observation), named["settings"])
-    _restore(again, _tensors(observation))
+    _restore(again, tensors)
     return again
 
 
@@ -248,5 +254,85 @@ def _restore(observation: Observation, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():  # of any shape: what is measured depends on the network
         module, _, last = name.rpartition(".")
         place = own.get_submodule(module)
-        setattr(place, last, nn.Parameter(tensor) if last in place._parameters else tensor)
-    own.eval().requires_grad_(False)
+        setattr(place, last, nn.Parameter(tensor, requires_grad=False) if last in place._parameters else tensor)
+    own.eval()
+
+
+def _features(observation: Observation, stem_features: Tensor) -> Tensor:
+    """What an observation keeps of images, (n, F, H, W) -> (n, K), on the CPU; nothing if it has no method for that."""
+    find = getattr(observation, "features", None)
+    if find is None:
+        return stem_features[:, :0, 0, 0].float().cpu()
+    found: Tensor = _called(f"features of {name_of(type(observation))}", find, stem_features.float().cpu())
+    return found
+
+
+def _tries(features: Tensor, n_classes: int, max_passes: int) -> Iterator[Seen]:
+    """What is seen of images before the first pass, and after others: at random, undecided, and very sure."""
+    n = len(features)
+    undecided, sure = torch.zeros(2, n, n_classes)
+    sure[:, 0] = _SURE
+    at_random = 5 * torch.randn(n, n_classes, generator=torch.Generator().manual_seed(0))
+    for n_pass in range(max_passes + 1):
+        passes, spent = torch.full((n,), n_pass), torch.full((n,), n_pass + _STEM)
+        for logits in (undecided, at_random, sure) if n_pass else (undecided,):
+            yield Seen(features, logits.clone(), passes, spent, max_passes)
+
+
+def _called(what: str, function: Callable[[Any], Any], given: Any) -> Any:
+    """What a function of the user's gives."""
+    try:
+        return function(given)
+    except RLPruneError:
+        raise
+    except Exception as error:  # of the user's own code
+        raise RLPruneError(f"{what} failed ({told(error)})") from error
+
+
+def _check(what: str, found: Any, n: int, size: int | None = None) -> int:
+    """The size of something, if it is float32 (n, size) and finite."""
+    if not isinstance(found, Tensor):
+        raise RLPruneError(f"{what}: a {type(found).__name__} is given; a float32 tensor ({n}, entries) is needed")
+    fits = found.ndim == 2 and len(found) == n and size in (None, found.shape[1])
+    if not fits or found.dtype != torch.float32:
+        needed = "entries" if size is None else size
+        raise RLPruneError(
+            f"{what}: {found.dtype} of shape {tuple(found.shape)} is given for {n} images; "
+            f"torch.float32 ({n}, {needed}) is needed"
+        )
+    if not bool(found.isfinite().all()):
+        raise RLPruneError(f"{what}: some numbers are not finite (NaN or infinite)")
+    return found.shape[1]
+
+
+def _check_alone(name: str, observation: Observation, stem_features: Tensor, seen: Seen, entries: Tensor) -> None:
+    """Make sure that the last image gives the same alone, and so a second time."""
+    alone = Seen(
+        _features(observation, stem_features[-1:]),
+        seen.logits[-1:],
+        seen.passes[-1:],
+        seen.spent[-1:],
+        seen.max_passes,
+    )
+    again = _called(f"observation {name}", observation, alone)
+    if not _same(again, entries[-1:]):
+        raise RLPruneError(
+            f"the observation {name} gives something else for an image alone than for the same among others; each row "
+            "must depend on its own image alone, and on nothing random"
+        )
+
+
+def _check_again(name: str, again: Observation, stem_features: Tensor, seen: Seen, entries: Tensor) -> None:
+    """Make sure that an observation which is made of what would be stored gives the same."""
+    found = _called(f"observation {name}", again, seen._replace(features=_features(again, stem_features)))
+    if not _same(found, entries):
+        raise RLPruneError(
+            f"the observation {name}, made again with its settings, gives something else; what it measures or draws "
+            "must be buffers or parameters of an nn.Module: those are stored"
+        )
+
+
+def _same(found: Any, entries: Tensor) -> bool:
+    """Whether two observations are equal but for rounding."""
+    fits = isinstance(found, Tensor) and found.shape == entries.shape and found.dtype == entries.dtype
+    return fits and torch.allclose(found, entries, rtol=1e-3, atol=1e-4)
