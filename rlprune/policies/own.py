@@ -153,14 +153,15 @@ def fitted(observation: Observation, batches: Iterable[Tensor]) -> Observation:
     """
     name = name_of(type(observation))
     measured: Observation = _called(f"copying {name}", copy.deepcopy, observation)
-    if hasattr(measured, "fit"):
+    fit: Any = getattr(measured, "fit", None)
+    if fit is not None:
         if not isinstance(measured, nn.Module):
             raise RLPruneError(
                 f"the observation {name} has a method fit and is no nn.Module; make it one, with a buffer for "
                 "everything that it measures: those are stored"
             )
         with torch.no_grad():
-            _called(f"fit of {name}", measured.fit, batches)
+            _called(f"fit of {name}", fit, batches)
     return measured.eval().requires_grad_(False) if isinstance(measured, nn.Module) else measured
 
 
