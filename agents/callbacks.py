@@ -31,8 +31,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlprune import startup
+from rlprune.agents.algorithms.masks import greedy
+from rlprune.agents.algorithms.replay import write_replay_buffer
 from rlprune.agents.resume import keep_state, restore_state
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.world import World
@@ -88,7 +91,8 @@ def policy_not_finite(agent: BaseAlgorithm) -> NotFiniteError:
     """What to say of an agent whose weights hold NaN."""
     return NotFiniteError(
         f"training stopped: the policy's loss is not finite, after {agent.num_timesteps} steps; a lower learning_rate, "
-        "or further arguments of PPO other than those given, may help; the last checkpoint, if there is one, stays"
+        f"or further arguments of {type(agent).__name__} other than those given, may help; the last checkpoint, if "
+        "there is one, stays"
     )
 
 
@@ -109,6 +113,19 @@ class EntropyCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         cast(PPO, self.model).ent_coef = self.entropy * max(0.0, 1 - self.num_timesteps / self.total_steps)
+
+
+class DumpCallback(BaseCallback):
+    """Writes the figures of each rollout, as the algorithms that learn from rollouts do by themselves.
+
+    Those that learn from a replay buffer write every few episodes, which are many times a step where many run at once.
+    """
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        cast(OffPolicyAlgorithm, self.model).dump_logs()
 
 
 class FiguresCallback(BaseCallback):
@@ -203,7 +220,7 @@ class ValidationCallback(BaseCallback):
 
     def measure(self) -> None:
         """Sweep and log."""
-        result = run_sweep(self.world, lambda seen: self.model.predict(seen, deterministic=True)[0])
+        result = run_sweep(self.world, greedy(self.model, self.world.actions, self.world.observer))
         figures = result.summary()
         for key, value in figures.items():
             self.logger.record(f"validation/{key}", value)
@@ -250,7 +267,7 @@ class ResumeCheckpointCallback(BaseCallback):
         else:
             return
         if self.model.use_sde:  # whose noise is drawn before callbacks hear of a rollout
-            cast(PPO, self.model).policy.reset_noise(self.model.n_envs)
+            cast(Any, getattr(self.model, "actor", self.model.policy)).reset_noise(self.model.n_envs)
 
     def _on_training_end(self) -> None:
         self.save()
@@ -260,6 +277,7 @@ class ResumeCheckpointCallback(BaseCallback):
         keep_state(self.model)
         with atomic_write(self.path) as path:
             self.model.save(path)
+            write_replay_buffer(self.model, path)
 
 
 def _following(n_steps: int, every: int) -> int:

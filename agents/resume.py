@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 
@@ -30,7 +31,10 @@ _STATE = "rlprune_state"
 def keep_state(agent: BaseAlgorithm) -> None:
     """Let what is saved of an agent next have all that its next rollout depends on."""
     assert agent.env is not None
-    setattr(agent, _STATE, {"generators": _generators(agent.device), "env": _of_env(agent.env)})
+    state: dict[str, Any] = {"generators": _generators(agent.device), "env": _of_env(agent.env)}
+    if isinstance(agent, OffPolicyAlgorithm):  # which draws actions from their space
+        state["actions"] = agent.action_space.np_random.bit_generator.state
+    setattr(agent, _STATE, state)
 
 
 def has_state(agent: BaseAlgorithm) -> bool:
@@ -44,6 +48,8 @@ def restore_state(agent: BaseAlgorithm) -> None:
     state = getattr(agent, _STATE)
     _restore_env(agent.env, state["env"])
     _restore_generators(state["generators"])
+    if "actions" in state:
+        agent.action_space.np_random.bit_generator.state = state["actions"]
 
 
 def _generators(device: torch.device) -> dict[str, Any]:

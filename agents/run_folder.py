@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprune.agents.ppo_arguments import check_ppo
+from rlprune.agents.algorithms.learner import Learner
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_from_checkpoint
 from rlprune.errors import RLPruneError
@@ -18,6 +18,8 @@ from rlprune.utils.files import check_room
 
 _LEAST_ROOM = 2**20
 """Bytes that a run needs: checkpoint, policy and events of a small policy."""
+_UNSAID: dict[str, Any] = {"penalty_range": [], "algorithm": "ppo"}
+"""What notes do not say of the first runs, which knew no range, and of those of the default algorithm."""
 _FIRST = ("codebook.json", "latency.json", "search.json")
 """What `rlprune train` writes before its notes."""
 
@@ -48,22 +50,24 @@ _DEFAULT = Own()
 
 
 def check_run(
-    folder: Path,
-    settings: PolicySettings,
-    *,
-    resume: bool = False,
-    ppo: dict[str, Any] | None = None,
-    own: Own = _DEFAULT,
+    folder: Path, settings: PolicySettings, learner: Learner, *, resume: bool = False, own: Own = _DEFAULT
 ) -> None:
-    """Make sure that training may write to a folder; the arguments are those of `train_policy`.
+    """Make sure that training may write to a folder; the other arguments are those of `train_policy`.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+        learner: its algorithm, with further arguments.
+        resume: whether a checkpoint that is there is gone on with.
+        own: its own reward and observation.
 
     Raises:
         BundleError: the folder holds a network, a policy or a bundle.
         RLPruneError: the folder holds something else; or a checkpoint is there but not asked to be resumed, or it has
-            other settings; or PPO has no such arguments.
+            other settings; or the algorithm cannot learn under the settings.
         WriteError: the disk is full.
     """
-    check_ppo(ppo or {}, settings.n_envs, continuous=settings.action == "ratios")
+    learner.check(settings)
     checkpoint = folder / CHECKPOINT
     check_run_folder(folder)
     check_room(checkpoint, _LEAST_ROOM)
@@ -71,10 +75,9 @@ def check_run(
         return
     if not resume:
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
-    before = {"penalty_range": []} | read_notes(folder)  # the first runs knew no range
-    check_unchanged(
-        str(checkpoint), before, described_in_notes(settings, ppo, own), "go back to those, or name another folder"
-    )
+    before = _UNSAID | read_notes(folder)
+    now = {"algorithm": _UNSAID["algorithm"]} | described_in_notes(settings, learner, own)
+    check_unchanged(str(checkpoint), before, now, "go back to those, or name another folder")
 
 
 def check_run_folder(folder: Path) -> None:
@@ -94,9 +97,9 @@ def is_run(folder: Path) -> bool:
     return (folder / CHECKPOINT).exists() or "made_of" in read_note(folder / NOTES)
 
 
-def described_in_notes(settings: PolicySettings, ppo: dict[str, Any] | None, own: Own = _DEFAULT) -> dict[str, Any]:
+def described_in_notes(settings: PolicySettings, learner: Learner, own: Own = _DEFAULT) -> dict[str, Any]:
     """The settings of a run as its notes hold them."""
-    notes: dict[str, Any] = plain(asdict(settings) | {"ppo": repr(ppo or {})} | own.described())
+    notes: dict[str, Any] = plain(asdict(settings) | learner.described() | own.described())
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Training the policy: PPO on the batched environment, resumable."""
+"""Training the policy: PPO, or another algorithm, on the batched environment, resumable."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
 from rlprune import startup
+from rlprune.agents.algorithms.learner import Learner
+from rlprune.agents.algorithms.named import make_callbacks
 from rlprune.agents.callbacks import (
+    DumpCallback,
     EntropyCallback,
     FiguresCallback,
     FiniteCallback,
@@ -48,6 +51,7 @@ from rlprune.utils.files import write_json
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.locks import hold
+from rlprune.utils.notes import say
 from rlprune.utils.tensorboard import drop_events
 
 
@@ -63,7 +67,11 @@ def train_policy(
     start: str | Path | None = None,
     resume: bool = False,
     logit_caches: Sequence[LogitCache] | None = None,
+    algorithm: str | type[BaseAlgorithm] = "ppo",
+    arguments: dict[str, Any] | None = None,
     ppo: dict[str, Any] | None = None,
+    policy_kwargs: dict[str, Any] | None = None,
+    callbacks: Any = None,
     reward: Any = None,
     observation: Any = None,
     progress: bool = True,
@@ -84,7 +92,14 @@ def train_policy(
             is found where compute is dear survives where it is cheap, but is seldom found there.
         resume: continue from the folder's checkpoint, if it has one: exactly as if it had not been interrupted.
         logit_caches: of this network and codebook, one for each set of images, so that several trainings share them.
-        ppo: further arguments of Stable-Baselines3's PPO, which override the settings; the widths are always `hidden`.
+        algorithm: what learns: one of `rlprune.agents.algorithms.NAMES`, `package.module:Class`, or a class of
+            Stable-Baselines3. DQN and QRDQN take profiles alone; SAC, TQC, TD3 and DDPG ratios alone.
+        arguments: further arguments of the algorithm, which override the settings; the widths are always `hidden`.
+            Those that are classes may be names: `rlprune.agents.algorithms.named` says which.
+        ppo: the same, of PPO.
+        policy_kwargs: further arguments of the algorithm's policy, such as `{"activation_fn": torch.nn.ReLU}`.
+        callbacks: one or a list of Stable-Baselines3's, or of names `package.module:object`, called after the library's
+            own. A checkpoint does not hold what they remember.
         reward: in place of the default one, and of its control variate: an object as `rlprune.envs.rewards.Reward` has
             it, ``"module:Class"``, or ``{"class": "module:Class", "settings": {...}}``.
         observation: in place of the default one, and of its `pool`: an object as
@@ -97,31 +112,36 @@ def train_policy(
     Raises:
         InUseError: another process trains into the folder.
         NotFiniteError: the network's logits are not finite, or the policy's weights become so, and training stops.
+        MissingExtraError: the algorithm is one of sb3-contrib, which is not installed.
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
-            or from another network, images, codebook or start; or PPO does not take the settings; or there is no run to
-            start from, or the policy of that run sees or chooses other things; or an own reward or observation cannot
-            be made, or gives what it must not.
+            or from another network, images, codebook or start; or the algorithm does not take the settings, or cannot
+            choose such actions; or there is no run to start from, or the policy of that run sees or chooses otherwise;
+            or an own reward or observation cannot be made, or gives what it must not.
     """
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
+    learner = Learner.of(algorithm, arguments, ppo, policy_kwargs)
+    more_callbacks = make_callbacks(callbacks)
     own = Own(made("reward", reward), made("observation", observation))
     check_run_folder(folder)
     with hold(folder, inside=True):
-        check_run(folder, settings, resume=resume, ppo=ppo, own=own)
+        check_run(folder, settings, learner, resume=resume, own=own)
         if codebook is None and settings.action == "profiles":
             codebook = uniform_codebook(elastic, Cost(elastic))
         paid = _paid(settings, latency)
-        worlds = _make_worlds(elastic, (data, validation), settings, codebook, paid, logit_caches, own)
+        worlds = _make_worlds(elastic, (data, validation), settings, learner, codebook, paid, logit_caches, own)
         env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-        described = described_in_notes(settings, ppo, own)
+        described = described_in_notes(settings, learner, own)
         made_of = _made_of(elastic, data, codebook, start)
         worlds[0].check_logits()
         resumed = resume and (folder / CHECKPOINT).exists()
         if resumed:
-            agent = _resume_agent(folder, env, settings, made_of, ppo or {})
+            agent = _resume_agent(folder, env, settings, made_of, learner)
         else:
-            agent = _make_agent(env, settings, ppo or {})
+            if unused := learner.unused(settings):
+                say(f"{learner.algorithm.kind.__name__} has no use for {', '.join(unused)}: the run goes without")
+            agent = learner.make(env, settings)
             if start is not None:
                 warm_start(agent, start, described, codebook, own.observation_class)
             write_json(folder / NOTES, described | {"made_of": made_of})
@@ -133,14 +153,17 @@ def train_policy(
 
         remaining = settings.total_steps - agent.num_timesteps
         if remaining > 0:
-            callbacks = _make_callbacks(worlds, folder, settings, described, save, exact=has_state(agent))
-            if "ent_coef" not in (ppo or {}):
-                callbacks.append(EntropyCallback(settings.entropy, settings.total_steps))
+            hooks = _make_callbacks(worlds, folder, settings, described, save, exact=has_state(agent))
+            if learner.entropy_falls:
+                hooks.append(EntropyCallback(settings.entropy, settings.total_steps))
             if progress:
-                callbacks.append(ProgressCallback(settings.total_steps))
+                hooks.append(ProgressCallback(settings.total_steps))
+            hooks += more_callbacks
+            if learner.algorithm.off_policy:
+                hooks.append(DumpCallback())
             drop_events(folder, agent.num_timesteps + 1 if resumed else 0)
             agent.set_logger(configure(str(folder), ["tensorboard"]))
-            _learn(agent, remaining, callbacks, resumed=resumed, ppo=ppo)
+            _learn(agent, remaining, hooks, learner, resumed=resumed)
         return load_policy(folder / "policy", own.observation_class).policy
 
 
@@ -168,6 +191,7 @@ def _make_worlds(
     elastic: ElasticCNN,
     sets: Sequence[ImageSet],
     settings: PolicySettings,
+    learner: Learner,
     codebook: Tensor | None,
     paid: str | Latency,
     logit_caches: Sequence[LogitCache] | None,
@@ -185,7 +209,7 @@ def _make_worlds(
         observation=own.observation,
     )
     actions = Actions.from_network(elastic, settings.action, codebook, settings.max_passes)
-    params, macs = _decision_cost((observer.fixed().size, *settings.hidden, actions.n_outputs))
+    params, macs = _decision_cost(learner.sizes(observer.fixed().size, actions.n_outputs, settings))
     policy_cost = params + observer.cost[0], macs + observer.cost[1]
     return [
         World(
@@ -213,27 +237,9 @@ def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
     return weights + sum(sizes[1:]), weights
 
 
-def _make_agent(env: VecMonitor, settings: PolicySettings, ppo: dict[str, Any]) -> PPO:
-    arguments: dict[str, Any] = {
-        "learning_rate": lambda left: settings.learning_rate * max(left, 0.0),
-        "n_steps": settings.n_steps,
-        "batch_size": settings.batch_size,
-        "n_epochs": settings.n_epochs,
-        "gamma": 1.0,  # episodes have one to three steps; the reward is their plain sum
-        "ent_coef": settings.entropy,
-        "stats_window_size": max(100, settings.n_envs * settings.n_steps),
-        "seed": settings.seed,
-        "device": "cpu",
-    }
-    arguments |= ppo
-    arguments["policy_kwargs"] = {"net_arch": list(settings.hidden)} | ppo.get("policy_kwargs", {})
-    try:
-        return PPO("MlpPolicy", env, **arguments)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise RLPruneError(f"Stable-Baselines3's PPO does not take {ppo or settings}: {error}") from error
-
-
-def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_of: str, ppo: dict[str, Any]) -> PPO:
+def _resume_agent(
+    folder: Path, env: VecMonitor, settings: PolicySettings, made_of: str, learner: Learner
+) -> BaseAlgorithm:
     """The agent of a checkpoint, if it was trained on the same things."""
     checkpoint = folder / CHECKPOINT
     if read_notes(folder).get("made_of") != made_of:
@@ -243,7 +249,7 @@ def _resume_agent(folder: Path, env: VecMonitor, settings: PolicySettings, made_
         )
     try:
         with memory_for(f"reading {checkpoint}", "it stays: give the same command again where there is more"):
-            agent = PPO.load(checkpoint, env=env, device=ppo.get("device", "cpu"), force_reset=False)
+            agent = learner.load(checkpoint, env)
     except OutOfMemoryError:
         raise
     except Exception as error:  # unpickling a damaged file may raise anything
@@ -280,19 +286,20 @@ def _make_callbacks(
 
 
 def _learn(
-    agent: PPO, n_steps: int, callbacks: list[BaseCallback], *, resumed: bool, ppo: dict[str, Any] | None
+    agent: BaseAlgorithm, n_steps: int, callbacks: list[BaseCallback], learner: Learner, *, resumed: bool
 ) -> None:
     """Train for some further steps."""
+    how: dict[str, Any] = {"log_interval": None} if learner.algorithm.off_policy else {}
     try:
         with startup.finishing():
-            agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed)
+            agent.learn(n_steps, CallbackList(callbacks), reset_num_timesteps=not resumed, **how)
     except ValueError as error:  # of torch's distributions, in the midst of an update
         if not_finite_in(agent.policy) is None:
             raise
         raise policy_not_finite(agent) from error
     except TypeError as error:
-        if ppo:
-            raise RLPruneError(f"Stable-Baselines3's PPO cannot train with {ppo}: {error}") from error
+        if learner.arguments:
+            raise RLPruneError(f"{learner.algorithm.title} cannot train with {learner.arguments}: {error}") from error
         raise
     finally:
         for callback in callbacks:

@@ -8,19 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlprune.envs.episodes import first_information
+from rlprune.envs.running.slots import Observations, Slots
 from rlprune.envs.screen import RENDERING, Frame, check_render_mode
-from rlprune.envs.vector import Observations, Slots
-from rlprune.envs.world import World, first_information
+from rlprune.envs.world import World
+from rlprune.errors import SettingsError
 
 
 class KeepRatioVecEnv(VecEnv):
     """The environment for Stable-Baselines3, N episodes at once.
 
+    It does what `DummyVecEnv` does with N single ones.
+
     Args:
-        world: images, network and rules; built from the arguments of `KeepRatioEnv`.
+        world: images, network and rules; built from the arguments of `KeepRatioEnv` by `rlprune.envs.make_world`.
         n_envs: how many episodes run at once.
         render_mode: None, `rgb_array` (`render` returns the first nine episodes in one picture) or `human` (a window
             shows them).
+
+    Raises:
+        RLPruneError: `n_envs` is below 1, or there is no such mode.
     """
 
     def __init__(self, world: World, n_envs: int = 256, render_mode: str | None = None) -> None:
@@ -32,11 +39,14 @@ class KeepRatioVecEnv(VecEnv):
         self.metadata = dict(RENDERING)
 
     def reset(self) -> Observations:
-        """Start all episodes anew; seeds given to `seed` before take effect now."""
-        observations = self._slots.reset(self._seeds)
-        self.reset_infos = first_information(self.world, self._slots.episodes)
+        """Start all episodes anew; what was given to `seed` and `set_options` before takes effect now."""
+        seeds, options = self._seeds, self._options
         self._reset_seeds()
         self._reset_options()
+        if len(options) != self.num_envs:
+            raise SettingsError(f"{len(options)} options were set; give one dict for each of {self.num_envs}, or one")
+        observations = self._slots.reset(seeds, options)
+        self.reset_infos = first_information(self.world, self._slots.episodes)
         return observations
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -45,11 +55,13 @@ class KeepRatioVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Observations, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Run them."""
-        observations, outcome, infos, last = self._slots.step(self._actions)
+        stepped = self._slots.step(self._actions)
         self.reset_infos = first_information(self.world, self._slots.episodes)
-        for i in outcome.done.nonzero().flatten().tolist():
-            infos[i] |= {"terminal_observation": last[i], "TimeLimit.truncated": False}
-        return observations, outcome.rewards.numpy().copy(), outcome.done.numpy().copy(), infos
+        for info in stepped.infos:
+            info["TimeLimit.truncated"] = False
+        for row in stepped.ended.tolist():
+            stepped.infos[row]["terminal_observation"] = stepped.last[row]
+        return stepped.observations, stepped.rewards, stepped.terminated, stepped.infos
 
     def state(self) -> dict[str, Any]:
         """All that the next steps depend on."""
@@ -89,17 +101,34 @@ class KeepRatioVecEnv(VecEnv):
         """Close the window, if there is one."""
         self._slots.screen.close()
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which choices make sense in each episode, bool (n, choices): all, but to accept before the first pass."""
+        return self._slots.action_masks()
+
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute, once for every index: all environments share it."""
-        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
+        """An attribute of single episodes.
+
+        Raises:
+            SeatError: a single one has none of that name.
+        """
+        return self._slots.seats.get(attr_name, self._get_indices(indices))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute that all environments share."""
-        setattr(self, attr_name, value)
+        """Set an own attribute of single episodes.
+
+        Raises:
+            SeatError: all of them share it.
+        """
+        rows = list(self._get_indices(indices))
+        self._slots.seats.set(attr_name, rows, [value] * len(rows))
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """There are no single environments whose methods could be called."""
-        raise NotImplementedError(f"all environments are one batch; there is no single one to call {method_name} on")
+        """Call a method of single episodes.
+
+        Raises:
+            SeatError: a single one has none of that name.
+        """
+        return self._slots.seats.call(method_name, self._get_indices(indices), *args, **kwargs)
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """No environment is wrapped."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from torch import Tensor
 
@@ -25,7 +25,7 @@ _NOTES_INSIDE = "rlprune_notes"
 _SAME = ("action", "max_passes", "pool", "combine", "hidden", "penalty_range", "observation")
 
 
-def write_in_checkpoints(agent: PPO, notes: dict[str, Any]) -> None:
+def write_in_checkpoints(agent: BaseAlgorithm, notes: dict[str, Any]) -> None:
     """Let every checkpoint of an agent say what its run was begun with."""
     setattr(agent, _NOTES_INSIDE, notes)
 
@@ -44,7 +44,7 @@ def read_from_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def warm_start(
-    agent: PPO,
+    agent: BaseAlgorithm,
     folder: Path,
     settings: Mapping[str, Any],
     codebook: Tensor | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,10 @@ import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rlprune.data.image_set import ImageSet
-from rlprune.elastic.cnn import ElasticCNN
-from rlprune.envs.episodes import Episodes
+from rlprune.envs.making import CodebookLike, DataLike, NetworkLike, make_world
+from rlprune.envs.running.single import single
 from rlprune.envs.screen import RENDERING, Screen, check_render_mode
-from rlprune.envs.world import World, first_information, information
 from rlprune.policies.actions import ActionKind
 from rlprune.policies.observations import Observer
 from rlprune.profiles.latency import Latency
@@ -68,7 +66,8 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     ## Information
     `image`, `label`, `prediction`, `accuracy` (0 or 1, of the prediction that stands), `active_params` and
-    `active_macs` (of this step, over the dense network's), `passes`, `keep_ratios` (per group; NaN if it accepted).
+    `active_macs` (of this step, over the dense network's), `passes`, `keep_ratios` (per group; NaN if it accepted);
+    in the last step also `is_success`, whether the prediction is right.
 
     ## Rendering
     The image; for each pass a bar per channel group, as high as its keep ratio, and the MACs it took; the likeliest
@@ -76,23 +75,32 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     episode's; below, the episode before. `metadata["render_fps"]` is 2.
 
     Args:
-        network: the elastic network; used in eval mode.
-        data: images that did not train it.
+        network: a folder with a network or a bundle, or the elastic network itself; used in eval mode.
+        data: images that did not train it: what `rlprune.data.load` takes, alone or in a table with other options of
+            `rlprune.intake.options.DataOptions`; or an image set. Named images are divided and prepared as the network
+            in the folder was trained.
+        split: which part of named images is shown: `policy` (if None), `validation`, `test` or `network`.
         action: kind of the action space.
-        codebook: int64 (K, G) profiles, cheapest first, at most 16; for `profiles`. Uniform ones if None.
+        codebook: int64 (K, G) profiles, cheapest first, at most 16, for `profiles`; or a run folder, a policy, a bundle
+            or a file of JSON that has them. If None, the bundle's, or what the network is specialised to, or uniform
+            ones.
         max_passes: 1 to 3.
         combine: weight of the logits before a pass, where the pass's own is 1 (`rlprune.policies.observations`).
         penalty: price of compute, λ >= 0; or the lowest and the highest of a range, above 0.
-        cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it.
+        cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it, or
+            the file or run folder of one.
         control_variate: subtract the whole network's own correctness from the reward.
         reward: in place of the default one, an own one: an object, `"module:Class"`, or
             `{"class": "module:Class", "settings": {...}}` (`rlprune.envs.rewards.Reward`).
         policy_cost: parameters and MACs of one decision, paid for at every step.
-        observer: what builds observations; fitted to `data` if None.
+        observer: what builds observations; if None, fitted to `data`, where that is divided to its part `policy`.
         pool: cells per side of the grid that stem features are averaged over, if there is no observer.
         observation: in place of the default one, an own one, given likewise (`rlprune.policies.protocol.Observation`).
         render_mode: None, `rgb_array` (`render` returns a picture, uint8 (480, 640, 3)), or `human` (a window follows
             the episodes; needs pygame).
+
+    Raises:
+        RLPruneError: an argument is of another kind than is allowed, or does not fit the others.
 
     ## Version history
     - v0: initial release.
@@ -102,15 +110,16 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     def __init__(
         self,
-        network: ElasticCNN,
-        data: ImageSet,
+        network: NetworkLike,
+        data: DataLike,
         *,
+        split: str | None = None,
         action: ActionKind = "levels",
-        codebook: Tensor | Sequence[Sequence[int]] | None = None,
+        codebook: CodebookLike | None = None,
         max_passes: int = 1,
         combine: float = 0.0,
         penalty: float | Sequence[float] = 0.3,
-        cost: str | Latency = "macs",
+        cost: str | os.PathLike[str] | Latency = "macs",
         control_variate: bool = False,
         reward: Any = None,
         policy_cost: tuple[int, int] = (0, 0),
@@ -120,9 +129,10 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         render_mode: str | None = None,
     ) -> None:
         self.render_mode = check_render_mode(render_mode)
-        self.world = World(
+        self.world = make_world(
             network,
             data,
+            split=split,
             action=action,
             codebook=codebook,
             max_passes=max_passes,
@@ -138,8 +148,9 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         )
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space
-        self._episode: Episodes | None = None
         self._screen = Screen(self.world, self.render_mode)
+        self._single = single(self.world, self._screen)
+        self._running = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -153,35 +164,40 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         Raises:
             RLPruneError: no such image, or no such penalty.
         """
+        if options is not None:
+            self.world.check_options(options)
         super().reset(seed=seed)
         image, penalty = self.world.draw(self.np_random)
         if options:
             image, penalty = self.world.check_start({"image": image, "penalty": penalty} | options)
-        self._episode = self.world.begin(torch.tensor([image]), torch.tensor([penalty]))
         if seed is not None:
             self._screen.forget()
-        self._screen.begin(self._episode)
-        self._screen.refresh()
-        return self.world.observe(self._episode)[0], first_information(self.world, self._episode)[0]
+        self._running = True
+        return self._single.begin(image, penalty)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Run the network as the action says, or accept the prediction at hand."""
-        if self._episode is None:
+        """Run the network as the action says, or accept the prediction at hand.
+
+        Raises:
+            ResetNeeded: no episode is under way.
+            LevelsError: an action of another type or shape, or outside the action space.
+        """
+        if not self._running:
             raise gymnasium.error.ResetNeeded("call reset() before step(), also after an episode has ended")
-        episode = self._episode
-        outcome = self.world.step(episode, np.asarray(action)[None])
-        self._screen.follow(episode, outcome)
-        self._screen.refresh()
-        terminated = bool(outcome.done[0])
-        if terminated:
-            self._episode = None
-        return (
-            self.world.observe(episode)[0],
-            float(outcome.rewards[0]),
-            terminated,
-            False,
-            information(self.world, episode, outcome)[0],
-        )
+        observation, reward, terminated, info = self._single.step(action)
+        self._running = not terminated
+        return observation, reward, terminated, False, info
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which choices make sense, bool (choices,), those of all entries side by side.
+
+        All do, but to accept a prediction before the first pass.
+
+        Raises:
+            LevelsError: ratios are no choices.
+        """
+        passes = torch.tensor([self._single.passes if self._running else 0])
+        return self.world.actions.masks(passes)[0].numpy()
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """The episode as a picture, uint8 (480, 640, 3), if the mode is `rgb_array`; `human` shows it in a window.

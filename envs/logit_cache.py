@@ -1,22 +1,30 @@
-"""The logits of a network on images, computed when they are first asked for, and kept."""
+"""What a network computes of images: logits, when they are first asked for, and what standardises observations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
+from rlprune.policies.observations import Observer
+from rlprune.policies.penalties import PenaltyRange
+from rlprune.storage.provenance import fingerprint
 from rlprune.utils.finite import finite_logits
 
 _MEMORY_LIMIT = 2**30
 _CHUNK = 512
 _BLOCK = 32
 _SOME = 64
+_MOST_OBSERVERS = 16
 
 
 class LazyTable:
@@ -54,6 +62,16 @@ class LazyTable:
             for table, block in torch.stack([tables, blocks], 1)[missing].unique(dim=0).tolist():
                 self._fill(table, block)
         return self._values[tables, items]
+
+    def row(self, table: int, item: int) -> NDArray[np.float32]:
+        """Values float32 (width,) of one item in one table."""
+        if not self._keep:
+            return self._computed(torch.tensor([table]), torch.tensor([item])).numpy()[0]
+        block = item // _BLOCK
+        if not self._known.numpy()[table, block]:
+            self._fill(table, block)
+        values: NDArray[np.float32] = self._values.numpy()[table, item]
+        return values
 
     def _fill(self, table: int, block: int) -> None:
         """Compute the items of a block."""
@@ -117,6 +135,14 @@ class LogitCache:
             return self._of_whole(torch.zeros_like(images), images)
         return self.of_profiles(images, torch.full_like(images, self._index_of_whole))
 
+    def of_one(self, image: int, profile: int | None) -> NDArray[np.float32]:
+        """Logits float32 (classes,) of one image, under a profile of the codebook, or at full width and depth if None.
+
+        They are not to be changed.
+        """
+        profile = self._index_of_whole if profile is None else profile
+        return self._of_whole.row(0, image) if profile is None else self._of_profiles.row(profile, image)
+
     @torch.no_grad()
     def under(self, images: Tensor, levels: Tensor) -> Tensor:
         """Logits float32 (B, classes) of images, by index, int64 (B,), under levels (B, G) or (G,); computed anew.
@@ -167,3 +193,29 @@ class LatestLogitCache:
         if not self._caches or self._caches[0].network is not network:
             self._caches = tuple(LogitCache(network, images, codebook) for images in self._sets)
         return self._caches
+
+
+_observers: WeakKeyDictionary[ImageSet, dict[Hashable, Observer]] = WeakKeyDictionary()
+
+
+def fitted_observer(network: ElasticModule, images: ImageSet, **settings: Any) -> Observer:
+    """`rlprune.policies.observations.Observer.fit`, which runs once for the same stem, images and settings.
+
+    Args:
+        network: whose stem is read.
+        images: those that train the policy.
+        settings: the other arguments.
+    """
+    if not all(isinstance(value, int | float | PenaltyRange | None) for value in settings.values()):
+        return Observer.fit(network, images, **settings)
+    try:
+        stem = fingerprint(*network.stem.state_dict().values())
+        key = (stem, images.images._version, images.mean, images.std, *sorted(settings.items()))
+    except (RuntimeError, TypeError):  # of tensors that count no changes, or have no counterpart in NumPy
+        return Observer.fit(network, images, **settings)
+    known = _observers.setdefault(images, {})
+    if key not in known:
+        if len(known) >= _MOST_OBSERVERS:
+            known.clear()
+        known[key] = Observer.fit(network, images, **settings)
+    return known[key]

@@ -66,7 +66,7 @@ class Rules:
             raise RLPruneError(f"penalty is {self.penalty!r}; a number of 0 or more, or two of them, are needed")
         if not isinstance(self.cost, Latency) and self.cost not in KINDS:
             allowed = ", ".join(KINDS)
-            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {allowed}, or a measured Latency")
+            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {allowed}, or a Latency or its file")
         if not isinstance(self.price, PenaltyRange) and not 0 <= self.price <= 1e9:
             raise RLPruneError(
                 f"penalty is {self.penalty}; a number of 0 or more, or a range (lowest, highest), is needed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
+from rlprune.envs.arguments import check_images, check_network, shown
 from rlprune.envs.episodes import Episodes, Outcome
-from rlprune.envs.logit_cache import LazyTable, LogitCache
+from rlprune.envs.logit_cache import LazyTable, LogitCache, fitted_observer
 from rlprune.envs.rewards import Step, checked_rewards
 from rlprune.envs.rules import Rules
 from rlprune.errors import RLPruneError
@@ -37,7 +38,8 @@ class World:
         network: the elastic network; put into eval mode.
         data: images that did not train it.
         codebook: int64 (K, G) profiles, cheapest first; for `action="profiles"`. Uniform ones if None.
-        observer: what builds observations; fitted to `data` if None.
+        observer: what builds observations; fitted to `data`, or to `fitted_to`, if None.
+        fitted_to: other images that observations are standardised by, such as those that train the policy.
         logit_cache: of this network, these images and this codebook, to share it with other worlds; a new one if None.
         rules: fields of `Rules`, by keyword: the other arguments of `KeepRatioEnv`, which documents all of them.
 
@@ -53,22 +55,22 @@ class World:
         *,
         codebook: Tensor | Sequence[Sequence[int]] | None = None,
         observer: Observer | None = None,
+        fitted_to: ImageSet | None = None,
         logit_cache: LogitCache | None = None,
         **rules: Any,
     ) -> None:
+        check_images(data, check_network(network))
         self.rules = Rules(**rules)
         self.rules.check_latency(network)
         if observer is not None and self.rules.observation is not None:
             raise RLPruneError("an observer and an observation are given; give one: an observer has its observation")
         self.reward = self.rules.make_reward()
-        if not len(data):
-            raise RLPruneError("the image set is empty; an environment needs at least one image")
         self.network = network.eval()
         self.data = data
         self.penalty = self.rules.price
         self.cost = Cost(network)
         self.actions = self._make_actions(codebook)
-        self.observer = observer or self._fit_observer()
+        self.observer = observer or self._fit_observer(fitted_to or data)
         self.rules.check_observer(self.observer)
         self._codebook = self.actions.codebook if self.actions.kind == "profiles" else None
         if self._codebook is not None:
@@ -85,11 +87,11 @@ class World:
             codebook = uniform_codebook(self.network, self.cost)
         return Actions.from_network(self.network, self.rules.action, codebook, self.rules.max_passes)
 
-    def _fit_observer(self) -> Observer:
+    def _fit_observer(self, images: ImageSet) -> Observer:
         rules = self.rules
-        return Observer.fit(
+        return fitted_observer(
             self.network,
-            self.data,
+            images,
             max_passes=rules.max_passes,
             pool=rules.pool,
             combine=rules.combine,
@@ -145,6 +147,17 @@ class World:
             return image, float(self.penalty.at(torch.tensor(generator.random())))
         return image, self.penalty
 
+    def check_options(self, options: Any) -> None:
+        """Make sure that episodes can begin as somebody says, before one is drawn.
+
+        Raises:
+            RLPruneError: no such image; or no such penalty.
+        """
+        if options is not None and not isinstance(options, Mapping):
+            raise RLPruneError(f"options={shown(options)}: give a dict with 'image', 'penalty', or both")
+        any_penalty = self.penalty.low if isinstance(self.penalty, PenaltyRange) else self.penalty
+        self.check_start({"image": 0, "penalty": any_penalty, **(options or {})})
+
     def check_start(self, chosen: dict[str, Any]) -> tuple[int, float]:
         """The image and the penalty that somebody has chosen for an episode.
 
@@ -154,14 +167,18 @@ class World:
         image = chosen.pop("image")
         penalty = chosen.pop("penalty")
         n_images = len(self.data)
-        if chosen or not isinstance(image, int | np.integer) or not 0 <= image < n_images:
+        if chosen or not _is_index(image, n_images):
             raise RLPruneError(
                 f"options={chosen or {'image': image}}: allowed are 'image', an index from 0 to {n_images - 1}, "
                 "and 'penalty'"
             )
         allowed = self.penalty
         low, high = (allowed.low, allowed.high) if isinstance(allowed, PenaltyRange) else (allowed, allowed)
-        if not isinstance(penalty, int | float) or not low <= penalty <= high:
+        if (
+            isinstance(penalty, bool)
+            or not isinstance(penalty, int | float | np.floating)
+            or not low <= penalty <= high
+        ):
             raise RLPruneError(f"options={{'penalty': {penalty}}}: allowed is {allowed}")
         return int(image), float(penalty)
 
@@ -202,9 +219,11 @@ class World:
         Args:
             episodes: n of them, none over yet.
             actions: (n,) for a discrete space, else (n, entries).
+
+        Raises:
+            LevelsError: actions of another type or shape, or outside the action space.
         """
-        raw = torch.as_tensor(actions).reshape(len(episodes.images), -1)
-        self.actions.check(raw)
+        raw = self.actions.read(actions, len(episodes.images))
         levels, accept = self.actions.decode(raw)
         repeated = (levels == episodes.levels).all(1)  # the same profile would only give the same logits again
         accept = (accept | repeated) & (episodes.passes > 0)
@@ -279,24 +298,5 @@ class World:
         return self.observer.features(stem_features.cpu())
 
 
-def first_information(world: World, episodes: Episodes) -> list[dict[str, Any]]:
-    """What `info` holds for every episode when it starts."""
-    labels = world.data.labels[episodes.images].tolist()
-    return [{"image": image, "label": label} for image, label in zip(episodes.images.tolist(), labels, strict=True)]
-
-
-def information(world: World, episodes: Episodes, outcome: Outcome) -> list[dict[str, Any]]:
-    """What `info` holds for every episode after a step."""
-    ratios = torch.tensor(world.network.keep_ratios)[outcome.levels.clamp_min(0)]
-    ratios = torch.where(outcome.levels >= 0, ratios, torch.nan)
-    columns = {
-        "image": episodes.images.tolist(),
-        "label": world.data.labels[episodes.images].tolist(),
-        "prediction": outcome.predictions.tolist(),
-        "accuracy": outcome.correct.float().tolist(),
-        "active_params": outcome.params.tolist(),
-        "active_macs": outcome.macs.tolist(),
-        "passes": outcome.passes.tolist(),
-        "keep_ratios": list(ratios.numpy()),
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _is_index(image: Any, n_images: int) -> bool:
+    return not isinstance(image, bool) and isinstance(image, int | np.integer) and 0 <= image < n_images

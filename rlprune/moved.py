@@ -45,7 +45,7 @@ MOVED: dict[str, str] = {
     "one_image": "policies.one_image",
     "onnx": "deployment.onnx.export",
     "onnx_cnn": "deployment.onnx.cnn",
-    "options": "pipelines.options pipelines.inputs pipelines.identity",
+    "options": "intake.options intake.fitting intake.identity intake.notes pipelines.inputs",
     "passes": "policies.passes",
     "plots": "evaluation.plots",
     "policy": "policies.policy",

@@ -97,6 +97,11 @@ class GatedCNN(nn.Module):
         params = torch.stack([cost.params for cost in costs]).sum()
         self.gates_cost = ComputeCost(params, torch.stack([cost.macs for cost in costs]).sum())
 
+    def __repr__(self) -> str:
+        """In one line."""
+        size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        return f"{type(self).__name__}({self.kind}; {len(self.gated)} gates; {size:.2f} M parameters)"
+
     @property
     def gates(self) -> list[nn.Module]:
         """The gates, in the order of `gated`."""

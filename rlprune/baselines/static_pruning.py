@@ -64,13 +64,23 @@ def static_profile(
     if how == "searched":
         check_budget(elastic, budget)
         return best_within(elastic, search_profiles(elastic, images, n_candidates, seed), [budget])[0]
-    cost = Cost(elastic)
-    candidates = _uniform(elastic) if how == "uniform" else _global(elastic)
-    shares = (cost.of(candidates).macs / cost.dense.macs).double()
+    candidates, shares = _candidates(elastic, how)
     within = (shares <= budget).nonzero().flatten()
     if not len(within):
         raise RLPruneError(f"budget {budget:g} is below the cheapest {how} profile, which costs {shares.min():.3f}")
     return candidates[within[shares[within].argmax()]]
+
+
+def cheapest_share(elastic: ElasticModule, how: Literal["uniform", "global"]) -> float:
+    """What the cheapest profile of a kind costs, as a share of the dense network's MACs."""
+    return float(_candidates(elastic, how)[1].min())
+
+
+def _candidates(elastic: ElasticModule, how: Structure) -> tuple[Tensor, Tensor]:
+    """The profiles (M, G) of a kind, and the shares of the dense MACs that they cost, float64 (M,)."""
+    cost = Cost(elastic)
+    profiles = _uniform(elastic) if how == "uniform" else _global(elastic)
+    return profiles, (cost.of(profiles).macs / cost.dense.macs).double()
 
 
 def _uniform(elastic: ElasticModule) -> Tensor:

@@ -10,10 +10,10 @@ import tyro
 
 from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
+from rlprune.intake.notes import split_notes
+from rlprune.intake.options import DataOptions, ElasticOptions, source_notes
+from rlprune.intake.preparation import load_for
 from rlprune.metrics import accuracy
-from rlprune.pipelines.inputs import source_notes, split_notes
-from rlprune.pipelines.options import DataOptions, ElasticOptions
-from rlprune.pipelines.preparation import load_for
 from rlprune.storage import folders, networks
 from rlprune.storage.structure import describe
 from rlprune.training.adaptation import AdaptSettings, adapt

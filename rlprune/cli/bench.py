@@ -22,9 +22,9 @@ from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.runners import ROWS, default_rows
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, EnvBenchmark
+from rlprune.intake.notes import network_notes
+from rlprune.intake.options import DataOptions
 from rlprune.models import registry
-from rlprune.pipelines.inputs import network_notes
-from rlprune.pipelines.options import DataOptions
 from rlprune.storage import bundle
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold_file

@@ -13,12 +13,12 @@ from rlprune.cli.options import TeacherOptions
 from rlprune.evaluation import tables
 from rlprune.evaluation.plots import compare_plot
 from rlprune.evaluation.timing_results import ComparisonResult
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.options import DataOptions
 from rlprune.pipelines.comparison import CompareSettings, Comparison, check_comparison
-from rlprune.pipelines.inputs import load_fitting
-from rlprune.pipelines.options import DataOptions
 from rlprune.profiles.search import check_candidates
 from rlprune.storage import networks
-from rlprune.storage.folders import check_targets
+from rlprune.storage.provenance import check_targets
 from rlprune.training.adaptation import SpecialiseSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.imports import require

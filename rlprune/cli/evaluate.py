@@ -20,9 +20,10 @@ from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.static import evaluate_dense, evaluate_static
-from rlprune.pipelines.inputs import build_model, load_fitting
-from rlprune.pipelines.options import DataOptions
-from rlprune.pipelines.preparation import load_for
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.options import DataOptions
+from rlprune.intake.preparation import load_for
+from rlprune.pipelines.inputs import build_model
 from rlprune.profiles.search import check_candidates
 from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat
@@ -38,7 +39,7 @@ class Evaluate:
 
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="BUNDLE")] = None
-    """Folder that `rlprune export` wrote; or `rlprune gate`, or `rlprune prune`."""
+    """Folder that `rlprune export` or `rlprune optimize` wrote; or `rlprune gate`, or `rlprune prune`."""
     model: str | None = None
     """Instead of a bundle, a network by name, such as timm:resnet18, or package.module:callable; beside one, the
     network it was made from."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import reprlib
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
 import tyro
 from torch import Tensor
@@ -14,32 +15,50 @@ from rlprune.cli.options import PriceOptions
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.export import to_onnx
 from rlprune.deployment.onnx.resizing import check_resizable
+from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, RLPruneError
-from rlprune.pipelines.identity import same_source
-from rlprune.pipelines.inputs import load_fitting, network_notes
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.notes import how_read, network_notes
+from rlprune.intake.options import DataOptions
 from rlprune.serving.triton import NAME, check_triton, save_triton
 from rlprune.storage import bundle, folders, networks
+from rlprune.storage.data_format import DataFormat
 from rlprune.storage.policies import SavedPolicy, load_policy
 from rlprune.utils.files import check_room, temporaries_beside
 from rlprune.utils.locks import hold
 
-_HOW_DATA_IS_READ = ("image_size", "image_column", "label_column", "split_seed", "test_split")
-"""What the notes on a network may say of the data that the user names: nothing that is imported or opened."""
 N_CALIBRATION = 512
 """Images that int8 is calibrated on, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What is packed.
+
+    Attributes:
+        dynamic: network and policy, at the price that is stored with them, if one is.
+        data: what they expect of images.
+        metadata: notes of the new bundle.
+    """
+
+    dynamic: DynamicCNN
+    data: DataFormat
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Export:
     """Put network and policy into one bundle that needs neither pickle nor the learning library."""
 
-    network: Path
+    bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="BUNDLE")] = None
+    """Instead of --network and --policy what has both: a bundle, or a folder with one in it, such as rlprune optimize
+    writes."""
+    network: Path | None = None
     """Folder that `rlprune adapt` wrote."""
-    policy: Path
+    policy: Path | None = None
     """Folder that `rlprune train` wrote, the policy/ in it, or a bundle."""
-    out: Path
-    """Bundle to write."""
+    out: Path | None = None
+    """Bundle to write. May be left out where a BUNDLE is only to become a model for --triton."""
     onnx: bool = False
     """Also put dynamic.onnx into it: preprocessing, policy and all profiles in one file for onnxruntime. Where the
     policy knows a range of penalties, it takes a budget; --budget or --penalty name what it decides at without one."""
@@ -64,29 +83,57 @@ class Export:
 
     def run(self) -> None:
         """Do it."""
+        self._check_sources()
         self._check_options()
-        with hold(self.out):
-            folders.check_target(self.out, "bundle")
-            self._write()
-        own = "" if self.observation is None else f", observation={self.observation!r}"
-        print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r}{own})")
+        with nullcontext() if self.out is None else hold(self.out):
+            if self.out is not None:
+                folders.check_target(self.out, "bundle")
+            self._write(self._parts())
+        if self.out is not None:
+            own = "" if self.observation is None else f", observation={self.observation!r}"
+            print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r}{own})")
         if self.triton is not None:
             print(f"the model for Triton is in {self.triton / self.triton_name}")
 
-    def _write(self) -> None:
-        """Write the bundle, which is held meanwhile."""
+    def _parts(self) -> _Parts:
+        """What is packed."""
+        if self.bundle is not None:
+            found = bundle.load(self.bundle, observation=self.observation)
+            return _Parts(found, DataFormat.of(found), found.metadata)
+        assert self.network is not None and self.policy is not None
         folder = self.policy / "policy"
         policy = load_policy(folder if folder.is_dir() else self.policy, self.observation)
         network = networks.load_network(self.network)
-        n_copies = 1 + self.onnx + self.int8
-        check_room(self.out, n_copies * sum(value.nbytes for value in network.network.state_dict().values()))
+        dynamic = DynamicCNN.for_images(network.network, policy.policy, network.data)
+        return _Parts(dynamic, network.data, _metadata_of(network, policy))
+
+    def _write(self, parts: _Parts) -> None:
+        """Write the bundle, which is held meanwhile."""
+        size = sum(value.nbytes for value in parts.dynamic.elastic.state_dict().values())
+        if self.out is not None:
+            check_room(self.out, (1 + self.onnx + self.int8) * size)
         if self.resize:
-            check_resizable(network.data.preprocessing)
-        metadata = _metadata_of(network, policy)
-        files = self._onnx_files(network, policy) if self.onnx or self.int8 else {}
-        bundle.save_bundle(self.out, network.network, policy.policy, network.data, metadata, files)
+            check_resizable(parts.data.preprocessing)
+        files = self._onnx_files(parts) if self.onnx or self.int8 else {}
+        if self.out is not None:
+            elastic = cast(ElasticCNN, parts.dynamic.elastic)
+            bundle.save_bundle(self.out, elastic, parts.dynamic.source_policy, parts.data, parts.metadata, files)
         if self.triton is not None:
             save_triton(self.triton, files["dynamic.onnx"], self.triton_name)
+
+    def _check_sources(self) -> None:
+        """Make sure that what is packed is named once, and where it goes."""
+        both = {"--network": self.network, "--policy": self.policy}
+        given = [name for name, value in both.items() if value is not None]
+        if self.bundle is not None and given:
+            raise RLPruneError(f"the bundle {self.bundle} holds both: leave {' and '.join(given)} out")
+        if self.bundle is None and len(given) < 2:
+            missing = " and ".join(name for name in both if name not in given)
+            raise RLPruneError(f"nothing to pack: {missing} {'are' if not given else 'is'} missing; or name a bundle")
+        if self.out is None and (self.bundle is None or self.triton is None):
+            raise RLPruneError("--out is missing: name the bundle to write")
+        if self.out is None and self.int8:
+            raise RLPruneError("--int8 puts a file into a bundle; name that with --out")
 
     def _check_options(self) -> None:
         if self.triton is not None:
@@ -106,28 +153,26 @@ class Export:
         if self.int8 and self.data is None:
             raise RLPruneError("--int8 needs images to calibrate on: name what the network was adapted to with --data")
 
-    def _onnx_files(self, network: networks.SavedNetwork, policy: SavedPolicy) -> dict[str, bytes]:
+    def _onnx_files(self, parts: _Parts) -> dict[str, bytes]:
         """The files to put into the bundle, by name."""
-        dynamic = DynamicCNN.for_images(network.network, policy.policy, network.data)
-        priced = self.price.of(dynamic)
+        priced = self.price.of(parts.dynamic)
         files = {}
         if self.onnx:
             files["dynamic.onnx"] = to_onnx(priced, resize=self.resize)
         if self.int8:
-            images = self._calibration_images(network)
+            images = self._calibration_images(parts)
+            assert self.out is not None
             with temporaries_beside(self.out):  # those of onnxruntime, which quantises
                 files["dynamic.int8.onnx"] = to_onnx(priced, images, resize=self.resize)
         return files
 
-    def _calibration_images(self, network: networks.SavedNetwork) -> Tensor:
+    def _calibration_images(self, parts: _Parts) -> Tensor:
         """Some of the images that train the network, uint8 (N, C, H, W), split as it was trained."""
         assert self.data is not None
-        made_of = network_notes(network.metadata)
-        source = made_of.get("source") or {}
-        same_data = same_source(source.get("data"), self.data)
-        noted = {name: source[name] for name in _HOW_DATA_IS_READ if name in source} if same_data else {}
-        options = DataOptions(**noted, data=self.data, preprocess=self.preprocess)
-        splits = load_fitting(network.network.image_shape, network.data, made_of, options)
+        options = DataOptions(
+            **how_read(network_notes(parts.metadata), self.data), data=self.data, preprocess=self.preprocess
+        )
+        splits = load_fitting(parts.dynamic.image_shape, parts.data, parts.metadata, options)
         return splits.network.images[:N_CALIBRATION]
 
 

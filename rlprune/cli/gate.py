@@ -18,9 +18,9 @@ from rlprune.cli.resumable import resumable
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation import tables
 from rlprune.evaluation.gated import evaluate_gated
-from rlprune.pipelines.inputs import source_notes, split_notes
-from rlprune.pipelines.options import DataOptions
-from rlprune.pipelines.preparation import load_for
+from rlprune.intake.notes import split_notes
+from rlprune.intake.options import DataOptions, source_notes
+from rlprune.intake.preparation import load_for
 from rlprune.storage import folders
 from rlprune.storage.structure import describe
 from rlprune.utils.settings import InnerShare, PositiveInt, settings_dataclass

@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 
 from rlprune.evaluation import tables
+from rlprune.intake.options import ElasticOptions
 from rlprune.models import registry
-from rlprune.pipelines.options import ElasticOptions
 from rlprune.utils.settings import AtMost, Pixels, PositiveInt, settings_dataclass
 
 

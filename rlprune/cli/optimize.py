@@ -12,12 +12,12 @@ from pydantic import AfterValidator
 from rich.console import Console
 
 from rlprune.cli.options import NetworkOptions
+from rlprune.intake.options import DataOptions
 from rlprune.models import registry
 from rlprune.optimization.goal import MOST_MINUTES, Goal, PlanOptions
 from rlprune.optimization.job import Optimization
 from rlprune.optimization.plan import DEFAULT_MINUTES
 from rlprune.optimization.reports.screen import print_check, print_verdict
-from rlprune.pipelines.options import DataOptions
 from rlprune.utils.hardware import check_device
 from rlprune.utils.settings import AtMost, PositiveFloat, Seed, settings_dataclass
 
@@ -32,7 +32,8 @@ class Optimize:
     model: str
     """A name such as resnet20, timm:efficientnet_b0 or torchvision:resnet18; or package.module:callable returning an
     nn.Module."""
-    source: tyro.conf.OmitArgPrefixes[DataOptions]
+    goal: tyro.conf.OmitArgPrefixes[Goal] = field(default_factory=Goal)
+    source: tyro.conf.OmitArgPrefixes[DataOptions] = field(kw_only=True)
     weights: Path | None = None
     """Its weights: safetensors, a state dict or training checkpoint of PyTorch, or a folder of the Hugging Face hub. A
     network of this project's own is trained first if none are given."""
@@ -41,8 +42,7 @@ class Optimize:
     people you trust."""
     heldout: str | None = None
     """Images of the same classes that the network has not seen, to learn from which images are easy, and to choose by;
-    as for --data."""
-    goal: tyro.conf.OmitArgPrefixes[Goal] = field(default_factory=Goal)
+    as for --data. All of them count, whatever parts they have; those that are in --data, too, are left out."""
     time_limit: Annotated[PositiveFloat, AtMost(MOST_MINUTES)] = DEFAULT_MINUTES
     """Minutes that all may take; how long everything is trained follows from it."""
     out: Path = Path("runs/optimized")
@@ -75,12 +75,7 @@ class Optimize:
         )
         NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights(fresh=True)
         job.read(
-            self.model,
-            self.source.data,
-            options=self.source,
-            weights=self.weights,
-            trust_pickle=self.trust_pickle,
-            heldout=self.heldout,
+            self.model, weights=self.weights, trust_pickle=self.trust_pickle, heldout=self.heldout, **vars(self.source)
         )
         if self.dry_run or job.finished() is None:
             print_check(console, job.check())

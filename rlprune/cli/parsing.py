@@ -7,10 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast, get_args, get_type_hints
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from rlprune.errors import SettingsError
 from rlprune.utils.notes import say
@@ -128,8 +129,14 @@ def _named(kind: type, prefix: str) -> Iterator[tuple[str, str]]:
             yield name, f"--{prefix}{name}".replace("_", "-")
 
 
+def _help_of(field: StructFieldSpec) -> str | None:
+    """The help of an option, without the line breaks that its docstring has in the source, which tyro would keep."""
+    text = field.helptext() if callable(field.helptext) else field.helptext
+    return None if text is None else "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
+
+
 def _registry(wrong: list[str]) -> ConstructorRegistry:
-    """Tyro's ways of making dataclasses, and one more, for settings.
+    """Tyro's ways of making dataclasses, and one more, for settings; of all of them the help is set anew.
 
     Args:
         wrong: gets what is wrong with each group of options. An empty one stands in for it, so that the others are
@@ -139,16 +146,20 @@ def _registry(wrong: list[str]) -> ConstructorRegistry:
     asking = False
 
     @registry.struct_rule
-    def settings_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+    def dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
         nonlocal asking
-        if asking or not hasattr(info.type, "__pydantic_validator__"):
+        if asking or not dataclasses.is_dataclass(info.type):
             return None
         asking = True  # for tyro's own rule now
         try:
             spec = ConstructorRegistry.get_struct_spec(info)
         finally:
             asking = False
-        assert isinstance(spec, StructConstructorSpec)
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        spec = replace(spec, fields=tuple(replace(each, helptext=partial(_help_of, each)) for each in spec.fields))
+        if not hasattr(info.type, "__pydantic_validator__"):
+            return spec
         make = spec.instantiate
 
         def instantiate(**given: Any) -> Any:

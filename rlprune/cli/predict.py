@@ -20,8 +20,8 @@ from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.prediction import Prediction, in_words
 from rlprune.errors import DataError, RLPruneError
 from rlprune.evaluation import tables
-from rlprune.pipelines.inputs import network_notes
-from rlprune.pipelines.preparation import confirmed, whole
+from rlprune.intake.notes import network_notes
+from rlprune.intake.preprocessing import confirmed, whole
 from rlprune.storage import bundle
 from rlprune.utils.locks import hold_file
 from rlprune.utils.progress import progress_bar
@@ -38,10 +38,9 @@ class Predict:
     """Classify image files, and those in folders, with a bundle, and say what each cost."""
 
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILES")]
-    """The folder that `rlprune export` wrote, or one that has it in it as bundle, or org/name on the Hugging Face hub;
-    then image files and folders of them, in any order. With --onnx, image files and folders alone. Folders are searched
-    with all that lies below them. Images of another size than the network takes are resized and cut as it was trained.
-    """
+    """The folder that `rlprune export` or `rlprune optimize` wrote, or org/name on the Hugging Face hub; then image
+    files and folders of them, in any order. With --onnx, image files and folders alone. Folders are searched with all
+    that lies below them. Images of another size than the network takes are resized and cut as it was trained."""
     onnx: Path | None = None
     """Predict with this file, which `rlprune export --onnx` wrote, and onnxruntime."""
     preprocess: str | None = None

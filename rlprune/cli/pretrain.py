@@ -11,10 +11,10 @@ import tyro
 from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
 from rlprune.errors import RLPruneError
+from rlprune.intake.options import DataOptions
+from rlprune.intake.preparation import load_for, note_of
 from rlprune.metrics import accuracy
 from rlprune.models import weights
-from rlprune.pipelines.options import DataOptions
-from rlprune.pipelines.preparation import load_for, note_of
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import check_target_file

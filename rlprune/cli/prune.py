@@ -15,8 +15,8 @@ from rlprune.cli.options import TeacherOptions
 from rlprune.cli.resumable import resumable
 from rlprune.evaluation import tables
 from rlprune.evaluation.static import evaluate_static
-from rlprune.pipelines.inputs import load_fitting
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.options import DataOptions
 from rlprune.profiles.cost import Cost
 from rlprune.storage import folders, networks
 from rlprune.training.loop import check_checkpoint_room

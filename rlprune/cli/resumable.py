@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from rlprune.errors import RLPruneError
-from rlprune.pipelines.identity import same_source
+from rlprune.intake.identity import same_source
 from rlprune.storage.provenance import check_unchanged, note_to_compare, plain
 from rlprune.utils.files import check_target_folder, write_json
 from rlprune.utils.locks import hold

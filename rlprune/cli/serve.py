@@ -11,8 +11,8 @@ from pydantic import Field
 
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.pipelines.inputs import network_notes
-from rlprune.pipelines.preparation import confirmed, whole
+from rlprune.intake.notes import network_notes
+from rlprune.intake.preprocessing import confirmed, whole
 from rlprune.serving.limits import Limits
 from rlprune.serving.served import Backend, Model, Which, find, open_served
 from rlprune.utils.imports import require

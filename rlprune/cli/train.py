@@ -12,7 +12,8 @@ import torch
 import tyro
 from rich.console import Console
 
-from rlprune.agents.ppo_arguments import check_ppo
+from rlprune.agents.algorithms.learner import Learner
+from rlprune.agents.algorithms.named import make_callbacks
 from rlprune.agents.run_folder import Own, check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
@@ -21,10 +22,10 @@ from rlprune.cli.options import Device
 from rlprune.data.image_set import Splits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import MAX_PROFILES
-from rlprune.errors import RLPruneError
+from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.evaluation import tables
-from rlprune.pipelines.inputs import load_fitting
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.fitting import load_fitting
+from rlprune.intake.options import DataOptions
 from rlprune.policies.named import made
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
@@ -61,8 +62,17 @@ class Train:
     """Continue an interrupted run."""
     device: Device = "cpu"
     """Where the network runs, such as cpu or cuda, for its logits on every image; the policy learns on the CPU."""
+    algorithm: str = "ppo"
+    """What learns: ppo, a2c, trpo, maskable_ppo; dqn or qrdqn (--action profiles); sac, tqc, td3 or ddpg (--action
+    ratios); or a class of Stable-Baselines3's kind, as package.module:Class."""
+    arguments: str = "{}"
+    """Further arguments of the algorithm, as JSON, such as '{"buffer_size": 20000}'."""
     ppo: str = "{}"
-    """Further arguments of Stable-Baselines3's PPO, as JSON, such as '{"clip_range": 0.1}'."""
+    """The same, of Stable-Baselines3's PPO, such as '{"clip_range": 0.1}'."""
+    policy_kwargs: str = "{}"
+    """Further arguments of the algorithm's policy, as JSON, such as '{"activation_fn": "ReLU"}'."""
+    callbacks: tuple[str, ...] = ()
+    """Further callbacks of Stable-Baselines3, as package.module:object."""
     reward: str | None = None
     """A reward of your own, as package.module:Class, or, with settings, as JSON: '{"class": "package.module:Class",
     "settings": {"weight": 2}}'. It takes the place of the default one and of its control variate."""
@@ -76,26 +86,46 @@ class Train:
 
     def run(self) -> None:
         """Do it."""
-        arguments = _json_object(self.ppo, "--ppo")
+        learner = self._learner()
         try:
-            check_ppo(arguments, self.settings.n_envs, continuous=self.settings.action == "ratios")
+            make_callbacks(self.callbacks)
         except RLPruneError as error:
-            raise RLPruneError(f"--ppo: {error}") from error
+            raise RLPruneError(f"--callbacks: {error}") from error
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
         own = Own(made("reward", self.reward), made("observation", self.observation))
         check_run_folder(self.out)
         with hold(self.out, inside=True):
-            policy, network = self._train(arguments, own)
+            policy, network = self._train(learner, own)
         Console().print(tables.codebook(network, policy.codebook))
         noted = load_policy(self.out / "policy", own.observation_class).metadata.get("validation")
         figures = schema().check(schema().Figures, noted, "note on the policy")
         print(f"validation accuracy {figures.accuracy:.4f} at {figures.active_macs:.3f} of the dense MACs")
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
 
-    def _train(self, arguments: dict[str, Any], own: Own) -> tuple[Policy, ElasticCNN]:
+    def _learner(self) -> Learner:
+        """The algorithm and its arguments.
+
+        Raises:
+            MissingExtraError: the algorithm is one of sb3-contrib, which is not installed.
+            RLPruneError: there is no such algorithm, or it cannot learn so.
+        """
+        arguments = _json_object(self.arguments, "--arguments")
+        ppo = _json_object(self.ppo, "--ppo")
+        more = _json_object(self.policy_kwargs, "--policy-kwargs")
+        try:
+            learner = Learner.of(self.algorithm, arguments, ppo, more or None)
+            learner.check(self.settings)
+        except MissingExtraError:
+            raise
+        except RLPruneError as error:
+            option = "--ppo" if ppo else "--arguments" if arguments else "--policy-kwargs" if more else "--algorithm"
+            raise RLPruneError(f"{option}: {error}") from error
+        return learner
+
+    def _train(self, learner: Learner, own: Own) -> tuple[Policy, ElasticCNN]:
         """Train into the folder, which is held meanwhile; the policy, and the network that it is for."""
-        check_run(self.out, self.settings, resume=self.resume, ppo=arguments, own=own)
+        check_run(self.out, self.settings, learner, resume=self.resume, own=own)
         start_codebook = None
         if self.start is not None:
             start_codebook = load_policy(self.start / "policy", own.observation_class).policy.codebook
@@ -118,7 +148,9 @@ class Train:
             latency=latency,
             start=self.start,
             resume=self.resume,
-            ppo=arguments,
+            algorithm=learner.algorithm.kind,
+            arguments=learner.arguments,
+            callbacks=self.callbacks,
             reward=own.reward,
             observation=own.observation,
         )

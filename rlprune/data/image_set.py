@@ -56,6 +56,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        """In one line."""
+        shape = "x".join(map(str, self.images.shape[1:]))
+        return f"ImageSet({len(self)} images of {shape} in {len(self.classes)} classes)"
+
     def subset(self, indices: Sequence[int] | Tensor | slice) -> ImageSet:
         """The images at some indices, in that order; a slice shares memory, other indices copy."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
@@ -100,12 +105,15 @@ class Splits:
         policy: trains the policy; the network has not seen them, because it is always right on what it memorised.
         validation: chooses settings.
         test: measures the result, and chooses nothing.
+        test_set_aside: whether those are a share, drawn at random, of images that have no part for testing: whatever
+            was trained on all of them before has seen them.
     """
 
     network: ImageSet
     policy: ImageSet
     validation: ImageSet
     test: ImageSet
+    test_set_aside: bool = False
 
     @property
     def training(self) -> ImageSet:

@@ -13,7 +13,7 @@ from rlprune.data.decoding import decode
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import Transform, read_preprocessing
-from rlprune.data.sources import find
+from rlprune.data.sources import find, may_have_columns
 from rlprune.data.splitting import SPLIT_RULE, Division, divide, exchanges
 from rlprune.errors import DataError
 from rlprune.utils.finite import check_numbers, check_whole
@@ -101,7 +101,51 @@ def load(
     rest = preprocessing.without_statistics
     everything = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), classes, mean, std, rest)
     network, policy, validation, test = map(everything.subset, division.slices)
-    return Splits(network, policy, validation, test)
+    return Splits(network, policy, validation, test, test_set_aside=not found.n_test)
+
+
+def load_whole(
+    source: str,
+    like: ImageSet,
+    *,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> ImageSet:
+    """Load all images of a source, which is not split: further images of the classes of some that are known.
+
+    Args:
+        source: as for `load`.
+        like: those, whose preparation and classes these get; classes are compared before any image is read, where the
+            source names them.
+        image_size: as for `load`.
+        image_column: as for `load`; it counts where the source is a table.
+        label_column: likewise.
+
+    Raises:
+        DataError: the source has other classes, or cannot be read.
+        MissingExtraError: an optional package is needed to read it.
+    """
+    found = find(source, *((image_column, label_column) if may_have_columns(source) else ()))
+    if found.classes is not None:
+        _check_same_classes(source, like.classes, found.classes)
+    n_images = found.n_train + found.n_test + found.n_validation
+    pixels, labels = decode(found, range(n_images), image_size, like.preprocessing)
+    if found.classes is None:
+        _check_same_classes(source, like.classes, tuple(map(str, range(int(labels.max(initial=-1)) + 1))))
+    return replace(like, images=torch.from_numpy(pixels), labels=torch.from_numpy(labels))
+
+
+def _check_same_classes(source: str, classes: tuple[str, ...], found: tuple[str, ...]) -> None:
+    """Make sure that a source has the classes of other images."""
+    if found == classes:
+        return
+    missing = [name for name in classes if name not in found]
+    lacking = f"; it lacks {', '.join(missing[:5])}" if missing else ""
+    raise DataError(
+        f"{source} has the classes {', '.join(found[:5])}, ... ({len(found)}), and not those of the other images "
+        f"({len(classes)}){lacking}: give images of the same classes"
+    )
 
 
 def _check_options(

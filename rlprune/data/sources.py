@@ -51,7 +51,7 @@ def find(
     """
     columns = Columns(image_column, label_column)
     path = path_of(source)
-    if source == "mnist5k" or (path is not None and path.is_dir() and not parquet_files(path)):
+    if not may_have_columns(source):
         _check_none(source, image_column=image_column, label_column=label_column)
     if path is not None:
         return _from_path(path, columns, test_split)
@@ -76,6 +76,12 @@ def _check_none(source: str, **options: str | None) -> None:
     for name, value in options.items():
         if value is not None:
             raise DataError(f"{name}={value!r}: {source} has nothing of that kind to choose from; leave it out")
+
+
+def may_have_columns(source: str) -> bool:
+    """Whether a source may be a table, whose columns can be named: no folder of pictures, nor the bundled digits."""
+    path = path_of(source)
+    return source != "mnist5k" and (path is None or not path.is_dir() or bool(parquet_files(path)))
 
 
 def path_of(source: str) -> Path | None:

@@ -34,9 +34,14 @@ class HubName(NamedTuple):
 
     @classmethod
     def of(cls, name: str | os.PathLike[str]) -> HubName | None:
-        """What a text like ``org/name`` or ``org/name@revision`` names; None if it does not look like that."""
+        """What a text like ``org/name`` or ``org/name@revision`` names; None if it does not look like that.
+
+        What begins with ``runs/``, where this library puts what it makes, is a path.
+        """
         match = _NAME.fullmatch(Path(name).as_posix() if isinstance(name, os.PathLike) else str(name))
-        return None if match is None else cls(match["repo_id"], match["revision"])
+        if match is None or match["repo_id"].startswith("runs/"):
+            return None
+        return cls(match["repo_id"], match["revision"])
 
     def __str__(self) -> str:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"

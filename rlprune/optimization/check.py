@@ -8,23 +8,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.graph import serialization
 from rlprune.graph.folding import optimize_for_inference
-from rlprune.metrics import wilson_interval
+from rlprune.optimization.entry.examined import Examined
+from rlprune.optimization.entry.exporting import ms_of_file
+from rlprune.optimization.entry.trying import Findings
 from rlprune.optimization.goal import Goal, PlanOptions, YesNo
 from rlprune.optimization.pace import measure_pace
-from rlprune.optimization.plan import MOST_MIRROR_LOSS, Pace, Plan, Size, make_plan
+from rlprune.optimization.plan import Plan, Size, make_plan
 from rlprune.optimization.reports.found import Found, lines, warnings
 from rlprune.optimization.result import CheckResult
 from rlprune.optimization.subject import Subject
@@ -32,44 +31,24 @@ from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings
 from rlprune.utils.timing import interleaved
 
-N_CHECKED = 512
-"""Images of each kind that the network is tried on, at most."""
-_FEWEST = 64
-"""And at least, however long an image takes."""
-_SECONDS = 5.0
-"""That each kind may take."""
 _LEAST_SAVED = 0.6
 """Share of the multiply-adds that should be possible to save before residual streams are pruned, too."""
-_SURE = 3.0
-"""Standard errors from which a difference between two sets of images is taken for real."""
 _SLACK = 1.2
 """How far a target of time may be beyond what the narrowest slice reaches before it is refused."""
 _FASTER = 10.0
 """How many times as fast as PyTorch onnxruntime is thought to be at most, with small networks."""
 
 
-@dataclass(frozen=True, eq=False)
-class Examined:
-    """What a check found.
-
-    Attributes:
-        elastic: the network, made elastic; it has the weights of the network as it was.
-        residual: whether its residual streams can be pruned, too.
-        size: of the task.
-        plan: what is to be done.
-        pace: of this machine.
-        result: what is said of it.
-    """
-
-    elastic: ElasticCNN
-    residual: bool
-    size: Size
-    plan: Plan
-    pace: Pace
-    result: CheckResult
-
-
-def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, begun: Plan | None = None) -> Examined:
+def examine(
+    subject: Subject,
+    goal: Goal,
+    options: PlanOptions,
+    minutes: float,
+    begun: Plan | None = None,
+    *,
+    device: str = "cpu",
+    since: float | None = None,
+) -> Examined:
     """Look at network and images, time some steps, and plan.
 
     Args:
@@ -78,6 +57,8 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
         options: what of the plan is given.
         minutes: time limit.
         begun: the plan of what is gone on with; what depends on how fast the machine is now is then not refused.
+        device: where networks are trained.
+        since: when reading began, by `time.monotonic`; None for now.
 
     Raises:
         ModelError: nothing of the network can be pruned, or it cannot be stored.
@@ -86,19 +67,22 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
     """
     elastic, residual = _elastic(subject, options.residual)
     serialization.check_storable(elastic.slice(elastic.full))
-    _check_options(options, elastic)
+    _check_options(options, elastic, subject)
     cost = Cost(elastic)
     narrowest = elastic.uniform(0)
     always_runs = float(cost.of(narrowest).macs / cost.dense.macs)
     _check_macs(goal, always_runs)
-    findings = _Findings(subject, elastic)
+    findings = Findings(subject, elastic, device)
     times = _slice_times(elastic, subject.splits.validation, goal.batch)
     if begun is None:
         _check_time(goal, *times, always_runs)
+    dense_ms = times[0]
+    if goal.backend == "onnxruntime":
+        dense_ms = ms_of_file(subject.name, elastic, subject.splits.validation, goal.batch)
     size = _size(subject, findings)
-    settings = AdaptSettings(batch_size=min(options.batch_size or 128, size.n_network), padding=0)
+    settings = AdaptSettings(batch_size=min(options.batch_size or 128, size.n_network), padding=0, device=device)
     pace = measure_pace(elastic, subject.splits.network, settings)
-    plan = begun or make_plan(options, size, pace, minutes)
+    plan = begun or make_plan(options, size, pace, minutes, _seconds_since(since))
     found = Found(
         accuracy=findings.accuracy,
         interval=findings.interval,
@@ -112,7 +96,7 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
     )
     result = CheckResult(
         lines=(*subject.said, *lines(subject, goal, plan, found)),
-        warnings=(*findings.warnings(), *warnings(subject.splits, goal, found)),
+        warnings=(*_told_apart(subject), *findings.warnings(), *warnings(subject.splits, goal, found)),
         network=subject.name,
         data=subject.data,
         classes=tuple(subject.splits.network.classes),
@@ -120,12 +104,33 @@ def examine(subject: Subject, goal: Goal, options: PlanOptions, minutes: float, 
         preprocessing=subject.splits.network.preprocessing.text,
         n_images={name: len(getattr(subject.splits, name)) for name in ("network", "policy", "validation", "test")},
         accuracy=findings.accuracy,
+        test_is_part_of_training_folder=_test_may_be_seen(subject),
         always_runs=always_runs,
         dense_macs=int(cost.dense.macs),
         dense_params=int(cost.dense.params),
         seconds=plan.total,
     )
-    return Examined(elastic, residual, size, plan, pace, result)
+    asks_mirrored = not subject.trained and options.flip == "auto"
+    return Examined(elastic, residual, size, plan, pace, dense_ms, asks_mirrored, result)
+
+
+def _seconds_since(start: float | None) -> float:
+    return 0.0 if start is None else time.monotonic() - start
+
+
+def _test_may_be_seen(subject: Subject) -> bool:
+    """Whether a network that was trained elsewhere may have been trained on the test images."""
+    return subject.trained and subject.splits.test_set_aside
+
+
+def _told_apart(subject: Subject) -> Iterator[str]:
+    """Where the test images come from, if that may make all figures too good."""
+    if _test_may_be_seen(subject):
+        yield (
+            f"{subject.data} has no test part, so a random fifth of it tests: if your weights were trained on this "
+            "folder, all figures are too good; put pictures that they have not seen into test/ beside train/, or name "
+            "a part with test_split"
+        )
 
 
 def _elastic(subject: Subject, residual: YesNo) -> tuple[ElasticCNN, bool]:
@@ -145,80 +150,6 @@ def _saved(elastic: ElasticCNN) -> float:
     return 1 - float(cost.of(elastic.uniform(elastic.narrowest)).macs / cost.dense.macs)
 
 
-class _Findings:
-    """How a network does on some images of each kind.
-
-    Args:
-        subject: what is optimised.
-        elastic: it, made elastic; at full width it computes the same.
-    """
-
-    def __init__(self, subject: Subject, elastic: ElasticCNN) -> None:
-        self._trained = subject.trained
-        self._n_classes = len(subject.splits.network.classes)
-        if not subject.trained:
-            self.accuracy: float | None = None
-            self.interval = (0.0, 1.0)
-            self.mirrored = True
-            self.n_tried = N_CHECKED
-            return
-        run = optimize_for_inference(elastic.slice(elastic.full))
-        splits = subject.splits
-        n_tried = _n_within(run, splits.validation)
-        chosen = splits.validation.subset(slice(0, n_tried))
-        right, _ = _answers(run, chosen)
-        self.accuracy = float(right.mean())
-        self.interval = wilson_interval(int(right.sum()), len(right))
-        mirrored, _ = _answers(run, chosen, mirror=True)
-        self.mirrored = float(right.mean() - mirrored.mean()) <= MOST_MIRROR_LOSS
-        guessing = 1 / self._n_classes
-        if self.interval[0] <= guessing and self.interval[1] <= 1.5 * guessing:
-            raise RLPruneError(
-                f"the network is right on {100 * self.accuracy:.1f} % of {len(right)} images, no better than guessing "
-                f"among {self._n_classes} classes: are the classes in its order, the weights its own, and the pictures "
-                "prepared as it was trained (preprocess)?"
-            )
-        self.n_tried = len(right)
-        self._policy = _answers(run, splits.policy.subset(slice(0, n_tried)))
-        self._test = _answers(run, splits.test.subset(slice(0, n_tried)))
-
-    def warnings(self) -> Iterator[str]:
-        """Whether it has probably seen images that are to teach the decisions."""
-        if not self._trained:
-            return
-        ours, others = self._policy[1], self._test[1]
-        error = math.sqrt(float(ours.var() / len(ours) + others.var() / len(others)) + 1e-12)
-        if min(len(ours), len(others)) >= 20 and float(others.mean() - ours.mean()) > _SURE * error:
-            seen, unseen = (100 * float(right.mean()) for right, _ in (self._policy, self._test))
-            yield (
-                f"the network is right on {seen:.1f} % of the images that are to teach the decisions and on "
-                f"{unseen:.1f} % of the test images: it has probably been trained on the former, where it is too sure; "
-                "give a folder of images that it has not seen with --heldout"
-            )
-
-
-@torch.inference_mode()
-def _n_within(run: nn.Module, images: ImageSet) -> int:
-    """How many images a network can be tried on in the time for it."""
-    pixels = images.normalised(slice(0, 8))
-    run(pixels)
-    start = time.perf_counter()
-    run(pixels)
-    per_image = (time.perf_counter() - start) / len(pixels)
-    return int(min(N_CHECKED, max(_FEWEST, _SECONDS / per_image)))
-
-
-@torch.inference_mode()
-def _answers(run: nn.Module, images: ImageSet, *, mirror: bool = False) -> tuple[Tensor, Tensor]:
-    """Whether it is right, and its loss, on images, float64 (N,) each."""
-    logits = []
-    for pixels, _ in images.batches(images.at_once):
-        logits.append(run(pixels.flip(3) if mirror else pixels).float())
-    found = torch.cat(logits)
-    loss = F.cross_entropy(found, images.labels, reduction="none")
-    return (found.argmax(1) == images.labels).double(), loss.double()
-
-
 def _slice_times(elastic: ElasticCNN, images: ImageSet, batch: int) -> tuple[float, float]:
     """Milliseconds of a batch through the whole network and through its narrowest slice, in PyTorch."""
     pixels = images.normalised(torch.arange(batch) % len(images)).contiguous(memory_format=torch.channels_last)
@@ -229,8 +160,15 @@ def _slice_times(elastic: ElasticCNN, images: ImageSet, batch: int) -> tuple[flo
     return median(times["whole"]), median(times["narrowest"])
 
 
-def _check_options(options: PlanOptions, elastic: ElasticCNN) -> None:
-    """Refuse options that would only fail once other things are trained."""
+def _check_options(options: PlanOptions, elastic: ElasticCNN, subject: Subject) -> None:
+    """Refuse options that would do nothing, or only fail once other things are trained."""
+    if subject.trained and options.pretrain_epochs is not None:
+        raise RLPruneError(
+            f"pretrain_epochs={options.pretrain_epochs}: this network has been trained, so that would do nothing; "
+            "leave it out"
+        )
+    if not subject.trained and options.pretrain_epochs == 0:
+        raise RLPruneError("pretrain_epochs=0: this network has random weights; give 1 or more, or its weights")
     side = max(elastic.image_shape[1:])
     if options.padding is not None and options.padding > side:
         raise RLPruneError(f"padding={options.padding}: images have {side} pixels a side; give a padding up to that")
@@ -270,7 +208,7 @@ def _check_time(goal: Goal, whole: float, narrowest: float, always_runs: float) 
         )
 
 
-def _size(subject: Subject, findings: _Findings) -> Size:
+def _size(subject: Subject, findings: Findings) -> Size:
     splits = subject.splits
     return Size(
         n_network=len(splits.network),

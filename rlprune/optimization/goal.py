@@ -100,36 +100,44 @@ class PlanOptions:
     """What otherwise follows from time limit, network and data."""
 
     pretrain_epochs: Epochs | None = None
-    """Passes over the images to train a network of random weights first."""
+    """Passes over the pictures to train a network that has no weights yet."""
     slice_epochs: Epochs | None = None
-    """Passes to train slices of any width."""
+    """Passes in which smaller forms of the network, of any size, learn to work; 0 leaves that out."""
     profile_epochs: Epochs | None = None
-    """Passes to train the few slices that are used; the static rival gets as many steps."""
+    """Passes in which the few sizes that are used are trained on; the one small network, their rival, gets as many."""
     batch_size: Annotated[BatchSize, Field(ge=2)] | None = None
-    """Images per training step."""
+    """Pictures in a training step."""
     learning_rate: LearningRate | None = None
-    """Peak learning rate of these trainings."""
+    """Highest learning rate of these trainings; it falls towards their end."""
     flip: YesNo = "auto"
-    """Mirror images at random while training: wrong for digits, right for most photographs; auto asks the network."""
+    """Mirror pictures at random while training: wrong for digits, right for most photographs; auto asks the network."""
     padding: Annotated[NonNegativeInt, AtMost(4096)] | None = None
-    """Pixels by which images are shifted at random while training."""
+    """Pixels by which pictures are shifted at random while training."""
     views: Annotated[NonNegativeInt, AtMost(1000)] | None = None
-    """Shifted and mirrored views of each image, always the same ones; 0 draws new ones every time."""
+    """Shifted and mirrored copies of each picture that are kept and come again; 0 makes new ones every time."""
     n_profiles: Annotated[int, Field(ge=2, le=MAX_PROFILES)] | None = None
-    """Slices that are used, the whole network among them."""
+    """Sizes of the network that are used, the whole one among them."""
     n_candidates: Annotated[PositiveInt, AtMost(100_000)] | None = None
-    """Slices that are tried in the search for them."""
+    """Sizes that are tried in the search for them."""
     max_passes: Annotated[int, Field(ge=1, le=3)] | None = None
-    """Slices that an image may run through, one after the other."""
+    """Sizes that a picture may run through, one after the other, until one is sure."""
     policy_steps: Annotated[PositiveInt, AtMost(2**31 - 1)] | None = None
-    """Decisions to learn from."""
+    """Trials from which it is learnt which size a picture needs."""
     penalties: tuple[PositiveFloat, PositiveFloat] = (0.002, 0.2)
-    """Lowest and highest price of running the whole network once, in right answers, that decisions are learnt for."""
+    """Lowest and highest price of running the whole network once that choices are learnt for, in right answers: at 0.01
+    it is run where that gets one more of a hundred pictures right."""
     pool: Annotated[NonNegativeInt, AtMost(32)] | None = None
-    """Cells per side of the features that decisions see beside the prediction so far; 0 for none."""
+    """What is seen of a picture beside the prediction so far, where a size is chosen: features of the first layers, in
+    so many cells a side; 0 for none."""
     residual: YesNo = "auto"
-    """Also prune the channels of residual streams."""
+    """Make the channels narrower, too, that run past the blocks of a residual network; auto does where little could be
+    saved otherwise."""
 
     def _conflicts(self) -> Iterator[str]:
         if self.penalties[0] >= self.penalties[1]:
             yield f"penalties={self.penalties}: give two numbers above 0, ascending"
+        if self.slice_epochs == 0 and self.n_candidates is not None:
+            yield (
+                f"n_candidates={self.n_candidates}: with slice_epochs=0 none are searched, so this would do nothing; "
+                "leave one of them out"
+            )

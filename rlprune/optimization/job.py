@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,18 +15,21 @@ from torch import nn
 from rlprune.agents.train import train_policy
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
-from rlprune.optimization.check import Examined, examine
+from rlprune.optimization.check import examine
 from rlprune.optimization.deploy import write_deploy
+from rlprune.optimization.entry.examined import Examined
+from rlprune.optimization.entry.memory import plan_from, plan_in
+from rlprune.optimization.entry.origin import origin_of
 from rlprune.optimization.goal import MOST_MINUTES, Backend, Goal, PlanOptions
 from rlprune.optimization.inputs import Given, read_subject
-from rlprune.optimization.plan import DEFAULT_MINUTES
+from rlprune.optimization.plan import DEFAULT_MINUTES, LOOKING, REPORTING
 from rlprune.optimization.reports.page import write_page
 from rlprune.optimization.result import REPORT, CheckResult, OptimizeResult
 from rlprune.optimization.subject import Subject
 from rlprune.optimization.verdict.comparison import Comparison
 from rlprune.optimization.verdict.summary import summarise
-from rlprune.optimization.work import Work, plan_from, plan_in
-from rlprune.storage.provenance import check_ours, fingerprint, noted, plain
+from rlprune.optimization.work import Work
+from rlprune.storage.provenance import check_ours, noted, others_in, plain
 from rlprune.utils.files import check_room, check_target_folder, write_json
 from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.hardware import check_device
@@ -38,18 +42,23 @@ WORK = "work"
 PAGE = "report.html"
 _SETTINGS = "settings.json"
 _PLAN = "plan.json"
-_LOOKING = "looking at the network"
 _COPIES = 12
 """Networks, checkpoints and files that are written, each about as large as the network."""
 
 
 def optimize(
     model: str | nn.Module,
-    data: str | Splits,
+    data: str | Path | Splits,
     *,
     weights: str | Path | None = None,
     preprocess: Given = None,
-    heldout: str | None = None,
+    heldout: str | Path | None = None,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    shares: tuple[float, float, float] | None = None,
+    split_seed: int | None = None,
+    test_split: str | None = None,
     max_drop: float | None = None,
     min_speedup: float | None = None,
     max_ms: float | None = None,
@@ -77,7 +86,15 @@ def optimize(
         data: images, as for `rlprune.data.load`; or splits of them.
         weights: of a network by name; what `rlprune.models.load_weights` reads.
         preprocess: how pictures are prepared, as for `rlprune.data.load`.
-        heldout: images of the same classes that the network has not seen, to learn decisions from and choose by.
+        heldout: images of the same classes that the network has not seen, to learn decisions from and choose by; all of
+            them count, whatever parts they have.
+        image_size: pixels of a side to which images are scaled and cut, as for `rlprune.data.load`.
+        image_column: of tables, likewise; of those that are held out, too.
+        label_column: likewise.
+        shares: of the images that do not test: to train the network, to learn decisions from, and to choose by; 0.6,
+            0.2 and 0.2 if None.
+        split_seed: of that division; 0 if None.
+        test_split: name of the part that tests, as for `rlprune.data.load`.
         max_drop: accuracy that may be lost, in points.
         min_speedup: how many times as fast as the network in its fastest form here.
         max_ms: instead, milliseconds that a batch may take here.
@@ -100,7 +117,7 @@ def optimize(
         MissingExtraError: onnx, onnxscript, onnxruntime or matplotlib is not installed.
         ModelError: a network that cannot be pruned, or does not fit its weights or the images.
         RLPruneError: targets that exclude each other or cannot be reached; a time limit that is too short; or a folder
-            that holds other things, or was begun with others.
+            that holds other things, or was begun with others; or an argument that would do nothing.
     """
     goal = Goal(
         max_drop=max_drop, min_speedup=min_speedup, max_ms=max_ms, max_macs=max_macs, batch=batch, backend=backend
@@ -115,6 +132,12 @@ def optimize(
         preprocess=preprocess,
         heldout=heldout,
         trust_pickle=trust_pickle,
+        image_size=image_size,
+        image_column=image_column,
+        label_column=label_column,
+        shares=shares,
+        split_seed=split_seed,
+        test_split=test_split,
     )
     return job.run()
 
@@ -170,13 +193,25 @@ class Optimization:
         self.quiet = quiet
         self._subject: Subject | None = None
         self._examined: Examined | None = None
+        self._origin: dict[str, Any] | None = None
+        self._began, self._looked = time.monotonic(), 0.0
+        if not others_in(self.out / WORK, ()):  # what a start that was refused has left
+            may = (*may, WORK)
         check_ours(self.out, (self.out / WORK / _SETTINGS).exists(), may)
         check_target_folder(self.out)
 
-    def read(self, model: str | nn.Module, data: str | Splits, **more: Any) -> Subject:
-        """Load network and images; the arguments are those of `rlprune.optimization.inputs.read_subject`."""
+    def read(self, model: str | nn.Module, data: str | Path | Splits, **more: Any) -> Subject:
+        """Load network and images; the arguments are those of `rlprune.optimization.inputs.read_subject`.
+
+        Raises:
+            InUseError: another process works in the folder.
+        """
+        if self.out.exists():  # before anything long begins
+            with hold(self.out, inside=True):
+                pass
+        self._began = time.monotonic()
         torch.manual_seed(self.seed)  # a network of random weights is the same when it is gone on with
-        self._subject = read_subject(model, data, **more)
+        self._subject, self._examined, self._origin = read_subject(model, data, **more), None, None
         return self._subject
 
     @property
@@ -195,12 +230,14 @@ class Optimization:
 
     def _examine(self) -> Examined:
         if self._examined is None:
-            begun = plan_in(self.out / WORK / _PLAN)
-            bar = WholeBar({_LOOKING: 30.0}, quiet=self.quiet)
+            begun = None if self.finished() else plan_in(self.out / WORK / _PLAN)  # a finished one is replaced
+            bar = WholeBar({LOOKING: 30.0}, quiet=self.quiet)
             with ExitStack() as stack:
                 stack.callback(bar.close)
-                stack.enter_context(bar.step(_LOOKING))
-                self._examined = examine(self.subject, self.goal, self.options, self.time_limit, begun)
+                stack.enter_context(bar.step(LOOKING))
+                how: dict[str, Any] = {"device": self.device, "since": self._began}
+                self._examined = examine(self.subject, self.goal, self.options, self.time_limit, begun, **how)
+            self._looked = time.monotonic() - self._began
         return self._examined
 
     def finished(self) -> OptimizeResult | None:
@@ -230,19 +267,10 @@ class Optimization:
 
     def _made_of(self) -> dict[str, Any]:
         """What the folder is begun with."""
-        splits = self.subject.splits
-        parts = [*self.subject.model.state_dict().values(), splits.policy.labels, splits.policy.images[:256]]
-        made_of: dict[str, Any] = plain(
-            {
-                "goal": self.goal,
-                "time_limit": self.time_limit,
-                "plan": self.options,
-                "seed": self.seed,
-                "network": self.subject.name,
-                "data": self.subject.data,
-                "made_of": fingerprint(*parts),
-            }
-        )
+        if self._origin is None:  # once: a network of random weights is trained in its place
+            self._origin = origin_of(self.subject)
+        asked = {"goal": self.goal, "time_limit": self.time_limit, "plan": self.options, "seed": self.seed}
+        made_of: dict[str, Any] = plain(asked | self._origin)
         return made_of
 
     def _run(self, examined: Examined) -> OptimizeResult:
@@ -250,10 +278,12 @@ class Optimization:
         check_room(self.out, _COPIES * sum(value.nbytes for value in self.subject.model.state_dict().values()))
         planned = plan_from(folder / _PLAN, examined.plan)
         with ExitStack() as stack:
-            bar = WholeBar(planned.seconds, quiet=self.quiet)
+            to_do = {name: seconds for name, seconds in planned.seconds.items() if name != LOOKING}
+            bar = WholeBar(to_do, quiet=self.quiet)
             stack.callback(bar.close)
             how: dict[str, Any] = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
             work = Work(self.subject, examined, self.goal, planned, folder, learn=train_policy, **how)
+            work.memory.count(LOOKING, self._looked)
             return self._reach(examined, work)
 
     def _reach(self, examined: Examined, work: Work) -> OptimizeResult:
@@ -265,10 +295,11 @@ class Optimization:
         measured = comparison.measure(chosen)
         files = comparison.files(chosen)
         done: dict[str, Any] = {"minutes": self.time_limit, "seed": self.seed, "seconds": work.seconds}
-        plan = replace(work.plan, profile_epochs=work.profile_epochs())
+        plan = replace(work.plan, profile_epochs=work.profile_epochs(), flip=work.flip())
         result = summarise(self.goal, examined.result, plan, trained, measured, test, **done)
-        write_deploy(self.out, result, self.subject, trained.elastic, chosen.dynamic, files)
         answers = measured.answers["rlprune"]
-        write_page(self.out / PAGE, result, test, answers.shares.float(), answers.labels)
+        with work.step(REPORTING):
+            write_deploy(self.out, result, self.subject, trained.elastic, chosen.dynamic, files)
+            write_page(self.out / PAGE, result, test, answers.shares.float(), answers.labels)
         write_json(self.out / REPORT, result.to_json())
         return result

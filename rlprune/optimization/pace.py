@@ -33,27 +33,29 @@ def measure_pace(elastic: ElasticCNN, images: ImageSet, settings: AdaptSettings)
     Args:
         elastic: the network, which stays as it is.
         images: real ones.
-        settings: of the training; its number of epochs does not count.
+        settings: of the training, whose device counts, and whose number of epochs does not.
     """
     cost = Cost(elastic)
     network = copy.deepcopy(elastic)
-    forward = _forward(network, images)
+    forward = _forward(network, images, settings.device)
+    elsewhere = torch.device(settings.device).type != "cpu"
     n_at_once = next((n for most, n in _AT_ONCE if forward < most), _LEAST_AT_ONCE)
     batch = images.subset(slice(0, min(n_at_once, settings.batch_size)))
     return Pace(
         forward=forward,
         adapt=_seconds_of_epoch(network, batch, replace(settings, batch_size=len(batch))) / len(batch),
         narrowest=float(cost.of(elastic.uniform(elastic.narrowest)).macs / cost.dense.macs),
+        forward_here=_forward(elastic, images, "cpu") if elsewhere else None,
     )
 
 
 @torch.inference_mode()
-def _forward(elastic: ElasticCNN, images: ImageSet) -> float:
+def _forward(elastic: ElasticCNN, images: ImageSet, device: str) -> float:
     with torch.inference_mode(False):
-        network = optimize_for_inference(elastic.slice(elastic.full))
+        network = optimize_for_inference(elastic.slice(elastic.full)).to(device)
     pixels = images.normalised(slice(0, min(images.at_once, _N_RUN))).contiguous(memory_format=torch.channels_last)
-    network(pixels[:8])
-    return _seconds(lambda: network(pixels)) / len(pixels)
+    network(pixels.to(device)).cpu()
+    return _seconds(lambda: network(pixels.to(device)).cpu()) / len(pixels)  # a graphics card is done once it is read
 
 
 def _seconds_of_epoch(elastic: ElasticCNN, batch: ImageSet, settings: AdaptSettings) -> float:

@@ -2,7 +2,7 @@
 
 | what | rule |
 |---|---|
-| time for training | what `check`, search, decisions, files and measuring are expected to leave of 85 % of the limit |
+| time for training | what reading, the check, search, decisions, files, measuring and the report are expected to leave of 85 % of the limit |
 | its parts | 35 % for slices of any width, 45 % for the few that are used, 20 % for the static rival; where the network is to be trained first, that takes 35 % of the whole |
 | epochs | as many as fit into a part, at least 1, at most `MOST_EPOCHS` |
 | little time | where fewer than `SCARCE` epochs fit, slices of any width are not trained, and those in use keep the same share of channels everywhere; a step trains one slice between the narrowest and the whole, not two |
@@ -11,7 +11,7 @@
 | learning rate | 0.05 for a batch of 128, in proportion to it |
 | views | 8 of each image where there are 16 epochs or more: a teacher is then asked once; else new ones each time |
 | shifts | a twelfth of the side |
-| mirroring | where the network is right as often on mirrored images, up to `MOST_MIRROR_LOSS` |
+| mirroring | where the network is right as often on mirrored images, up to `MOST_MIRROR_LOSS`; one that is trained first is so without, and asked then |
 | slices in use | 4; 3 where fewer than 500 images teach the decisions |
 | passes | 2: a cheap look, and another |
 | what decisions see | the prediction so far; features of the image, too, from `MANY_IMAGES` images on |
@@ -19,7 +19,8 @@
 | residual streams | are pruned, too, where less than 60 % could be saved otherwise |
 | slices tried | 16, up to 64 where an image takes little time |
 
-After each step, the epochs of the next ones are planned anew with the time that is left.
+Once slices of any width are trained, the epochs of the slices in use, and so of the static rival, are planned anew with the
+time that is left: fewer, where training has taken longer than was thought. What is saved otherwise is left over.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ _N_TESTED = 5
 """Whole networks that a test image runs through, about, until every row is measured."""
 _N_INT8 = 2
 """Those in eight-bit integers, which validation images run through, too."""
+LOOKING = "looking at the network"
+"""What reading and the check are called as a step."""
+REPORTING = "writing the report"
+_REPORT_SECONDS = 6.0
 FEWEST_CANDIDATES = 16
 _MOST_TIMING = 40.0
 _TIMING = 0.02
@@ -78,11 +83,19 @@ class Pace:
         forward: through the whole network.
         adapt: in a step that trains the whole network, its narrowest slice and two more, with a teacher.
         narrowest: multiply-adds of the narrowest slice over the whole network's.
+        forward_here: through the whole network on the processor, where it is chosen and measured; None where all else
+            is done there, too.
     """
 
     forward: float
     adapt: float
     narrowest: float
+    forward_here: float | None = None
+
+    @property
+    def measured(self) -> float:
+        """Through the whole network where it is measured, which is on the processor."""
+        return self.forward if self.forward_here is None else self.forward_here
 
     @property
     def train(self) -> float:
@@ -187,7 +200,7 @@ class Size:
     mirrored: bool
 
 
-def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> Plan:
+def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float, spent: float = 0.0) -> Plan:
     """Plan by the time limit.
 
     Args:
@@ -195,9 +208,11 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
         size: of the task.
         pace: of this machine.
         minutes: time limit.
+        spent: seconds that have gone already, with reading and looking.
 
     Raises:
-        RLPruneError: not one epoch of each training fits into the limit; the message says how long would do.
+        RLPruneError: not one epoch of each training fits into the limit; the message says how long would do; or an
+            option would do nothing.
     """
     n_profiles = options.n_profiles or (4 if size.n_policy >= 500 else 3)
     n_candidates = options.n_candidates or _n_candidates(size, pace)
@@ -205,7 +220,7 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
         n_candidates = min(n_candidates, FEWEST_CANDIDATES)
     policy_steps = options.policy_steps or 200_000
     timing = min(_MOST_TIMING, 60 * minutes * _TIMING)
-    seconds = _fixed(size, pace, n_profiles, n_candidates, policy_steps, timing)
+    seconds = {LOOKING: spent} | _fixed(size, pace, n_profiles, n_candidates, policy_steps, timing)
     left = 60 * minutes * USED - sum(seconds.values())
     needed = _least(size, pace)
     given = (options.pretrain_epochs, options.profile_epochs)
@@ -216,6 +231,11 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float) -> P
             f"{enough} or more, or fewer images"
         )
     first, slices, profiles = _epochs(options, size, pace, left)
+    if options.n_candidates is not None and not slices:
+        raise RLPruneError(
+            f"n_candidates={options.n_candidates}: the time is too short for a search, so this would do nothing; leave "
+            "it out, or give a longer time_limit, or slice_epochs"
+        )
     n_random = 2 if slices else 1
     trainings = {
         "training the network": first * size.n_network * pace.train,
@@ -262,8 +282,9 @@ def _fixed(
         "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
         + n_profiles * (size.n_policy + size.n_validation) * per_slice,
         "writing networks": (_N_WHOLE + n_profiles + _N_DECIDING * (n_profiles + 3)) * _SECONDS_PER_PIECE,
-        "choosing": n_profiles * size.n_validation * per_slice + (_N_TIMINGS - 1) * timing,
-        "measuring": (_N_TESTED * size.n_test + _N_INT8 * size.n_validation) * pace.forward + timing,
+        "choosing": n_profiles * size.n_validation * pace.measured * _SMALL + (_N_TIMINGS - 1) * timing,
+        "measuring": (_N_TESTED * size.n_test + _N_INT8 * size.n_validation) * pace.measured + timing,
+        REPORTING: _REPORT_SECONDS,
     }
 
 

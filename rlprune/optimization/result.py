@@ -54,6 +54,8 @@ class CheckResult(JsonResult):
         preprocessing: how pictures are prepared, in words.
         n_images: of each part: network, policy, validation, test.
         accuracy: of the network as it is, on the validation images; None if it has yet to be trained.
+        test_is_part_of_training_folder: whether the test images are a random share of a folder that the network, which
+            had been trained before, may have been trained on; None in reports that do not say so.
         always_runs: share of the dense network's MACs that every image costs, whatever is pruned.
         dense_macs: multiply-adds of the network for one image.
         dense_params: its parameters.
@@ -69,6 +71,7 @@ class CheckResult(JsonResult):
     preprocessing: str
     n_images: dict[str, int]
     accuracy: float | None = None
+    test_is_part_of_training_folder: bool | None = None
     always_runs: float
     dense_macs: int
     dense_params: int
@@ -198,7 +201,7 @@ class OptimizeResult(JsonResult):
         n_needed: test images that it would take to tell whether the goal's drop is met, by the row nearest to the goal
             where the network is left as it is; None if these are enough.
         seed: of everything but times.
-        seconds: that everything took, interruptions left out.
+        seconds: that everything took until this was written, reading and the check included, interruptions left out.
         seconds_estimated: what was said before it began.
         conditions: what times were measured with.
         version: of rlprune.

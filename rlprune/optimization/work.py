@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.agents.settings import PolicySettings
-from rlprune.baselines.static_pruning import static_profile
+from rlprune.baselines.static_pruning import cheapest_share, static_profile
 from rlprune.baselines.stored import load_plain, save_plain
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import RLPruneError
 from rlprune.models.weights import load_weights, save_weights
-from rlprune.optimization.check import Examined
+from rlprune.optimization.entry.examined import Examined
+from rlprune.optimization.entry.memory import Memory
+from rlprune.optimization.entry.trying import may_mirror
 from rlprune.optimization.goal import Goal
-from rlprune.optimization.plan import PARTS, USED, Plan, profile_epochs_within
+from rlprune.optimization.plan import LOOKING, PARTS, USED, Plan, profile_epochs_within
 from rlprune.optimization.subject import Subject
 from rlprune.optimization.trained import Static, Trained
 from rlprune.policies.policy import Policy
@@ -32,7 +33,6 @@ from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import Search, best_within, search_profiles
 from rlprune.storage.networks import load_network, save_network
-from rlprune.storage.provenance import note_to_compare, read_note
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings, adapt
 from rlprune.training.distillation import Teacher, cache_teacher_logits
 from rlprune.training.pretraining import pretrain
@@ -87,6 +87,7 @@ class Work:
         self.seed = seed
         self.plan = plan
         self.minutes = minutes
+        self.memory = Memory(folder)
         self._examined = examined
         self._bar = bar
         self._device = device
@@ -95,7 +96,7 @@ class Work:
     @property
     def seconds(self) -> float:
         """That the steps have taken so far, in this process and in earlier ones."""
-        return float(sum(read_note(self.folder / "seconds.json").values()))
+        return self.memory.seconds
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -105,9 +106,7 @@ class Work:
             with self._bar.step(name):
                 yield
         finally:
-            path = self.folder / "seconds.json"
-            spent = read_note(path)
-            write_json(path, spent | {name: spent.get(name, 0.0) + time.monotonic() - start})
+            self.memory.count(name, time.monotonic() - start)
 
     def trained(self) -> Trained:
         """Everything but the static rival, whose cost follows from a choice."""
@@ -133,13 +132,23 @@ class Work:
         path = self.folder / "dense.safetensors"
         if not path.exists():
             torch.manual_seed(self.seed)
-            settings = self._settings(TrainingSettings, self.plan.pretrain_epochs)
+            settings = self._settings(TrainingSettings, self.plan.pretrain_epochs, flip=self.plan.flip)
             settings = replace(settings, learning_rate=0.1 * self.plan.batch_size / 128, views=0)
             with self.step("training the network"):
                 pretrain(self.subject.model, self.subject.splits.network, settings, **self._kept("dense"))
             save_weights(self.subject.model.cpu(), path)
         load_weights(self.subject.model, path)
         return self.subject.model.eval()
+
+    def flip(self) -> bool:
+        """Whether images are mirrored; a network that was trained first is asked then."""
+        if not self._examined.asks_mirrored:
+            return self.plan.flip
+
+        def ask() -> bool:
+            return may_mirror(self.dense(), self.subject.splits.validation, self._device)
+
+        return bool(self.memory.once("flip", ask))
 
     def original(self) -> ElasticCNN:
         """The network as it is, made elastic; nothing of it is trained."""
@@ -167,7 +176,8 @@ class Work:
             images = self.subject.splits.policy.subset(slice(0, _N_SEARCHED))
             n_candidates = self.plan.n_candidates if self.plan.slice_epochs else elastic.n_levels  # only uniform ones
             with self.step("searching slices"):
-                found = search_profiles(elastic, images, n_candidates, self.seed)
+                found = search_profiles(elastic.to(self._device), images, n_candidates, self.seed)
+                elastic.cpu()
             write_json(path, {name: value.tolist() for name, value in vars(found).items()})
         stored = json.loads(path.read_text())
         return Search(
@@ -176,11 +186,14 @@ class Work:
             torch.tensor(stored["price"], dtype=torch.float64),
         )
 
-    def codebook(self, elastic: ElasticCNN, found: Search) -> Tensor:
+    def codebook(self, adapted: ElasticCNN, found: Search) -> Tensor:
         """The profiles in use: from the cheapest that promises enough, in even ratios up to the whole network.
 
         Where slices of any width were not trained, nothing is promised: the same share of channels everywhere, evenly.
         """
+        return torch.tensor(self.memory.once("codebook", lambda: self._codebook(adapted, found).tolist()))
+
+    def _codebook(self, elastic: ElasticCNN, found: Search) -> Tensor:
         if not self.plan.slice_epochs:
             levels = torch.linspace(elastic.narrowest, elastic.n_levels - 1, self.plan.n_profiles).round().int()
             profiles = torch.stack([elastic.uniform(level) for level in levels.unique().tolist()])
@@ -201,6 +214,8 @@ class Work:
             shares.append(self.goal.max_macs)
         if self.goal.min_speedup is not None:
             shares.append(1 / self.goal.min_speedup)
+        if self.goal.max_ms is not None:
+            shares.append(self.goal.max_ms / self._examined.dense_ms)
         return min(shares)
 
     def specialised(self, codebook: Tensor) -> ElasticCNN:
@@ -220,18 +235,18 @@ class Work:
 
     def profile_epochs(self) -> int:
         """Epochs of the slices in use and of the static rival, planned anew with the time that training has taken."""
-        path = self.folder / "epochs.json"
-        if not path.exists():
-            write_json(path, {"profile_epochs": self._replanned()})
-        return int(json.loads(path.read_text())["profile_epochs"])
+        epochs = int(self.memory.once("profile_epochs", self._replanned, file="epochs"))
+        for name in ("training the slices in use", "training the static rival"):
+            self._bar.expect(name, self.plan.seconds.get(name, 0.0) * epochs / max(self.plan.profile_epochs, 1))
+        return epochs
 
     def _replanned(self) -> int:
-        spent = read_note(self.folder / "seconds.json").get("training slices", 0.0)
+        spent = self.memory.spent("training slices")
         size = self._examined.size
         if not self.plan.slice_epochs:
             return self.plan.profile_epochs
         per_image = spent / (self.plan.slice_epochs * size.n_network)
-        others = {"training the network", "training slices", "searching slices", "training the static rival"}
+        others = {LOOKING, "training the network", "training slices", "searching slices", "training the static rival"}
         later = sum(seconds for name, seconds in self.plan.seconds.items() if name not in others)
         later -= self.plan.seconds.get("training the slices in use", 0.0)
         left = 60 * self.minutes * USED - self.seconds - later
@@ -251,9 +266,12 @@ class Work:
         )
         folder = self.folder / "policy"
         with self.step("learning to decide"):
-            return self._learn(
+            elastic.to(self._device)
+            policy = self._learn(
                 elastic, splits.policy, splits.validation, folder, settings, codebook=codebook, resume=True
             )
+        elastic.cpu()
+        return policy
 
     def static(self, adapted: ElasticCNN, found: Search, share: float) -> Static:
         """One small network for all images, trained for as many steps as the slices in use, with the same teacher.
@@ -269,7 +287,8 @@ class Work:
         folder = self.folder / "static"
         cost = Cost(adapted)
         if not folder.exists():
-            profile = self._static_profile(adapted, found, share)
+            find = partial(self._static_profile, adapted, found, share)
+            profile = torch.tensor(self.memory.once("static", lambda: find().tolist()))
             network = adapted.slice(profile)
             settings = self._settings(TrainingSettings, self.profile_epochs())
             with self.step("training the static rival"):
@@ -284,18 +303,19 @@ class Work:
 
     def _static_profile(self, adapted: ElasticCNN, found: Search, share: float) -> Tensor:
         """The best profile of the search within a cost; without a search, the most important channels anywhere."""
-        share = min(max(share, float(found.price.min())), 0.9999)
+        share = min(share, 0.9999)
         if self.plan.slice_epochs:
-            return best_within(adapted, found, [share])[0]
+            return best_within(adapted, found, [max(share, float(found.price.min()))])[0]
+        share = max(share, cheapest_share(adapted, "global"))
         return static_profile(adapted, share, "global", self.subject.splits.policy)
 
-    def _settings(self, kind: type[Any], epochs: int) -> Any:
+    def _settings(self, kind: type[Any], epochs: int, *, flip: bool | None = None) -> Any:
         plan = self.plan
         return kind(
             epochs=epochs,
             batch_size=plan.batch_size,
             learning_rate=plan.learning_rate,
-            flip=plan.flip,
+            flip=self.flip() if flip is None else flip,
             padding=plan.padding,
             views=plan.views,
             device=self._device,
@@ -326,22 +346,3 @@ def _kept_logits(path: Path, dense: nn.Module, subject: Subject, settings: Train
         with atomic_write(path) as temporary:
             temporary.write_bytes(safetensors.torch.save({"logits": logits.contiguous()}))
     return safetensors.torch.load(path.read_bytes())["logits"]
-
-
-def plan_from(path: Path, plan: Plan) -> Plan:
-    """The plan that a folder was begun with; it is written down if there is none yet."""
-    if not path.exists():
-        write_json(path, asdict(plan))
-    return plan_in(path) or plan
-
-
-def plan_in(path: Path) -> Plan | None:
-    """The plan that a folder was begun with, if there is one; `RLPruneError` if it is damaged."""
-    if not path.exists():
-        return None
-    cure = "remove the folder above it, and begin anew"
-    found = note_to_compare(path, dict, cure)
-    try:
-        return Plan(**found | {"penalties": tuple(found["penalties"])})
-    except (TypeError, KeyError) as error:
-        raise RLPruneError(f"{path} is of another version ({error}); {cure}") from error

@@ -1,38 +1,31 @@
-"""From what a user names to a network and images that fit each other."""
+"""From what a user names to a network and profiles."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import reprlib
-import unicodedata
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlprune.data.image_set import ImageSet, Splits
-from rlprune.data.loading import SHARES
-from rlprune.data.splitting import SPLIT_RULE
 from rlprune.elastic.module import ElasticModule
-from rlprune.errors import BundleError, LevelsError, ModelError, RLPruneError
+from rlprune.errors import LevelsError, ModelError, RLPruneError
+from rlprune.intake.notes import network_notes
+from rlprune.intake.preparation import classes_noted
 from rlprune.models import registry
 from rlprune.models.checkpoints import weights_in_folder
 from rlprune.models.classes import KnownClasses, in_folder, keep_classes, match, matches_any, of_library, of_names
 from rlprune.models.libraries import library_of
 from rlprune.models.weights import OtherClassesError, load_weights
-from rlprune.pipelines.identity import n_seen, same_source, sample_of
-from rlprune.pipelines.options import DataOptions, without_unset
-from rlprune.pipelines.preparation import classes_noted, confirmed, whole
+from rlprune.pipelines.class_names import assumed_classes
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat
-from rlprune.storage.folders import MOST_JSON, malformed, schema
 from rlprune.storage.networks import load_network
-from rlprune.utils.files import read_regular, read_text
+from rlprune.utils.files import read_text
 from rlprune.utils.notes import say
 
 _MOST_SHOWN = 10
@@ -63,7 +56,7 @@ def build_model(
     n_classes, image_shape = len(images.classes), images.images.shape[1:]
     if weights is not None and weights.is_dir() and weights_in_folder(weights) is None:
         return _whole(name, weights, images)
-    known = None if new_head else _known_classes(name, weights)
+    known = None if new_head else known_classes(name, weights)
     if weights is None:
         if known is not None and len(known) != n_classes:
             match(known, images.classes)  # before anything is fetched
@@ -75,7 +68,7 @@ def build_model(
         try:
             load_weights(model, weights, trust_pickle=trust_pickle, new_head=new_head)
         except OtherClassesError as error:
-            known = known or _assumed_classes(name)
+            known = known or assumed_classes(name)
             if known is None or len(known) != error.n_classes:
                 raise
             match(known, images.classes)  # before the network is built again
@@ -87,20 +80,12 @@ def build_model(
     return model
 
 
-def _known_classes(name: str, weights: Path | None) -> KnownClasses | None:
+def known_classes(name: str, weights: Path | None) -> KnownClasses | None:
     """The classes that a network's weights are for, where they or their library say so."""
     if weights is None:
         return None if library_of(name) is None else of_library(name)
     noted = classes_noted(weights)
     return in_folder(weights) if noted is None else of_names(str(weights), noted)
-
-
-def _assumed_classes(name: str) -> KnownClasses | None:
-    """The classes that a file for a library's network is likely to be for: those of the library's own weights."""
-    try:
-        return None if library_of(name) is None else of_library(name, certain=False)
-    except ModelError:
-        return None  # it has none
 
 
 def _take_classes(model: nn.Module, known: KnownClasses, images: ImageSet) -> None:
@@ -163,155 +148,3 @@ def load_profiles(elastic: ElasticModule, path: Path) -> Tensor:
             f"search.codebook={path.name!r}: {path} has no profiles of this network, one list of levels for each, "
             f"of {elastic.n_groups} levels: {error}"
         ) from error
-
-
-def load_fitting(
-    image_shape: Sequence[int], expected: DataFormat, made_from: dict[str, Any], options: DataOptions
-) -> Splits:
-    """Load images and see that they are what a stored network takes; they are normalised as it is used to.
-
-    Args:
-        image_shape: (C, H, W) that it takes.
-        expected: what else it expects of them.
-        made_from: the notes stored with it.
-        options: where the images are.
-
-    Raises:
-        RLPruneError: they have another shape or other classes, or are split so that training images would be measured.
-    """
-    notes = network_notes(made_from)
-    before = notes.get("source") or {}
-    split = notes["split"]
-    same = same_source(before.get("data"), options.data)
-    if same:
-        options = _as_trained(before, options)
-    if options.image_size is not None and expected.preprocessing.sizes:
-        raise RLPruneError(
-            f"--image-size is {options.image_size}, and the network says itself how its pictures come to size "
-            f"({expected.preprocessing.text}): leave it out"
-        )
-    preprocessing = confirmed(whole(expected), options.preprocess, notes.get("model") or "")
-    splits = options.load(split.get("rule", 1) if same else SPLIT_RULE, preprocessing)
-    shape = tuple(splits.network.images.shape[1:])
-    n_classes = len(splits.network.classes)
-    if shape != tuple(image_shape) or n_classes != len(expected.classes):
-        raise RLPruneError(
-            f"the network takes images of shape {tuple(image_shape)} in {len(expected.classes)} classes, "
-            f"{options.data} has {shape} in {n_classes}; use the data that it was adapted to, or --image-size"
-        )
-    _check_classes(expected.classes, splits.network.classes, options.data)
-    _check_unseen(splits, split.get("sample", ()), before, options.data, same=same)
-    parts = (splits.network, splits.policy, splits.validation, splits.test)
-    return Splits(*(part.prepared_for(expected) for part in parts))
-
-
-def source_notes(options: DataOptions) -> dict[str, Any]:
-    """What is stored of where images came from: as earlier versions do, if nothing is given that they did not know."""
-    return without_unset(dataclasses.asdict(options))
-
-
-def network_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The notes on a network, out of its own or those of a bundle, which keeps them next to others.
-
-    They are to be shown and compared; nothing that they name is imported, opened or downloaded.
-
-    Raises:
-        BundleError: what the program reads of them is of another kind than it writes.
-    """
-    notes = metadata.get("network", metadata)
-    if not isinstance(notes, dict):
-        raise BundleError(f"the stored notes are malformed: network is {reprlib.repr(notes)}; an object is needed")
-    notes = {**notes, "split": metadata.get("split") or {}}
-    schema().check(schema().NetworkNotes, notes, "note on the network")
-    return notes
-
-
-def split_notes(splits: Splits, rule: int = SPLIT_RULE) -> dict[str, Any]:
-    """What is stored with a network of the split that it was trained on, for `load_fitting`."""
-    return {"rule": rule, "sample": sample_of(splits)}
-
-
-def split_rule_of(folder: Path) -> int:
-    """By which rule the images of a run folder are split: the one of the network in it, if there is one yet."""
-    manifest = folder / "adapted" / "manifest.json"
-    if not manifest.exists():
-        return SPLIT_RULE
-    with malformed("manifest"):
-        about = json.loads(read_regular(manifest, MOST_JSON))["about"]
-        return int(network_notes(about)["split"].get("rule", 1))
-
-
-def _as_trained(before: Mapping[str, Any], options: DataOptions) -> DataOptions:
-    """The options, with the shares that the network was trained with.
-
-    Raises:
-        RLPruneError: they divide the same images otherwise.
-    """
-    if before.get("split_seed") != options.split_seed:
-        raise RLPruneError(
-            f"the network was trained on the split of seed {before.get('split_seed')}; with --split-seed "
-            f"{options.split_seed} some of its training images would be measured on"
-        )
-    shares = before.get("shares") and tuple(before["shares"])
-    if options.shares not in (None, shares or SHARES):
-        raise RLPruneError(
-            f"the network was trained on splits of {shares or SHARES}; with --shares {options.shares} some of its "
-            "training images would be measured on"
-        )
-    test_split = before.get("test_split")
-    if options.test_split not in (None, test_split):
-        raise RLPruneError(
-            f"the network was trained where {test_split or 'the split that is called so'} tests; with --test-split "
-            f"{options.test_split} the images are split otherwise: leave it out, or adapt the network anew"
-        )
-    return dataclasses.replace(options, shares=shares, test_split=test_split)
-
-
-def _check_classes(expected: Sequence[str], found: Sequence[str], data: str) -> None:
-    """Make sure that the same names stand for the same logits.
-
-    Raises:
-        RLPruneError: the classes are the network's, but in another order.
-    """
-    names, ours = ([unicodedata.normalize("NFC", name) for name in each] for each in (expected, found))
-    if names != ours and sorted(names) == sorted(ours):
-        raise RLPruneError(
-            f"{data} has the network's classes in another order ({', '.join(ours[:5])}, ... and not "
-            f"{', '.join(names[:5])}, ...); rename its folders or labels so that they come in the network's"
-        )
-
-
-def _check_unseen(splits: Splits, sample: Collection[str], before: Mapping[str, Any], data: str, *, same: bool) -> None:
-    """Make sure that no image trained the network but those of its own split.
-
-    Args:
-        splits: the images, split now.
-        sample: digests of some images that trained the network; none of older networks.
-        before: where it says they came from.
-        data: where the images come from now.
-        same: whether that is the same place.
-
-    Raises:
-        RLPruneError: the network has been trained on some of the others.
-    """
-    if not sample:
-        return
-    others = (splits.policy, splits.validation, splits.test)
-    seen = sum(n_seen(part, sample) for part in others)
-    if seen:
-        shares = " ".join(f"{share:g}" for share in before.get("shares") or SHARES)
-        if same:
-            cure = "its pictures have changed: take them as they were then"
-        else:
-            seed = before.get("split_seed", 0)
-            cure = f"it was {before.get('data')!r}, split otherwise: give --split-seed {seed} and --shares {shares}"
-        raise RLPruneError(
-            f"{data} has images that trained the network where others are needed: of {len(sample)} that are known, "
-            f"{seen} are for the policy, validation or test; {cure}, or adapt the network anew"
-        )
-    known = n_seen(splits.network, sample)
-    if same and known < len(sample):
-        say(
-            f"{data} has changed since the network was trained on it: of {len(sample)} training images that are known, "
-            f"{len(sample) - known} are not there, or not the same"
-        )

@@ -14,7 +14,7 @@ from rlprune.agents.joint_tuning import TuneSettings
 from rlprune.agents.settings import PolicySettings
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.errors import SettingsError
-from rlprune.pipelines.options import DataOptions, ElasticOptions
+from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import read_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rlprune.intake.options import without_unset
 from rlprune.models.weights import find_weights
-from rlprune.pipelines.options import without_unset
 from rlprune.pipelines.recipe import Recipe
 from rlprune.storage.provenance import others_in
 from rlprune.training.settings import TrainingSettings

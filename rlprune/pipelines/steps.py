@@ -23,12 +23,14 @@ from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import evaluate, mean_reward
 from rlprune.evaluation.plots import budgets_plot
 from rlprune.evaluation.results import PenaltyResult, RecipeResult
+from rlprune.intake.identity import same_source
+from rlprune.intake.notes import split_notes, split_rule_of
+from rlprune.intake.options import source_notes
+from rlprune.intake.preparation import load_for, note_of
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
-from rlprune.pipelines.identity import same_source
-from rlprune.pipelines.inputs import build_model, load_profiles, source_notes, split_notes, split_rule_of
+from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.penalty_chain import PenaltyChain
-from rlprune.pipelines.preparation import load_for, note_of
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import FILES, FOLDERS, StepName, settings_of, told, weights_noted
 from rlprune.pipelines.teachers import Teachers, check_networks
@@ -37,10 +39,9 @@ from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import best_within, search_profiles
 from rlprune.storage.bundle import save_bundle
-from rlprune.storage.folders import check_targets
 from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.policies import load_policy
-from rlprune.storage.provenance import noted, plain
+from rlprune.storage.provenance import check_targets, noted, plain
 from rlprune.training.adaptation import adapt
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from functools import cached_property
+from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprune.elastic.levels import KeepLevels
@@ -14,6 +18,8 @@ from rlprune.errors import LevelsError
 
 ActionKind = Literal["profiles", "levels", "ratios"]
 """What a policy chooses: one profile of a codebook, or a keep level or a keep ratio for every group."""
+_ROUNDING = 1e-6
+"""How far a ratio may be beyond its space; it is clipped."""
 
 
 class HasLevels(Protocol):
@@ -85,7 +91,12 @@ class Actions:
     of = from_network
     """`from_network`, as 0.1.0 called it."""
 
-    @property
+    def __repr__(self) -> str:
+        """In one line."""
+        profiles = f"{len(self.codebook)} profiles; " if self.codebook is not None else ""
+        return f"Actions({self.kind!r}; {profiles}{self.keep_levels.n_groups} groups; max_passes={self.max_passes})"
+
+    @cached_property
     def n_choices(self) -> tuple[int, ...]:
         """How many values each entry of a discrete action has; empty for `ratios`."""
         accepts = self.max_passes > 1
@@ -97,7 +108,15 @@ class Actions:
             return (*choices, 2) if accepts else tuple(choices)
         return ()
 
-    @property
+    @cached_property
+    def _choices(self) -> Tensor:
+        return torch.tensor(self.n_choices)
+
+    @cached_property
+    def _ratios(self) -> Tensor:
+        return torch.tensor(self.keep_levels.keep_ratios)
+
+    @cached_property
     def n_outputs(self) -> int:
         """How many numbers a policy outputs: logits of all choices, or one mean per entry for `ratios`."""
         return sum(self.n_choices) if self.n_choices else self.keep_levels.n_groups + (self.max_passes > 1)
@@ -116,6 +135,65 @@ class Actions:
         parts = outputs.split(self.n_choices, dim=1) if len(self.n_choices) > 1 else [outputs]
         return torch.cat([part.argmax(1, keepdim=True) for part in parts], 1)
 
+    @cached_property
+    def n_entries(self) -> int:
+        """How many numbers an action has."""
+        return len(self.n_choices) or self.n_outputs
+
+    def read(self, actions: Any, n: int) -> Tensor:
+        """Take actions as a user gives them.
+
+        Args:
+            actions: array-like, whole numbers or for `ratios` numbers, (n, entries); or (n,) where there is one entry.
+            n: how many there must be.
+
+        Returns:
+            int64, or for `ratios` float, (n, entries).
+
+        Raises:
+            LevelsError: they are of another type or shape, or outside the action space.
+        """
+        values = self._numbers(actions)
+        if values.shape != (n, self.n_entries) and (values.shape != (n,) or self.n_entries != 1):
+            raise LevelsError(f"actions have shape {values.shape}; ({n}, {self.n_entries}) is needed")
+        return self._checked(values.reshape(n, self.n_entries))
+
+    def one(self, action: Any) -> Tensor:
+        """Take the action for one image as a user gives it.
+
+        Args:
+            action: a whole number, or for `ratios` a number, for each entry: array-like (entries,); one without an axis
+                where there is one entry.
+
+        Returns:
+            int64, or for `ratios` float, (1, entries).
+
+        Raises:
+            LevelsError: it is of another type or shape, or outside the action space.
+        """
+        values = self._numbers(action)
+        if values.shape != (self.n_entries,) and (values.shape or self.n_entries != 1):
+            needed = "() is needed, a single number" if self.kind == "profiles" else f"({self.n_entries},) is needed"
+            raise LevelsError(f"an action has shape {values.shape}; {needed}")
+        return self._checked(values.reshape(1, self.n_entries))
+
+    def _numbers(self, actions: Any) -> NDArray[Any]:
+        """Actions as an array of the right type."""
+        needed = "whole numbers are needed" if self.n_choices else "numbers from -1 to 1 are needed"
+        try:
+            values = np.asarray(actions)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise LevelsError(f"an action is {reprlib.repr(actions)}; {needed}") from error
+        if values.dtype.kind not in ("iu" if self.n_choices else "iuf"):
+            raise LevelsError(f"an action is {reprlib.repr(actions)}, of type {values.dtype}; {needed}")
+        return values
+
+    def _checked(self, values: NDArray[Any]) -> Tensor:
+        """Actions (n, entries) of the right type, if they are inside the action space."""
+        raw = torch.from_numpy(values.astype(np.int64 if self.n_choices else values.dtype))
+        self.check(raw)
+        return raw
+
     def check(self, actions: Tensor) -> None:
         """Make sure that actions are inside the action space.
 
@@ -123,11 +201,35 @@ class Actions:
             actions: int64 or float (B, entries).
 
         Raises:
-            LevelsError: an entry is below 0 or not below the number of its choices.
+            LevelsError: an entry is below 0 or not below the number of its choices; or a ratio is not in [-1, 1].
         """
-        choices = torch.tensor(self.n_choices)
-        if len(choices) and ((actions < 0) | (actions >= choices)).any():
+        if not self.n_choices:
+            if not bool((actions.abs() <= 1 + _ROUNDING).all()):  # also of NaN
+                raise LevelsError(
+                    "an action is outside its space; ratios are numbers from -1 to 1 "
+                    "(gymnasium.wrappers.ClipAction clips what is beyond)"
+                )
+        elif bool(((actions < 0) | (actions >= self._choices)).any()):
             raise LevelsError(f"an action is outside its space; its entries go from 0 to below {self.n_choices}")
+
+    def masks(self, passes: Tensor) -> Tensor:
+        """Which choices make sense: all, but to accept a prediction before there is one.
+
+        Args:
+            passes: made so far, int64 (B,).
+
+        Returns:
+            bool (B, n_outputs), the choices of all entries side by side.
+
+        Raises:
+            LevelsError: ratios are no choices.
+        """
+        if not self.n_choices:
+            raise LevelsError("actions of kind 'ratios' have no choices to be masked; take 'profiles' or 'levels'")
+        masks = torch.ones(len(passes), self.n_outputs, dtype=torch.bool)
+        if self.max_passes > 1:
+            masks[:, -1] = passes > 0
+        return masks
 
     def decode(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Translate actions into keep levels.
@@ -146,7 +248,7 @@ class Actions:
         accept = torch.zeros(len(actions), dtype=torch.bool) if self.max_passes == 1 else actions[:, n_groups] > 0
         if self.kind == "levels":
             return actions[:, :n_groups] + self.keep_levels.min_level, accept
-        ratios = torch.tensor(self.keep_levels.keep_ratios)
+        ratios = self._ratios
         chosen = ratios[0] + (actions[:, :n_groups].clamp(-1, 1) + 1) / 2 * (1 - ratios[0])
         nearest = (chosen[..., None] - ratios).abs().argmin(-1)
         return self.keep_levels.clamp(nearest), accept

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlprune.policies.one_observation import Vector, observe_one
 from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run
 from rlprune.policies.policy import Policy
-from rlprune.policies.protocol import MARGIN
-
-Vector = NDArray[np.float32]
 
 _FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
     "Tanh": np.tanh,
@@ -93,26 +88,4 @@ class SingleImagePolicy:
 
     def _observe(self, features: Vector, logits: Vector, n_pass: int, spent: float) -> Vector:
         """The observation that `Observer.observe` builds, float32 (D,)."""
-        observer = self._observer
-        if observer.own is not None:
-            return self._observe_by_tensors(features, logits, n_pass, spent)
-        prediction: list[Any] = [np.zeros(observer.n_beliefs + 2)]
-        if n_pass:
-            descending = np.sort(logits.astype(np.float64))[::-1]
-            shifted = descending - descending[0]
-            exponentials = np.exp(shifted)
-            total = exponentials.sum()
-            probabilities = exponentials / total
-            entropy = (math.log(total) - probabilities @ shifted) / math.log(max(observer.n_classes, 2))
-            margin = -shifted[min(1, len(shifted) - 1)]
-            prediction = [probabilities[: observer.n_beliefs], (min(max(entropy, 0), 1), margin / (margin + MARGIN))]
-        history = (min(spent / (2 * observer.max_passes), 1), n_pass / observer.max_passes)
-        return np.concatenate([features, *prediction, history], dtype=np.float32, casting="same_kind")
-
-    def _observe_by_tensors(self, features: Vector, logits: Vector, n_pass: int, spent: float) -> Vector:
-        """The same where the observation is the user's own."""
-        with torch.autocast("cpu", enabled=False):
-            given = (torch.from_numpy(features)[None], torch.from_numpy(logits)[None])
-            seen = self._observer.observe(*given, torch.tensor([n_pass]), torch.tensor([spent]))
-        found: Vector = seen.numpy()[0]
-        return found
+        return observe_one(self._observer, features, logits, n_pass, spent)

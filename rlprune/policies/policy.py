@@ -14,6 +14,7 @@ from rlprune.elastic.levels import KeepLevels, nearest_profiles
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import MALFORMED, BundleError, LevelsError, OutOfMemoryError, RLPruneError
 from rlprune.policies.actions import Actions
+from rlprune.policies.linear import ACTIVATIONS, linear_layers
 from rlprune.policies.observations import Observer
 from rlprune.policies.own import check_own, stored_observation
 from rlprune.policies.penalties import PenaltyRange, check_budgets, penalty_for
@@ -22,7 +23,6 @@ from rlprune.utils.hardware import memory_for
 _ONE_PENALTY = "it was trained for a single penalty; one for many is trained with --penalty-range LOWEST HIGHEST"
 _OBSERVER = "observer."
 """What the names of an observation's tensors begin with."""
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "ELU": nn.ELU, "SiLU": nn.SiLU}
 
 
 class Policy(nn.Module):
@@ -56,8 +56,8 @@ class Policy(nn.Module):
         budgets: Tensor | None = None,
     ) -> None:
         super().__init__()
-        if activation not in _ACTIVATIONS:
-            raise BundleError(f"activation {activation!r} is unknown; allowed: {', '.join(_ACTIVATIONS)}")
+        if activation not in ACTIVATIONS:
+            raise BundleError(f"activation {activation!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
         if sizes[0] != observer.size or sizes[-1] != actions.n_outputs:
             raise BundleError(
                 f"the policy maps {sizes[0]} numbers to {sizes[-1]}; "
@@ -73,10 +73,57 @@ class Policy(nn.Module):
         self.actions = actions
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(sizes):
-            layers += [nn.Linear(n_in, n_out), _ACTIVATIONS[activation]()]
+            layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
         self.network = nn.Sequential(*layers[:-1])
         self.register_buffer("codebook", codebook)
         self.register_buffer("budgets", budgets)
+
+    @classmethod
+    @torch.no_grad()
+    def from_linear(
+        cls,
+        source: Any,
+        activation: str | None = None,
+        *,
+        observer: Observer,
+        actions: Actions,
+        codebook: Tensor | None = None,
+        budgets: Tensor | None = None,
+    ) -> Policy:
+        """A policy out of linear layers that were learnt anywhere.
+
+        Their outputs are logits, means or values: it chooses the largest (of every entry of an action); for ratios, the
+        outputs themselves, clipped.
+
+        Args:
+            source: an `nn.Sequential` of linear layers with activations between them, or a list of pairs of arrays:
+                weights (outputs, inputs), as torch has them, and biases (outputs,) or None. A last `Tanh` is kept.
+            activation: `Tanh`, `ReLU`, `ELU` or `SiLU`: what is between the layers, where `source` does not say it.
+            observer: builds the observations that the layers were trained with; `world.observer` in an environment.
+            actions: gives the outputs their meaning; `world.actions` in an environment.
+            codebook: int64 (K, G), the profiles to deploy; those of `actions` if None.
+            budgets: as in the class.
+
+        Returns:
+            The policy, in eval mode; its tensors are copies.
+
+        Raises:
+            BundleError: as in the class.
+            RLPruneError: the layers are no such layers, or there is no codebook.
+        """
+        layers, activation = linear_layers(source, activation)
+        codebook = actions.codebook if codebook is None else codebook
+        if codebook is None:
+            raise RLPruneError(
+                f"a policy over {actions.kind} needs the profiles to deploy; give codebook, int64 (K, G)"
+            )
+        sizes = [layers[0][0].shape[1], *(len(bias) for _, bias in layers)]
+        policy = cls(sizes, activation, observer, actions, codebook, budgets)
+        targets = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
+        for target, (weight, bias) in zip(targets, layers, strict=True):
+            target.weight.copy_(weight)
+            target.bias.copy_(bias)
+        return policy.eval()
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -23,7 +22,7 @@ from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.passes import PassResult, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.storage.data_format import check_data, format_to_json, read_format
-from rlprune.storage.folders import FILES, StoredFolder, malformed, read_folder, write_folder
+from rlprune.storage.folders import FILES, StoredFolder, bundle_in, malformed, read_folder, write_folder
 from rlprune.storage.networks import build_network, network_files
 from rlprune.storage.policies import build_policy, observation_entry, policy_files
 from rlprune.storage.tensors import MalformedError
@@ -78,8 +77,9 @@ def load(
     returned: what loads runs.
 
     Args:
-        folder: the bundle, or a folder that has it in it as ``bundle``; or, where there is no such folder, ``org/name``
-            or ``org/name@revision`` on the Hugging Face hub, of which only the files that the manifest lists are read.
+        folder: the bundle, or a folder that has it in it as ``bundle``, or what `rlprune optimize` wrote; or, where
+            there is no such folder, ``org/name`` or ``org/name@revision`` on the Hugging Face hub, of which only the
+            files that the manifest lists are read. What begins with ``runs/`` is a folder.
         device: where the network runs, such as cpu or cuda.
         memory: room for prepared slices, in multiples of the dense network's parameters; see
             `rlprune.deployment.slices.Slices`.
@@ -162,7 +162,8 @@ def push_to_hub(
 ) -> str:
     """Upload a bundle to the Hugging Face hub, whence `load` reads it by its name.
 
-    Of a bundle its own files are uploaded, of a folder that has one in it as ``bundle`` the other files beside it, too.
+    Of a bundle its own files are uploaded, of a folder that has one in it as ``bundle`` the other files beside it, too,
+    and of what `rlprune optimize` wrote its deploy/.
     A README.md that is there is the model card, and its metadata say that it is for rlprune; otherwise one is written.
 
     Args:
@@ -203,7 +204,8 @@ def push_to_hub(
 
 def _stage(source: Path, staged: Path, repo_id: str) -> None:
     """Copy what is uploaded of a bundle, or of a folder that has one in it, into an empty folder, with a model card."""
-    folder = _inside(source)
+    folder = bundle_in(source)
+    source = folder.parent if folder != source else source  # deploy/, of the folder of an optimisation
     stored = read_folder(folder, ("bundle",))
     stored.check_rest()
     to = staged if folder == source else staged / folder.name
@@ -247,7 +249,7 @@ The files hold safetensors and JSON; loading them runs no code.
 
 
 def located(name: str | Path) -> Path:
-    """The folder of a bundle: the one that is named, or the one in it called bundle; else one from the hub.
+    """The folder of a bundle: the one that is named, or the one in it that `bundle_in` finds; else one from the hub.
 
     Raises:
         HubError: there is no such folder, the name looks like one of the hub's, and that does not give it.
@@ -255,9 +257,9 @@ def located(name: str | Path) -> Path:
     """
     folder, of_hub = Path(name), hub.HubName.of(name)
     if of_hub is None or folder.exists() or before_of(folder).exists():
-        return _inside(folder)
+        return bundle_in(folder)
     first, exactly = hub.download(of_hub, (*_MANIFESTS, *(f"bundle/{each}" for each in _MANIFESTS)))
-    found = _inside(first)
+    found = bundle_in(first)
     if not (found / "manifest.json").is_file():
         raise HubError(f"{of_hub} is on the Hugging Face hub, and no bundle of rlprune: it has no manifest.json")
     prefix = "" if found == first else f"{found.name}/"
@@ -269,13 +271,6 @@ def located(name: str | Path) -> Path:
 def _names(stored: StoredFolder) -> list[str]:
     """All files of a bundle: the manifest, its checksum, and what it lists."""
     return [*dict.fromkeys((*_MANIFESTS, *FILES["bundle"], *stored.manifest["sha256"]))]
-
-
-def _inside(folder: Path) -> Path:
-    """A bundle's folder, or the one in it called bundle."""
-    inside = folder / "bundle"
-    is_around = os.path.isfile(inside / "manifest.json") and not os.path.exists(folder / "manifest.json")
-    return inside if is_around else folder
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ import json
 import os
 import reprlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rlprune.errors import BundleError, OutOfMemoryError, RLPruneError
 from rlprune.storage.tensors import MOST_BYTES, MalformedError, TensorFile, altered, sha256_of
-from rlprune.utils.files import before_of, check_target_file, read_regular, scratch, writing
+from rlprune.utils.files import before_of, read_regular, scratch, writing
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.imports import require
 from rlprune.utils.locks import hold
@@ -176,22 +176,12 @@ def check_target(folder: Path, kind: str) -> None:
         raise BundleError(f"{folder} holds a {found}, which a {kind} would replace; name another one, or remove it")
 
 
-def check_targets(out: Path, folders: Mapping[str, str], files: Iterable[str]) -> None:
-    """Make sure, before long work, that what is made in a folder may be written, whatever is there already.
-
-    Args:
-        out: the folder.
-        folders: kinds of the folders in it, by name.
-        files: names of the files in it.
-
-    Raises:
-        BundleError: something else is in the place of a folder.
-        WriteError: something else is in the place of a file, or it may not be written.
-    """
-    for name, kind in folders.items():
-        check_target(out / name, kind)
-    for name in files:
-        check_target_file(out / name)
+def bundle_in(folder: Path) -> Path:
+    """The bundle in a folder: bundle/ in it, or deploy/bundle/ of what `rlprune optimize` wrote; else the folder."""
+    if (folder / "manifest.json").exists():
+        return folder
+    inside = (folder / place for place in ("bundle", "deploy/bundle"))
+    return next((place for place in inside if (place / "manifest.json").is_file()), folder)
 
 
 def _checksum_line(manifest: bytes) -> bytes:
@@ -201,9 +191,12 @@ def _checksum_line(manifest: bytes) -> bytes:
 def read_folder(folder: Path, kinds: tuple[str, ...]) -> StoredFolder:
     """Read the manifest of a folder of one of some kinds; everything else is read from what is returned.
 
+    Where a bundle may be meant, it is found in the folders that have one, too: see `bundle_in`.
+
     Raises:
         BundleError: it is missing, altered, of another kind, or none that rlprune wrote.
     """
+    folder = bundle_in(folder) if "bundle" in kinds else folder
     if not folder.exists() and before_of(folder).exists():
         folder = before_of(folder)
     packed = _read(folder / "manifest.json")
@@ -340,9 +333,8 @@ def _reading(path: Path) -> Iterator[None]:
     except RLPruneError:
         raise
     except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror}); is {path.parent} a folder that rlprune wrote?"
-        ) from error
+        reason = error.strerror if path.parent.exists() else f"there is no folder {path.parent}"
+        raise BundleError(f"{path} cannot be read ({reason}); is {path.parent} a folder that rlprune wrote?") from error
 
 
 def _read(path: Path, most: int = MOST_JSON) -> bytes:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import operator
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 from torch import Tensor
 
 from rlprune.errors import RLPruneError
-from rlprune.utils.files import read_text, write_json
+from rlprune.storage.folders import check_target
+from rlprune.utils.files import check_target_file, read_text, write_json
 
 HOW = frozenset({"device", "bf16", "channels_last"})
 """Settings of where and how something is computed, not of what: it may be gone on with under others."""
@@ -134,6 +135,24 @@ def check_ours(folder: Path, ours: bool, may: Collection[str] = ()) -> None:
     """
     if not ours and (strange := others_in(folder, may)):
         raise RLPruneError(f"{folder} holds other things, such as {strange[0]}; name a new or an empty folder")
+
+
+def check_targets(out: Path, folders: Mapping[str, str], files: Iterable[str]) -> None:
+    """Make sure, before long work, that what is made in a folder may be written, whatever is there already.
+
+    Args:
+        out: the folder.
+        folders: kinds of the folders in it, by name.
+        files: names of the files in it.
+
+    Raises:
+        BundleError: something else is in the place of a folder.
+        WriteError: something else is in the place of a file, or it may not be written.
+    """
+    for name, kind in folders.items():
+        check_target(out / name, kind)
+    for name in files:
+        check_target_file(out / name)
 
 
 def others_in(folder: Path, may: Collection[str]) -> list[str]:

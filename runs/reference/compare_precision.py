@@ -26,7 +26,7 @@ from rlprune.deployment.image_sets import codebook_logits
 from rlprune.deployment.onnx.cnn import session
 from rlprune.deployment.onnx.export import export_bodies, to_onnx
 from rlprune.deployment.quantisation import quantised
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.options import DataOptions
 from rlprune.training.adaptation import SpecialiseSettings, adapt
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions

@@ -19,7 +19,7 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import predict_all
 from rlprune.deployment.prediction import Prediction
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.options import DataOptions
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.storage.networks import load_network

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.elastic.cnn import ElasticCNN
+from rlprune.intake.options import DataOptions
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights
 from rlprune.pipelines.inputs import build_model
-from rlprune.pipelines.options import DataOptions
 from rlprune.profiles.cost import Cost
 from rlprune.training.distillation import cache_teacher_logits
 from rlprune.training.pretraining import pretrain

@@ -24,7 +24,7 @@ import rlprune
 from rlprune import models
 from rlprune.data.image_set import ImageSet
 from rlprune.graph.folding import optimize_for_inference
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.options import DataOptions
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.policy import Policy

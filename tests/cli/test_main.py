@@ -26,8 +26,8 @@ from rlprune.cli.main import main
 from rlprune.cli.options import NetworkOptions, PriceOptions, TeacherOptions
 from rlprune.evaluation.results import BundleResult
 from rlprune.evaluation.runners import default_rows
+from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.pipelines.comparison import CompareSettings
-from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.serving.limits import Limits
 from rlprune.storage.networks import load_network, save_network
 from rlprune.training.adaptation import AdaptSettings
@@ -55,6 +55,15 @@ VERBS = (
 )
 SETTINGS = {"Pretrain": TrainingSettings, "Prune": StaticSettings, "Adapt": AdaptSettings, "Gate": GateSettings}
 SETTINGS |= {"Compare": CompareSettings}
+CALLBACK = """
+from pathlib import Path
+from stable_baselines3.common.callbacks import BaseCallback
+
+class Counting(BaseCallback):
+    def _on_step(self):
+        Path("counted.txt").write_text(str(self.n_calls))
+        return True
+"""
 MODEL = ("--model", "tinynet.nets:small")
 DATA = ("--data", "pets")
 ONE_EPOCH = ("--epochs", "1", "--batch-size", "8", "--padding", "1", "--bf16", "False", "--no-channels-last")
@@ -332,6 +341,19 @@ def test_train_takes_the_codebook_of_a_network_that_is_specialised_to_one(
     with pytest.raises(SystemExit, match="2"):
         main([*TRAIN[:1], "--network", "specialised", *TRAIN[3:-1], "other", "--start", "run"])
     assert "another codebook than the network is specialised to" in " ".join(capsys.readouterr().err.split())
+
+
+def test_train_takes_another_algorithm_with_objects_by_their_names(project: Path) -> None:
+    (project / "counting.py").write_text(CALLBACK)
+    arguments = ("--arguments", '{"buffer_size": 40}', "--policy-kwargs", '{"activation_fn": "Tanh"}')
+    call = [*NEW[:-1], "dqn", "--algorithm", "dqn", *arguments, "--callbacks", "counting:Counting"]
+    main(call)
+    before = (project / "dqn" / "policy" / "manifest.json").read_bytes()
+    main([*call, "--resume"])
+    notes = json.loads((project / "dqn" / "settings.json").read_text())
+    assert notes["algorithm"] == "dqn" and "Tanh" in notes["arguments"]
+    assert (project / "dqn" / "policy" / "manifest.json").read_bytes() == before
+    assert (project / "counted.txt").read_text() == "8"
 
 
 def test_train_does_not_start_from_what_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,11 @@ def project(apart: None, tmp_path: Path) -> Path:
         ((*TRAIN, "--ppo", '{"gamma": NaN}'), "is not finite"),
         ((*TRAIN, "--penalty", "inf"), "--penalty=inf"),
         ((*TRAIN, "--ppo", '{"policy_kwargs": 5}'), "ppo has policy_kwargs=5; give an object"),
+        ((*TRAIN, "--algorithm", "rainbow"), "--algorithm: algorithm is 'rainbow'; give one of ppo, a2c, trpo"),
+        ((*TRAIN, "--algorithm", "dqn", "--action", "levels"), "DQN cannot choose levels, only profiles; give such an"),
+        ((*TRAIN, "--algorithm", "a2c", "--arguments", '{"tau": 1}'), "--arguments: A2C has no argument 'tau'; allow"),
+        ((*TRAIN, "--policy-kwargs", '{"activation_fn": "GELU"}'), "--policy-kwargs: a PPO with ActorCriticPolicy can"),
+        ((*TRAIN, "--callbacks", "no_such:thing"), "--callbacks: 'no_such:thing' failed with ModuleNotFoundError"),
         ((*TRAIN, "--split-seed", "-1"), "--split-seed=-1: give a whole number of 0 or more"),
         ((*PRETRAIN, "w.safetensors", "--views", "1000000000"), "views=1000000000: give 1000 at most"),
         (

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rlprune.cli.main import Verb, main
@@ -38,6 +40,17 @@ def test_options_of_two_groups_may_have_one_name(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit, match="2"):
         main(["compare", "--network", "n", "--data", "d", "--training.seed", "1", "--policy.seed", "2", "--out", ""])
     assert capsys.readouterr().err == "rlprune: error: --out is empty: give it a value, or leave it out\n"
+
+
+def test_help_has_no_line_breaks_of_the_source_and_the_goal_before_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["optimize", "--help"])
+    said = capsys.readouterr().out
+    words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", said).split())
+    assert "package.module:callable returning an nn.Module. (required)" in words
+    lines = [line.strip("│ ") for line in said.splitlines()]
+    assert "nn.Module. (required)" not in lines  # which the width alone would not break
+    assert said.index("--max-drop") < said.index("--data ")
 
 
 def test_messages_name_the_options_that_were_typed() -> None:

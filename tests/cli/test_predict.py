@@ -13,6 +13,9 @@ from ranged import DATA, DYNAMIC, NETWORK, make_ranged
 
 from rlprune import save_bundle
 from rlprune.cli.main import main
+from rlprune.storage.folders import kind_of
+from rlprune.storage.networks import load_network
+from rlprune.storage.policies import load_policy
 
 N = 45
 
@@ -40,6 +43,39 @@ def here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def paths() -> list[str]:
     names = [f"{number:02d},x.png" for number in range(N)]
     return [f"shots/{name}" for name in names[::2]] + [f"shots/more/{name}" for name in names[1::2]]
+
+
+def test_every_verb_takes_the_folder_that_has_the_bundle_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    main("predict . shots/00,x.png".split())
+    main("export . --out copy".split())
+    for name in ("manifest.json", "network.safetensors", "policy.json", "policy.safetensors"):
+        assert Path("copy", name).read_bytes() == Path("deploy/bundle", name).read_bytes()
+    assert [kind_of(Path(folder)) for folder in (".", "deploy", "copy")] == ["bundle"] * 3
+    assert load_network(".").metadata == load_policy(".").metadata
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("export --out made", "nothing to pack: --network and --policy are missing; or name a bundle"),
+        ("export --network deploy --out made", "nothing to pack: --policy is missing; or name a bundle"),
+        ("export . --policy deploy --out made", "the bundle . holds both: leave --policy out"),
+        ("export .", "--out is missing: name the bundle to write"),
+        ("export . --triton models", "--triton is for the file that --onnx makes; give --onnx, too"),
+        (
+            "export . --onnx --int8 --data shots --triton models",
+            "--int8 puts a file into a bundle; name that with --out",
+        ),
+        ("predict nowhere shots", "there is no folder nowhere"),
+        ("predict runs/typo shots", "there is no folder runs/typo"),
+    ],
+)
+def test_what_is_to_be_packed_is_named_once(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments.split())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_a_row_for_each_picture_and_a_summary(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,8 @@ from rlprune.cli.main import RunRecipe, main
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
+from rlprune.intake.options import DataOptions
 from rlprune.models.weights import save_weights
-from rlprune.pipelines.options import DataOptions
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.steps import Steps
 from rlprune.storage.networks import load_network

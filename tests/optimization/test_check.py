@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import torch
 from signals import Signals, signals, splits, without_clocks
+from torch import Tensor
 
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
-from rlprune.optimization.check import Examined, examine
+from rlprune.optimization.check import examine
+from rlprune.optimization.entry import exporting
+from rlprune.optimization.entry.examined import Examined
+from rlprune.optimization.entry.trying import may_mirror
 from rlprune.optimization.goal import Goal, PlanOptions
 from rlprune.optimization.inputs import read_subject
 
@@ -93,6 +97,15 @@ def test_a_network_that_has_seen_what_teaches_decisions_is_found_out() -> None:
     assert not check(Splits(signals(64), signals(300, 0.3), signals(300, 0.3, 2), unknown)).result.warnings[1:]
 
 
+def test_test_images_out_of_the_folder_that_trained_are_pointed_out() -> None:
+    found = check(replace(splits(), test_set_aside=True)).result
+    assert found.test_is_part_of_training_folder
+    assert any("no test part, so a random fifth of it tests: if your weights" in each for each in found.warnings)
+    untrained = examine(read_subject("digits_cnn", replace(splits(), test_set_aside=True)), Goal(), PlanOptions(), 60.0)
+    assert not untrained.result.test_is_part_of_training_folder
+    assert not any("no test part" in each for each in untrained.result.warnings)
+
+
 def test_the_number_of_test_images_that_would_do_does() -> None:
     warnings = check(splits(n_test=60), max_drop=0.5).result.warnings
     told = next(each for each in warnings if each.startswith("60 test images tell a drop to about"))
@@ -112,6 +125,53 @@ def test_a_limit_that_no_epoch_fits_into_is_refused_with_one_that_does() -> None
     found = check(splits(), enough)
     assert found.plan.total <= 60 * enough
     assert found.result.seconds == found.plan.total
+
+
+def test_a_network_that_onnx_cannot_hold_is_refused_before_it_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlprune.optimization.check.ms_of_file", exporting.ms_of_file)
+
+    def refuse(*_: object, **__: object) -> bytes:
+        raise RLPruneError("no such operator\nand more")
+
+    monkeypatch.setattr(exporting, "to_static_onnx", refuse)
+    with pytest.raises(
+        RLPruneError, match=r"Signals cannot be written as an ONNX file \(no such operator\); give back"
+    ):
+        check(splits())
+    assert check(splits(), backend="pytorch").dense_ms == 10
+
+
+def test_the_whole_network_is_timed_as_the_file_that_it_becomes() -> None:
+    pytest.importorskip("onnxscript")
+    elastic = check(splits()).elastic
+    assert exporting.ms_of_file("Signals", elastic, splits().validation, 2) > 0
+
+
+def test_a_network_without_weights_is_asked_about_mirrored_images_later() -> None:
+    fresh = read_subject("digits_cnn", splits())
+    found = examine(fresh, Goal(), PlanOptions(), 60.0)
+    assert found.asks_mirrored and not found.plan.flip
+    given = examine(fresh, Goal(), PlanOptions(flip="yes"), 60.0)
+    assert not given.asks_mirrored and given.plan.flip
+    assert check(splits()).plan.flip and not check(splits()).asks_mirrored
+    sides = replace(signals(64), images=signals(64).images * (torch.arange(12) < 6))  # all in the left half
+    assert may_mirror(Signals(), signals(64)) and not may_mirror(LeftHalf(), sides)
+
+
+class LeftHalf(Signals):
+    """Looks at the left half alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., :6])
+
+
+def test_passes_that_would_do_nothing_are_refused() -> None:
+    for data, options, message in (
+        (read_subject(Signals(), splits()), {"pretrain_epochs": 3}, "pretrain_epochs=3: this network has been trained"),
+        (read_subject("digits_cnn", splits()), {"pretrain_epochs": 0}, "pretrain_epochs=0: this network has random"),
+    ):
+        with pytest.raises(RLPruneError, match=message):
+            examine(data, Goal(), PlanOptions(**options), 60.0)
 
 
 def test_random_weights_are_said_and_not_tried() -> None:

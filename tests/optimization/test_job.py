@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +15,23 @@ import torch
 from signals import QUICK, Signals, splits, without_clocks, without_files
 
 import rlprune
-from rlprune.errors import RLPruneError, WriteError
+from rlprune.baselines.stored import load_plain
+from rlprune.data.image_set import Splits
+from rlprune.data.preprocessing import Preprocessing
+from rlprune.errors import InUseError, RLPruneError, WriteError
 from rlprune.optimization import Goal, Optimization, OptimizeResult
 from rlprune.optimization.plan import Pace
+from rlprune.optimization.verdict.comparison import Comparison
+from rlprune.storage.policies import load_policy
+from rlprune.utils.locks import hold
 from rlprune.utils.progress import WholeBar
 
 PLAN = replace(
     QUICK, pretrain_epochs=1, slice_epochs=1, n_candidates=5, learning_rate=None, policy_steps=256, n_profiles=2
 )
+
+
+PLAN_OF_TRAINED = replace(PLAN, pretrain_epochs=None)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +43,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def optimize(out: Path, **given: Any) -> OptimizeResult:
     """A network of random weights, so that every step has something to do."""
     usual: dict[str, Any] = {"plan": PLAN, "backend": "pytorch", "max_macs": 0.9, "quiet": True, "out": out}
-    return rlprune.optimize(given.pop("model", "digits_cnn"), splits(0.1, 60, 40), **(usual | given))
+    data = given.pop("data", None) or splits(0.1, 60, 40)
+    return rlprune.optimize(given.pop("model", "digits_cnn"), data, **(usual | given))
 
 
 def without_seconds(result: OptimizeResult) -> OptimizeResult:
@@ -91,6 +103,67 @@ def test_a_finished_folder_answers_at_once_and_refuses_other_things(
         with pytest.raises(RLPruneError, match=message) as caught:
             optimize(out, **({"model": Signals(), "plan": QUICK} | given))
         assert "name another folder" in str(caught.value) and str(out) in str(caught.value)
+    for other, message in others_than(splits(0.1, 60, 40)):
+        with pytest.raises(RLPruneError, match=message):
+            optimize(out, model=Signals(), plan=QUICK, data=other)
+
+
+def others_than(images: Splits) -> Iterator[tuple[Splits, str]]:
+    """Images that differ in one thing, and what is said of it."""
+    parts = ("network", "policy", "validation", "test")
+
+    def each(**other: Any) -> Splits:
+        return Splits(*(replace(getattr(images, name), **other) for name in parts))
+
+    yield each(mean=(0.4,) * 3), r"mean: \[0.5, 0.5, 0.5\], now \[0.4"
+    yield each(std=(0.4,) * 3), r"std: "
+    yield each(classes=("down", "up")), r"classes: 'up, down', now 'down, up'"
+    yield each(preprocessing=Preprocessing(channels="bgr")), r"preprocess: "
+    for name in parts:
+        part = getattr(images, name)
+        changed = part.images.clone()
+        changed[-1, 0, 0, 0] ^= 1
+        yield replace(images, **{name: replace(part, images=changed)}), rf"images.{name}: "
+    yield replace(images, test=replace(images.test, labels=images.test.labels.flip(0))), r"images.test: "
+
+
+def test_what_follows_from_times_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {"model": Signals(), "plan": PLAN_OF_TRAINED, "max_macs": None, "max_ms": 7.0}
+    work = tmp_path / "out" / "work"
+    with monkeypatch.context() as patched:
+        stop_at_new_steps(patched)
+        while not (work / "static.json").exists():
+            with pytest.raises(KeyboardInterrupt):
+                optimize(tmp_path / "out", **given)
+    found = {name: json.loads((work / f"{name}.json").read_text())[name] for name in ("static", "codebook")}
+    monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_: (1000.0, 3.0))  # other times, by far
+    monkeypatch.setattr(Comparison, "_static_share", lambda *_: 1e-6)
+    optimize(tmp_path / "out", **given)
+    assert load_plain(work / "static").metadata["profile"] == found["static"]
+    assert load_policy(work / "policy" / "policy").policy.codebook.tolist() == found["codebook"]
+
+
+def test_a_static_rival_below_every_profile_of_its_kind_is_the_cheapest(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Comparison, "_static_share", lambda *_: 1e-6)
+    result = optimize(tmp_path / "out", model=Signals(), plan=QUICK)
+    static = result.row("static")
+    assert static is not None and static.macs_share < 1
+
+
+def test_a_second_process_is_refused_before_it_reads(tmp_path: Path) -> None:
+    optimize(tmp_path / "out", model=Signals(), plan=QUICK)
+    job = Optimization(Goal(), tmp_path / "out")
+    with hold(tmp_path / "out", inside=True):
+        with ThreadPoolExecutor(1) as other, pytest.raises(InUseError, match="is in use by process"):
+            other.submit(job.read, "nothing", "nowhere").result()
+
+
+def test_a_finished_folder_that_is_looked_at_again_is_planned_anew(tmp_path: Path) -> None:
+    optimize(tmp_path / "out", model=Signals(), plan=QUICK)
+    job = Optimization(Goal(backend="pytorch"), tmp_path / "out", plan=replace(QUICK, policy_steps=80_000), quiet=True)
+    job.read(Signals(), splits(0.1, 60, 40))
+    before = OptimizeResult.load(tmp_path / "out" / "report.json").check.seconds
+    assert job.check().seconds > before + 5
 
 
 def test_what_cannot_be_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -107,6 +180,16 @@ def test_a_folder_of_other_things_is_not_filled(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises((RLPruneError, WriteError), match="file"):
         Optimization(Goal(), tmp_path / "file")
+
+
+def test_a_start_that_found_no_room_is_no_other_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RLPruneError("no room")
+
+    with monkeypatch.context() as patched, pytest.raises(RLPruneError, match="no room"):
+        patched.setattr("rlprune.optimization.job.check_room", full)
+        optimize(tmp_path / "out", model=Signals(), plan=QUICK)
+    Optimization(Goal(), tmp_path / "out")
 
 
 def test_arguments_out_of_range_are_named(tmp_path: Path) -> None:

@@ -62,6 +62,26 @@ def test_a_network_of_random_weights_is_trained_first() -> None:
     assert "training the network" not in plan_of().seconds
 
 
+def test_a_search_that_is_left_out_takes_no_number() -> None:
+    with pytest.raises(RLPruneError, match=r"n_candidates=32: the time is too short for a search"):
+        plan_of(6, n_candidates=32)
+    with pytest.raises(SettingsError, match=r"n_candidates=32: with slice_epochs=0 none are searched"):
+        PlanOptions(n_candidates=32, slice_epochs=0)
+
+
+def test_time_that_has_gone_is_no_longer_planned_with() -> None:
+    late = make_plan(PlanOptions(), SIZE, PACE, 20, spent=600)
+    assert late.seconds["looking at the network"] == 600
+    assert late.total <= 60 * USED * 20
+    assert late.slice_epochs + late.profile_epochs < plan_of(20).slice_epochs + plan_of(20).profile_epochs
+
+
+def test_what_is_measured_on_the_processor_takes_its_time() -> None:
+    slow = plan_of(pace=replace(PACE, forward_here=0.01)).seconds
+    for name in ("measuring", "choosing", "searching slices", "learning to decide"):
+        assert (slow[name] > plan_of().seconds[name]) == (name in ("measuring", "choosing"))
+
+
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("pace", [PACE, Pace(0.02, 0.2, 0.5), Pace(1e-5, 5e-5, 0.01)])
 def test_the_number_in_the_message_would_do(trained: bool, pace: Pace) -> None:

@@ -11,12 +11,12 @@ from torch import nn
 from rlprune.cli.main import main
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.errors import ModelError
+from rlprune.intake.options import DataOptions
+from rlprune.intake.preparation import load_for, note_of
 from rlprune.models import libraries, registry
 from rlprune.models.classes import wordnet
 from rlprune.models.weights import load_weights, save_weights
 from rlprune.pipelines.inputs import build_model
-from rlprune.pipelines.options import DataOptions
-from rlprune.pipelines.preparation import load_for, note_of
 from rlprune.storage.networks import save_network
 
 pytestmark = pytest.mark.usefixtures("apart")

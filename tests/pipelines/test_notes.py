@@ -12,9 +12,9 @@ from rlprune.cli.bench import _shown
 from rlprune.cli.export import Export, _metadata_of
 from rlprune.errors import BundleError
 from rlprune.evaluation.static import evaluate_static
-from rlprune.pipelines.identity import same_source
-from rlprune.pipelines.inputs import network_notes, split_rule_of
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.identity import same_source
+from rlprune.intake.notes import network_notes, split_rule_of
+from rlprune.intake.options import DataOptions
 from rlprune.policies.policy import Policy
 from rlprune.storage.data_format import DataFormat
 from rlprune.storage.networks import SavedNetwork

@@ -9,7 +9,7 @@ import pytest
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.errors import RLPruneError, SettingsError
-from rlprune.pipelines.options import DataOptions
+from rlprune.intake.options import DataOptions
 from rlprune.pipelines.recipe import Recipe, SearchSettings, TrainedNetwork
 from rlprune.training.adaptation import SpecialiseSettings
 from rlprune.training.settings import TrainingSettings

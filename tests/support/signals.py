@@ -96,6 +96,8 @@ def without_clocks(monkeypatch: pytest.MonkeyPatch, narrowest: float = 3.0, **ms
     pace = TimeOfShare((0.25, 1.0), (narrowest / 10, 1.0))
     monkeypatch.setattr("rlprune.optimization.check.measure_pace", lambda *_: PACE)
     monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_: (10.0, narrowest))
+    monkeypatch.setattr("rlprune.optimization.check.ms_of_file", lambda *_: 10.0)
+    monkeypatch.setattr("rlprune.optimization.check._seconds_since", lambda _: 0.0)
     monkeypatch.setattr("rlprune.optimization.verdict.comparison.time_rows", times)
     monkeypatch.setattr("rlprune.optimization.verdict.comparison.Comparison._pace", lambda *_: (pace, 10.0))
 

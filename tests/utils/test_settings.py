@@ -14,8 +14,8 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.baselines.gate_training import GateSettings
 from rlprune.baselines.static_pruning import StaticSettings
 from rlprune.errors import RLPruneError, SettingsError
+from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.pipelines.comparison import CompareSettings
-from rlprune.pipelines.options import DataOptions, ElasticOptions
 from rlprune.pipelines.recipe import Recipe, SearchSettings, TrainedNetwork
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings
 from rlprune.training.settings import TrainingSettings

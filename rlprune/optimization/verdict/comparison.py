@@ -125,7 +125,7 @@ class Comparison:
             left_out=makes.left_out,
         )
 
-    def _pace(self, dense: Mapping[str, Runnable], slices: Mapping[str, Runnable]) -> tuple[TimeOfShare, float]:
+    def _pace(self, dense: dict[str, Runnable], slices: dict[str, Runnable]) -> tuple[TimeOfShare, float]:
         """How time follows from multiply-adds, and the milliseconds of the network as it is, timed in turns."""
         trained = self.trained
         times = self._times(dense | slices, trained.timing / 2)
@@ -141,7 +141,7 @@ class Comparison:
         name: str,
         found: list[Candidate],
         makes: Runnables,
-        dense: Mapping[str, Runnable],
+        dense: dict[str, Runnable],
         dense_ms: float,
     ) -> Candidate:
         """The best point of a way of deciding: picked by what it should take, and again by what it does take."""

@@ -17,11 +17,22 @@ _KINDS = {
     "static": "deploy the one small network",
     "dynamic": "deploy the network that decides per image",
 }
+_MAYBE_SEEN = (
+    " They are of the same folder as the others: if your network was trained on that folder, it has seen them, and "
+    "these figures are too good."
+)
 _BY_THRESHOLD = "deploy the network that decides per image, by a threshold"
 
 
 def sentences(
-    goal: Goal, choice: Choice, row: Row, rows: tuple[Row, ...], n_test: int, needed: int | None
+    goal: Goal,
+    choice: Choice,
+    row: Row,
+    rows: tuple[Row, ...],
+    n_test: int,
+    needed: int | None,
+    *,
+    maybe_seen: bool = False,
 ) -> Iterator[str]:
     """The three sentences.
 
@@ -33,9 +44,11 @@ def sentences(
         n_test: test images.
         needed: test images that it would take to tell whether the drop is within the goal, that of the nearest row
             where the network is left as it is; None if these tell.
+        maybe_seen: whether the test images are of the same folder as the others, so that the network may have been
+            trained on them.
     """
     yield _reached(goal, row)
-    yield _certain(goal, row, rows, n_test, needed)
+    yield _certain(goal, row, rows, n_test, needed) + (_MAYBE_SEEN if maybe_seen else "")
     yield _deploy(goal, choice, row, rows)
 
 

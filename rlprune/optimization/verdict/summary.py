@@ -88,7 +88,17 @@ def summarise(
         deploy_row=name,
         deploy_file=_file_of(row, measured.rows),
         dynamic_row=measured.dynamic_row,
-        sentences=tuple(sentences(goal, measured.choice, row, measured.rows, len(test), needed)),
+        sentences=tuple(
+            sentences(
+                goal,
+                measured.choice,
+                row,
+                measured.rows,
+                len(test),
+                needed,
+                maybe_seen=bool(check.test_is_part_of_training_folder) and check.accuracy is not None,
+            )
+        ),
         advice=() if row.meets else tuple(advice(goal, measured.choice, bounds, plan, measured.rows, minutes)),
         rows=measured.rows,
         left_out=measured.left_out,

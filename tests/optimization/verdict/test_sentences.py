@@ -52,6 +52,14 @@ def test_a_time_too_near_to_what_is_allowed_cannot_be_told() -> None:
     assert second.startswith("That cannot be told for sure: half of all batches took 0.815 to 0.874 ms, and 0.848 ms")
 
 
+def test_that_the_network_may_have_seen_the_test_images_is_said() -> None:
+    choice: Any = SimpleNamespace(reason="best", best=SimpleNamespace(name="rlprune"), unsure=False)
+    second = list(sentences(GOAL, choice, row("rlprune"), ROWS, 600, None, maybe_seen=True))[1]
+    assert second.endswith(
+        "if your network was trained on that folder, it has seen them, and these figures are too good."
+    )
+
+
 def test_a_simpler_row_is_said_to_be_as_good() -> None:
     third = told("static", "simpler")[2]
     assert third.startswith("Deploy the one small network: it is simpler than rlprune, and as good")

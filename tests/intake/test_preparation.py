@@ -10,9 +10,9 @@ from my_recipe import RECIPE
 from nets import network
 
 from rlprune.data.preprocessing_forms import IMAGENET, parse
+from rlprune.intake.options import DataOptions
+from rlprune.intake.preparation import load_for, note_of
 from rlprune.models.weights import save_weights
-from rlprune.pipelines.options import DataOptions
-from rlprune.pipelines.preparation import load_for, note_of
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.steps import Steps
 from rlprune.storage.data_format import DataFormat

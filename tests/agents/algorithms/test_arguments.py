@@ -5,8 +5,13 @@ from typing import Any
 import pytest
 from torch import nn
 
-from rlprune.agents.ppo_arguments import check_ppo
+from rlprune.agents.algorithms.arguments import check_arguments
+from rlprune.agents.algorithms.kinds import find_algorithm
 from rlprune.errors import RLPruneError
+
+
+def check_ppo(ppo: dict[str, Any], n_envs: int, *, continuous: bool = False) -> None:
+    check_arguments(find_algorithm("ppo"), ppo, n_envs, "ratios" if continuous else "profiles", "ppo")
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,13 @@ def n_seen(images: ImageSet, sample: Collection[str]) -> int:
 
 def digests(images: ImageSet) -> set[str]:
     """A digest of the pixels of every image."""
+    return set(digest_of_each(images))
+
+
+def digest_of_each(images: ImageSet) -> list[str]:
+    """A digest of the pixels of each image, in their order; equal images have the same."""
     pixels = images.images.numpy()
-    return {hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in pixels}
+    return [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in pixels]
 
 
 def same_source(one: str | None, other: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from rlprune.data.loading import STATISTICS
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import parse
 from rlprune.data.splitting import SPLIT_RULE
-from rlprune.errors import DataError
+from rlprune.intake.options import DataOptions
+from rlprune.intake.preprocessing import of_library
 from rlprune.models import registry
 from rlprune.models.checkpoints import weights_in_folder
-from rlprune.models.libraries import library_of, own_preprocessing
+from rlprune.models.libraries import library_of
 from rlprune.models.weights import notes_in_weights
-from rlprune.pipelines.options import DataOptions
 from rlprune.storage.data_format import DataFormat, format_to_json, read_format
 from rlprune.storage.folders import malformed, read_folder
 from rlprune.utils.notes import say
@@ -66,14 +65,14 @@ def load_for(
 def _chosen(model: str, options: DataOptions, weights: Path | None) -> Preprocessing:
     """The preprocessing for a network."""
     if options.preprocess is not None:
-        return parse(options.preprocess, lambda library: _own(library, model))
+        return parse(options.preprocess, lambda library: of_library(library, model))
     noted = None if weights is None else _noted(weights)
     library = library_of(model)
     if noted is not None:
         chosen = replace(noted.preprocessing, mean=noted.mean, std=noted.std)
         where = f"as {weights} was trained"
     elif library is not None and not registry.asks_for_fresh(weights):
-        chosen = _own(library, model)
+        chosen = of_library(library, model)
         where = f"as {library} says of {model}"
     else:
         return Preprocessing()
@@ -101,57 +100,6 @@ def classes_noted(weights: Path) -> tuple[str, ...] | None:
     return None if noted is None else noted.classes
 
 
-def _own(library: str, model: str) -> Preprocessing:
-    """What a library says of a network that it has."""
-    if library_of(model) != library:
-        raise DataError(f"preprocess says {library}, which has no {model}; name the network as {library}:NAME")
-    told = own_preprocessing(model)
-    if told["crop_mode"] in ("border", "cover"):
-        raise DataError(
-            f"{library} brings pictures of {model} to size in a way that is not known here; give resize, crop, mean "
-            "and std with preprocess"
-        )
-    names = ("resize", "crop", "interpolation", "mean", "std")
-    return Preprocessing(**{name: told[name] for name in names}, channels="rgb")
-
-
 def note_of(images: InputFormat) -> dict[str, str]:
     """What a file of weights keeps of the images that its network expects, for `load_for`."""
     return {_NOTE: json.dumps(format_to_json(images))}
-
-
-def whole(stored: InputFormat) -> Preprocessing:
-    """The preprocessing that is stored with a network, mean and std included."""
-    return replace(stored.preprocessing, mean=stored.mean, std=stored.std)
-
-
-def confirmed(expected: Preprocessing, text: str | None, model: str = "") -> Preprocessing:
-    """The preprocessing that is stored with a network; what the user says must be the same.
-
-    Args:
-        expected: what is stored, with mean and std unless a file of ONNX keeps them to itself.
-        text: what the user says; needed only where the pictures come from a transform of the user's own.
-        model: the network's name, for what its library says.
-
-    Raises:
-        DataError: the user says something else; or an own transform is needed and not given.
-    """
-    if text is None:
-        expected.check_transform()
-        return expected.without_statistics
-    given = parse(text, lambda library: _own(library, model))
-    if given.without_statistics != expected.without_statistics or not _agree(given, expected):
-        raise DataError(
-            f"preprocess={text!r} is not what the network was trained with ({expected.text}); leave it out, for it is "
-            "stored with the network"
-        )
-    return given.without_statistics
-
-
-def _agree(given: Preprocessing, stored: Preprocessing) -> bool:
-    """Whether mean and std, where both are known, are the same as far as text shows them."""
-    if given.mean is None or given.std is None or stored.mean is None or stored.std is None:
-        return True
-    repeat = len(stored.mean) // len(given.mean)
-    pairs = zip((*given.mean * repeat, *given.std * repeat), (*stored.mean, *stored.std), strict=False)
-    return all(math.isclose(*pair, rel_tol=1e-4, abs_tol=1e-6) for pair in pairs)

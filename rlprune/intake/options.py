@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -94,6 +95,11 @@ class DataOptions:
             test_split=self.test_split,
             split_rule=split_rule,
         )
+
+
+def source_notes(options: DataOptions) -> dict[str, Any]:
+    """What is stored of where images came from: as earlier versions do, if nothing is given that they did not know."""
+    return without_unset(dataclasses.asdict(options))
 
 
 def without_unset(options: Mapping[str, Any]) -> dict[str, Any]:

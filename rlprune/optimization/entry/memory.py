@@ -1,0 +1,77 @@
+"""What a folder remembers between one process and the next: its plan, times, and what was found out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlprune.errors import RLPruneError
+from rlprune.optimization.plan import Plan
+from rlprune.storage.provenance import note_to_compare, read_note
+from rlprune.utils.files import write_json
+
+
+class Memory:
+    """Small files of a folder.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def seconds(self) -> float:
+        """That all steps have taken so far, in this process and in earlier ones."""
+        return float(sum(read_note(self._folder / "seconds.json").values()))
+
+    def spent(self, name: str) -> float:
+        """Seconds that a step has taken so far."""
+        return float(read_note(self._folder / "seconds.json").get(name, 0.0))
+
+    def count(self, name: str, seconds: float) -> None:
+        """Count time that a step has taken."""
+        path = self._folder / "seconds.json"
+        write_json(path, read_note(path) | {name: self.spent(name) + seconds})
+
+    def once(self, name: str, find: Callable[[], Any], *, file: str | None = None) -> Any:
+        """What is found the first time, and kept: measured times, which it may follow from, differ the next time.
+
+        Args:
+            name: of what is found.
+            find: gives it, as JSON holds it.
+            file: name of its file, without suffix, if that is another.
+
+        Raises:
+            RLPruneError: the file is damaged.
+        """
+        path = self._folder / f"{file or name}.json"
+        if not path.exists():
+            write_json(path, {name: find()})
+        cure = "remove it, and it is made again"
+        try:
+            return note_to_compare(path, dict, cure)[name]
+        except KeyError as error:
+            raise RLPruneError(f"{path} is damaged (it has no {name}); {cure}") from error
+
+
+def plan_from(path: Path, plan: Plan) -> Plan:
+    """The plan that a folder was begun with; it is written down if there is none yet."""
+    if not path.exists():
+        write_json(path, asdict(plan))
+    return plan_in(path) or plan
+
+
+def plan_in(path: Path) -> Plan | None:
+    """The plan that a folder was begun with, if there is one; `RLPruneError` if it is damaged."""
+    if not path.exists():
+        return None
+    cure = "remove the folder above it, and begin anew"
+    found = note_to_compare(path, dict, cure)
+    try:
+        return Plan(**found | {"penalties": tuple(found["penalties"])})
+    except (TypeError, KeyError) as error:
+        raise RLPruneError(f"{path} is of another version ({error}); {cure}") from error
