@@ -11,6 +11,8 @@ from rlprune.agents.algorithms.learner import Learner
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_attributes, read_from_checkpoint
 from rlprune.errors import RLPruneError
+from rlprune.policies.named import described
+from rlprune.policies.protocol import StemAndBelief
 from rlprune.storage.folders import check_target
 from rlprune.storage.provenance import check_ours, check_unchanged, plain, read_note
 from rlprune.utils.files import check_room
@@ -23,8 +25,6 @@ _UNSAID: dict[str, Any] = {"penalty_range": [], "algorithm": "ppo"}
 _MOST_STEPS = 2**31 - 1
 _FIRST = ("codebook.json", "latency.json", "search.json")
 """What `rlprune train` writes before its notes."""
-
-
 _CURE = "go back to those, or name another folder"
 
 
@@ -41,8 +41,39 @@ class Extension:
     steps: int
 
 
+@dataclass(frozen=True)
+class Own:
+    """What a run has in place of the default reward and the default observation.
+
+    Attributes:
+        reward: an object as `rlprune.envs.rewards.Reward` has it; None for the default one.
+        observation: an object as `rlprune.policies.protocol.Observation` has it; None for the default one.
+    """
+
+    reward: Any = None
+    observation: Any = None
+
+    @property
+    def observation_class(self) -> type | None:
+        """The class that the run's stored policies need to be loaded; None for the default one."""
+        return None if type(self.observation) in (type(None), StemAndBelief) else type(self.observation)
+
+    def described(self) -> dict[str, Any]:
+        """Both, as a run's notes hold them."""
+        return {name: described(name, value) for name, value in vars(self).items()}
+
+
+_DEFAULT = Own()
+
+
 def check_run(
-    folder: Path, settings: PolicySettings, learner: Learner, *, resume: bool = False, extend: int | None = None
+    folder: Path,
+    settings: PolicySettings,
+    learner: Learner,
+    *,
+    resume: bool = False,
+    extend: int | None = None,
+    own: Own = _DEFAULT,
 ) -> None:
     """Make sure that training may write to a folder; the other arguments are those of `train_policy`.
 
@@ -52,6 +83,7 @@ def check_run(
         learner: its algorithm, with further arguments.
         resume: whether a checkpoint that is there is gone on with.
         extend: environment steps that are added to a finished run.
+        own: its own reward and observation.
 
     Raises:
         BundleError: the folder holds a network, a policy or a bundle.
@@ -74,7 +106,7 @@ def check_run(
     if not resume and extend is None:
         raise RLPruneError(f"{checkpoint} is from an earlier run; resume it, or name another folder")
     before = _UNSAID | read_notes(folder)
-    now = {"algorithm": _UNSAID["algorithm"]} | described_in_notes(settings, learner)
+    now = {"algorithm": _UNSAID["algorithm"]} | described_in_notes(settings, learner, own)
     longer = before.get("total_steps") != settings.total_steps
     cure = f"{_CURE}{'; extend adds steps to a finished run' if longer else ''}"
     check_unchanged(str(checkpoint), before, now, cure)
@@ -156,10 +188,10 @@ def is_run(folder: Path) -> bool:
     return (folder / CHECKPOINT).exists() or "made_of" in read_note(folder / NOTES)
 
 
-def described_in_notes(settings: PolicySettings, learner: Learner) -> dict[str, Any]:
+def described_in_notes(settings: PolicySettings, learner: Learner, own: Own = _DEFAULT) -> dict[str, Any]:
     """The settings of a run as its notes hold them."""
-    described: dict[str, Any] = plain(asdict(settings) | learner.described())
-    return described
+    notes: dict[str, Any] = plain(asdict(settings) | learner.described() | own.described())
+    return notes
 
 
 def read_notes(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from rlprune.agents.extract import extract_policy
 from rlprune.agents.resume import has_state, save_agent
 from rlprune.agents.run_folder import (
     Extension,
+    Own,
     check_run,
     check_run_folder,
     described_in_notes,
@@ -43,14 +43,13 @@ from rlprune.agents.tracking.mirror import tracked
 from rlprune.agents.tracking.trackers import TrackerName, check_tracker
 from rlprune.agents.vec_env import KeepRatioVecEnv
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start, write_in_checkpoints
+from rlprune.agents.worlds import make_worlds, what_is_paid
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LogitCache
 from rlprune.envs.world import World
 from rlprune.errors import OutOfMemoryError, RLPruneError
-from rlprune.policies.actions import Actions
-from rlprune.policies.observations import Observer
-from rlprune.policies.penalties import PenaltyRange
+from rlprune.policies.named import made
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import uniform_codebook
 from rlprune.profiles.cost import Cost
@@ -83,6 +82,8 @@ def train_policy(
     ppo: dict[str, Any] | None = None,
     policy_kwargs: dict[str, Any] | None = None,
     callbacks: Any = None,
+    reward: Any = None,
+    observation: Any = None,
     progress: bool = True,
 ) -> Policy:
     """Learn which profile each image needs.
@@ -114,6 +115,10 @@ def train_policy(
         policy_kwargs: further arguments of the algorithm's policy, such as `{"activation_fn": torch.nn.ReLU}`.
         callbacks: one or a list of Stable-Baselines3's, or of names `package.module:object`, called after the library's
             own. A checkpoint does not hold what they remember.
+        reward: in place of the default one, and of its control variate: an object as `rlprune.envs.rewards.Reward` has
+            it, ``"module:Class"``, or ``{"class": "module:Class", "settings": {...}}``.
+        observation: in place of the default one, and of its `pool`: an object as
+            `rlprune.policies.protocol.Observation` has it, or its name likewise.
         progress: show a progress bar.
 
     Returns:
@@ -126,23 +131,25 @@ def train_policy(
         RLPruneError: the folder has a checkpoint, and `resume` is False or the checkpoint was made under other settings
             or from another network, images, codebook or start; or the algorithm does not take the settings, or cannot
             choose such actions; or there is no run to start from, or the policy of that run sees or chooses otherwise;
-            or there is no finished run to extend; or the tracker has no such run.
+            or there is no finished run to extend; or the tracker has no such run;
+            or an own reward or observation cannot be made, or gives what it must not.
     """
     folder = Path(folder)
     start = None if start is None else Path(start)
     settings = PolicySettings() if settings is None else settings
     learner = Learner.of(algorithm, arguments, ppo, policy_kwargs)
     more_callbacks = make_callbacks(callbacks)
+    own = Own(made("reward", reward), made("observation", observation))
     check_run_folder(folder)
     check_tracker(track)
     with hold(folder, inside=True):
-        check_run(folder, settings, learner, resume=resume, extend=extend)
+        check_run(folder, settings, learner, resume=resume, extend=extend, own=own)
         if codebook is None and settings.action == "profiles":
             codebook = uniform_codebook(elastic, Cost(elastic))
-        paid = _paid(settings, latency)
-        worlds = _make_worlds(elastic, (data, validation), settings, learner, codebook, paid, logit_caches)
+        paid = what_is_paid(settings, latency)
+        worlds = make_worlds(elastic, (data, validation), settings, learner, codebook, paid, logit_caches, own)
         env = VecMonitor(KeepRatioVecEnv(worlds[0], settings.n_envs))
-        described = described_in_notes(settings, learner)
+        described = described_in_notes(settings, learner, own)
         made_of = _made_of(elastic, data, codebook, start)
         worlds[0].check_logits()
         resumed = (resume or extend is not None) and (folder / CHECKPOINT).exists()
@@ -154,7 +161,7 @@ def train_policy(
         else:
             agent = _make_agent(env, settings, learner)
             if start is not None:
-                warm_start(agent, start, described, codebook)
+                warm_start(agent, start, described, codebook, own.observation_class)
         write_in_checkpoints(agent, notes)
         if agent.num_timesteps < total:
             _note(folder, agent, notes, extensions)
@@ -175,7 +182,7 @@ def train_policy(
                 hooks = _make_callbacks(worlds, settings, total, described, save, checkpoints)
                 hooks += _more_callbacks(learner, settings, total, more_callbacks, progress=progress)
                 _learn(agent, remaining, hooks, learner, resumed=resumed)
-        return load_policy(folder / "policy").policy
+        return load_policy(folder / "policy", own.observation_class).policy
 
 
 def _made_of(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start: Path | None) -> str:
@@ -187,61 +194,6 @@ def _made_of(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start
     if codebook is not None:
         parts.append(codebook)
     return fingerprint(*parts)
-
-
-def _paid(settings: PolicySettings, latency: Latency | None) -> str | Latency:
-    """What is paid for: a kind of cost, or measured time."""
-    if settings.cost != "latency":
-        return settings.cost
-    if latency is None:
-        raise RLPruneError("the cost is latency, but none is given; Latency.measure(elastic) makes a table")
-    return latency
-
-
-def _make_worlds(
-    elastic: ElasticCNN,
-    sets: Sequence[ImageSet],
-    settings: PolicySettings,
-    learner: Learner,
-    codebook: Tensor | None,
-    paid: str | Latency,
-    logit_caches: Sequence[LogitCache] | None,
-) -> list[World]:
-    """A world for each set of images, all under the same rules; observations are standardised on the first set."""
-    penalties = PenaltyRange.of(settings.penalty_range) if settings.penalty_range else None
-    observer = Observer.fit(
-        elastic,
-        sets[0],
-        max_passes=settings.max_passes,
-        pool=settings.pool,
-        combine=settings.combine,
-        penalties=penalties,
-    )
-    actions = Actions.from_network(elastic, settings.action, codebook, settings.max_passes)
-    policy_cost = _decision_cost(learner.sizes(observer.fixed().size, actions.n_outputs, settings))
-    return [
-        World(
-            elastic,
-            images,
-            codebook=codebook,
-            observer=observer,
-            logit_cache=logit_cache,
-            action=settings.action,
-            max_passes=settings.max_passes,
-            combine=settings.combine,
-            penalty=settings.penalty_range or settings.penalty,
-            cost=paid,
-            control_variate=settings.control_variate,
-            policy_cost=policy_cost,
-        )
-        for images, logit_cache in zip(sets, logit_caches or (None, None), strict=True)
-    ]
-
-
-def _decision_cost(sizes: Sequence[int]) -> tuple[int, int]:
-    """Parameters and MACs of linear layers between these widths."""
-    weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
-    return weights + sum(sizes[1:]), weights
 
 
 def _make_agent(env: VecMonitor, settings: PolicySettings, learner: Learner) -> BaseAlgorithm:

@@ -22,7 +22,7 @@ NOTES = "settings.json"
 """What the run was begun with, in the same folder."""
 _NOTES_INSIDE = "rlprune_notes"
 """The same in the checkpoint: an attribute of the agent, which Stable-Baselines3 writes as JSON."""
-_SAME = ("action", "max_passes", "pool", "combine", "hidden", "penalty_range")
+_SAME = ("action", "max_passes", "pool", "combine", "hidden", "penalty_range", "observation")
 
 
 def write_in_checkpoints(agent: BaseAlgorithm, notes: dict[str, Any]) -> None:
@@ -52,7 +52,13 @@ def read_attributes(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def warm_start(agent: BaseAlgorithm, folder: Path, settings: Mapping[str, Any], codebook: Tensor | None) -> None:
+def warm_start(
+    agent: BaseAlgorithm,
+    folder: Path,
+    settings: Mapping[str, Any],
+    codebook: Tensor | None,
+    observation: type | None = None,
+) -> None:
     """Give an agent the weights of another run's agent; nothing is unpickled.
 
     Args:
@@ -60,13 +66,14 @@ def warm_start(agent: BaseAlgorithm, folder: Path, settings: Mapping[str, Any], 
         folder: of the other run.
         settings: of the run that starts, as JSON holds them.
         codebook: of the run that starts, int64 (K, G); None if it has none.
+        observation: class of its observation, where that is the user's own.
 
     Raises:
         RLPruneError: the folder holds no finished run, or the policy of that run sees or chooses other things.
     """
     try:
         before = json.loads((folder / NOTES).read_text())
-        learnt = load_policy(folder / "policy").policy
+        learnt = load_policy(folder / "policy", observation).policy
         _, parameters, _ = load_from_zip_file(folder / CHECKPOINT, load_data=False, device="cpu")
     except (RLPruneError, OSError, ValueError) as error:
         raise RLPruneError(f"no run can start from {folder} ({type(error).__name__}: {error})") from error

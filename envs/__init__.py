@@ -18,17 +18,23 @@ except ModuleNotFoundError as error:
 from rlprune.envs.keep_ratio import KeepRatioEnv
 from rlprune.envs.logit_cache import LogitCache
 from rlprune.envs.making import forget, make_world
+from rlprune.envs.rewards import ControlVariate, CorrectMinusCost, Reward, Step
+from rlprune.envs.rules import Rules
 from rlprune.envs.sweep import Sweep, run_sweep
 from rlprune.envs.vector import KeepRatioVectorEnv
-from rlprune.envs.world import Rules, World
+from rlprune.envs.world import World
 
 __all__ = [
     "ENV_ID",
     "ENV_IDS",
+    "ControlVariate",
+    "CorrectMinusCost",
     "KeepRatioEnv",
     "KeepRatioVectorEnv",
     "LogitCache",
+    "Reward",
     "Rules",
+    "Step",
     "Sweep",
     "World",
     "forget",

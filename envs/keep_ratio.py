@@ -90,9 +90,12 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         cost: what is paid for: `params`, `macs`, or time, as a `rlprune.profiles.latency.Latency` has measured it, or
             the file or run folder of one.
         control_variate: subtract the whole network's own correctness from the reward.
+        reward: in place of the default one, an own one: an object, `"module:Class"`, or
+            `{"class": "module:Class", "settings": {...}}` (`rlprune.envs.rewards.Reward`).
         policy_cost: parameters and MACs of one decision, paid for at every step.
         observer: what builds observations; if None, fitted to `data`, where that is divided to its part `policy`.
         pool: cells per side of the grid that stem features are averaged over, if there is no observer.
+        observation: in place of the default one, an own one, given likewise (`rlprune.policies.protocol.Observation`).
         render_mode: None, `rgb_array` (`render` returns a picture, uint8 (480, 640, 3)), or `human` (a window follows
             the episodes; needs pygame).
 
@@ -118,9 +121,11 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
         penalty: float | Sequence[float] = 0.3,
         cost: str | os.PathLike[str] | Latency = "macs",
         control_variate: bool = False,
+        reward: Any = None,
         policy_cost: tuple[int, int] = (0, 0),
         observer: Observer | None = None,
         pool: int = 2,
+        observation: Any = None,
         render_mode: str | None = None,
     ) -> None:
         self.render_mode = check_render_mode(render_mode)
@@ -135,9 +140,11 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
             penalty=penalty,
             cost=cost,
             control_variate=control_variate,
+            reward=reward,
             policy_cost=policy_cost,
             observer=observer,
             pool=pool,
+            observation=observation,
         )
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space

@@ -23,7 +23,8 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.module import ElasticModule
 from rlprune.envs.arguments import PARTS, check_network, shown
 from rlprune.envs.logit_cache import LogitCache
-from rlprune.envs.world import Rules, World
+from rlprune.envs.rules import Rules
+from rlprune.envs.world import World
 from rlprune.errors import BundleError, DataError, LevelsError, RLPruneError
 from rlprune.intake.fitting import load_fitting
 from rlprune.intake.notes import how_read, network_notes

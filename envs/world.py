@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,89 +16,15 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.envs.arguments import check_images, check_network, check_observer, checked_rules, shown
 from rlprune.envs.episodes import Episodes, Outcome
 from rlprune.envs.logit_cache import LazyTable, LogitCache, fitted_observer
+from rlprune.envs.rewards import Step, checked_rewards
+from rlprune.envs.rules import Rules
 from rlprune.errors import RLPruneError
-from rlprune.policies.actions import ActionKind, Actions
+from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.profiles.codebook import uniform_codebook
-from rlprune.profiles.cost import KINDS, ComputeCost, Cost
+from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.profiles.latency import Latency
-from rlprune.utils.finite import check_whole
-
-
-@dataclass(frozen=True, eq=False)
-class Rules:
-    """What a world is played by; `rlprune.envs.keep_ratio.KeepRatioEnv` documents the fields.
-
-    Attributes:
-        action: kind of the action space.
-        max_passes: 1 to 3.
-        combine: weight of earlier passes' logits, where the last one's is 1.
-        penalty: price of compute, 0 or more; or the lowest and the highest of a range, above 0.
-        cost: what is paid for: `params`, `macs`, or time.
-        control_variate: whether the whole network's own correctness is subtracted from the reward.
-        policy_cost: parameters and MACs of one decision.
-        pool: cells per side of the grid that stem features are averaged over.
-
-    Raises:
-        RLPruneError: there is no such cost or no such penalty.
-    """
-
-    action: ActionKind = "levels"
-    max_passes: int = 1
-    combine: float = 0.0
-    penalty: float | Sequence[float] = 0.3
-    cost: str | Latency = "macs"
-    control_variate: bool = False
-    policy_cost: tuple[int, int] = (0, 0)
-    pool: int = 2
-
-    def __post_init__(self) -> None:
-        check_whole(pool=self.pool, least=0, most=32)
-        check_whole(max_passes=self.max_passes)
-        check_whole(**{f"policy_cost[{i}]": part for i, part in enumerate(self.policy_cost)}, least=0, most=2**62)
-        ends = self.penalty if isinstance(self.penalty, Sequence) else [self.penalty]
-        if any(isinstance(end, str | bool | None) for end in ends):
-            raise RLPruneError(f"penalty is {self.penalty!r}; a number of 0 or more, or two of them, are needed")
-        if not isinstance(self.cost, Latency) and self.cost not in KINDS:
-            allowed = ", ".join(KINDS)
-            raise RLPruneError(f"cost kind {self.cost!r} is unknown; allowed: {allowed}, or a Latency or its file")
-        if not isinstance(self.price, PenaltyRange) and not 0 <= self.price <= 1e9:
-            raise RLPruneError(
-                f"penalty is {self.penalty}; a number of 0 or more, or a range (lowest, highest), is needed"
-            )
-
-    @cached_property
-    def price(self) -> float | PenaltyRange:
-        """The penalty of all episodes, or the range that those of single episodes come from."""
-        if isinstance(self.penalty, int | float):
-            return float(self.penalty)
-        return PenaltyRange.of(tuple(self.penalty))
-
-    @property
-    def penalties(self) -> PenaltyRange | None:
-        """The range of penalties, if there is one."""
-        return self.price if isinstance(self.price, PenaltyRange) else None
-
-    def check_observer(self, observer: Observer) -> None:
-        """Make sure that an observer was built for these rules.
-
-        Raises:
-            RLPruneError: it was built for others.
-        """
-        needed = {"max_passes": self.max_passes, "combine": self.combine, "penalties": self.penalties}
-        for name, value in needed.items():
-            if getattr(observer, name) != value:
-                raise RLPruneError(f"the observer has {name}={getattr(observer, name)}, the environment {name}={value}")
-
-    def check_latency(self, network: ElasticModule) -> None:
-        """Make sure that time, if it is what is paid for, was measured on this network.
-
-        Raises:
-            RLPruneError: it was measured on another one.
-        """
-        if isinstance(self.cost, Latency):
-            self.cost.check(network)
 
 
 class World:
@@ -108,6 +32,7 @@ class World:
 
     Attributes:
         penalty: the price of compute in all episodes, or the range that the prices of single episodes come from.
+        reward: what a step is worth.
 
     Args:
         network: the elastic network; put into eval mode.
@@ -138,6 +63,9 @@ class World:
         check_observer(observer)
         self.rules = Rules(**checked_rules(rules))
         self.rules.check_latency(network)
+        if observer is not None and self.rules.observation is not None:
+            raise RLPruneError("an observer and an observation are given; give one: an observer has its observation")
+        self.reward = self.rules.make_reward()
         self.network = network.eval()
         self.data = data
         self.penalty = self.rules.price
@@ -149,9 +77,11 @@ class World:
         if self._codebook is not None:
             self._profile_cost = self._priced(self._codebook)
         self._policy_cost = ComputeCost(*(torch.tensor(amount) for amount in self.rules.policy_cost))
-        self._features = LazyTable(1, len(data), len(self.observer.mean), self._compute_features, keep=True)
+        self._features = LazyTable(1, len(data), self.observer.n_features, self._compute_features, keep=True)
         self._logit_cache = logit_cache or LogitCache(network, data, self._codebook)
         self._logit_cache.check(network, data, self._codebook)
+        if self.rules.reward is not None:
+            self._try_reward()
 
     def _make_actions(self, codebook: Tensor | Sequence[Sequence[int]] | None) -> Actions:
         if self.rules.action == "profiles" and codebook is None:
@@ -167,7 +97,19 @@ class World:
             pool=rules.pool,
             combine=rules.combine,
             penalties=rules.penalties,
+            observation=rules.observation,
         )
+
+    def _try_reward(self) -> None:
+        """Ask an own reward for episodes that go on and that end, before anybody relies on it.
+
+        Raises:
+            RLPruneError: it fails, or gives something else than finite numbers.
+        """
+        episodes = self.begin(torch.zeros(2, dtype=torch.int64))
+        half, done = torch.full((2,), 0.5), torch.tensor([False, True])
+        seen = self._seen(episodes, episodes.levels, ComputeCost(half, half), half, done, done.clone())
+        checked_rewards(self.reward, seen)
 
     def _priced(self, codebook: Tensor) -> ComputeCost:
         """What the profiles of a codebook cost, (K,) each, if they are in order."""
@@ -300,17 +242,29 @@ class World:
             price = self._time(self.rules.cost, episodes, running, levels[running])
         else:
             price = shares.of_kind(self.rules.cost)
-        rewards = self._gain(episodes, correct) * done - episodes.penalties * price
         levels = torch.where(accept[:, None], -1, levels)
+        rewards = checked_rewards(self.reward, self._seen(episodes, levels, shares, price, done, correct))
         return Outcome(rewards, done, correct, predictions, *shares, levels, episodes.passes.clone())
 
-    def _gain(self, episodes: Episodes, correct: Tensor) -> Tensor:
-        """What a prediction is worth if it is the last, float32 (n,)."""
-        gain = correct.float()
-        if self.rules.control_variate:
-            whole = self._logit_cache.of_whole(episodes.images).argmax(1)
-            gain -= (whole == self.data.labels[episodes.images]).float()
-        return gain
+    def _seen(
+        self, episodes: Episodes, levels: Tensor, shares: ComputeCost, price: Tensor, done: Tensor, correct: Tensor
+    ) -> Step:
+        """A step as a reward sees it."""
+        images = episodes.images
+        return Step(
+            images=images,
+            labels=self.data.labels[images],
+            logits=episodes.logits,
+            correct=correct,
+            done=done,
+            passes=episodes.passes,
+            levels=levels,
+            params=shares.params,
+            macs=shares.macs,
+            price=price,
+            penalties=episodes.penalties,
+            compute_whole=lambda: self._logit_cache.of_whole(images),
+        )
 
     def _time(self, latency: Latency, episodes: Episodes, rows: Tensor, levels: Tensor) -> Tensor:
         """Milliseconds of a decision for every episode, and of a pass for some rows, over the dense network's, (n,)."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import Actions
-from rlprune.policies.observations import MARGIN, Observer
+from rlprune.policies.observations import Observer
 from rlprune.policies.policy import Policy
+from rlprune.policies.protocol import MARGIN
 from rlprune.profiles.cost import Cost
 
 _N_MARGINS = 64

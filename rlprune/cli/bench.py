@@ -63,6 +63,8 @@ class Bench:
     given."""
     device: Device = "cpu"
     """Where the networks run, such as cpu or cuda; the environment runs on the CPU."""
+    observation: str | None = None
+    """Only for a policy with an observation of your own: its package.module:Class, whose code is then run."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def _conflicts(self) -> Iterator[str]:
@@ -72,6 +74,8 @@ class Bench:
             if self.model is not None:
                 yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
             return
+        if self.observation is not None:
+            yield f"observation={self.observation} is for bundles; {self.target} has the default one"
         if self.price.given:
             yield f"--budget and --penalty are for bundles; {self.target} times no policy"
         if self.device != "cpu" and self.target == "env":
@@ -96,7 +100,7 @@ class Bench:
         if self.target == "adapt":
             return bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds, self.device)
         rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
-        dynamic = self.price.of(bundle.load(self.target, self.device))
+        dynamic = self.price.of(bundle.load(self.target, self.device, observation=self.observation))
         pixels = self._pixels(dynamic)
         return bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
 

@@ -57,12 +57,16 @@ class Evaluate:
     """Of that search, and of the random profiles."""
     device: Device = "cpu"
     """Where the networks run, such as cpu or cuda."""
+    observation: str | None = None
+    """Only for a policy with an observation of your own: its package.module:Class, whose code is then run."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def _conflicts(self) -> Iterator[str]:
         if self.model is None and (self.weights is not None or self.trust_pickle):
             option = "--trust-pickle" if self.weights is None else f"--weights={self.weights}"
             yield f"{option} is for the network that --model names; name one, or leave it out"
+        if self.bundle is None and self.observation is not None:
+            yield f"observation={self.observation} is for a bundle; name one, or leave it out"
         if not self.controls and self.n_candidates != 64:
             yield f"n_candidates={self.n_candidates} is for controls, which --no-controls leaves out; give only one"
 
@@ -84,6 +88,8 @@ class Evaluate:
             return self._measured_dense()
         if kind in ("gated", "plain") and self.price.given:
             raise RLPruneError(f"--budget and --penalty are for bundles; {self.bundle} holds a {kind} network")
+        if kind in ("gated", "plain") and self.observation is not None:
+            raise RLPruneError(f"--observation is for bundles; {self.bundle} holds a {kind} network")
         if kind == "gated":
             return self._measured_gated(self.bundle)
         if kind == "plain":
@@ -112,7 +118,7 @@ class Evaluate:
         return results, tables.static(results)
 
     def _measured_dynamic(self, folder: Path) -> tuple[JsonResult, Table]:
-        dynamic = self.price.of(bundle.load(folder, self.device))
+        dynamic = self.price.of(bundle.load(folder, self.device, observation=self.observation))
         if self.controls:
             check_candidates(dynamic.elastic, self.n_candidates)
         expected = DataFormat.of(dynamic)

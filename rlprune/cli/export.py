@@ -77,6 +77,8 @@ class Export:
     """What the network was adapted to, for --int8: images that train the network calibrate, none that test."""
     preprocess: str | None = None
     """How its pictures are prepared, for --int8; needed only where that is a transform of your own."""
+    observation: str | None = None
+    """Only for a policy with an observation of your own: its package.module:Class, whose code is then run."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def run(self) -> None:
@@ -88,18 +90,19 @@ class Export:
                 folders.check_target(self.out, "bundle")
             self._write(self._parts())
         if self.out is not None:
-            print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r})")
+            own = "" if self.observation is None else f", observation={self.observation!r}"
+            print(f"the bundle is in {self.out}; in Python: rlprune.load({str(self.out)!r}{own})")
         if self.triton is not None:
             print(f"the model for Triton is in {self.triton / self.triton_name}")
 
     def _parts(self) -> _Parts:
         """What is packed."""
         if self.bundle is not None:
-            found = bundle.load(self.bundle)
+            found = bundle.load(self.bundle, observation=self.observation)
             return _Parts(found, DataFormat.of(found), found.metadata)
         assert self.network is not None and self.policy is not None
         folder = self.policy / "policy"
-        policy = load_policy(folder if folder.is_dir() else self.policy)
+        policy = load_policy(folder if folder.is_dir() else self.policy, self.observation)
         network = networks.load_network(self.network)
         dynamic = DynamicCNN.for_images(network.network, policy.policy, network.data)
         return _Parts(dynamic, network.data, _metadata_of(network, policy))

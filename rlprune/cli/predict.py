@@ -56,6 +56,8 @@ class Predict:
     """How many images are in memory at a time."""
     skip_unreadable: bool = False
     """Leave out files that cannot be read, and say which; otherwise nothing runs where there are any."""
+    observation: str | None = None
+    """Only for a policy with an observation of your own: its package.module:Class, whose code is then run."""
     price: tyro.conf.OmitArgPrefixes[PriceOptions] = field(default_factory=PriceOptions)
 
     def _conflicts(self) -> Iterator[str]:
@@ -63,6 +65,8 @@ class Predict:
             yield f"csv={self.csv} and json={self.json} are the same file; give two"
         if self.onnx is not None and self.device != "cpu":
             yield f"device={self.device} is for bundles; onnxruntime runs on the cpu"
+        if self.onnx is not None and self.observation is not None:
+            yield f"observation={self.observation} is for bundles; a file of ONNX has it inside"
 
     def run(self) -> None:
         """Do it."""
@@ -119,7 +123,7 @@ class Predict:
             return OnnxCNN(self.onnx), self.files
         if not self.files:
             raise RLPruneError("there is nothing to predict with; name a bundle, or a file with --onnx")
-        return self.price.of(bundle.load(self.files[0], self.device)), self.files[1:]
+        return self.price.of(bundle.load(self.files[0], self.device, observation=self.observation)), self.files[1:]
 
 
 def _rows(predicted: Prediction) -> Iterator[Row]:

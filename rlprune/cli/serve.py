@@ -38,6 +38,8 @@ class Serve:
     """Processor threads of one prediction; 0 takes all."""
     preprocess: str | None = None
     """Only for a network whose pictures come from a transform of your own: its package.module:callable again."""
+    observation: str | None = None
+    """Only for a policy with an observation of your own: its package.module:Class, whose code is then run."""
     log_requests: bool = False
     """Print a line for every request."""
     limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
@@ -47,7 +49,7 @@ class Serve:
         serving = require("rlprune.serving.server", "serve")
         source = find(self.folder, self.which, self.backend)
         with serving.listen(self.host, self.port) as listening:
-            served = open_served(source, self.threads, self._prepared)
+            served = open_served(source, self.threads, self._prepared, self.observation)
             server = serving.HttpServer(served, listening, self.limits, log_requests=self.log_requests)
             why = f" ({source.note})" if source.note else ""
             print(f"serving {source.path} by {source.backend}{why}")

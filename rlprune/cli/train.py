@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rlprune.agents.algorithms.learner import Learner
 from rlprune.agents.algorithms.named import make_callbacks
-from rlprune.agents.run_folder import check_run, check_run_folder
+from rlprune.agents.run_folder import Own, check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.tracking.trackers import TrackerName, check_tracker
 from rlprune.agents.train import train_policy
@@ -27,6 +27,7 @@ from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.evaluation import tables
 from rlprune.intake.fitting import load_fitting
 from rlprune.intake.options import DataOptions
+from rlprune.policies.named import made
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured
@@ -79,6 +80,11 @@ class Train:
     """Further arguments of the algorithm's policy, as JSON, such as '{"activation_fn": "ReLU"}'."""
     callbacks: tuple[str, ...] = ()
     """Further callbacks of Stable-Baselines3, as package.module:object."""
+    reward: str | None = None
+    """A reward of your own, as package.module:Class, or, with settings, as JSON: '{"class": "package.module:Class",
+    "settings": {"weight": 2}}'. It takes the place of the default one and of its control variate."""
+    observation: str | None = None
+    """An observation of your own, named likewise. It takes the place of the default one, which --pool is for."""
     settings: tyro.conf.OmitArgPrefixes[PolicySettings] = field(default_factory=PolicySettings)
 
     def _conflicts(self) -> Iterator[str]:
@@ -94,12 +100,13 @@ class Train:
             raise RLPruneError(f"--callbacks: {error}") from error
         if not 1 <= self.n_profiles <= MAX_PROFILES:
             raise RLPruneError(f"--n-profiles is {self.n_profiles}; 1 to {MAX_PROFILES} are allowed")
+        own = Own(made("reward", self.reward), made("observation", self.observation))
         check_run_folder(self.out)
         check_tracker(self.track)
         with hold(self.out, inside=True):
-            policy, network = self._train(learner)
+            policy, network = self._train(learner, own)
         Console().print(tables.codebook(network, policy.codebook))
-        noted = load_policy(self.out / "policy").metadata.get("validation")
+        noted = load_policy(self.out / "policy", own.observation_class).metadata.get("validation")
         figures = schema().check(schema().Figures, noted, "note on the policy")
         print(f"validation accuracy {figures.accuracy:.4f} at {figures.active_macs:.3f} of the dense MACs")
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
@@ -124,10 +131,12 @@ class Train:
             raise RLPruneError(f"{option}: {error}") from error
         return learner
 
-    def _train(self, learner: Learner) -> tuple[Policy, ElasticCNN]:
+    def _train(self, learner: Learner, own: Own) -> tuple[Policy, ElasticCNN]:
         """Train into the folder, which is held meanwhile; the policy, and the network that it is for."""
-        check_run(self.out, self.settings, learner, resume=self.resume, extend=self.extend)
-        start_codebook = None if self.start is None else load_policy(self.start / "policy").policy.codebook
+        check_run(self.out, self.settings, learner, resume=self.resume, extend=self.extend, own=own)
+        start_codebook = None
+        if self.start is not None:
+            start_codebook = load_policy(self.start / "policy", own.observation_class).policy.codebook
         saved = networks.load_network(self.network)
         saved.network.to(self.device)
         if self.settings.action == "profiles" and self.start is None and saved.network.codebook is None:
@@ -152,6 +161,8 @@ class Train:
             algorithm=learner.algorithm.kind,
             arguments=learner.arguments,
             callbacks=self.callbacks,
+            reward=own.reward,
+            observation=own.observation,
         )
         return policy, saved.network
 

@@ -9,16 +9,20 @@ from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.passes import CostBreakdown, PassResult, run_policy
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.policies.policy import Policy, check_fit
+from rlprune.policies.protocol import Observation, Seen, StemAndBelief
 
 __all__ = [
     "ActionKind",
     "Actions",
     "CostBreakdown",
+    "Observation",
     "Observer",
     "PassResult",
     "PenaltyRange",
     "Policy",
+    "Seen",
     "SingleImagePolicy",
+    "StemAndBelief",
     "check_fit",
     "run_policy",
 ]

@@ -1,27 +1,25 @@
-"""Observations of the policy: an image's stem features, the prediction so far, and the compute spent."""
+"""The observer: joins the predictions of passes, and lets an observation be made of them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.errors import RLPruneError
+from rlprune.policies.named import made
+from rlprune.policies.own import OwnObservation, fitted
 from rlprune.policies.penalties import PenaltyRange
+from rlprune.policies.protocol import CLIP, Observation, Seen, StemAndBelief, n_beliefs, pool_features
 from rlprune.utils.finite import check_whole
 
-CLIP = 10.0
-"""Standardised features are clipped to this many standard deviations."""
-MAX_BELIEFS = 10
-"""How many of the largest class probabilities an observation holds at most."""
-MARGIN = 4.0
-"""Margin between two logits that an observation shows as 0.5."""
+_TRIED = 64
+"""Images that an own observation is tried on."""
 
 
 class HasStem(Protocol):
@@ -40,19 +38,12 @@ class HasStem(Protocol):
 class Observer:
     """Combines the logits of an image's passes into the prediction so far, and builds observations, float32 (B, D).
 
-    | entries | what | range |
-    |---|---|---|
-    | F * pool * pool | the stem's features, averaged over a grid of cells, standardised, clipped | [-10, 10] |
-    | min(classes, 10) | largest class probabilities so far, descending; 0 before the first pass | [0, 1] |
-    | 1 | entropy of the prediction so far over its maximum; 0 before the first pass | [0, 1] |
-    | 1 | margin m between the two largest logits, as m / (m + 4); 0 before the first pass | [0, 1] |
-    | 1 | MACs spent on passes so far over the dense network's, over 2 * `max_passes` | [0, 1] |
-    | 1 | passes made, over `max_passes` | [0, 1] |
-    | 1 | the penalty's position in its range, if there is a range | [0, 1] |
+    Their entries are those of `rlprune.policies.protocol.StemAndBelief`, or of an observation of the user's own. Where
+    there is a range of penalties, one more entry, the last, is the place of the image's penalty in it, in [0, 1].
 
     Attributes:
-        mean: of the pooled features over the images that train the policy, float32 (F * pool * pool,).
-        std: standard deviation of the same.
+        mean: of the default observation, like `std` and `pool`; empty where there is an own one.
+        std: likewise.
         n_classes: classes of the network.
         max_passes: the most passes an image may have.
         pool: cells per side of the grid; 0 leaves the features out.
@@ -60,6 +51,7 @@ class Observer:
             pass alone decides, with 1 two passes count alike, and of more the later ones count more.
         penalties: range of the penalty, which then changes from image to image; None for one fixed penalty, which
             observations leave out.
+        own: the user's observation, in place of the default one.
 
     Raises:
         RLPruneError: `combine` is below 0 or not finite.
@@ -72,6 +64,7 @@ class Observer:
     pool: int
     combine: float = 0.0
     penalties: PenaltyRange | None = None
+    own: OwnObservation | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.combine, int | float) or not 0 <= self.combine <= 1e9:
@@ -87,8 +80,9 @@ class Observer:
         pool: int = 2,
         combine: float = 0.0,
         penalties: PenaltyRange | None = None,
+        observation: Any = None,
     ) -> Observer:
-        """Measure the features' mean and standard deviation on the images that train the policy.
+        """Let an observation measure what it needs on the images that train the policy, and try it on some of them.
 
         Args:
             elastic: the network whose stem is read.
@@ -97,54 +91,78 @@ class Observer:
             pool: cells per side of the grid.
             combine: weight of the prediction before a pass.
             penalties: range of the penalty.
+            observation: in place of the default one: an object as `rlprune.policies.protocol.Observation` has it, or
+                its name, as for `rlprune.policies.named.made`.
 
         Raises:
-            RLPruneError: `combine` is below 0 or not finite.
+            RLPruneError: `combine` is below 0 or not finite; or the observation fails, or gives what it must not.
         """
         check_whole(pool=pool, least=0, most=32)
         check_whole(max_passes=max_passes, least=1, most=1000)
-        pooled = torch.cat(list(pooled_features(elastic, data, pool)))
-        mean = pooled.mean(0)
-        std = (pooled - mean).square().mean(0).sqrt().clamp_min(1e-4)
-        return cls(mean, std, len(data.classes), max_passes, pool, combine, penalties)
+        asked: Observation = StemAndBelief(pool) if observation is None else made("observation", observation)
+        batches = stem_features(elastic, data)
+        if observation is not None:  # whose tensors are on the CPU
+            batches = (batch.float().cpu() for batch in batches)
+        measured = fitted(asked, batches)
+        n_classes = len(data.classes)
+        if isinstance(measured, StemAndBelief) and type(measured) is StemAndBelief:
+            return cls(measured.mean, measured.std, n_classes, max_passes, measured.pool, combine, penalties)
+        own = OwnObservation.tried(measured, next(stem_features(elastic, data, _TRIED)), n_classes, max_passes)
+        return cls(torch.zeros(0), torch.ones(0), n_classes, max_passes, 0, combine, penalties, own)
 
     def fixed(self) -> Observer:
         """The observer for one fixed penalty, which observations leave out."""
         return replace(self, penalties=None)
 
+    @cached_property
+    def observation(self) -> Observation:
+        """What makes the entries."""
+        if self.own is not None:
+            return self.own.observation
+        default = StemAndBelief(self.pool)
+        default.mean, default.std = self.mean, self.std
+        return default
+
+    @property
+    def n_features(self) -> int:
+        """How many numbers are kept of an image between its passes, K; 0 where images are not looked at."""
+        return len(self.mean) if self.own is None else self.own.n_features
+
     @property
     def n_beliefs(self) -> int:
-        """How many class probabilities an observation holds."""
-        return min(self.n_classes, MAX_BELIEFS)
+        """How many class probabilities the default observation holds."""
+        return n_beliefs(self.n_classes)
 
     @property
     def size(self) -> int:
         """Length of an observation, D."""
-        return len(self.mean) + self._n_shares
-
-    @property
-    def _n_shares(self) -> int:
-        """Entries in [0, 1], which follow the features."""
-        return self.n_beliefs + 4 + (self.penalties is not None)
+        n_entries = len(self.mean) + self.n_beliefs + 4 if self.own is None else self.own.size
+        return n_entries + (self.penalties is not None)
 
     @property
     def low(self) -> Tensor:
         """Smallest value of every entry, float32 (D,)."""
-        return torch.cat([torch.full_like(self.mean, -CLIP), torch.zeros(self._n_shares)])
+        entries = torch.full_like(self.mean, -CLIP) if self.own is None else self.own.low
+        return torch.cat([entries, torch.zeros(self.size - len(entries))])
 
     @property
     def high(self) -> Tensor:
         """Largest value of every entry, float32 (D,)."""
-        return torch.cat([torch.full_like(self.mean, CLIP), torch.ones(self._n_shares)])
+        entries = torch.full_like(self.mean, CLIP) if self.own is None else self.own.high
+        return torch.cat([entries, torch.ones(self.size - len(entries))])
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """Parameters and MACs of an observation, which are paid for with the decision."""
+        return (0, 0) if self.own is None else self.own.cost
 
     def features(self, stem_features: Tensor) -> Tensor:
-        """Pool and standardise stem features: float (B, F, H, W) -> float32 in [-10, 10], (B, F * pool * pool)."""
-        pooled = pool_features(stem_features, self.pool).to(self.mean.device)
-        return self.standardise(pooled) if self.pool else pooled
-
-    def standardise(self, pooled: Tensor) -> Tensor:
-        """Standardise and clip pooled features, float32 (B, F * pool * pool), to [-10, 10]."""
-        return ((pooled - self.mean) / self.std).clamp(-CLIP, CLIP)
+        """What is kept of images: stem features float (B, F, H, W) -> float32 (B, K)."""
+        if self.own is not None:
+            return self.own.features(stem_features)
+        default = self.observation
+        assert isinstance(default, StemAndBelief)
+        return default.features(stem_features)
 
     def believe(self, before: Tensor, logits: Tensor, passes: Tensor) -> Tensor:
         """The prediction after one more pass: its logits, or a weighted mean with those before if passes combine.
@@ -167,37 +185,30 @@ class Observer:
         """Build observations.
 
         Args:
-            features: as `features` returns them, float32 (B, F * pool * pool).
-            logits: of the prediction so far, float32 (B, classes); ignored for images that had no pass.
+            features: as `features` returns them, float32 (B, K).
+            logits: of the prediction so far, float32 (B, classes); zeros for images that had no pass.
             passes: how many were made so far, int64 (B,).
             spent: MACs of the passes so far over the dense network's, float (B,).
             penalty: of each image, float (B,); needed where there is a range.
 
         Returns:
-            float32 (B, D), entries as in the table of the class.
+            float32 (B, D), entries as in the class.
         """
-        log_probabilities = logits.log_softmax(1)
-        entropy = (log_probabilities.exp() * log_probabilities).sum(1, keepdim=True) / -math.log(max(self.n_classes, 2))
-        top = log_probabilities.topk(self.n_beliefs, dim=1).values
-        second = min(1, self.n_beliefs - 1)
-        margin = top[:, :1] - top[:, second : second + 1]  # of logits, as the probabilities of sure networks are all 1
-        prediction = torch.cat([top.exp(), entropy, margin / (margin + MARGIN)], 1).clamp(0, 1) * (passes > 0)[:, None]
-        history = [(spent / (2 * self.max_passes)).clamp(0, 1), passes / self.max_passes]
-        if self.penalties is not None:
-            assert penalty is not None
-            history.append(self.penalties.place(penalty))
-        return torch.cat([features, prediction, torch.stack(history, 1).to(features.dtype)], 1)
-
-
-def pool_features(stem_features: Tensor, pool: int) -> Tensor:
-    """Average features over a grid of cells: float (B, F, H, W) -> float32 (B, F * pool * pool); (B, 0) for pool 0."""
-    if pool == 0:
-        return stem_features[:, :0, 0, 0].float()
-    return F.adaptive_avg_pool2d(stem_features.float(), pool).flatten(1)
+        entries = self.observation(Seen(features, logits, passes, spent, self.max_passes))
+        if self.penalties is None:
+            return entries
+        assert penalty is not None
+        return torch.cat([entries, self.penalties.place(penalty)[:, None].to(entries.dtype)], 1)
 
 
 @torch.no_grad()
+def stem_features(elastic: HasStem, data: ImageSet, batch_size: int = 512) -> Iterator[Tensor]:
+    """Iterate over the stem features of a set, float (batch, F, H, W), on the network's device."""
+    for images, _ in data.batches(batch_size):
+        yield elastic.stem(images.to(elastic.widths.device))
+
+
 def pooled_features(elastic: HasStem, data: ImageSet, pool: int, batch_size: int = 512) -> Iterator[Tensor]:
     """Iterate over the pooled stem features of a set, float32 (batch, F * pool * pool), on the CPU."""
-    for images, _ in data.batches(batch_size):
-        yield pool_features(elastic.stem(images.to(elastic.widths.device)), pool).cpu()
+    for features in stem_features(elastic, data, batch_size):
+        yield pool_features(features, pool).cpu()

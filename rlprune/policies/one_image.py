@@ -47,7 +47,7 @@ class SingleImagePolicy:
         """Decide for one image, pass by pass.
 
         Args:
-            stem_features: as `Observer.features` returns them, float32 (1, F * pool * pool).
+            stem_features: as `Observer.features` returns them, float32 (1, K).
             run: the network.
             limit: what may run, where that is less than the policy chooses.
         """

@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from rlprune.policies.observations import MARGIN, Observer
+from rlprune.policies.observations import Observer
+from rlprune.policies.protocol import MARGIN
 
 Vector = NDArray[np.float32]
 
@@ -20,7 +22,7 @@ def observe_one(
 
     Args:
         observer: for which.
-        features: of the image, float32 (F * pool * pool,).
+        features: of the image, float32 (K,).
         logits: of the prediction so far, float32 (classes,); not looked at before the first pass.
         n_pass: how many passes were made.
         spent: MACs of the passes so far over the dense network's.
@@ -29,6 +31,8 @@ def observe_one(
     Returns:
         float32 (D,).
     """
+    if observer.own is not None:
+        return _observe_by_tensors(observer, features, logits, n_pass, spent, penalty)
     prediction: list[Any] = [np.zeros(observer.n_beliefs + 2)]
     if n_pass:
         descending = np.sort(logits.astype(np.float64))[::-1]
@@ -44,3 +48,15 @@ def observe_one(
         low, high = observer.penalties.low, observer.penalties.high
         history.append(min(max(math.log(penalty / low) / math.log(high / low), 0), 1))
     return np.concatenate([features, *prediction, history], dtype=np.float32, casting="same_kind")
+
+
+def _observe_by_tensors(
+    observer: Observer, features: Vector, logits: Vector, n_pass: int, spent: float, penalty: float | None
+) -> Vector:
+    """The same where the observation is the user's own."""
+    with torch.autocast("cpu", enabled=False):
+        given = (torch.from_numpy(features)[None], torch.from_numpy(logits)[None])
+        place = None if penalty is None else torch.tensor([penalty])
+        seen = observer.observe(*given, torch.tensor([n_pass]), torch.tensor([spent]), place)
+    found: Vector = seen.numpy()[0]
+    return found

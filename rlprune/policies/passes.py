@@ -54,7 +54,9 @@ class CostBreakdown(NamedTuple):
         """The costs of a network and its policy."""
         whole = cost.of(policy.codebook)
         bodies = ComputeCost(whole.params - cost.stem.params, whole.macs - cost.stem.macs)
-        return cls(cost.stem, bodies, mlp_cost(policy.network), cost.dense)
+        network, observation = mlp_cost(policy.network), policy.observer.cost
+        decision = ComputeCost(network.params + observation[0], network.macs + observation[1])
+        return cls(cost.stem, bodies, decision, cost.dense)
 
     def of_passes(self, profiles: Tensor) -> ComputeCost:
         """Everything that images cost whose passes ran these profiles.
@@ -104,7 +106,7 @@ def first_profile(policy: Policy, prices: CostBreakdown) -> int | None:
     Returns:
         An index into the codebook; None if the policy observes features, so that images may begin differently.
     """
-    if policy.observer.pool:
+    if policy.observer.n_features:
         return None
     no_features = torch.zeros(1, 0)
     no_logits = torch.zeros(1, policy.observer.n_classes)
@@ -129,7 +131,7 @@ def run_policy(
 
     Args:
         policy: on the CPU, in eval mode.
-        stem_features: as `Observer.features` returns them, float32 (B, F * pool * pool).
+        stem_features: as `Observer.features` returns them, float32 (B, K).
         prices: cost of a pass, as observations count it.
         run: the network.
         first: what `first_profile` returned for the policy; the policy then need not run before the first pass, though

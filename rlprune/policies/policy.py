@@ -16,10 +16,13 @@ from rlprune.errors import MALFORMED, BundleError, LevelsError, OutOfMemoryError
 from rlprune.policies.actions import Actions
 from rlprune.policies.linear import ACTIVATIONS, linear_layers
 from rlprune.policies.observations import Observer
+from rlprune.policies.own import check_own, stored_observation
 from rlprune.policies.penalties import PenaltyRange, check_budgets, penalty_for
 from rlprune.utils.hardware import memory_for
 
 _ONE_PENALTY = "it was trained for a single penalty; one for many is trained with --penalty-range LOWEST HIGHEST"
+_OBSERVER = "observer."
+"""What the names of an observation's tensors begin with."""
 
 
 class Policy(nn.Module):
@@ -217,10 +220,13 @@ class Policy(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the policy by name, for storage."""
-        return self.state_dict() | {"observer.mean": self.observer.mean, "observer.std": self.observer.std}
+        observer = self.observer
+        observed = {"mean": observer.mean, "std": observer.std} if observer.own is None else observer.own.tensors()
+        return self.state_dict() | {f"{_OBSERVER}{name}": tensor for name, tensor in observed.items()}
 
     def to_json(self) -> Any:
         """All other settings of the policy, for storage; `Policy.from_json` builds the policy again."""
+        own = self.observer.own
         return {
             "sizes": self.sizes,
             "activation": self.activation,
@@ -232,26 +238,28 @@ class Policy(nn.Module):
             "action": self.actions.kind,
             "keep_ratios": self.actions.keep_levels.keep_ratios,
             "min_level": self.actions.keep_levels.min_level.tolist(),
-        }
+        } | ({} if own is None else {"observation": own.to_json()})
 
     @classmethod
-    def from_json(cls, description: Any, tensors: dict[str, Tensor]) -> Policy:
+    def from_json(cls, description: Any, tensors: dict[str, Tensor], observation: Any = None) -> Policy:
         """Build the policy that `to_json` and `tensors` described.
 
         Args:
             description: what `to_json` returned.
             tensors: what `tensors` returned.
+            observation: the class of its observation, or its name, ``"module:Class"``, where it is not the default one.
 
         Returns:
             The policy, in eval mode.
 
         Raises:
-            BundleError: the description is malformed or does not fit the tensors.
+            BundleError: the description is malformed or does not fit the tensors; or its observation is somebody's own,
+                and the class is not given.
             OutOfMemoryError: the machine has too little memory.
         """
         try:
             with memory_for("building a stored policy", "end other programs, or load it on a machine with more"):
-                policy = cls._from_json(description, dict(tensors))
+                policy = cls._from_json(description, dict(tensors), observation)
         except (BundleError, OutOfMemoryError):
             raise
         except (*MALFORMED, RLPruneError) as error:
@@ -260,18 +268,26 @@ class Policy(nn.Module):
         return policy.eval()
 
     @classmethod
-    def _from_json(cls, description: Any, tensors: dict[str, Tensor]) -> Policy:
+    def _from_json(cls, description: Any, tensors: dict[str, Tensor], observation: Any) -> Policy:
         max_passes = int(description["max_passes"])
         codebook = tensors["codebook"]
         penalties = description.get("penalties")  # unknown to the first policies, like `combine`
+        observed = {name: tensors.pop(name) for name in [*tensors] if name.startswith(_OBSERVER)}
+        own = stored_observation(
+            description.get("observation"),
+            {name.removeprefix(_OBSERVER): tensor for name, tensor in observed.items()},
+            description["sizes"][0] - bool(penalties),
+            observation,
+        )
         observer = Observer(
-            mean=tensors.pop("observer.mean"),
-            std=tensors.pop("observer.std"),
+            mean=observed[f"{_OBSERVER}mean"] if own is None else torch.zeros(0),
+            std=observed[f"{_OBSERVER}std"] if own is None else torch.ones(0),
             n_classes=int(description["n_classes"]),
             max_passes=max_passes,
             pool=int(description["pool"]),
             combine=float(description.get("combine", 0)),
             penalties=PenaltyRange.of(penalties) if penalties else None,
+            own=own,
         )
         keep_levels = KeepLevels(description["keep_ratios"], torch.tensor(description["min_level"]))
         actions = Actions(description["action"], keep_levels, codebook, max_passes)
@@ -294,6 +310,8 @@ def check_fit(elastic: ElasticModule, policy: Policy, classes: tuple[str, ...]) 
         BundleError: it was trained for another network.
     """
     observer = policy.observer
+    if observer.own is not None:
+        check_own(observer.own, elastic.feature_shape, elastic.n_classes, observer.max_passes)
     features = elastic.feature_shape[0] * observer.pool**2
     network_and_policy: dict[str, tuple[object, object]] = {
         "features": (features, len(observer.mean)),

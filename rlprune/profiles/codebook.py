@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
-from rlprune.profiles.cost import Cost
 from rlprune.utils.files import read_text
 from rlprune.utils.finite import check_whole
 
 
-def uniform_codebook(elastic: ElasticModule, cost: Cost) -> Tensor:
+class HasCosts(Protocol):
+    """What codebooks need of the costs of a network, `rlprune.profiles.cost.Cost`."""
+
+    def of(self, levels: Tensor) -> Any:
+        """A cost for each row, of which `macs` is read."""
+
+
+def uniform_codebook(elastic: ElasticModule, cost: HasCosts) -> Tensor:
     """The profiles of one level for all groups, without repetition, cheapest first, int64 (K, G)."""
     return sorted_codebook(torch.stack([elastic.uniform(level) for level in range(elastic.n_levels)]), cost)
 
 
-def sorted_codebook(profiles: Tensor, cost: Cost) -> Tensor:
+def sorted_codebook(profiles: Tensor, cost: HasCosts) -> Tensor:
     """Sort profiles by MACs and remove repetitions.
 
     Args:

@@ -166,26 +166,35 @@ def _advised(folder: Path) -> Source | None:
     return Source(path, "onnxruntime", note=f"{path.name} is what {report} advises")
 
 
-def open_served(source: Source, n_threads: int = 0, prepare: Callable[[Model], Preprocessing] | None = None) -> Served:
+def open_served(
+    source: Source,
+    n_threads: int = 0,
+    prepare: Callable[[Model], Preprocessing] | None = None,
+    observation: str | None = None,
+) -> Served:
     """Read what is to be served, check it, and predict once with it.
 
     Args:
         source: what `find` found.
         n_threads: threads of the processor for one prediction; 0 takes all.
         prepare: gives how pictures are prepared; None for what is stored with the network.
+        observation: as for `rlprune.load`; files of ONNX need none.
 
     Raises:
         BundleError: it is damaged, or its class names are not those beside it.
         DataError: its pictures come from a transform of the user's own, which is stored nowhere.
         MissingExtraError: onnxruntime is not installed.
+        RLPruneError: an observation is given to a file of ONNX.
     """
     model: Model
     if source.backend == "onnxruntime":
+        if observation is not None:
+            raise RLPruneError(f"observation={observation} is for bundles; {source.path} has it inside")
         model = OnnxCNN(source.path, n_threads, spin=False)
     else:
         if n_threads:
             torch.set_num_threads(n_threads)
-        model = load(source.path)
+        model = load(source.path, observation=observation)
     if source.labels is not None:
         _check_labels(source.labels, model.classes)
     preprocessing = model.preprocessing if prepare is None else prepare(model)

@@ -24,7 +24,7 @@ from rlprune.policies.policy import Policy, check_fit
 from rlprune.storage.data_format import check_data, format_to_json, read_format
 from rlprune.storage.folders import FILES, StoredFolder, bundle_in, malformed, read_folder, write_folder
 from rlprune.storage.networks import build_network, network_files
-from rlprune.storage.policies import build_policy, policy_files
+from rlprune.storage.policies import build_policy, observation_entry, policy_files
 from rlprune.storage.tensors import MalformedError
 from rlprune.storage.trial import SECONDS, check_alone, check_result, try_image
 from rlprune.utils.files import before_of
@@ -56,7 +56,8 @@ def save_bundle(
     """
     check_fit(network, policy, tuple(data.classes))
     files = network_files(network) | policy_files(policy) | dict(more or {})
-    write_folder(Path(folder), "bundle", files, {"data": format_to_json(data), "about": dict(metadata or {})})
+    entries = {"data": format_to_json(data), "about": dict(metadata or {})} | observation_entry(policy)
+    write_folder(Path(folder), "bundle", files, entries)
 
 
 def load(
@@ -68,6 +69,7 @@ def load(
     max_batch: int | None = None,
     dtype: torch.dtype = torch.float32,
     max_macs: float | None = None,
+    observation: type | str | None = None,
 ) -> DynamicCNN:
     """Read a bundle. No code in it is run, and neither gymnasium nor Stable-Baselines3 is needed.
 
@@ -87,17 +89,20 @@ def load(
         max_macs: the most multiply-adds that one image may take in one pass, each value that a node gives counted as
             32 of them; a thousandth of it is the most values at a time. Give more for larger networks that you trust.
             If None, what the environment variable `RLPRUNE_MAX_MACS` says, or 100 G.
+        observation: the class of the policy's observation, or ``"module:Class"``, where that is somebody's own: its
+            code is run, so give one that you trust. No file can name it for you.
 
     Raises:
         BundleError: the folder is missing, incomplete, altered, or no bundle; or its network takes more than
-            `max_macs`, or does not run, in `dtype` or at all.
+            `max_macs`, or does not run, in `dtype` or at all; or its policy's observation is somebody's own, and its
+            class is not given.
         HubError: the hub cannot be reached, or has no such bundle; a BundleError, too.
         OutOfMemoryError: the device has not enough memory for it.
         RLPruneError: `memory`, `max_batch`, `dtype` or `max_macs` is out of range.
     """
     folder = located(folder)
     stored = read_folder(folder, ("bundle",))
-    policy = build_policy(stored)
+    policy = build_policy(stored, observation)
     data = read_format(stored.manifest)
     network = build_network(stored, max_macs)
     with stored.building("bundle"):
@@ -214,14 +219,14 @@ def _stage(source: Path, staged: Path, repo_id: str) -> None:
                 shutil.copyfile(path, staged / path.name)
     card, own = staged / "README.md", source / "README.md"
     if "README.md" not in names or folder != source:
-        text = (
-            own.read_text(encoding="utf-8") if own.is_file() else _card(repo_id, read_format(stored.manifest).classes)
-        )
+        text = own.read_text(encoding="utf-8") if own.is_file() else _card(repo_id, stored.manifest)
         card.write_text(hub.tagged(text), encoding="utf-8")
 
 
-def _card(repo_id: str, classes: tuple[str, ...]) -> str:
+def _card(repo_id: str, manifest: Mapping[str, Any]) -> str:
     """A short model card, for a bundle that has none."""
+    classes = read_format(manifest).classes
+    observation = f', observation="{manifest["observation"]}"' if "observation" in manifest else ""
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     return f"""---
 library_name: rlprune
@@ -235,7 +240,7 @@ An image classifier that runs each image through as much of its network as it ne
 ```python
 import rlprune
 
-model = rlprune.load("{repo_id}")
+model = rlprune.load("{repo_id}"{observation})
 print(model.predict("picture.jpg").classes)
 ```
 

@@ -122,8 +122,8 @@ def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], more: Mapp
 
 
 def _format_of(more: Mapping[str, Any]) -> int:
-    """The earliest format that a folder can have: 2 where pictures are prepared in a way that 0.1.0 does not know."""
-    return 2 if "preprocessing" in more.get("data", {}) else 1
+    """The earliest format that a folder can have: 2 where it has preprocessing or an observation, unknown to 0.1.0."""
+    return 2 if "preprocessing" in more.get("data", {}) or "observation" in more else 1
 
 
 def _write_whole(folder: Path, everything: Mapping[str, bytes]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlprune.elastic.levels import MAX_PROFILES
+from rlprune.policies.named import class_of
 from rlprune.policies.policy import Policy
 from rlprune.storage.folders import StoredFolder, dump, pack, read_folder, schema, write_folder
 from rlprune.storage.tensors import MalformedError, TensorFile
@@ -44,17 +45,23 @@ def save_policy(folder: str | Path, policy: Policy, metadata: Mapping[str, Any])
     Raises:
         BundleError: the folder holds something else.
     """
-    write_folder(Path(folder), "policy", policy_files(policy), {"about": dict(metadata or {})})
+    more = {"about": dict(metadata or {})} | observation_entry(policy)
+    write_folder(Path(folder), "policy", policy_files(policy), more)
 
 
-def load_policy(folder: str | Path) -> SavedPolicy:
+def load_policy(folder: str | Path, observation: type | str | None = None) -> SavedPolicy:
     """Read a policy, from its own folder or out of a bundle.
 
+    Args:
+        folder: the folder.
+        observation: the class of the policy's observation, or ``"module:Class"``, where that is somebody's own.
+
     Raises:
-        BundleError: the folder is missing, incomplete, altered, or of another kind.
+        BundleError: the folder is missing, incomplete, altered, or of another kind; or the policy's observation is
+            somebody's own, and its class is not given.
     """
     stored = read_folder(Path(folder), ("policy", "bundle"))
-    policy = build_policy(stored)
+    policy = build_policy(stored, observation)
     stored.check_rest()
     return SavedPolicy(policy, stored.notes)
 
@@ -64,12 +71,24 @@ def policy_files(policy: Policy) -> dict[str, bytes]:
     return {"policy.json": dump(policy.to_json()), "policy.safetensors": pack(policy.tensors())}
 
 
-def build_policy(stored: StoredFolder) -> Policy:
+def observation_entry(policy: Policy) -> dict[str, Any]:
+    """What a manifest says of a policy: the class of its observation, if that is not the default one."""
+    own = policy.observer.own
+    return {} if own is None else {"observation": own.name}
+
+
+def build_policy(stored: StoredFolder, observation: type | str | None = None) -> Policy:
     """Build the policy that a folder holds.
 
+    Args:
+        stored: the folder.
+        observation: as for `load_policy`.
+
     Raises:
-        BundleError: the content is malformed.
+        BundleError: the content is malformed; or as for `load_policy`.
     """
+    if isinstance(observation, str):  # before files are read: a name that is wrong is the caller's mistake
+        observation = class_of("observation", observation)
     with stored.building("policy"):
         description = stored.json("policy.json")
         schema().check(schema().Policy, description, "policy")
@@ -77,7 +96,7 @@ def build_policy(stored: StoredFolder) -> Policy:
         if file.n_elements > _MOST_NUMBERS:
             raise MalformedError(f"{file.path.name} has {file.n_elements:,} numbers; {_MOST_NUMBERS:,} are the most")
         file.check(_needed(description, file))
-        policy = Policy.from_json(description, stored.tensors(file))
+        policy = Policy.from_json(description, stored.tensors(file), observation)
         _check_ranges(policy)
     return policy
 
@@ -91,8 +110,10 @@ def _needed(description: Mapping[str, Any], file: TensorFile) -> dict[str, Tenso
     shapes: dict[str, tuple[int, ...]] = {}
     for index, (n_in, n_out) in enumerate(pairwise(description["sizes"])):
         shapes |= {f"network.{2 * index}.weight": (n_out, n_in), f"network.{2 * index}.bias": (n_out,)}
-    n_features = _open_size(file, "observer.mean", 0, 2**24)
-    shapes |= {"observer.mean": (n_features,), "observer.std": (n_features,)}
+    own = description.get("observation") is not None
+    if not own:
+        n_features = _open_size(file, "observer.mean", 0, 2**24)
+        shapes |= {"observer.mean": (n_features,), "observer.std": (n_features,)}
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     n_profiles = _open_size(file, "codebook", 1, MAX_PROFILES)
     profiles = (n_profiles, len(description["min_level"]))
@@ -100,7 +121,13 @@ def _needed(description: Mapping[str, Any], file: TensorFile) -> dict[str, Tenso
     if description.get("penalties"):
         n_budgets = _open_size(file, "budgets", 2, 10_000)
         tensors["budgets"] = torch.empty(n_budgets, 2, dtype=torch.float64, device="meta")
-    return tensors
+    return tensors | (_measured(file) if own else {})
+
+
+def _measured(file: TensorFile) -> dict[str, Tensor]:
+    """What an own observation has measured, as the file claims: its class knows the names, and none the sizes."""
+    claims = {name: claim for name, claim in file.claims.items() if name.startswith("observer.")}
+    return {name: torch.empty(claim.shape, dtype=claim.dtype, device="meta") for name, claim in claims.items()}
 
 
 def _open_size(file: TensorFile, name: str, least: int, most: int) -> int:

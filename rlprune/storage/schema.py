@@ -28,6 +28,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
 Penalty = Annotated[float, Field(allow_inf_nan=False, ge=1e-30, le=1e30)]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
+ClassName = Annotated[str, Field(max_length=500, pattern=r"^[\w.]+:[\w.<>]+$")]
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
 Index = Annotated[int, Field(ge=0, le=MOST_CHANNELS)]
@@ -72,6 +73,7 @@ class Manifest(BaseModel):
     ]
     about: dict[str, Any]
     data: dict[str, Any] = {}
+    observation: ClassName | None = None
 
 
 class Node(BaseModel):
@@ -149,8 +151,20 @@ class Network(BaseModel):
     drop_order: Annotated[list[Index], Field(fail_fast=True, max_length=MOST_GROUPS)] | None = None
 
 
+class OwnObservation(BaseModel):
+    """An observation that is not rlprune's own: its class, which is not imported, and what it is made with."""
+
+    model_config = _CLOSED
+    name: Annotated[ClassName, Field(alias="class")]
+    settings: Annotated[dict[Name, Any], Field(max_length=1000)]
+    n_features: Annotated[int, Field(ge=0, le=2**24)]
+
+
 class Policy(BaseModel):
-    """A policy without its tensors. The first ones had neither `combine`, which was a bool then, nor `penalties`."""
+    """A policy without its tensors.
+
+    The first ones had neither `combine`, which was a bool then, nor `penalties`; `observation` came last.
+    """
 
     model_config = _STRICT
     sizes: Annotated[list[Annotated[int, Field(ge=1, le=2**24)]], Field(min_length=2, max_length=64)]
@@ -163,6 +177,7 @@ class Policy(BaseModel):
     action: Literal["profiles", "levels", "ratios"]
     keep_ratios: Ratios
     min_level: Annotated[list[Annotated[int, Field(ge=0, le=1)]], Field(min_length=1, max_length=MOST_GROUPS)]
+    observation: OwnObservation | None = None
 
 
 class Gates(BaseModel):

@@ -32,7 +32,7 @@ class OfflineCNN(DynamicCNN):
         self.logits = logits
         self.seen = torch.zeros(len(data), 0)
         if observer.pool:
-            self.seen = observer.standardise(torch.cat(list(pooled_features(elastic, data, observer.pool))))
+            self.seen = observer.observation.standardise(torch.cat(list(pooled_features(elastic, data, observer.pool))))
 
     def __call__(self, images: Images, *, budget: float | None = None, penalty: float | None = None) -> Prediction:
         """Decide as the network does."""

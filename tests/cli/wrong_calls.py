@@ -97,6 +97,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "rows": ("nothing",),
     "target": ("missing", "pets", ""),
     "ppo": ("x", "[]", "3", ""),
+    "reward": ("nothing", "nothing:at_all", "math:inf", "collections:OrderedDict", "{x", '{"class": 3}', ""),
+    "observation": ("nothing", "nothing:at_all", "math:inf", "{x", ""),
     "algorithm": ("nothing", "ars", "dqn9", "sac", "os:getcwd", "nothing:there", "math:inf", ""),
     "arguments": ("x", "[]", "3", "", '{"gamma": 2}', '{"buffer_size": 3}', '{"policy_kwargs": 5}'),
     "policy_kwargs": ("x", "[]", '{"activation_fn": "GELU"}', '{"activation_fn": 3}', '{"a": 1}', '{"net_arch": [4]}'),

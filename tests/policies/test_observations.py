@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from nets import make_data, make_elastic, make_images
 
 from rlprune.errors import RLPruneError
-from rlprune.policies.observations import CLIP, MARGIN, Observer, pool_features, pooled_features
+from rlprune.policies.observations import Observer, pooled_features
+from rlprune.policies.protocol import CLIP, MARGIN, pool_features
 
 F = 8  # pooled features of the observers made by hand
 

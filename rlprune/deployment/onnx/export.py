@@ -123,8 +123,10 @@ def _deciding(dynamic: DynamicCNN, table: BudgetTable | None) -> Iterator[Any]:
     passes, spent = torch.zeros(2, 2, dtype=torch.int64)
     before = observed, logits.clone(), passes.clone(), spent.clone()
     decide, given = (_Decide(dynamic), ()) if table is None else (_DecideAt(dynamic), (torch.zeros(1),))
-    yield as_function("start", export_piece("start", start, (images,)), 2)
-    yield as_function("decide", export_piece("decide", decide, (*before, *given), n_fixed=len(given)), 2)
+    own = dynamic.policy.observer.own
+    seen = "" if own is None else f", with the observation {own.name},"
+    yield as_function("start", export_piece(f"start{seen}", start, (images,)), 2)
+    yield as_function("decide", export_piece(f"decide{seen}", decide, (*before, *given), n_fixed=len(given)), 2)
     yield as_function("combine", export_piece("combine", _Combine(dynamic), (before[1], more.clone(), before[2])), 1)
 
 

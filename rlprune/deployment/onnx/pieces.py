@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -12,6 +18,10 @@ from torch import Tensor, nn
 from rlprune.deployment.onnx.graph import DOMAIN, OPSET
 from rlprune.errors import DataError, RLPruneError
 from rlprune.utils.imports import require
+
+_OPERATION = re.compile(r"\b(?:aten|prims|torchvision|quantized)[.:]+[a-z_0-9]+")
+"""What errors of torch call an operation."""
+_MOST_SAID = 300
 
 
 def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_fixed: int = 0) -> Any:
@@ -31,7 +41,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
     batch = torch.export.Dim("n", max=2**31 - 1)  # without a bound torch 2.6 fails on slices
     n_batched = len(inputs) - n_fixed
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):  # where torch prints graphs when it fails
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module.eval(),
@@ -43,8 +53,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
                 optimize=True,  # as later versions than torch 2.6 do unasked
             )
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise RLPruneError(f"{name} cannot be exported to ONNX: {reason}") from error
+        raise RLPruneError(f"{name} cannot be exported to ONNX: {_reason(error)}") from error
     assert program is not None
     model = require("onnx.inliner", "onnx").inline_local_functions(program.model_proto)
     _keep_padding(model.graph)
@@ -52,6 +61,29 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
         part.ClearField("metadata_props")  # where in torch everything came from: a tenth of a small file
     del model.graph.value_info[:]
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """Why an export failed, in a line: which operation or line of code, where errors tell, and what began it all."""
+    chain = [error]
+    while (before := chain[-1].__cause__) is not None:
+        chain.append(before)
+    texts = [str(each).strip() for each in chain]
+    named = next((found for text in reversed(texts) for found in _OPERATION.findall(text)), None)
+    line = next((text for text in reversed(texts) if text), type(error).__name__).partition("\n")[0]
+    said = shorten(line if named is None or named in line else f"{named}: {line}", _MOST_SAID)
+    return said + _place(chain[-1])
+
+
+def _place(error: BaseException) -> str:
+    """The line of a user's code in which an error arose, if it did in one."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
+    return f" (line {frames[-1].lineno} of {frames[-1].filename}: {frames[-1].line})" if frames else ""
+
+
+def _is_users(path: Path) -> bool:
+    """Whether a file of Python is neither installed nor one of this project's."""
+    return "site-packages" not in path.parts and Path(__file__).parents[2] not in path.parents
 
 
 def _keep_padding(graph: Any) -> None:

@@ -64,7 +64,7 @@ def _places(penalties: PenaltyRange, penalty: Tensor | float) -> Tensor:
 def first_of_range(policy: Policy, prices: CostBreakdown, table: BudgetTable) -> int | None:
     """The profile that every image runs first at every place of a policy's range, where there is one."""
     observer = policy.observer
-    if observer.pool:
+    if observer.n_features:
         return None
     spent = (prices.stem.macs / prices.dense.macs)[None]
     nothing, no_passes = torch.zeros(1, observer.n_classes), torch.zeros(1, dtype=torch.int64)

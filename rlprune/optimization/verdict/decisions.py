@@ -80,7 +80,7 @@ class Recorded:
     def _run(self, policy: Policy) -> tuple[PassResult, Tensor]:
         """What images run through under a policy, and their MACs over the dense network's, float64 (N,)."""
         prices = CostBreakdown.of(self._cost, policy)
-        observed = self.observed if policy.observer.pool else self.observed[:, :0]
+        observed = self.observed if policy.observer.n_features else self.observed[:, :0]
 
         def run(bucket: Tensor, profile: int) -> Tensor:
             return self.logits[profile, bucket]
@@ -91,9 +91,9 @@ class Recorded:
 
 @torch.inference_mode()
 def _observed(dynamic: DynamicCNN, images: ImageSet) -> Tensor:
-    """The features that a policy observes, float32 (N, F * pool * pool)."""
+    """The features that a policy observes, float32 (N, K)."""
     observer = dynamic.policy.observer
-    if not observer.pool:
+    if not observer.n_features:
         return torch.zeros(len(images), 0)
     parts = [observer.features(dynamic.slices.stem(pixels)) for pixels, _ in images.batches(images.at_once)]
     return torch.cat(parts)
