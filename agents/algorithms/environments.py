@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -144,21 +145,20 @@ def _check_same(learnt: _World, world: _World) -> None:
         raise RLPruneError(f"the agent was trained with other profiles or levels than this world's; {cure}")
 
 
-def _meaning(actions: Actions) -> dict[str, Any]:
+def _meaning(actions: Actions) -> tuple[Any, ...]:
     """All that the meaning of an action depends on."""
-    return {**vars(actions), "codebook": actions.codebook if actions.kind == "profiles" else None}
+    codebook = actions.codebook if actions.kind == "profiles" else None
+    return actions.kind, actions.keep_levels, actions.max_passes, codebook
 
 
 def _alike(one: Any, other: Any) -> bool:
     """Whether two values are the same, up to rounding."""
-    if one is other:
-        return True
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):
         return one.shape == other.shape and torch.allclose(one.double(), other.double(), rtol=1e-4, atol=1e-6)
-    parts = one if isinstance(one, dict) else getattr(one, "__dict__", None)
-    if parts is None:
-        return bool(one == other)
-    others = other if isinstance(other, dict) else vars(other)
-    return parts.keys() == others.keys() and all(_alike(value, others[name]) for name, value in parts.items())
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if dataclasses.is_dataclass(one):
+        return all(_alike(getattr(one, part.name), getattr(other, part.name)) for part in dataclasses.fields(one))
+    return one is other or bool(one == other)
