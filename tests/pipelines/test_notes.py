@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from nets import make_data, make_elastic
 
 from rlprune.cli.bench import _shown
-from rlprune.cli.export import Export, _metadata_of
+from rlprune.cli.export import Export, _metadata_of, _Parts
 from rlprune.errors import BundleError
 from rlprune.evaluation.static import evaluate_static
 from rlprune.intake.identity import same_source
@@ -67,7 +68,8 @@ def test_calibration_takes_from_the_notes_how_tables_are_read_and_nothing_that_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = {"data": "cifar10", "image_column": "img", "preprocess": "os:abort", "split_seed": 3, "surprise": 1}
-    saved = SavedNetwork(NETWORK, DataFormat.of(DATA), {"source": source})
+    dynamic: Any = SimpleNamespace(image_shape=NETWORK.image_shape)
+    parts = _Parts(dynamic, DataFormat.of(DATA), {"network": {"source": source}})
     seen: list[DataOptions] = []
 
     def load_fitting(*given: Any) -> Any:
@@ -77,7 +79,7 @@ def test_calibration_takes_from_the_notes_how_tables_are_read_and_nothing_that_i
     monkeypatch.setattr("rlprune.cli.export.load_fitting", load_fitting)
     for data in ("cifar10", "elsewhere"):
         with pytest.raises(RuntimeError, match="seen"):
-            Export(Path("n"), Path("p"), Path("o"), int8=True, data=data)._calibration_images(saved)
+            Export(Path("n"), Path("p"), Path("o"), int8=True, data=data)._calibration_images(parts)
     assert seen == [DataOptions("cifar10", image_column="img", split_seed=3), DataOptions("elsewhere")]
 
 
