@@ -51,7 +51,7 @@ class Coupling:
     def __init__(self, network: nn.Sequential, example: Tensor, dependencies: Any) -> None:
         self._results: list[Any] = []  # torch 2.6 forgets operations with what they gave
 
-        def run(model: nn.Module, images: Tensor) -> Any:
+        def run(model: nn.Sequential, images: Tensor) -> Any:
             self._results.append(run_with_joints(model, images))
             return self._results[-1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ def inputs_of(graph: fx.Graph) -> dict[str, tuple[str, ...]]:
     return {node.name: tuple(source.name for source in node.all_input_nodes) for node in graph.nodes}
 
 
-def alive_names(inputs: Mapping[str, Sequence[str]], constants: Iterable[str] = ()) -> frozenset[str]:
+def alive_names(inputs: dict[str, tuple[str, ...]], constants: Iterable[str] = ()) -> frozenset[str]:
     """The same as `alive_nodes`, of what `inputs_of` returned."""
     constant_names = frozenset(constants)
     waiting = [next(reversed(inputs))]

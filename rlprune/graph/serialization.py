@@ -87,7 +87,7 @@ def _layer_arguments(name: str, layer: nn.Module) -> dict[str, JSON]:
             f"its code; layers that can: {', '.join(sorted(LAYERS))}"
         )
     arguments = {}
-    for parameter, default in _defaults(type(layer)).items():
+    for parameter, default in _defaults(type(layer).__name__).items():
         if parameter == "bias":  # a layer without weights has none either, whatever it was asked for
             value: Any = getattr(layer, "bias", None) is not None or getattr(layer, "weight", None) is None
         else:
@@ -98,9 +98,9 @@ def _layer_arguments(name: str, layer: nn.Module) -> dict[str, JSON]:
 
 
 @cache
-def _defaults(kind: type[nn.Module]) -> dict[str, Any]:
+def _defaults(kind: str) -> dict[str, Any]:
     """The arguments of a class of layers, but for device and number format, each with its default if it has one."""
-    parameters = inspect.signature(kind.__init__).parameters
+    parameters = inspect.signature(LAYERS[kind].__init__).parameters
     others = ("self", "device", "dtype", "args", "kwargs")
     return {name: parameter.default for name, parameter in parameters.items() if name not in others}
 
@@ -112,7 +112,7 @@ def understood(kind: str, arguments: Mapping[str, JSON]) -> dict[str, JSON]:
         kind: name of the layer's class, one of `rlprune.graph.operators.LAYERS`.
         arguments: of the layer, as they are stored.
     """
-    own, later = _defaults(LAYERS[kind]), LATER_ARGUMENTS.get(kind, {})
+    own, later = _defaults(kind), LATER_ARGUMENTS.get(kind, {})
 
     def says_nothing(name: str) -> bool:
         if name in own or name not in later:
@@ -245,7 +245,7 @@ def _build_modules(description: JSON, device: str) -> nn.Module:
 @cache
 def _has_device(kind: type[nn.Module]) -> bool:
     """Whether layers of a class have weights, and so a device."""
-    return "device" in inspect.signature(kind.__init__).parameters
+    return "device" in inspect.signature(LAYERS[kind].__init__).parameters
 
 
 def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
