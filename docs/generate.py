@@ -315,8 +315,12 @@ def results() -> dict[str, str]:
             pages[f"cifar10_{name}"] = f"{table}\n\n{conditions(first, command)}"
     digits, report = read("digits/results.json"), read("digits/report.json")
     pages["digits"] = f"{evaluation_table(digits)}\n\n{conditions(digits, 'rlprune demo')}"
-    found = report["conditions"] | {"seed": report["seed"], "seconds": report["seconds"]}
-    pages["verdict"] = f"{verdict_table(report)}\n\n{conditions(found, 'rlprune demo')}"
+    for name, told, command in (
+        ("verdict", report, "rlprune demo"),
+        ("imagenette", read("imagenette/report.json"), "the command above"),
+    ):
+        found = told["conditions"] | {"seed": told["seed"], "seconds": told["seconds"]}
+        pages[name] = f"{verdict_table(told)}\n\n{conditions(found, command)}"
     timed = by_network("bench.json") | {"ResNet-56, paid in time": read("resnet56/bench_latency.json")}
     bench = "rlprune bench BUNDLE --data cifar10 --batch 1 64 --rows all"
     pages["speed"] = f"{tables.speed_table(timed)}\n\n{conditions(timed['ResNet-20'], bench)}"
