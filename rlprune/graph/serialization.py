@@ -245,7 +245,7 @@ def _build_modules(description: JSON, device: str) -> nn.Module:
 @cache
 def _has_device(kind: type[nn.Module]) -> bool:
     """Whether layers of a class have weights, and so a device."""
-    return "device" in inspect.signature(LAYERS[kind].__init__).parameters
+    return "device" in inspect.signature(kind.__init__).parameters
 
 
 def _loaded_target(description: JSON, op: str, target: Any, args: Any) -> Any:
