@@ -111,10 +111,6 @@ class Actions:
         return torch.tensor(self.n_choices)
 
     @cached_property
-    def _ratios(self) -> Tensor:
-        return torch.tensor(self.keep_levels.keep_ratios)
-
-    @cached_property
     def n_outputs(self) -> int:
         """How many numbers a policy outputs: logits of all choices, or one mean per entry for `ratios`."""
         return sum(self.n_choices) if self.n_choices else self.keep_levels.n_groups + (self.max_passes > 1)
@@ -244,7 +240,7 @@ class Actions:
         accept = torch.zeros(len(actions), dtype=torch.bool) if self.max_passes == 1 else actions[:, n_groups] > 0
         if self.kind == "levels":
             return actions[:, :n_groups] + self.keep_levels.min_level, accept
-        ratios = self._ratios
+        ratios = torch.tensor(self.keep_levels.keep_ratios)  # never kept: within an exporter it is no real tensor
         chosen = ratios[0] + (actions[:, :n_groups].clamp(-1, 1) + 1) / 2 * (1 - ratios[0])
         nearest = (chosen[..., None] - ratios).abs().argmin(-1)
         return self.keep_levels.clamp(nearest), accept

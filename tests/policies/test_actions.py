@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nets import make_elastic
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rlprune.elastic.levels import KeepLevels
 from rlprune.errors import LevelsError
@@ -129,3 +130,12 @@ def test_actions_of_a_network() -> None:
     assert torch.equal(actions.codebook, BOOK)
     assert torch.equal(actions.keep_levels.min_level, elastic.min_level)
     assert actions.keep_levels.keep_ratios == elastic.keep_ratios
+
+
+@pytest.mark.parametrize("kind", ["profiles", "levels", "ratios"])
+def test_what_an_exporter_decodes_first_decodes_as_before_afterwards(kind: Any) -> None:
+    actions = make(kind, 2)
+    rows = torch.ones(1, 1 if kind == "profiles" else 4, dtype=torch.float32 if kind == "ratios" else torch.int64)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        actions.decode(rows)
+    assert actions.decode(rows)[0].tolist() == make(kind, 2).decode(rows)[0].tolist()
