@@ -23,6 +23,7 @@ MODULES = (
     "rlprune.intake",
     "rlprune.training",
     "rlprune.envs",
+    "rlprune.envs.running",
     "rlprune.baselines",
     "rlprune.evaluation",
     "rlprune.agents",
