@@ -5,7 +5,6 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from rlprune.elastic.levels import KeepLevels
 from rlprune.errors import LevelsError
+from rlprune.utils.process import CachedProperty
 
 ActionKind = Literal["profiles", "levels", "ratios"]
 """What a policy chooses: one profile of a codebook, or a keep level or a keep ratio for every group."""
@@ -94,7 +94,7 @@ class Actions:
         profiles = f"{len(self.codebook)} profiles; " if self.codebook is not None else ""
         return f"Actions({self.kind!r}; {profiles}{self.keep_levels.n_groups} groups; max_passes={self.max_passes})"
 
-    @cached_property
+    @CachedProperty
     def n_choices(self) -> tuple[int, ...]:
         """How many values each entry of a discrete action has; empty for `ratios`."""
         accepts = self.max_passes > 1
@@ -106,11 +106,11 @@ class Actions:
             return (*choices, 2) if accepts else tuple(choices)
         return ()
 
-    @cached_property
+    @CachedProperty
     def _choices(self) -> Tensor:
         return torch.tensor(self.n_choices)
 
-    @cached_property
+    @CachedProperty
     def n_outputs(self) -> int:
         """How many numbers a policy outputs: logits of all choices, or one mean per entry for `ratios`."""
         return sum(self.n_choices) if self.n_choices else self.keep_levels.n_groups + (self.max_passes > 1)
@@ -129,7 +129,7 @@ class Actions:
         parts = outputs.split(self.n_choices, dim=1) if len(self.n_choices) > 1 else [outputs]
         return torch.cat([part.argmax(1, keepdim=True) for part in parts], 1)
 
-    @cached_property
+    @CachedProperty
     def n_entries(self) -> int:
         """How many numbers an action has."""
         return len(self.n_choices) or self.n_outputs

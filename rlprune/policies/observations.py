@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +16,7 @@ from rlprune.policies.own import OwnObservation, fitted
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.policies.protocol import CLIP, Observation, Seen, StemAndBelief, n_beliefs, pool_features
 from rlprune.utils.finite import check_whole
+from rlprune.utils.process import CachedProperty
 
 _TRIED = 64
 """Images that an own observation is tried on."""
@@ -114,7 +114,7 @@ class Observer:
         """The observer for one fixed penalty, which observations leave out."""
         return replace(self, penalties=None)
 
-    @cached_property
+    @CachedProperty
     def observation(self) -> Observation:
         """What makes the entries."""
         if self.own is not None:

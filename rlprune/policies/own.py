@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from rlprune.errors import BundleError, RLPruneError
 from rlprune.policies.named import built, class_of, described, name_of, told
 from rlprune.policies.protocol import Observation, Seen
 from rlprune.utils.finite import check_whole
+from rlprune.utils.process import CachedProperty
 
 _SURE = 100.0
 """A logit of a network that is very sure."""
@@ -77,12 +77,12 @@ class OwnObservation:
         """Its class, as ``module:Class``."""
         return name_of(type(self.observation))
 
-    @cached_property
+    @CachedProperty
     def low(self) -> Tensor:
         """Smallest value of every entry, float32 (D,)."""
         return self._bound("low")
 
-    @cached_property
+    @CachedProperty
     def high(self) -> Tensor:
         """Largest value of every entry, float32 (D,)."""
         return self._bound("high")

@@ -1,13 +1,17 @@
-"""What belongs to the process: freed memory that it keeps, and locks that a fork makes anew."""
+"""What belongs to the process: freed memory that it keeps, locks that a fork makes anew, and values without one."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, Generic, TypeVar, overload
 
 import torch
+
+T = TypeVar("T")
 
 MOST_KEPT = 2**25
 """Size in bytes of the largest block that glibc can be made to keep."""
@@ -106,3 +110,34 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+class CachedProperty(Generic[T]):
+    """A property that is computed when it is asked for first: `functools.cached_property` without a lock.
+
+    Up to Python 3.11 that one holds a lock for all objects of a class while it computes. A process that another thread
+    forks at that moment inherits it locked, and waits for ever. Here two threads may compute the same twice.
+
+    Args:
+        compute: the object -> the value.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> CachedProperty[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> CachedProperty[T] | T:
+        if instance is None:
+            return self
+        value = self._compute(instance)
+        instance.__dict__[self._name] = value  # found before this from now on, also where a dataclass is frozen
+        return value
