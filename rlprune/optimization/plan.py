@@ -68,7 +68,7 @@ LOOKING = "looking at the network"
 REPORTING = "writing the report"
 _REPORT_SECONDS = 6.0
 FEWEST_CANDIDATES = 16
-_MOST_TIMING = 40.0
+_MOST_TIMING = 24.0
 _TIMING = 0.02
 """Share of the limit in which rows are timed, once to choose and once to measure."""
 _N_TIMINGS = 3.0
