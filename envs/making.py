@@ -34,7 +34,7 @@ from rlprune.profiles.cost import KINDS, Cost
 from rlprune.profiles.latency import Latency
 from rlprune.storage.folders import kind_of
 from rlprune.storage.networks import SavedNetwork, load_network
-from rlprune.storage.policies import load_policy
+from rlprune.storage.policies import load_profiles
 from rlprune.utils.files import before_of, read_text
 from rlprune.utils.settings import read_settings
 
@@ -282,7 +282,7 @@ def _profiles(codebook: Any, subject: _Subject, action: Any) -> Tensor | None:
 def _own_profiles(subject: _Subject) -> Tensor:
     """The profiles that come with a network, else uniform ones."""
     if subject.folder is not None and kind_of(subject.folder) == "bundle":
-        return load_policy(subject.folder).policy.codebook
+        return load_profiles(subject.folder)
     network = subject.network
     return uniform_codebook(network, Cost(network)) if network.codebook is None else network.codebook.cpu()
 
@@ -302,7 +302,7 @@ def _read_profiles(path: Path) -> Tensor:
                 "or lists of levels"
             )
         if found.name == "manifest.json":
-            return load_policy(found.parent).policy.codebook
+            return load_profiles(found.parent)
         path = found
     try:
         profiles = json.loads(read_text(path))

@@ -66,6 +66,20 @@ def load_policy(folder: str | Path, observation: type | str | None = None) -> Sa
     return SavedPolicy(policy, stored.notes)
 
 
+def load_profiles(folder: str | Path) -> Tensor:
+    """Read the profiles that a stored policy chooses from, int64 (K, G), cheapest first, whatever it observes.
+
+    Args:
+        folder: of a policy or a bundle.
+
+    Raises:
+        BundleError: the folder is missing, incomplete, altered, or of another kind.
+    """
+    stored = read_folder(Path(folder), ("policy", "bundle"))
+    with stored.building("policy"):
+        return _read(stored)[1]["codebook"]
+
+
 def policy_files(policy: Policy) -> dict[str, bytes]:
     """Content of the files that hold a policy, by name."""
     return {"policy.json": dump(policy.to_json()), "policy.safetensors": pack(policy.tensors())}
@@ -90,15 +104,21 @@ def build_policy(stored: StoredFolder, observation: type | str | None = None) ->
     if isinstance(observation, str):  # before files are read: a name that is wrong is the caller's mistake
         observation = class_of("observation", observation)
     with stored.building("policy"):
-        description = stored.json("policy.json")
-        schema().check(schema().Policy, description, "policy")
-        file = stored.header("policy.safetensors")
-        if file.n_elements > _MOST_NUMBERS:
-            raise MalformedError(f"{file.path.name} has {file.n_elements:,} numbers; {_MOST_NUMBERS:,} are the most")
-        file.check(_needed(description, file))
-        policy = Policy.from_json(description, stored.tensors(file), observation)
+        description, tensors = _read(stored)
+        policy = Policy.from_json(description, tensors, observation)
         _check_ranges(policy)
     return policy
+
+
+def _read(stored: StoredFolder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A policy's settings and its tensors, checked."""
+    description = stored.json("policy.json")
+    schema().check(schema().Policy, description, "policy")
+    file = stored.header("policy.safetensors")
+    if file.n_elements > _MOST_NUMBERS:
+        raise MalformedError(f"{file.path.name} has {file.n_elements:,} numbers; {_MOST_NUMBERS:,} are the most")
+    file.check(_needed(description, file))
+    return description, stored.tensors(file)
 
 
 def _needed(description: Mapping[str, Any], file: TensorFile) -> dict[str, Tensor]:

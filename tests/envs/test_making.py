@@ -17,10 +17,13 @@ from rlprune.data.loading import load
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.envs import ENV_IDS, KeepRatioEnv, World, forget, make_world
 from rlprune.errors import RLPruneError
+from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
+from rlprune.policies.policy import Policy
 from rlprune.profiles.latency import Latency
 from rlprune.storage.bundle import save_bundle
 from rlprune.storage.networks import load_network, save_network
+from rlprune.storage.policies import save_policy
 
 pytestmark = pytest.mark.usefixtures("apart")
 DATA = "my_data:five_colours"
@@ -128,6 +131,15 @@ def test_a_codebook_may_be_lists_or_lie_anywhere(network: str, codebook: Any, ex
     named = codebook if codebook is None or isinstance(codebook, list) else str(folder / codebook)
     world = make_world(str(folder / network), DATA, action="profiles", codebook=named)
     assert world.actions.codebook is not None and world.actions.codebook.tolist() == expected
+
+
+def test_profiles_are_those_of_a_policy_that_observes_what_it_likes(folder: Path) -> None:
+    observer = Observer.fit(NETWORK, SPLITS.policy, observation="mine:Doubt")
+    actions = Actions.from_network(NETWORK, "profiles", torch.tensor(BOOK[1:]), 1)
+    policy = Policy((observer.size, actions.n_outputs), "Tanh", observer, actions, torch.tensor(BOOK[1:]))
+    save_policy(folder / "own" / "policy", policy, {})
+    world = make_world(str(folder / "network"), DATA, action="profiles", codebook=str(folder / "own"))
+    assert world.actions.codebook is not None and world.actions.codebook.tolist() == BOOK[1:]
 
 
 def test_a_specialised_network_s_own_codebook_counts() -> None:
