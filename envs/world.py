@@ -83,6 +83,10 @@ class World:
         if self.rules.reward is not None:
             self._try_reward()
 
+    def __repr__(self) -> str:
+        """In one line."""
+        return f"World({self.data}; {self.actions}; {self.observer}; penalty {self.penalty})"
+
     def _make_actions(self, codebook: Tensor | Sequence[Sequence[int]] | None) -> Actions:
         if self.rules.action == "profiles" and codebook is None:
             codebook = uniform_codebook(self.network, self.cost)

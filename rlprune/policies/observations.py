@@ -70,6 +70,15 @@ class Observer:
         if not isinstance(self.combine, int | float) or not 0 <= self.combine <= 1e9:
             raise RLPruneError(f"combine={self.combine}: a number of 0 or more is needed")
 
+    def __repr__(self) -> str:
+        """In one line."""
+        what = f"pool={self.pool}" if self.own is None else self.own.name
+        penalties = "" if self.penalties is None else f"; penalties {self.penalties}"
+        return (
+            f"Observer({self.size} entries; {what}; {self.n_classes} classes; max_passes={self.max_passes}; "
+            f"combine={self.combine:g}{penalties})"
+        )
+
     @classmethod
     def fit(
         cls,

@@ -127,3 +127,9 @@ def test_accepting_leaves_what_was_combined() -> None:
     outcome = world.step(episodes, np.array([2, len(BOOK), 4]))  # what has just run, the entry to accept, another
     assert outcome.passes.tolist() == [2, 2, 3] and outcome.done.all()
     assert torch.equal(episodes.logits[:2], logits[:2]) and not torch.equal(episodes.logits[2], logits[2])
+
+
+def test_a_world_and_its_observer_are_one_line() -> None:
+    world = World(NETWORK, DATA, action="profiles", codebook=BOOK, max_passes=2, penalty=(0.1, 1.0))
+    assert "\n" not in repr(world) and len(repr(world)) < 300 and repr(world.observer) in repr(world)
+    assert repr(world.observer).startswith(f"Observer({world.observer.size} entries; pool=2; 5 classes; max_passes=2;")
