@@ -4,7 +4,7 @@ May import everything but the pipelines and the command line; only this package 
 """
 
 from rlprune.agents.extract import extract_codebook, extract_policy
-from rlprune.agents.joint_tuning import TuneSettings, tune
+from rlprune.agents.joint.tuning import TuneSettings, tune
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
 from rlprune.agents.vec_env import KeepRatioVecEnv

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from rlprune.agents.joint_tuning import TuneSettings
+from rlprune.agents.joint.tuning import TuneSettings
 from rlprune.agents.settings import PolicySettings
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.errors import SettingsError

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from rlprune.agents.joint_tuning import tune
+from rlprune.agents.joint.tuning import tune
 from rlprune.agents.train import train_policy
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
@@ -180,7 +180,8 @@ class Steps:
         for n in range(settings.rounds):
             tuned = copy.deepcopy(best)
             checkpointing = self._checkpointing(f"tuning/network-{n}")
-            tune(tuned, policy, self.splits.network, settings, teacher=teacher, **checkpointing)
+            how: dict[str, Any] = {"held_out": self.splits.policy, "teacher": teacher} | checkpointing
+            tune(tuned, policy, self.splits.network, settings, **how)
             chain = PenaltyChain(folder / f"policies-{n + 1}")
             policy, reward = self._learn_own(tuned, chain)
             rewards.append(reward)

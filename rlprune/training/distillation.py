@@ -124,7 +124,9 @@ def _asked(teacher: nn.Module, settings: TrainingSettings) -> Callable[[Tensor],
     return ask
 
 
-def distillation_loss(logits: Tensor, labels: Tensor, soft: Tensor, temperature: float, weight: float) -> Tensor:
+def distillation_loss(
+    logits: Tensor, labels: Tensor, soft: Tensor, temperature: float, weight: float, of_images: Tensor | None = None
+) -> Tensor:
     """Cross-entropy with the labels, and divergence from a teacher; scalar.
 
     Args:
@@ -133,7 +135,9 @@ def distillation_loss(logits: Tensor, labels: Tensor, soft: Tensor, temperature:
         soft: the teacher's log-probabilities at this temperature, (B, classes).
         temperature: divides the student's logits too; gradients shrink by its square, which is made good.
         weight: of the divergence, in [0, 1]; the cross-entropy has the rest.
+        of_images: weight of each image in the mean, float32 (B,); all count alike if None.
     """
-    hard = F.cross_entropy(logits, labels)
-    divergence = F.kl_div((logits / temperature).log_softmax(1), soft, reduction="batchmean", log_target=True)
-    return weight * temperature**2 * divergence + (1 - weight) * hard
+    hard = F.cross_entropy(logits, labels, reduction="none")
+    divergence = F.kl_div((logits / temperature).log_softmax(1), soft, reduction="none", log_target=True).sum(1)
+    losses = weight * temperature**2 * divergence + (1 - weight) * hard
+    return (losses if of_images is None else losses * of_images).mean()

@@ -16,7 +16,7 @@ from nets import network
 from torch import Tensor
 
 import rlprune
-from rlprune.agents.joint_tuning import tune
+from rlprune.agents.joint.tuning import tune
 from rlprune.agents.train import train_policy
 from rlprune.cli.main import main
 from rlprune.data.image_set import ImageSet

@@ -14,7 +14,7 @@ from nets import IMAGE_SHAPE, N_CLASSES, make_data, make_elastic
 from torch import Tensor, nn
 
 from rlprune import startup
-from rlprune.agents.joint_tuning import TuneSettings, tune
+from rlprune.agents.joint.tuning import TuneSettings, tune
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.errors import OutOfMemoryError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlprune.agents.joint_tuning import TuneSettings
+from rlprune.agents.joint.tuning import TuneSettings
 from rlprune.agents.settings import PolicySettings
 from rlprune.baselines.gate_training import GateSettings
 from rlprune.baselines.static_pruning import StaticSettings

@@ -9,8 +9,8 @@ import torch
 from nets import KINDS, colours, make_centred, make_data, make_elastic, make_levels, make_policy, network
 from torch import Tensor, nn
 
-from rlprune.agents.joint_tuning import TuneSettings, _at_least, tune
-from rlprune.agents.joint_tuning import decide as decide_at
+from rlprune.agents.joint.routes import route, shares_going_on
+from rlprune.agents.joint.tuning import TuneSettings, _at_least, tune
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import predict_all
@@ -34,7 +34,7 @@ def policy_of(elastic: ElasticCNN = NETWORK, data: ImageSet = DATA, book: Tensor
 
 
 def decide(elastic: ElasticCNN, policy: Policy, images: Tensor) -> Tensor:
-    return decide_at(elastic, policy, images, CostBreakdown.of(Cost(elastic), policy))
+    return route(elastic, policy, images, CostBreakdown.of(Cost(elastic), policy)).profiles
 
 
 def deployed(elastic: ElasticCNN, policy: Policy, data: ImageSet = DATA) -> DynamicCNN:
@@ -207,3 +207,39 @@ def test_a_policy_of_another_network_is_refused() -> None:
 def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(RLPruneError, match=message):
         TuneSettings(**wrong)
+
+
+@pytest.mark.parametrize("combine", [0.0, 1.0])
+def test_what_learns_is_what_is_believed_after_a_pass(combine: float) -> None:
+    policy = policy_of(max_passes=3, combine=combine, seed=1)
+    routes = route(NETWORK, policy, DATA.normalised(), CostBreakdown.of(Cost(NETWORK), policy))
+    found = DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes)(DATA.images)
+    assert torch.equal(routes.passes, found.passes) and len(routes.passes.unique()) > 1
+    assert torch.allclose(routes.beliefs[:, -1].softmax(1), found.probabilities, atol=1e-5)
+    first = torch.stack([NETWORK(DATA.normalised()[[n]], BOOK[p[0]])[0] for n, p in enumerate(routes.profiles)])
+    assert torch.allclose(routes.before(torch.arange(60), torch.ones(60).long()), first, atol=1e-4)
+
+
+def test_as_many_images_go_on_as_of_others() -> None:
+    policy = policy_of(max_passes=3, seed=1)
+    prices = CostBreakdown.of(Cost(NETWORK), policy)
+    images = DATA.normalised()
+    told = route(NETWORK, policy, images, prices, (0.5, 0.2))
+    assert [int((told.passes > made).sum()) for made in range(3)] == [60, 30, 6]
+    assert (told.profiles[:, 1] != told.profiles[:, 0]).all()
+    alone = route(NETWORK, policy, images, prices)
+    shares = shares_going_on(NETWORK, policy, DATA, prices)
+    assert shares is not None
+    went = [int((alone.passes > made).sum()) for made in range(3)]
+    assert shares == (went[1] / 60, went[2] / went[1])
+    assert torch.equal(route(NETWORK, policy, images, prices, shares).profiles, alone.profiles)
+    assert shares_going_on(NETWORK, policy_of(action="levels", max_passes=2), DATA, prices) is None
+
+
+def test_a_first_look_is_weighed_less_where_another_follows() -> None:
+    policy = policy_of(max_passes=2, seed=1)
+    losses: list[float] = []
+    for weight in (1.0, 0.25, 0.0):
+        settings = TuneSettings(floor=2, early_weight=weight, **QUICK | {"batch_size": 60})
+        tune(make_centred(), policy, DATA, settings, log=lambda _, figures: losses.append(figures["loss"]))
+    assert losses[1] == pytest.approx(0.25 * losses[0] + 0.75 * losses[2]) and losses[2] < losses[0]

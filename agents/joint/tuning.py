@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rlprune.agents.joint.routes import Routes, route, shares_going_on
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
-from rlprune.policies.passes import CostBreakdown, run_policy
+from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.training.batches import Batch
@@ -21,7 +23,7 @@ from rlprune.training.distillation import Teacher, distillation_loss, soft_label
 from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.progress import Log
-from rlprune.utils.settings import AtMost, BatchSize, Epochs, LearningRate, NonNegativeInt, settings_dataclass
+from rlprune.utils.settings import AtMost, BatchSize, Epochs, LearningRate, NonNegativeInt, Share, settings_dataclass
 
 
 @settings_dataclass
@@ -38,6 +40,9 @@ class TuneSettings(TrainingSettings):
     """So often, at most, the network is trained under the policy, and the policy learnt again; 0: a policy alone."""
     floor: Annotated[int, Field(ge=2)] = 32
     """Every profile is trained on at least so many images of a batch: random ones fill up those that chose it."""
+    early_weight: Share = 1.0
+    """Weight of what a pass makes of an image that goes on to another; 1 weighs all passes alike. Below 1, the first
+    look is asked less to be right about what will be looked at again."""
 
     def _conflicts(self) -> Iterator[str]:
         if self.floor > self.batch_size:
@@ -50,22 +55,29 @@ def tune(
     data: ImageSet,
     settings: TuneSettings | None = None,
     *,
+    held_out: ImageSet | None = None,
     teacher: Teacher | None = None,
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> None:
     """Train a network in place under a policy's decisions; the policy stays as it is.
 
-    Each image runs through the profiles that the policy chooses for it, pass after pass, by the logits so far. Images
-    with the same profile run through its slice together, so a step costs what the policy's decisions cost. Every pass
-    learns from the labels and from the teacher, weighted by the images that it ran on. (BlockDrop, Wu et al., CVPR
-    2018, found that most of what a learnt policy is worth comes from such tuning.)
+    Each image runs through the profiles that the policy chooses for it, pass after pass, by the logits so far: what
+    runs late becomes a specialist for the images that come that far. (BlockDrop, Wu et al., CVPR 2018, found that most
+    of what a learnt policy is worth comes from such tuning; L2W-DEN, Han et al., ECCV 2022, trains late exits so.)
+    Images with the same profile run through its slice together, so a step costs what the policy's decisions cost. Every
+    pass learns from the labels and from the teacher, weighted by the images that it ran on. Where a policy combines
+    logits, what learns is the combined prediction, so that a later pass makes good what is missing in the earlier ones
+    (BoostNet, Yu et al., AAAI 2023).
 
     Args:
         elastic: the network that is trained.
         policy: whose decisions count; a policy of this network. One for a range of penalties decides at its middle.
         data: training images of the network, not those of the policy.
         settings: how it is trained; the defaults if None. `rounds` is up to the caller.
+        held_out: images that the network was not trained on, such as the policy's. As many of each batch as of these
+            are looked at again, those that the policy is keenest on: of its training images, a network is too sure. If
+            None, or where a policy chooses levels or ratios, it decides as it does.
         teacher: a network, or its logits from `cache_teacher_logits`; the widest profile as it is now if None.
         checkpoint: file written after every epoch; if it exists, training continues from it.
         log: called with the figures of every epoch: the loss, and the share of the images that ran each profile.
@@ -78,6 +90,8 @@ def tune(
     check_fit(elastic, policy, tuple(data.classes))
     policy = copy.deepcopy(policy).eval().at()
     prices = CostBreakdown.of(Cost(elastic), policy)
+    elastic.to(settings.device).eval()
+    shares = None if held_out is None else shares_going_on(elastic, policy, held_out, prices)
     soft_of = soft_labels(elastic.slice(elastic.full) if teacher is None else teacher, settings)
 
     def make_step(generator: torch.Generator) -> Step:
@@ -85,21 +99,28 @@ def tune(
             n_images = len(batch.images)
             soft = soft_of(batch)
             with settings.autocast():
-                decisions = decide(elastic.eval(), policy, batch.images, prices)
+                routes = route(elastic.eval(), policy, batch.images, prices, shares)
             elastic.train().stem.eval()  # else its statistics would follow whichever images came last
             figures = {"loss": 0.0}
             for index, profile in enumerate(policy.codebook):
-                chose = (decisions == index).any(1)
-                images = _at_least(settings.floor, chose, generator).to(batch.images.device)
+                looks = _looks(routes, index, settings, generator)
+                here = looks.images.to(batch.images.device)
                 with settings.autocast():
-                    logits = elastic(batch.images[images], profile)
+                    logits = elastic(batch.images[here], profile)
+                before = routes.before(looks.images, looks.passes).to(logits.device)
+                believed = policy.observer.believe(before, logits.float(), looks.passes.to(logits.device))
                 loss = distillation_loss(
-                    logits.float(), batch.labels[images], soft[images], settings.temperature, settings.distillation
+                    believed,
+                    batch.labels[here],
+                    soft[here],
+                    settings.temperature,
+                    settings.distillation,
+                    looks.weights.to(logits.device),
                 )
-                loss = loss * len(images) / n_images
+                loss = loss * len(here) / n_images
                 loss.backward()  # type: ignore[no-untyped-call]
                 figures["loss"] += loss.item()
-                figures[f"profile_{index}"] = chose.float().mean().item()
+                figures[f"profile_{index}"] = looks.n_chosen / n_images
             return figures
 
         return step
@@ -107,25 +128,41 @@ def tune(
     fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="tune")
 
 
-@torch.no_grad()
-def decide(elastic: ElasticModule, policy: Policy, images: Tensor, prices: CostBreakdown) -> Tensor:
-    """Which profiles a policy runs images through.
+@dataclass(frozen=True, eq=False)
+class _Looks:
+    """The images of a batch that train a profile, n of them.
 
-    Args:
-        elastic: the network, in eval mode.
-        policy: of this network, on the CPU.
-        images: normalised, float (B, C, H, W), on the network's device.
-        prices: of the network and the policy.
-
-    Returns:
-        Index into the policy's codebook for every pass, int64 (B, max_passes); -1 where there was none.
+    Attributes:
+        images: their indices, int64 (n,); first those that chose it.
+        passes: how many passes each had before, int64 (n,).
+        weights: of each in the loss, float32 (n,).
+        n_chosen: how many chose it.
     """
-    features = elastic.stem(images)
 
-    def run(bucket: Tensor, profile: int) -> Tensor:
-        return elastic.run_body(features[bucket], policy.codebook[profile]).float().cpu()
+    images: Tensor
+    passes: Tensor
+    weights: Tensor
+    n_chosen: int
 
-    return run_policy(policy, policy.observer.features(features), prices, run).profiles
+
+def _looks(routes: Routes, profile: int, settings: TuneSettings, generator: torch.Generator) -> _Looks:
+    """Who trains a profile: the images that chose it, and others, which run it as most of those do.
+
+    Those others come first or, where most had a pass before, one pass after their last.
+    """
+    ran = routes.profiles == profile
+    chose = ran.any(1)
+    images = _at_least(settings.floor, chose, generator)
+    n_chosen = int(chose.sum())
+    own = ran.int().argmax(1)[images[:n_chosen]]
+    most = routes.profiles.shape[1] - 1
+    if n_chosen and own.double().mean() > 0.5:
+        filled = routes.passes[images[n_chosen:]].clamp_max(most)
+    else:
+        filled = torch.zeros_like(images[n_chosen:])
+    goes_on = routes.passes[images[:n_chosen]] > own + 1
+    weights = torch.cat([torch.where(goes_on, settings.early_weight, 1.0), torch.ones(len(filled))])
+    return _Looks(images, torch.cat([own, filled]), weights, n_chosen)
 
 
 def _at_least(n: int, chosen: Tensor, generator: torch.Generator) -> Tensor:
