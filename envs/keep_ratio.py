@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rlprune.envs.arguments import check_given
 from rlprune.envs.making import CodebookLike, DataLike, NetworkLike, make_world
 from rlprune.envs.running.single import single
 from rlprune.envs.screen import RENDERING, Screen, check_render_mode
@@ -110,8 +111,8 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     def __init__(
         self,
-        network: NetworkLike,
-        data: DataLike,
+        network: NetworkLike | None = None,
+        data: DataLike | None = None,
         *,
         split: str | None = None,
         action: ActionKind = "levels",
@@ -130,8 +131,7 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     ) -> None:
         self.render_mode = check_render_mode(render_mode)
         self.world = make_world(
-            network,
-            data,
+            *check_given(network, data),
             split=split,
             action=action,
             codebook=codebook,
