@@ -15,7 +15,8 @@ from rlprune.errors import DataError, ModelError, SettingsError
 from rlprune.policies.observations import Observer
 from rlprune.utils.finite import check_numbers
 
-N, D = TypeVar("N"), TypeVar("D")
+N = TypeVar("N")
+D = TypeVar("D")
 PARTS = ("network", "policy", "validation", "test")
 """The parts of a split, as `rlprune.data.image_set.Splits` has them."""
 
