@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -15,21 +15,19 @@ from rlprune.errors import DataError, ModelError, SettingsError
 from rlprune.policies.observations import Observer
 from rlprune.utils.finite import check_numbers
 
-N = TypeVar("N")
-D = TypeVar("D")
 PARTS = ("network", "policy", "validation", "test")
 """The parts of a split, as `rlprune.data.image_set.Splits` has them."""
 
 
-def check_given(network: N | None, data: D | None) -> tuple[N, D]:
-    """Return what an environment cannot do without.
+def check_given(**values: Any) -> None:
+    """Make sure that an environment is given what it cannot do without.
 
     Raises:
-        SettingsError: it was made without it, as clients do that keep arguments of one environment from the next.
+        SettingsError: it is not, as by clients that keep the arguments of one environment from the next.
     """
-    if network is not None and data is not None:
-        return network, data
-    missing = [name for name, value in (("network", network), ("data", data)) if value is None]
+    missing = [name for name, value in values.items() if value is None]
+    if not missing:
+        return
     raise SettingsError(
         f"{' and '.join(missing)} missing: give network=FOLDER and data=NAME wherever an environment is made. RL Zoo "
         "passes env_kwargs of a YAML file to training alone; --env-kwargs of its command line reach evaluation and "

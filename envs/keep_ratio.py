@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlprune.envs.arguments import check_given
 from rlprune.envs.making import CodebookLike, DataLike, NetworkLike, make_world
 from rlprune.envs.running.single import single
 from rlprune.envs.screen import RENDERING, Screen, check_render_mode
@@ -131,7 +130,8 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
     ) -> None:
         self.render_mode = check_render_mode(render_mode)
         self.world = make_world(
-            *check_given(network, data),
+            network,
+            data,
             split=split,
             action=action,
             codebook=codebook,

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from rlprune.envs.arguments import check_given, shown
+from rlprune.envs.arguments import shown
 from rlprune.envs.episodes import first_information
 from rlprune.envs.making import DataLike, NetworkLike, make_world
 from rlprune.envs.running.slots import Observations, Slots, Stepped
@@ -54,7 +54,7 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
         mode = _autoreset(autoreset_mode)
         self.render_mode = check_render_mode(render_mode)
         self.metadata = RENDERING | {"autoreset_mode": mode}
-        self.world = make_world(*check_given(network, data), **settings)
+        self.world = make_world(network, data, **settings)
         self.num_envs = num_envs
         max_steps = None if max_episode_steps == -1 else max_episode_steps
         self._slots = Slots(self.world, num_envs, self.render_mode, mode, max_steps)
