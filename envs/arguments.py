@@ -19,6 +19,22 @@ PARTS = ("network", "policy", "validation", "test")
 """The parts of a split, as `rlprune.data.image_set.Splits` has them."""
 
 
+def check_given(**values: Any) -> None:
+    """Make sure that an environment is given what it cannot do without.
+
+    Raises:
+        SettingsError: it is not, as by clients that keep the arguments of one environment from the next.
+    """
+    missing = [name for name, value in values.items() if value is None]
+    if not missing:
+        return
+    raise SettingsError(
+        f"{' and '.join(missing)} missing: give network=FOLDER and data=NAME wherever an environment is made. RL Zoo "
+        "passes env_kwargs of a YAML file to training alone; --env-kwargs of its command line reach evaluation and "
+        "videos, too"
+    )
+
+
 def check_network(network: Any) -> ElasticModule:
     """Return a network if it is elastic.
 

@@ -110,8 +110,8 @@ class KeepRatioEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     def __init__(
         self,
-        network: NetworkLike,
-        data: DataLike,
+        network: NetworkLike | None = None,
+        data: DataLike | None = None,
         *,
         split: str | None = None,
         action: ActionKind = "levels",

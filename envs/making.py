@@ -21,7 +21,7 @@ from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.sources import path_of
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.module import ElasticModule
-from rlprune.envs.arguments import PARTS, check_network, shown
+from rlprune.envs.arguments import PARTS, check_given, check_network, shown
 from rlprune.envs.logit_cache import LogitCache
 from rlprune.envs.rules import Rules
 from rlprune.envs.world import World
@@ -89,8 +89,8 @@ def forget() -> None:
 
 
 def make_world(
-    network: NetworkLike,
-    data: DataLike,
+    network: NetworkLike | None,
+    data: DataLike | None,
     *,
     split: str | None = None,
     codebook: CodebookLike | None = None,
@@ -115,8 +115,9 @@ def make_world(
         rules: the other arguments of `World`.
 
     Raises:
-        RLPruneError: a value is of the wrong kind, or what it names cannot be read or does not fit.
+        RLPruneError: a value is missing or of the wrong kind, or what it names cannot be read or does not fit.
     """
+    check_given(network=network, data=data)
     subject = _subject(network)
     images = _images_of(data, subject)
     values = {

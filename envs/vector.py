@@ -43,8 +43,8 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
     def __init__(
         self,
         num_envs: int,
-        network: NetworkLike,
-        data: DataLike,
+        network: NetworkLike | None = None,
+        data: DataLike | None = None,
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,

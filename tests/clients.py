@@ -109,6 +109,7 @@ def zoo(folder: Path, network: Path, steps: int) -> Iterator[tuple[str, list[str
         trained = place / "logs" / algorithm / f"{environment}_1"
         learn = ("-conf", f"{algorithm}.yml", "-n", str(steps), "--seed", "1")
         tuning = ("--optimize-hyperparameters", "--n-trials", "2", "--n-startup-trials", "1", "--n-evaluations", "1")
+        tuning += ("--hyperparams", "n_envs:2")  # a trial may sample rollouts of 4,096 steps for each of them
         programs: list[tuple[str, tuple[str, ...]]] = [
             ("train", (*learn, "--eval-freq", str(steps // 2), "--eval-episodes", "100")),
             ("enjoy", ("-f", "logs", "-n", "200", "--no-render", "--exp-id", "1")),
@@ -120,7 +121,10 @@ def zoo(folder: Path, network: Path, steps: int) -> Iterator[tuple[str, list[str
             said, wrong = run(command, place)
             if name == "record_video" and not list(trained.glob("videos/*.mp4")):
                 wrong.append("there is no video")
-            lines = [line for line in said.splitlines() if re.match("Mean reward|Number of finished|Saving to", line)]
+            if tuning[0] in options and not re.search(r"finished trials:\s+2\b", said):
+                wrong.append("it did not finish two trials")
+            told = "Eval num|Mean reward|Number of fin|Saving video"
+            lines = [line for line in said.splitlines() if re.match(told, line)]
             yield f"RL Zoo, {algorithm}: {name} {'two trials' if tuning[0] in options else ''}", wrong, "; ".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nets import make_elastic, make_policy
 
 from rlprune.data.loading import load
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.envs import ENV_IDS, KeepRatioEnv, World, forget, make_world
+from rlprune.envs import ENV_IDS, KeepRatioEnv, KeepRatioVectorEnv, World, forget, make_world
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
@@ -157,6 +158,8 @@ def test_time_is_named_by_its_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"network": None, "data": None}, "network and data missing: .* RL Zoo passes env_kwargs .*; --env-kwargs"),
+        ({"data": None}, "data missing: give network=FOLDER and data=NAME"),
         ({"network": 5}, "network is 5; give a folder with a network or a bundle, or an ElasticCNN"),
         ({"network": "nowhere"}, "network 'nowhere' is no folder; name the one of a network or a bundle"),
         ({"network": "\0"}, r"network '\\x00' is no folder"),
@@ -181,6 +184,12 @@ def test_what_is_wrong_is_said_in_one_line(wrong: dict[str, Any], message: str, 
     with pytest.raises(RLPruneError, match=message) as caught:
         KeepRatioEnv(**values)
     assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+def test_clients_learn_by_the_type_of_error_which_arguments_there_are() -> None:
+    for make in (KeepRatioEnv, partial(KeepRatioVectorEnv, 2, NETWORK, SPLITS.policy)):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'frame_skip'"):
+            make(frame_skip=4)
 
 
 def test_images_of_another_kind_are_refused(folder: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
@@ -68,8 +70,9 @@ def test_a_worker_of_the_loader_predicts() -> None:
     assert torch.allclose(probabilities, torch.stack([found[index] for index in range(8)]), atol=1e-6)
 
 
-def test_an_actor_of_ray_plays_as_this_process_does() -> None:
+def test_an_actor_of_ray_plays_as_this_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", str(Path(processes.__file__).parent))  # its processes have paths of their own
     actions, observations, rewards = expected(7, 1)
     ray.init(num_cpus=1, include_dashboard=False)
     try:
