@@ -2,91 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from rlprune.baselines.cascade_search import MAX_STEPS, Search, margins_of
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
+from rlprune.policies.passes import PassResult
 from rlprune.policies.policy import Policy
 from rlprune.policies.protocol import MARGIN
 from rlprune.profiles.cost import Cost
+from rlprune.utils.finite import check_whole
 
-_N_MARGINS = 64
-"""How many margins are tried for each choice of profiles."""
-_MAX_STEPS = 3
 _NEVER = -1e6
 """Bias of profiles that the cascade does not run."""
 _TURN_WEIGHT = 10.0
 """How strongly the number of passes favours the profile whose turn it is."""
+_UNKNOWN = float("nan")
+WEIGHTS = (0.0, 1.0)
+"""Weights of the logits before a pass that a tuned cascade may choose from: the last pass alone, or the plain mean."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Cascade:
-    """Profiles in the order in which images run them, and the confidence that ends a cascade.
+    """Profiles in the order in which images run them, and the confidence after each that ends a cascade.
 
     Attributes:
         steps: indices into a codebook, one to three, ascending.
-        margin: between the two largest logits; an image with a smaller margin runs the next profile.
+        margins: of every step but the last: between the two largest logits so far; an image with a smaller margin runs
+            the next profile.
         accuracy: on the images that the cascade was chosen with, in [0, 1].
         price: mean share of the dense network's MACs on these images, without the cascade's own decisions.
+        combine: weight of the logits before a pass, as of `rlprune.policies.observations.Observer`; with 0 the last
+            pass alone answers and is asked for its margin.
     """
 
     steps: tuple[int, ...]
-    margin: float
-    accuracy: float = float("nan")
-    price: float = float("nan")
+    margins: tuple[float, ...]
+    accuracy: float
+    price: float
+    combine: float
+
+    def __init__(
+        self,
+        steps: Sequence[int],
+        margins: float | Sequence[float] = (),
+        accuracy: float = _UNKNOWN,
+        price: float = _UNKNOWN,
+        combine: float = 0.0,
+        *,
+        margin: float | None = None,
+    ) -> None:
+        """Take the attributes; one number for `margins`, or `margin` as it was called, is that of every step."""
+        given = margins if margin is None else margin
+        of_steps = (given,) * (len(steps) - 1) if isinstance(given, int | float) else tuple(given)
+        values = {"steps": tuple(steps), "margins": of_steps, "accuracy": accuracy, "price": price, "combine": combine}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def margin(self) -> float:
+        """The margin of the first step; 0 where there is but one."""
+        return self.margins[0] if self.margins else 0.0
+
+    def __str__(self) -> str:
+        """The steps, with the margin below which an image goes on to the next."""
+        words = [str(self.steps[0])]
+        for margin, step in zip(self.margins, self.steps[1:], strict=True):
+            words.append(f"> {step} below {margin:.2f}")
+        return " ".join(words) + (f", logits combined by {self.combine:g}" if self.combine and self.margins else "")
+
+    def run(self, codebook_logits: Tensor) -> PassResult:
+        """What images run through, and their predictions.
+
+        Args:
+            codebook_logits: of every profile of the codebook for the images, float32 (K, N, classes).
+        """
+        beliefs = _observer(self, codebook_logits.shape[2]).beliefs(codebook_logits[list(self.steps)])
+        goes_on = torch.ones(len(beliefs[0]), dtype=torch.bool)
+        profiles = torch.full((len(goes_on), len(self.steps)), -1)
+        logits = beliefs[0]
+        for turn, (step, belief) in enumerate(zip(self.steps, beliefs, strict=True)):
+            if turn:
+                goes_on = goes_on & (margins_of(beliefs[turn - 1]) < self.margins[turn - 1])
+            profiles[goes_on, turn] = step
+            logits = torch.where(goes_on[:, None], belief, logits)
+        return PassResult(profiles, logits)
 
 
-def best_cascades(elastic: ElasticModule, codebook: Tensor, codebook_logits: Tensor, labels: Tensor) -> list[Cascade]:
+def best_cascades(
+    elastic: ElasticModule,
+    codebook: Tensor,
+    codebook_logits: Tensor,
+    labels: Tensor,
+    combine: float | Iterable[float] = 0.0,
+    max_steps: int = MAX_STEPS,
+) -> list[Cascade]:
     """The cascades of a codebook that are more accurate than every cheaper one, cheapest first.
+
+    For every choice of profiles, in ascending order, many margins are tried after each step, independently of each
+    other: values between which lie equal parts of the images.
 
     Args:
         elastic: the network.
         codebook: its profiles, int64 (K, G), cheapest first.
         codebook_logits: of each profile for images that the network was not trained on, float32 (K, N, classes).
         labels: of those images, int64 (N,).
+        combine: the weight of the logits before a pass, or several to try.
+        max_steps: the most profiles that an image may run, 1 to 3.
     """
+    check_whole(max_steps=max_steps, least=1, most=MAX_STEPS)
     cost = Cost(elastic)
     bodies = ((cost.of(codebook).macs - cost.stem.macs) / cost.dense.macs).double()
     stem = float(cost.stem.macs / cost.dense.macs)
-    cascades = _measured_cascades(codebook_logits, labels, bodies, stem)
+    weights = dict.fromkeys([combine] if isinstance(combine, int | float) else combine)
+    found = [
+        Cascade(*each, combine=float(weight) if len(each.steps) > 1 else 0.0)
+        for weight in weights
+        for each in Search(codebook_logits, labels, bodies, stem, float(weight)).best(max_steps)
+    ]
     best: list[Cascade] = []
-    for cascade in sorted(cascades, key=lambda cascade: (cascade.price, -cascade.accuracy)):
+    for cascade in sorted(found, key=lambda cascade: (cascade.price, -cascade.accuracy)):
         if not best or cascade.accuracy > best[-1].accuracy:
             best.append(cascade)
     return best
 
 
-def _measured_cascades(codebook_logits: Tensor, labels: Tensor, bodies: Tensor, stem: float) -> Iterator[Cascade]:
-    """Every cascade, each with several margins, with its accuracy and price."""
-    top = codebook_logits.topk(2, dim=2).values
-    margins = top[..., 0] - top[..., 1]
-    right = (codebook_logits.argmax(2) == labels).double()
-    for n_steps in range(1, _MAX_STEPS + 1):
-        for steps in combinations(range(len(codebook_logits)), n_steps):
-            tried = margins[steps[0]].quantile(torch.linspace(0, 1, _N_MARGINS)) if n_steps > 1 else torch.zeros(1)
-            for margin in tried.unique().tolist():
-                yield _measure(steps, margin, margins, right, bodies, stem)
-
-
-def _measure(
-    steps: tuple[int, ...], margin: float, margins: Tensor, right: Tensor, bodies: Tensor, stem: float
-) -> Cascade:
-    """A cascade with its accuracy and price, from each profile's margins and correctness, both (K, N)."""
-    running = torch.ones_like(right[0], dtype=torch.bool)
-    correct = right[steps[0]]
-    price = torch.full_like(right[0], stem)
-    for step in steps:
-        correct = torch.where(running, right[step], correct)
-        price = price + bodies[step] * running
-        running = running & (margins[step] < margin)
-    return Cascade(steps, margin, float(correct.mean()), float(price.mean()))
+def _observer(cascade: Cascade, n_classes: int) -> Observer:
+    """What joins the predictions of a cascade's passes."""
+    return Observer.without_features(n_classes, len(cascade.steps), cascade.combine)
 
 
 def cascade_policy(elastic: ElasticModule, codebook: Tensor, cascade: Cascade) -> Policy:
@@ -100,18 +150,14 @@ def cascade_policy(elastic: ElasticModule, codebook: Tensor, cascade: Cascade) -
         cascade: the cascade.
 
     Raises:
-        RLPruneError: the steps are not one to three different profiles of the codebook, or the margin is below 0.
+        RLPruneError: the steps are not one to three different profiles of the codebook; or there is not one margin for
+            each but the last, finite and not below 0.
     """
     steps = cascade.steps
     n = len(steps)
-    if not 1 <= n <= _MAX_STEPS or len(set(steps)) < n or not set(steps) <= set(range(len(codebook))):
-        raise RLPruneError(
-            f"steps={steps}: one to {_MAX_STEPS} different profiles from 0 to {len(codebook) - 1} are needed"
-        )
-    if not cascade.margin >= 0:
-        raise RLPruneError(f"margin={cascade.margin}: 0 or more is needed")
+    _check(cascade, len(codebook))
     codebook = elastic.check_codebook(codebook)
-    observer = Observer(torch.zeros(0), torch.ones(0), elastic.n_classes, n, 0)
+    observer = _observer(cascade, elastic.n_classes)
     actions = Actions.from_network(elastic, "profiles", codebook, n)
     policy = Policy((observer.size, actions.n_outputs), "Tanh", observer, actions, codebook)
     layer = policy.network[0]
@@ -126,14 +172,43 @@ def cascade_policy(elastic: ElasticModule, codebook: Tensor, cascade: Cascade) -
             layer.weight[step, passes_entry] = 2 * _TURN_WEIGHT * turn
             layer.bias[step] = -_TURN_WEIGHT * turn**2
         if n > 1:
-            first_later = turns[
-                1
-            ]  # at later turns accepting scores as the profile whose turn it is, but for the margin
-            last_later = turns[2] if n > 2 else 0.0
+            # At later turns accepting scores as the profile whose turn it is, but for the margin.
+            slope, start = _line(turns[1:], _accepting(cascade, turns))
             layer.weight[-1, margin_entry] = 1.0
-            layer.weight[-1, passes_entry] = _TURN_WEIGHT * (first_later + last_later)
-            layer.bias[-1] = -cascade.margin / (cascade.margin + MARGIN) - _TURN_WEIGHT * first_later * last_later
+            layer.weight[-1, passes_entry] = slope
+            layer.bias[-1] = start
     return policy.eval()
+
+
+def _check(cascade: Cascade, n_profiles: int) -> None:
+    """Refuse a cascade that cannot be.
+
+    Raises:
+        RLPruneError: as `cascade_policy` says.
+    """
+    steps, margins = cascade.steps, cascade.margins
+    n = len(steps)
+    if not 1 <= n <= MAX_STEPS or len(set(steps)) < n or not set(steps) <= set(range(n_profiles)):
+        raise RLPruneError(
+            f"steps={steps}: one to {MAX_STEPS} different profiles from 0 to {n_profiles - 1} are needed"
+        )
+    if len(margins) != n - 1 or not all(0 <= margin < float("inf") for margin in margins):
+        raise RLPruneError(f"margins={margins}: one for each of the {n} steps but the last, 0 or more, is needed")
+
+
+def _accepting(cascade: Cascade, turns: Sequence[float]) -> list[float]:
+    """What accepting must score at every turn but the first, without what the observed margin adds."""
+    asked = [margin / (margin + MARGIN) for margin in cascade.margins]
+    return [_TURN_WEIGHT * turn**2 - margin for turn, margin in zip(turns[1:], asked, strict=True)]
+
+
+def _line(places: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Slope and start of the line through one or two points."""
+    if len(places) == 1:
+        return 0.0, values[0]
+    ((left, right),), ((low, high),) = pairwise(places), pairwise(values)
+    slope = (high - low) / (right - left)
+    return slope, low - slope * left
 
 
 def within(cascades: Sequence[Cascade], budget: float) -> Cascade:

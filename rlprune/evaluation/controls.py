@@ -85,17 +85,9 @@ def shuffled_accuracy(predicted: Prediction, logits: Tensor, labels: Tensor, obs
     """
     decisions, counts = predicted.profiles.unique(dim=0, return_counts=True)
     n_right = torch.tensor(
-        [int((_believed(logits[passes[passes >= 0]], observer) == labels).sum()) for passes in decisions]
+        [int((observer.beliefs(logits[passes[passes >= 0]])[-1].argmax(1) == labels).sum()) for passes in decisions]
     )
     return int(n_right @ counts) / (len(labels) * len(predicted.profiles))
-
-
-def _believed(logits: Tensor, observer: Observer) -> Tensor:
-    """The classes predicted after some passes, (passes, N, classes) -> int64 (N,)."""
-    combined = logits[0]
-    for n_pass, of_pass in enumerate(logits[1:], 1):
-        combined = observer.believe(combined, of_pass, torch.full((len(of_pass),), n_pass))
-    return combined.argmax(1)
 
 
 def _points(elastic: ElasticModule, data: ImageSet, profiles: Tensor, cost: Cost) -> Points:

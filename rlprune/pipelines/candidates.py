@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy, within
+from rlprune.baselines.cascade import WEIGHTS, Cascade, best_cascades, cascade_policy, within
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.baselines.rivals import RivalPoint, find_rival
 from rlprune.data.image_set import ImageSet
@@ -119,12 +119,10 @@ class Candidates:
         """Cascades for budgets in even steps, chosen on other images than those that points are measured on."""
         cheapest = self._dynamic_cnn(network, cascade_policy(network, codebook, Cascade((0,), 0.0)))
         logits = codebook_logits(cheapest, selection_set)
-        best = best_cascades(network, codebook, logits, selection_set.labels)
+        best = best_cascades(network, codebook, logits, selection_set.labels, WEIGHTS)
         budgets = np.linspace(best[0].price, best[-1].price, n_points)
         for cascade in dict.fromkeys(within(best, float(budget)) for budget in budgets):
-            steps = " > ".join(map(str, cascade.steps))
-            label = f"profile {steps}" + (f" below {cascade.margin:.2f}" if len(cascade.steps) > 1 else "")
-            yield self.dynamic("threshold", label, network, cascade_policy(network, codebook, cascade))
+            yield self.dynamic("threshold", f"profile {cascade}", network, cascade_policy(network, codebook, cascade))
 
     def reward(self, candidate: Candidate, images: ImageSet, penalty: float) -> float:
         """Accuracy minus the price of the MACs, on a set of images."""

@@ -119,6 +119,11 @@ class Observer:
         own = OwnObservation.tried(measured, next(stem_features(elastic, data, _TRIED)), n_classes, max_passes)
         return cls(torch.zeros(0), torch.ones(0), n_classes, max_passes, 0, combine, penalties, own)
 
+    @classmethod
+    def without_features(cls, n_classes: int, max_passes: int, combine: float = 0.0) -> Observer:
+        """The observer that sees of an image only what its passes gave; arguments as in the class."""
+        return cls(torch.zeros(0), torch.ones(0), n_classes, max_passes, 0, combine)
+
     def fixed(self) -> Observer:
         """The observer for one fixed penalty, which observations leave out."""
         return replace(self, penalties=None)
@@ -187,6 +192,20 @@ class Observer:
         if not self.combine:
             return logits
         return logits.lerp(before, (passes > 0)[:, None] * (self.combine / (self.combine + 1)))
+
+    def beliefs(self, logits: Tensor) -> Tensor:
+        """The predictions after each pass, for images that all make the same ones.
+
+        Args:
+            logits: of the passes, float32 (passes, N, classes).
+
+        Returns:
+            Logits, float32 (passes, N, classes).
+        """
+        found = [logits[0]]
+        for n_pass, of_pass in enumerate(logits[1:], 1):
+            found.append(self.believe(found[-1], of_pass, torch.full((len(of_pass),), n_pass)))
+        return torch.stack(found)
 
     def observe(
         self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, penalty: Tensor | None = None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlprune.baselines.cascade import Cascade, best_cascades, cascade_policy
+from rlprune.baselines.cascade import WEIGHTS, Cascade, best_cascades, cascade_policy
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import codebook_logits
@@ -110,7 +110,7 @@ def learnt_points(policy: Policy) -> list[DecisionPoint]:
 
 def cascade_points(elastic: ElasticCNN, codebook: Tensor, teaching: Recorded) -> list[DecisionPoint]:
     """Cascades of all costs, their thresholds tuned on the images that teach decisions."""
-    found = best_cascades(elastic, codebook, teaching.logits, teaching.images.labels)
+    found = best_cascades(elastic, codebook, teaching.logits, teaching.images.labels, WEIGHTS)
     return [DecisionPoint(cascade_policy(elastic, codebook, each)) for each in _spread(found)]
 
 
