@@ -109,7 +109,8 @@ def zoo(folder: Path, network: Path, steps: int) -> Iterator[tuple[str, list[str
         trained = place / "logs" / algorithm / f"{environment}_1"
         learn = ("-conf", f"{algorithm}.yml", "-n", str(steps), "--seed", "1")
         tuning = ("--optimize-hyperparameters", "--n-trials", "2", "--n-startup-trials", "1", "--n-evaluations", "1")
-        tuning += ("--hyperparams", "n_envs:2")  # a trial may sample rollouts of 4,096 steps for each of them
+        # a trial may sample rollouts of 4,096 steps for each environment, and an update of 2,048 images for each step
+        tuning += ("--hyperparams", "n_envs:2", "-n", "1000")
         programs: list[tuple[str, tuple[str, ...]]] = [
             ("train", (*learn, "--eval-freq", str(steps // 2), "--eval-episodes", "100")),
             ("enjoy", ("-f", "logs", "-n", "200", "--no-render", "--exp-id", "1")),
