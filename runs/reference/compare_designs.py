@@ -1,0 +1,95 @@
+"""Ways to train one network for several looks, side by side: the same steps of training, each with its best thresholds.
+
+    python runs/reference/compare_designs.py runs/reference/designs/resnet20.toml runs/designs-resnet20
+
+carries out the recipe up to the search once, then the rest of it for each design, and writes the results next to the
+recipe: resnet20.json. What is there already is not made again. The shapes of the designs:
+
+| design | what is trained |
+|---|---|
+| `shared` | one set of weights, norms for each profile; every profile learns from all images alike |
+| `specialists` | the same, the last epochs under a policy's decisions: late looks learn from what comes that far |
+| `specialists, combined` | the same, and a later look adds to what is believed (weight 0.5 for the looks before) |
+| `separate` | a set of weights for each profile |
+| `once` | the network of `shared`, whose policy decides once, by features of the stem |
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from arguments import steps_of
+
+from rlprune.pipelines.recipe import Recipe
+from rlprune.pipelines.steps import Steps
+from rlprune.storage.networks import load_network
+from rlprune.utils.files import write_json
+from rlprune.utils.hardware import conditions
+
+COMMON = ("dense.safetensors", "adapted", "codebook.json", "teacher.safetensors")
+"""What all designs begin with."""
+
+
+def designs(recipe: Recipe) -> dict[str, Recipe]:
+    """A recipe for each design; all train for as many epochs after the search."""
+    alone, tuned = recipe.specialise, recipe.tune
+    longer = replace(alone, epochs=alone.epochs + tuned.epochs)
+    fixed = replace(tuned, rounds=0)
+    shared = replace(recipe, specialise=longer, tune=fixed)
+    return {
+        "shared": shared,
+        "specialists": replace(recipe, tune=replace(tuned, rounds=1)),
+        "specialists, combined": replace(
+            recipe, tune=replace(tuned, rounds=1), policy=replace(recipe.policy, combine=0.5)
+        ),
+        "separate": replace(shared, specialise=replace(longer, separate=True)),
+        "once": replace(shared, policy=replace(recipe.policy, max_passes=1, pool=2)),
+    }
+
+
+def carry_out(recipe: Recipe, out: Path, base: Steps) -> dict[str, Any]:
+    """Train a design in a folder of its own, and measure it."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in COMMON:
+        source = base.out / name
+        if source.is_dir():
+            shutil.copytree(source, out / name, dirs_exist_ok=True)
+        elif source.exists() and not (out / name).exists():
+            shutil.copy(source, out)
+    steps = Steps(recipe, out, base.recipe_dir)
+    for name in Steps.NAMES[Steps.NAMES.index("specialise") :]:
+        print(f"{out.name}: {name} ...", flush=True)
+        getattr(steps, name)()
+    network = load_network(out / "tuned").network
+    n_params = sum(parameter.numel() for parameter in network.parameters())
+    results: dict[str, Any] = {"parameters": n_params, "rewards": _rewards(out)}
+    return results | {"budgets": _read(out / "results.json")["budgets"]}
+
+
+def _rewards(out: Path) -> Any:
+    """The policy's reward before and after each round of joint training, on images that no network learns from."""
+    path = out / "tuning" / "rewards.json"
+    return _read(path) if path.exists() else None
+
+
+def _read(path: Path) -> Any:
+    import json
+
+    return json.loads(path.read_text())
+
+
+def main() -> None:
+    """Train, measure, write."""
+    base = steps_of(__doc__)
+    base.run("search")
+    found = {}
+    for name, recipe in designs(base.recipe).items():
+        found[name] = carry_out(recipe, base.out / name.replace(", ", "-"), base)
+        write_json(base.recipe_dir / f"{base.out.name}.json", {"designs": found, **conditions()})
+
+
+if __name__ == "__main__":
+    main()
