@@ -11,7 +11,7 @@ from rlprune.agents.algorithms.actors import actor_layers
 from rlprune.agents.algorithms.environments import check_environment
 from rlprune.agents.algorithms.masks import greedy, is_masked, never_accepting_first, passes_entry
 from rlprune.elastic.levels import MAX_PROFILES
-from rlprune.envs.sweep import run_sweep
+from rlprune.envs.sweep import Decide, run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import Actions
@@ -46,7 +46,8 @@ def extract_policy(agent: BaseAlgorithm, world: World, codebook: Tensor | None =
             f"a policy over {world.actions.kind} cannot be exported for a range of penalties: what budgets cost with "
             "the profiles that are deployed is not known; train one with action='profiles'"
         )
-    budgets = None if world.observer.penalties is None else measure_budgets(agent, world)
+    decide = greedy(agent, world.actions, world.observer)
+    budgets = None if world.observer.penalties is None else measure_budgets(world, decide)
     policy = Policy.from_linear(
         layers, activation, observer=world.observer, actions=world.actions, codebook=codebook, budgets=budgets
     )
@@ -85,8 +86,13 @@ def _agree(outputs: Tensor, chosen: Tensor, actions: Actions) -> bool:
     return True
 
 
-def measure_budgets(agent: BaseAlgorithm, world: World, n: int = 17) -> Tensor:
-    """Some of the penalties that an agent learnt, and what images cost at each on average.
+def measure_budgets(world: World, decide: Decide, n: int = 17) -> Tensor:
+    """Some of the penalties of a world's range, and what images cost at each on average.
+
+    Args:
+        world: its images, and its range.
+        decide: what acts.
+        n: how many penalties.
 
     Returns:
         float64 (n, 2): ascending penalties, and the share of the dense network's MACs that each comes to on
@@ -94,7 +100,6 @@ def measure_budgets(agent: BaseAlgorithm, world: World, n: int = 17) -> Tensor:
     """
     assert world.observer.penalties is not None
     penalties = world.observer.penalties.at(torch.linspace(0, 1, n, dtype=torch.float64))
-    decide = greedy(agent, world.actions, world.observer)
     shares = [run_sweep(world, decide, float(penalty)).macs.double().mean() for penalty in penalties]
     return monotone_budgets(torch.stack([penalties, torch.stack(shares)], 1))
 

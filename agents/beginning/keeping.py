@@ -1,0 +1,88 @@
+"""Which is kept at the end: what was learnt, or the cascade that could have been had without learning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor
+
+from rlprune.agents.algorithms.masks import greedy
+from rlprune.agents.beginning.cascades import N_PLACES, Beginning, penalties_of
+from rlprune.envs.sweep import Decide, run_sweep
+from rlprune.envs.world import World
+
+CONFIDENCE = 0.84
+"""Standard errors that what was learnt has to be ahead by on validation images: a cascade that it only equals stays in
+four runs of five. A stricter one would throw away gains of some tenths of a point, which is what is to be had, where
+there are less than ten thousand images; a laxer one would keep what is ahead by luck."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is kept of a run, and why.
+
+    Attributes:
+        kept: `learnt` or `cascade`.
+        gain: reward per validation image of what was learnt, less the cascade's; the mean over penalties of a range.
+        standard_error: of the gain, over images.
+        gain_in_training: the same gain on the images that it was learnt from.
+    """
+
+    kept: Literal["learnt", "cascade"]
+    gain: float
+    standard_error: float
+    gain_in_training: float
+
+    @classmethod
+    def between(cls, on_validation: Tensor, in_training: Tensor) -> Choice:
+        """Keep what was learnt if it is ahead on both, and on validation images by more than chance.
+
+        Args:
+            on_validation: for each image, the reward of what was learnt, less the cascade's, (N,).
+            in_training: the same on images that train the policy, (M,).
+        """
+        n = len(on_validation)
+        gain = float(on_validation.double().mean())
+        error = float(on_validation.double().std()) / math.sqrt(n) if n > 1 else math.inf
+        in_training_gain = float(in_training.double().mean())
+        ahead = gain > CONFIDENCE * error and in_training_gain > 0
+        return cls("learnt" if ahead else "cascade", gain, error, in_training_gain)
+
+    def noted(self) -> dict[str, Any]:
+        """It as notes hold it."""
+        known = {name: value for name, value in asdict(self).items() if value != math.inf}
+        return {"standard_error": None} | known | {"confidence": CONFIDENCE}
+
+
+class Keeper:
+    """Compares an agent with the cascade that it began as, or could have.
+
+    Args:
+        beginning: the cascade.
+        worlds: of the images that train, and of those that validate.
+    """
+
+    def __init__(self, beginning: Beginning, worlds: Sequence[World]) -> None:
+        self._worlds = worlds
+        self._cascade = [_rewards(world, beginning.decide(world)) for world in worlds]
+        self.policy = beginning.policy(worlds[0])
+        self.figures = run_sweep(worlds[1], beginning.decide(worlds[1])).summary()
+
+    def choose(self, agent: BaseAlgorithm) -> Choice:
+        """Which of both is kept, as the agent is now."""
+        in_training, on_validation = (
+            _rewards(world, greedy(agent, world.actions, world.observer)) - of_cascade
+            for world, of_cascade in zip(self._worlds, self._cascade, strict=True)
+        )
+        return Choice.between(on_validation, in_training)
+
+
+def _rewards(world: World, decide: Decide) -> Tensor:
+    """What each image earns, the mean over penalties of a range, float64 (N,)."""
+    of_penalties = [run_sweep(world, decide, each).rewards.double() for each in penalties_of(world, N_PLACES)]
+    return torch.stack(of_penalties).mean(0)
