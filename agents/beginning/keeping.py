@@ -15,6 +15,7 @@ from rlprune.agents.algorithms.masks import greedy
 from rlprune.agents.beginning.cascades import N_PLACES, Beginning, penalties_of
 from rlprune.envs.sweep import Decide, run_sweep
 from rlprune.envs.world import World
+from rlprune.errors import RLPruneError
 
 CONFIDENCE = 0.84
 """Standard errors that what was learnt has to be ahead by on validation images: a cascade that it only equals stays in
@@ -40,7 +41,10 @@ class Choice:
 
     @classmethod
     def between(cls, on_validation: Tensor, in_training: Tensor) -> Choice:
-        """Keep what was learnt if it is ahead on both, and on validation images by more than chance.
+        """Keep what was learnt if it is ahead on validation images by more than chance.
+
+        The images that train have no say: the cascade is the best of thousands on these very images, what was learnt
+        was learnt from them, and by how much each of the two flatters is not known.
 
         Args:
             on_validation: for each image, the reward of what was learnt, less the cascade's, (N,).
@@ -49,14 +53,36 @@ class Choice:
         n = len(on_validation)
         gain = float(on_validation.double().mean())
         error = float(on_validation.double().std()) / math.sqrt(n) if n > 1 else math.inf
-        in_training_gain = float(in_training.double().mean())
-        ahead = gain > CONFIDENCE * error and in_training_gain > 0
-        return cls("learnt" if ahead else "cascade", gain, error, in_training_gain)
+        kept: Literal["learnt", "cascade"] = "learnt" if gain > CONFIDENCE * error else "cascade"
+        return cls(kept, gain, error, float(in_training.double().mean()))
 
     def noted(self) -> dict[str, Any]:
         """It as notes hold it."""
         known = {name: value for name, value in asdict(self).items() if value != math.inf}
         return {"standard_error": None} | known | {"confidence": CONFIDENCE}
+
+    @classmethod
+    def of_notes(cls, notes: Any) -> Choice:
+        """What `noted` gave.
+
+        Raises:
+            RLPruneError: the notes say something else.
+        """
+        try:
+            gain, in_training = float(notes["gain"]), float(notes["gain_in_training"])
+            spread = math.inf if notes["standard_error"] is None else float(notes["standard_error"])
+            kept: Any = {"learnt": "learnt", "cascade": "cascade"}[notes["kept"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RLPruneError("the notes on what was kept of the run are damaged; train it anew") from error
+        return cls(kept, gain, spread, in_training)
+
+    def __str__(self) -> str:
+        """In a line: what is kept, and the figures that say so."""
+        kept = "what was learnt" if self.kept == "learnt" else "the cascade, as learning is not surely ahead of it,"
+        return (
+            f"{kept} is kept: learning gains {self.gain:+.4f} of reward per validation image, with a standard error of "
+            f"{self.standard_error:.4f}, and {self.gain_in_training:+.4f} on the images that train"
+        )
 
 
 class Keeper:

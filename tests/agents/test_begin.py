@@ -45,13 +45,12 @@ def test_where_learning_gains_nothing_the_cascade_is_kept_and_the_checkpoint_kee
     assert about["choice"]["kept"] == "cascade" and about["choice"]["gain"] <= 0
     assert about["begun_as"] == {"steps": [0, 1], "margins": [pytest.approx(1.562, abs=1e-3)], "tilt": 0.0}
     assert about["validation"]["accuracy"] == 1.0 and about["settings"]["begin"] == "cascade"
-    assert policy.sizes == (7, 2, 3) and profiles(policy) == [[0, -1], [0, 1]] * 8
+    assert policy.sizes == (6, 2, 3) and profiles(policy) == [[0, -1], [0, 1]] * 8
     assert PPO.load(tmp_path / CHECKPOINT).policy.mlp_extractor.latent_dim_pi == 16
 
 
 def test_where_learning_gains_it_is_kept(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, pool=1, total_steps=5120, n_envs=64, batch_size=128)  # it may see what is bright
-    policy = train_lamp(tmp_path, settings)
+    policy = train_lamp(tmp_path, lamp_settings(begin="cascade", pool=1))  # it may see what is bright
     about = load_policy(tmp_path / "policy").metadata
     assert about["choice"]["kept"] == "learnt" and about["choice"]["gain"] > 0
     assert policy.sizes[1:-1] == (16,) and profiles(policy) == [[0, -1], [1, -1]] * 8

@@ -32,8 +32,11 @@ def test_thin_evidence_keeps_the_cascade(gain: float, n: int, kept: str) -> None
     assert choice.standard_error == pytest.approx(1 / math.sqrt(n - 1))
 
 
-def test_what_is_behind_where_it_was_learnt_is_not_kept() -> None:
-    assert Choice.between(rewards(0.5, 100), rewards(-0.001, 100)).kept == "cascade"
+def test_the_images_that_train_are_noted_and_have_no_say() -> None:
+    choice = Choice.between(rewards(0.5, 100), rewards(-0.1, 100))
+    assert choice.kept == "learnt" and choice.gain_in_training == pytest.approx(-0.1)
+    assert Choice.of_notes(choice.noted()) == choice
+    assert "what was learnt is kept: learning gains +0.5000" in str(choice)
 
 
 def test_equal_decisions_and_a_single_image_keep_the_cascade() -> None:
