@@ -11,11 +11,10 @@ from rlprune.agents.algorithms.actors import actor_layers
 from rlprune.agents.algorithms.environments import check_environment
 from rlprune.agents.algorithms.masks import greedy, is_masked, never_accepting_first, passes_entry
 from rlprune.elastic.levels import MAX_PROFILES
-from rlprune.envs.sweep import Decide, run_sweep
+from rlprune.envs.sweep import measure_budgets, run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import Actions
-from rlprune.policies.penalties import monotone_budgets
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook
 
@@ -84,24 +83,6 @@ def _agree(outputs: Tensor, chosen: Tensor, actions: Actions) -> bool:
         if bool((best - found > 1e-4 * (1 + best.abs())).any()):
             return False
     return True
-
-
-def measure_budgets(world: World, decide: Decide, n: int = 17) -> Tensor:
-    """Some of the penalties of a world's range, and what images cost at each on average.
-
-    Args:
-        world: its images, and its range.
-        decide: what acts.
-        n: how many penalties.
-
-    Returns:
-        float64 (n, 2): ascending penalties, and the share of the dense network's MACs that each comes to on
-            the world's images.
-    """
-    assert world.observer.penalties is not None
-    penalties = world.observer.penalties.at(torch.linspace(0, 1, n, dtype=torch.float64))
-    shares = [run_sweep(world, decide, float(penalty)).macs.double().mean() for penalty in penalties]
-    return monotone_budgets(torch.stack([penalties, torch.stack(shares)], 1))
 
 
 def extract_codebook(agent: BaseAlgorithm, world: World, n_profiles: int = MAX_PROFILES) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.agents.algorithms.learner import Learner
-from rlprune.agents.beginning.applying import settled
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, read_attributes, read_from_checkpoint
 from rlprune.errors import RLPruneError
@@ -122,7 +121,7 @@ def settled_in(folder: Path, settings: PolicySettings, learner: Learner, own: Ow
         RLPruneError: a cascade is asked for, and cannot be.
     """
     before = read_notes(folder) if (folder / CHECKPOINT).exists() else None
-    return settled(settings, learner, before, own_observation=own.observation_class is not None)
+    return learner.settled(settings, before, own_observation=own.observation_class is not None)
 
 
 def extensions_of(

@@ -172,7 +172,7 @@ def train_policy(
             _note(folder, agent, notes, extensions)
 
         remaining = total - agent.num_timesteps
-        keeper = None if beginning is None or remaining <= 0 else Keeper(beginning, worlds)
+        keeper = None if beginning is None or remaining <= 0 else Keeper(beginning.policy(worlds[0]), worlds)
 
         def save(figures: dict[str, float]) -> None:
             metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}

@@ -3,8 +3,7 @@
 May import what `rlprune.agents` may; nothing here trains.
 """
 
-from rlprune.agents.beginning.applying import cascade_refused, settled
 from rlprune.agents.beginning.cascades import Beginning, begin_as, best_beginning
 from rlprune.agents.beginning.keeping import Choice, Keeper
 
-__all__ = ["Beginning", "Choice", "Keeper", "begin_as", "best_beginning", "cascade_refused", "settled"]
+__all__ = ["Beginning", "Choice", "Keeper", "begin_as", "best_beginning"]

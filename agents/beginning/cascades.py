@@ -12,10 +12,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from rlprune.agents.extract import measure_budgets
 from rlprune.baselines.cascade import Cascade, best_cascades
 from rlprune.baselines.cascade_network import ACTIVATION, cascade_layers, n_units
-from rlprune.envs.sweep import Decide, run_sweep
+from rlprune.envs.sweep import N_PENALTIES, Decide, image_rewards, measure_budgets
 from rlprune.envs.world import World
 from rlprune.policies.linear import Layer
 from rlprune.policies.penalties import PenaltyRange
@@ -23,8 +22,6 @@ from rlprune.policies.policy import Policy
 
 BEGUN_AS = "begun_as"
 """What notes call the cascade."""
-N_PLACES = 5
-"""At how many penalties of a range rewards are compared, evenly on its logarithmic scale."""
 _TILTS = tuple(-step / 20 for step in range(1, 21))
 """How much the margin asked for may rise over a range, on the scale of observations, beside staying: it falls."""
 _MOST_NUMBERS = 2**28
@@ -102,26 +99,16 @@ def best_beginning(world: World) -> Beginning:
         world.observer.combine,
         world.actions.max_passes,
     )
-    middle = penalties_of(world, 1)
-    best = max(map(Beginning, found), key=lambda each: reward(world, each.decide(world), middle))
+    best = max(map(Beginning, found), key=lambda each: _earned(world, each, 1))
     if not isinstance(world.penalty, PenaltyRange) or not best.cascade.margins:
         return best
     tilted = [best, *(replace(best, tilt=tilt) for tilt in _TILTS)]
-    penalties = penalties_of(world, N_PLACES)
-    return max(tilted, key=lambda each: reward(world, each.decide(world), penalties))
+    return max(tilted, key=lambda each: _earned(world, each, N_PENALTIES))
 
 
-def penalties_of(world: World, n: int) -> list[float]:
-    """The world's penalty; of a range n of them, evenly on its logarithmic scale; of one its middle."""
-    if not isinstance(world.penalty, PenaltyRange):
-        return [world.penalty]
-    places = torch.linspace(0, 1, n) if n > 1 else torch.tensor([0.5])
-    return [float(penalty) for penalty in world.penalty.at(places.double())]
-
-
-def reward(world: World, decide: Decide, penalties: Sequence[float]) -> float:
-    """What is earned per image on average, over the world's images and some penalties."""
-    return sum(float(run_sweep(world, decide, penalty).rewards.double().mean()) for penalty in penalties)
+def _earned(world: World, beginning: Beginning, n_penalties: int) -> float:
+    """What a cascade earns per image; over a range, on average over some of its penalties."""
+    return float(image_rewards(world, beginning.decide(world), n_penalties).mean())
 
 
 @torch.no_grad()

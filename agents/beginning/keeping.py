@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
 from rlprune.agents.algorithms.masks import greedy
-from rlprune.agents.beginning.cascades import N_PLACES, Beginning, penalties_of
-from rlprune.envs.sweep import Decide, run_sweep
+from rlprune.envs.sweep import image_rewards, run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
+from rlprune.policies.policy import Policy
 
 CONFIDENCE = 0.84
 """Standard errors that what was learnt has to be ahead by on validation images: a cascade that it only equals stays in
@@ -89,26 +90,30 @@ class Keeper:
     """Compares an agent with the cascade that it began as, or could have.
 
     Args:
-        beginning: the cascade.
+        policy: the cascade.
         worlds: of the images that train, and of those that validate.
+
+    Attributes:
+        policy: the cascade.
+        figures: of its sweep of the validation images.
     """
 
-    def __init__(self, beginning: Beginning, worlds: Sequence[World]) -> None:
+    def __init__(self, policy: Policy, worlds: Sequence[World]) -> None:
+        self.policy = policy
         self._worlds = worlds
-        self._cascade = [_rewards(world, beginning.decide(world)) for world in worlds]
-        self.policy = beginning.policy(worlds[0])
-        self.figures = run_sweep(worlds[1], beginning.decide(worlds[1])).summary()
+        self._cascade = [image_rewards(world, self._decide) for world in worlds]
+        self.figures = run_sweep(worlds[1], self._decide).summary()
 
     def choose(self, agent: BaseAlgorithm) -> Choice:
         """Which of both is kept, as the agent is now."""
         in_training, on_validation = (
-            _rewards(world, greedy(agent, world.actions, world.observer)) - of_cascade
+            image_rewards(world, greedy(agent, world.actions, world.observer)) - of_cascade
             for world, of_cascade in zip(self._worlds, self._cascade, strict=True)
         )
         return Choice.between(on_validation, in_training)
 
-
-def _rewards(world: World, decide: Decide) -> Tensor:
-    """What each image earns, the mean over penalties of a range, float64 (N,)."""
-    of_penalties = [run_sweep(world, decide, each).rewards.double() for each in penalties_of(world, N_PLACES)]
-    return torch.stack(of_penalties).mean(0)
+    @torch.no_grad()
+    def _decide(self, seen: NDArray[Any]) -> NDArray[Any]:
+        """What the cascade does: observations float32 (n, D) -> actions (n,)."""
+        chosen: NDArray[Any] = self.policy.actions.greedy(self.policy.network(torch.from_numpy(seen)))[:, 0].numpy()
+        return chosen

@@ -103,7 +103,7 @@ def test_an_exported_one_decides_alike(tmp_path: Path) -> None:
     middle = float(margins_of(plain(DATA.images).probabilities.log()).quantile(0.5, interpolation="midpoint"))
     policy = made(Cascade((0, 2), (middle,)), 2, (8, 8))
     dynamic = DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes)
-    save_onnx(tmp_path / "dynamic.onnx", dynamic, DATA.images)
+    save_onnx(tmp_path / "dynamic.onnx", dynamic)
     profiles = dynamic(DATA.images).profiles
     assert torch.equal(OnnxCNN(tmp_path / "dynamic.onnx")(DATA.images).profiles, profiles)
     assert profiles.unique(dim=0).tolist() == [[0, -1], [0, 2]]

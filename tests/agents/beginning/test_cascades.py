@@ -12,11 +12,10 @@ from torch import Tensor
 
 from rlprune.agents import KeepRatioVecEnv, extract_policy
 from rlprune.agents.beginning import Beginning, begin_as, best_beginning
-from rlprune.agents.beginning.cascades import N_PLACES, penalties_of, reward
 from rlprune.baselines.cascade import Cascade, best_cascades
 from rlprune.baselines.cascade_search import margins_of
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.envs.sweep import run_sweep
+from rlprune.envs.sweep import image_rewards, penalties_of, run_sweep
 from rlprune.envs.world import World
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
@@ -80,8 +79,8 @@ def test_it_is_the_cascade_that_earns_most(penalty: float) -> None:
 
 def test_over_a_range_it_earns_at_least_what_it_would_untilted() -> None:
     world = make_world(2, penalty=RANGE)
-    begun, penalties = best_beginning(world), penalties_of(world, N_PLACES)
+    begun = best_beginning(world)
     assert begun.cascade == best_beginning(make_world(2, penalty=penalties_of(world, 1)[0])).cascade
-    tilted, level = (reward(world, each.decide(world), penalties) for each in (begun, Beginning(begun.cascade)))
+    tilted, level = (image_rewards(world, each.decide(world)).mean() for each in (begun, Beginning(begun.cascade)))
     assert tilted >= level
     assert Beginning.of_notes(begun.noted()).noted() == begun.noted()
