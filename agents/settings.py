@@ -40,7 +40,6 @@ Ends = Annotated[
 ]
 Widths = Annotated[tuple[Annotated[PositiveInt, AtMost(4096)], ...], as_tuple, AtMost(8)]
 Begin = Literal["auto", "cascade", "random"]
-Begin = Literal["auto", "cascade", "random"]
 CostKind = Annotated[str, Must(_COSTS.__contains__, f"one of {', '.join(_COSTS)}")]
 
 
