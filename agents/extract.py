@@ -11,11 +11,10 @@ from rlprune.agents.algorithms.actors import actor_layers
 from rlprune.agents.algorithms.environments import check_environment
 from rlprune.agents.algorithms.masks import greedy, is_masked, never_accepting_first, passes_entry
 from rlprune.elastic.levels import MAX_PROFILES
-from rlprune.envs.sweep import run_sweep
+from rlprune.envs.sweep import measure_budgets, run_sweep
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import Actions
-from rlprune.policies.penalties import monotone_budgets
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook
 
@@ -46,7 +45,8 @@ def extract_policy(agent: BaseAlgorithm, world: World, codebook: Tensor | None =
             f"a policy over {world.actions.kind} cannot be exported for a range of penalties: what budgets cost with "
             "the profiles that are deployed is not known; train one with action='profiles'"
         )
-    budgets = None if world.observer.penalties is None else measure_budgets(agent, world)
+    decide = greedy(agent, world.actions, world.observer)
+    budgets = None if world.observer.penalties is None else measure_budgets(world, decide)
     policy = Policy.from_linear(
         layers, activation, observer=world.observer, actions=world.actions, codebook=codebook, budgets=budgets
     )
@@ -83,20 +83,6 @@ def _agree(outputs: Tensor, chosen: Tensor, actions: Actions) -> bool:
         if bool((best - found > 1e-4 * (1 + best.abs())).any()):
             return False
     return True
-
-
-def measure_budgets(agent: BaseAlgorithm, world: World, n: int = 17) -> Tensor:
-    """Some of the penalties that an agent learnt, and what images cost at each on average.
-
-    Returns:
-        float64 (n, 2): ascending penalties, and the share of the dense network's MACs that each comes to on
-            the world's images.
-    """
-    assert world.observer.penalties is not None
-    penalties = world.observer.penalties.at(torch.linspace(0, 1, n, dtype=torch.float64))
-    decide = greedy(agent, world.actions, world.observer)
-    shares = [run_sweep(world, decide, float(penalty)).macs.double().mean() for penalty in penalties]
-    return monotone_budgets(torch.stack([penalties, torch.stack(shares)], 1))
 
 
 def extract_codebook(agent: BaseAlgorithm, world: World, n_profiles: int = MAX_PROFILES) -> Tensor:

@@ -20,8 +20,8 @@ from rlprune.utils.finite import check_whole
 
 _LEAST_ROOM = 2**20
 """Bytes that a run needs: checkpoint, policy and events of a small policy."""
-_UNSAID: dict[str, Any] = {"penalty_range": [], "algorithm": "ppo"}
-"""What notes do not say of the first runs, which knew no range, and of those of the default algorithm."""
+_UNSAID: dict[str, Any] = {"penalty_range": [], "algorithm": "ppo", "begin": "random"}
+"""What notes do not say of the first runs, without ranges and cascades, and of those of the default algorithm."""
 _MOST_STEPS = 2**31 - 1
 _FIRST = ("codebook.json", "latency.json", "search.json")
 """What `rlprune train` writes before its notes."""
@@ -94,6 +94,7 @@ def check_run(
         WriteError: the disk is full.
     """
     learner.check(settings)
+    settings = settled_in(folder, settings, learner, own)
     if extend is not None:
         check_whole(least=1, extend=extend)
     checkpoint = folder / CHECKPOINT
@@ -111,6 +112,16 @@ def check_run(
     cure = f"{_CURE}{'; extend adds steps to a finished run' if longer else ''}"
     check_unchanged(str(checkpoint), before, now, cure)
     extensions_of(folder, settings, extend, resume=resume)
+
+
+def settled_in(folder: Path, settings: PolicySettings, learner: Learner, own: Own = _DEFAULT) -> PolicySettings:
+    """Settings that say what the agent of a folder's run begins as, or began as.
+
+    Raises:
+        RLPruneError: a cascade is asked for, and cannot be.
+    """
+    before = read_notes(folder) if (folder / CHECKPOINT).exists() else None
+    return learner.settled(settings, before, own_observation=own.observation_class is not None)
 
 
 def extensions_of(

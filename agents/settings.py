@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -38,6 +39,7 @@ Ends = Annotated[
     Must(_is_range, "two numbers above 0, ascending, or none; 0.000001 to 1000 will do"),
 ]
 Widths = Annotated[tuple[Annotated[PositiveInt, AtMost(4096)], ...], as_tuple, AtMost(8)]
+Begin = Literal["auto", "cascade", "random"]
 CostKind = Annotated[str, Must(_COSTS.__contains__, f"one of {', '.join(_COSTS)}")]
 
 
@@ -61,6 +63,11 @@ class PolicySettings:
     pool: Annotated[NonNegativeInt, AtMost(32)] = 2
     """The stem's features are averaged over a grid of this many cells per side; 0 leaves them out, which helps where
     few images train the policy, which would otherwise memorise them."""
+    begin: Begin = "auto"
+    """What the agent begins as: cascade, the best one of the codebook for its penalty (profiles chosen in turn by
+    thresholds, nothing learnt), which it learns on from, and which stays where validation images do not say that
+    learning was worth it; random weights; or auto: a cascade where there can be one. With a run to start from, the
+    agent begins as that one's."""
     control_variate: bool = True
     """Subtract the whole network's own correctness from the reward: less noise, same optimum."""
     total_steps: PositiveInt = 200_000
@@ -97,8 +104,24 @@ class PolicySettings:
                 f"batch_size={self.batch_size}, n_envs={self.n_envs}, n_steps={self.n_steps}: give a batch_size that "
                 f"divides n_envs * n_steps, which is {rollout}"
             )
+        if self.begin == "cascade" and (refused := self.cascade_refused()):
+            yield f"begin='cascade': {refused}; give begin='random'"
         if self.penalty_range and self.action != "profiles":
             yield (
                 f"penalty_range={self.penalty_range}, action={self.action!r}: a range needs action='profiles'; give "
                 "that, or a single penalty"
             )
+
+    def noted(self) -> dict[str, Any]:
+        """All settings by name, as notes of 0.1.0 had them: without `begin`, where it is left open."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("begin", "auto")}
+
+    def cascade_refused(self) -> str | None:
+        """Why an agent under these settings cannot begin as a cascade; None if it can."""
+        if self.action != "profiles":
+            return f"a cascade chooses profiles, not {self.action}"
+        if self.max_passes < 2:
+            return "a cascade needs max_passes of 2 or 3"
+        if not self.hidden or min(self.hidden) < self.max_passes:
+            return f"a cascade needs hidden layers, each of {self.max_passes} units or more, not {self.hidden}"
+        return None

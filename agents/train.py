@@ -14,6 +14,8 @@ from torch import Tensor
 from rlprune import startup
 from rlprune.agents.algorithms.learner import Learner
 from rlprune.agents.algorithms.named import make_callbacks
+from rlprune.agents.beginning.cascades import BEGUN_AS, Beginning, begin_as, best_beginning
+from rlprune.agents.beginning.keeping import Keeper
 from rlprune.agents.callbacks import (
     DumpCallback,
     EntropyCallback,
@@ -35,6 +37,7 @@ from rlprune.agents.run_folder import (
     extensions_in_notes,
     extensions_of,
     read_notes,
+    settled_in,
     total_steps,
 )
 from rlprune.agents.settings import PolicySettings
@@ -144,6 +147,7 @@ def train_policy(
     check_tracker(track)
     with hold(folder, inside=True):
         check_run(folder, settings, learner, resume=resume, extend=extend, own=own)
+        settings = settled_in(folder, settings, learner, own)
         if codebook is None and settings.action == "profiles":
             codebook = uniform_codebook(elastic, Cost(elastic))
         paid = what_is_paid(settings, latency)
@@ -155,23 +159,27 @@ def train_policy(
         resumed = (resume or extend is not None) and (folder / CHECKPOINT).exists()
         extensions = extensions_of(folder, settings, extend, resume=resume) if resumed else []
         total = total_steps(settings, extensions)
-        notes = described | {"made_of": made_of} | extensions_in_notes(extensions)
+        beginning = _beginning(folder, worlds[0], settings, resumed=resumed)
+        notes = described | {"made_of": made_of} | extensions_in_notes(extensions) | _begun_as(beginning)
         if resumed:
             agent = _resume_agent(folder, env, settings.seed, total, made_of, learner)
         else:
-            agent = _make_agent(env, settings, learner)
+            agent = _make_agent(env, settings, learner, worlds[0], beginning)
             if start is not None:
                 warm_start(agent, start, described, codebook, own.observation_class)
         write_in_checkpoints(agent, notes)
         if agent.num_timesteps < total:
             _note(folder, agent, notes, extensions)
 
+        remaining = total - agent.num_timesteps
+        keeper = None if beginning is None or remaining <= 0 else Keeper(beginning.policy(worlds[0]), worlds)
+
         def save(figures: dict[str, float]) -> None:
             metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
-            metadata |= extensions_in_notes(extensions)
-            save_policy(folder / "policy", extract_policy(agent, worlds[0]), metadata)
+            metadata |= extensions_in_notes(extensions) | _begun_as(beginning)
+            policy, more = _kept(agent, worlds[0], keeper)
+            save_policy(folder / "policy", policy, metadata | more)
 
-        remaining = total - agent.num_timesteps
         if remaining > 0:
             agent.set_logger(event_logger(folder, agent.num_timesteps + 1 if resumed else 0))
         with tracked(folder, track, notes, anew=not resumed) as saved:
@@ -196,11 +204,39 @@ def _made_of(elastic: ElasticCNN, data: ImageSet, codebook: Tensor | None, start
     return fingerprint(*parts)
 
 
-def _make_agent(env: VecMonitor, settings: PolicySettings, learner: Learner) -> BaseAlgorithm:
+def _beginning(folder: Path, world: World, settings: PolicySettings, *, resumed: bool) -> Beginning | None:
+    """The cascade that a run begins as, or began as; None for random weights."""
+    if settings.begin != "cascade":
+        return None
+    before = read_notes(folder).get(BEGUN_AS) if resumed else None
+    return Beginning.of_notes(before) if before else best_beginning(world)
+
+
+def _begun_as(beginning: Beginning | None) -> dict[str, Any]:
+    """What notes say of the cascade that a run began as; nothing if it began at random."""
+    return {} if beginning is None else {BEGUN_AS: beginning.noted()}
+
+
+def _kept(agent: BaseAlgorithm, world: World, keeper: Keeper | None) -> tuple[Policy, dict[str, Any]]:
+    """The policy to keep of an agent as it is now, and what is to be noted of the choice."""
+    learnt = extract_policy(agent, world)
+    if keeper is None:
+        return learnt, {}
+    choice = keeper.choose(agent)
+    more = {"choice": choice.noted()}
+    return (learnt, more) if choice.kept == "learnt" else (keeper.policy, more | {"validation": keeper.figures})
+
+
+def _make_agent(
+    env: VecMonitor, settings: PolicySettings, learner: Learner, world: World, beginning: Beginning | None
+) -> BaseAlgorithm:
     """A new agent; a line says which settings its algorithm has no use for."""
     if unused := learner.unused(settings):
         say(f"{learner.algorithm.kind.__name__} has no use for {', '.join(unused)}: the run goes without")
-    return learner.make(env, settings)
+    agent = learner.make(env, settings)
+    if beginning is not None:
+        begin_as(agent, beginning, world)
+    return agent
 
 
 def _note(folder: Path, agent: BaseAlgorithm, notes: dict[str, Any], extensions: Sequence[Extension]) -> None:

@@ -28,6 +28,7 @@ MODULES = (
     "rlprune.evaluation",
     "rlprune.agents",
     "rlprune.agents.algorithms",
+    "rlprune.agents.beginning",
     "rlprune.agents.joint",
     "rlprune.agents.tracking",
     "rlprune.pipelines",

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprune.envs.world import World
+from rlprune.policies.penalties import PenaltyRange, monotone_budgets
 
+N_PENALTIES = 5
+"""At how many penalties of a range what is earned over it is measured."""
 Decide = Callable[[NDArray], NDArray]  # type: ignore[type-arg]
 """Observations float32 (n, D) -> actions (n,) or (n, entries)."""
 
@@ -82,3 +85,35 @@ def run_sweep(world: World, decide: Decide, penalty: float | None = None) -> Swe
         if not len(running):
             break
     return Sweep(rewards, correct, params, macs, episodes.passes, levels)
+
+
+def penalties_of(world: World, n: int) -> list[float]:
+    """The penalty of a world; of a range n of them, evenly on its logarithmic scale; its middle for n of 1."""
+    if not isinstance(world.penalty, PenaltyRange):
+        return [world.penalty]
+    places = torch.linspace(0, 1, n, dtype=torch.float64) if n > 1 else torch.tensor([0.5], dtype=torch.float64)
+    return [float(penalty) for penalty in world.penalty.at(places)]
+
+
+def image_rewards(world: World, decide: Decide, n: int = N_PENALTIES) -> Tensor:
+    """What each image of a world earns, float64 (N,); where there is a range, on average over n of its penalties."""
+    of_penalties = [run_sweep(world, decide, penalty).rewards.double() for penalty in penalties_of(world, n)]
+    return torch.stack(of_penalties).mean(0)
+
+
+def measure_budgets(world: World, decide: Decide, n: int = 17) -> Tensor:
+    """Some of the penalties of a world's range, and what images cost at each on average.
+
+    Args:
+        world: its images, and its range.
+        decide: what acts.
+        n: how many penalties.
+
+    Returns:
+        float64 (n, 2): ascending penalties, and the share of the dense network's MACs that each comes to on
+            the world's images.
+    """
+    assert world.observer.penalties is not None
+    penalties = world.observer.penalties.at(torch.linspace(0, 1, n, dtype=torch.float64))
+    shares = [run_sweep(world, decide, float(penalty)).macs.double().mean() for penalty in penalties]
+    return monotone_budgets(torch.stack([penalties, torch.stack(shares)], 1))

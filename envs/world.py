@@ -145,6 +145,14 @@ class World:
         """
         self._logit_cache.check_logits()
 
+    def profile_logits(self, n: int) -> Tensor:
+        """Logits of the first n images under every profile of the codebook, float32 (K, n, classes)."""
+        assert self._codebook is not None
+        images = torch.arange(n)
+        return torch.stack(
+            [self._logit_cache.of_profiles(images, torch.full_like(images, k)) for k in range(len(self._codebook))]
+        )
+
     def draw(self, generator: np.random.Generator) -> tuple[int, float]:
         """An image, and the penalty of its episode: fixed, or drawn evenly by logarithm out of the range."""
         image = int(generator.integers(len(self.data)))

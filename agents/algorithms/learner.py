@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 
 from rlprune.agents.algorithms.arguments import check_arguments, copied, own_networks
 from rlprune.agents.algorithms.kinds import Algorithm, find_algorithm
@@ -26,6 +27,8 @@ _MOST_KEPT = 100_000
 """Decisions in a replay buffer, unless an argument says otherwise."""
 _MOST_BYTES = 2**30
 """Of the same."""
+_WITH_ACTORS = ("ppo", "a2c", "trpo", "maskable_ppo")
+"""Algorithms with an actor that draws by its outputs, so that a cascade can be written into it."""
 _USED_BY = {"n_epochs": ("n_epochs", "gradient_steps"), "batch_size": ("batch_size",), "entropy": ("ent_coef",)}
 """Settings that not every algorithm has a use for, and the arguments that they become."""
 
@@ -90,6 +93,40 @@ class Learner:
             raise RLPruneError(
                 f"hidden={settings.hidden}: {name} with profiles and several passes needs a hidden layer"
             )
+
+    def settled(
+        self, settings: PolicySettings, before: Mapping[str, Any] | None, *, own_observation: bool
+    ) -> PolicySettings:
+        """Settings that say what the agent begins as, cascade or random.
+
+        Args:
+            settings: of the run.
+            before: what the run was begun with, if it is gone on with; then "auto" is what it began as.
+            own_observation: it has an observation of the user's own.
+
+        Raises:
+            RLPruneError: a cascade is asked for, and cannot be.
+        """
+        refused = self._cascade_refused(settings, own_observation=own_observation)
+        if settings.begin == "cascade" and refused is not None:
+            raise RLPruneError(f"begin='cascade': {refused}; give begin='random'")
+        if settings.begin != "auto":
+            return settings
+        possible = refused is None if before is None else before.get("begin") == "cascade"
+        return replace(settings, begin="cascade" if possible else "random")
+
+    def _cascade_refused(self, settings: PolicySettings, *, own_observation: bool) -> str | None:
+        """Why no agent can begin as a cascade; None if one can."""
+        if refused := settings.cascade_refused():
+            return refused
+        activation = (self.arguments.get("policy_kwargs") or {}).get("activation_fn", nn.Tanh)
+        if own_observation:
+            return "a cascade reads the default observation, not one of your own"
+        if self.algorithm.name not in _WITH_ACTORS:
+            return f"a cascade can be written into the actors of {', '.join(_WITH_ACTORS)} alone"
+        if activation is not nn.Tanh:
+            return f"a cascade needs Tanh between the layers, not {activation.__name__}"
+        return None
 
     def unused(self, settings: PolicySettings) -> list[str]:
         """Settings that are not the defaults, and that the algorithm has no use for."""

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rlprune.agents.algorithms.learner import Learner
 from rlprune.agents.algorithms.named import make_callbacks
+from rlprune.agents.beginning.keeping import Choice
 from rlprune.agents.run_folder import Own, check_run, check_run_folder
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.tracking.trackers import TrackerName, check_tracker
@@ -106,8 +107,10 @@ class Train:
         with hold(self.out, inside=True):
             policy, network = self._train(learner, own)
         Console().print(tables.codebook(network, policy.codebook))
-        noted = load_policy(self.out / "policy", own.observation_class).metadata.get("validation")
-        figures = schema().check(schema().Figures, noted, "note on the policy")
+        noted = load_policy(self.out / "policy", own.observation_class).metadata
+        figures = schema().check(schema().Figures, noted.get("validation"), "note on the policy")
+        if "choice" in noted:
+            print(Choice.of_notes(noted["choice"]))
         print(f"validation accuracy {figures.accuracy:.4f} at {figures.active_macs:.3f} of the dense MACs")
         print(f"the policy is in {self.out / 'policy'}; watch it with: tensorboard --logdir {self.out}")
 

@@ -159,7 +159,7 @@ class Comparison:
             "n_profiles": self.settings.n_profiles,
             "n_candidates": self.settings.n_candidates,
             "training": self.training,
-            "policy": self.policy,
+            "policy": self.policy.noted(),
             "made_of": self._made_of(),
         }
         if not (self.out / "specialised").exists():

@@ -42,7 +42,7 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
         "adapt": {"elastic": recipe.elastic, "adapt": recipe.adapt},
         "search": {"search": recipe.search},
         "specialise": {"specialise": recipe.specialise},
-        "tune": {"policy": recipe.policy, "tune": recipe.tune, "penalties": higher},
+        "tune": {"policy": recipe.policy.noted(), "tune": recipe.tune, "penalties": higher},
         "policies": {"penalties": recipe.penalties},
         "refit": {"refit": recipe.refit, "refit_weights": recipe.refit_weights},
         "evaluate": {"reference": recipe.reference},
@@ -79,4 +79,4 @@ def views_of(settings: TrainingSettings) -> list[int]:
 def told(recipe: Recipe) -> dict[str, Any]:
     """The recipe as results hold it: as they did in 0.1.0, if nothing is given that it did not know."""
     settings = recipe.to_json()
-    return settings | {"data": without_unset(settings["data"])}
+    return settings | {"data": without_unset(settings["data"]), "policy": recipe.policy.noted()}
