@@ -177,7 +177,10 @@ class Observer:
         """
         if not self.combine:
             return logits
-        return logits.lerp(before, (passes > 0)[:, None] * (self.combine / (self.combine + 1)))
+        share = (passes > 0)[:, None] * (self.combine / (self.combine + 1))
+        if torch.compiler.is_compiling():  # torch 2.6 exports no `lerp`
+            return logits + share * (before - logits)
+        return logits.lerp(before, share)
 
     def observe(
         self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, penalty: Tensor | None = None

@@ -69,7 +69,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
 
 
 def _pool_by_means(graph: fx.Graph) -> None:
-    """Let pooling to one value be a mean, which it is: torch before 2.9 writes it with strides, in a loop over sequences."""
+    """Let pooling to one value be a mean, which it is: torch 2.8 and before write it with strides, as a loop."""
     pooling, mean = torch.ops.aten.adaptive_avg_pool2d.default, torch.ops.aten.mean.dim
     for node in graph.find_nodes(op="call_function", target=pooling):
         if list(node.args[1]) == [1, 1]:
