@@ -150,7 +150,9 @@ class KeepRatioVectorEnv(VectorEnv[Observations, Any, Any]):
 
     def close_extras(self, **_: Any) -> None:
         """Close the window, if there is one."""
-        self._slots.screen.close()
+        slots = getattr(self, "_slots", None)  # Gymnasium 1.1 closes what was refused while it was made, too
+        if slots is not None:
+            slots.screen.close()
 
     def _seeds(self, seed: Any) -> list[int | None]:
         """A seed for every episode."""

@@ -33,7 +33,11 @@ def parse(verbs: Any, arguments: Sequence[str], description: str) -> Any:
     """
     _check_words(arguments)
     wrong: list[str] = []
-    verb = tyro.cli(verbs, prog="rlprune", description=description, args=arguments, registry=_registry(wrong))
+    verb = None
+    try:
+        verb = tyro.cli(verbs, prog="rlprune", description=description, args=arguments, registry=_registry(wrong))
+    except SettingsError as error:  # from what earlier versions of tyro make after they left the registry
+        wrong.append(str(error))
     typed = _typed(arguments)
     lines = [with_options(line, arguments, verbs) for lines in wrong for line in lines.splitlines()]
     lines += [

@@ -191,7 +191,10 @@ class Observer:
         """
         if not self.combine:
             return logits
-        return logits.lerp(before, (passes > 0)[:, None] * (self.combine / (self.combine + 1)))
+        share = (passes > 0)[:, None] * (self.combine / (self.combine + 1))
+        if torch.compiler.is_compiling():  # torch 2.6 exports no `lerp`
+            return logits + share * (before - logits)
+        return logits.lerp(before, share)
 
     def beliefs(self, logits: Tensor) -> Tensor:
         """The predictions after each pass, for images that all make the same ones.

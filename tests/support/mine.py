@@ -56,7 +56,8 @@ class Brightness(nn.Module):
         return torch.tanh(self.pooled(stem_features) - self.mean)
 
     def forward(self, seen):
-        entropy = torch.special.entr(seen.logits.softmax(1)).sum(1, keepdim=True).clamp(0, 3)
+        shares = seen.logits.softmax(1)
+        entropy = -(shares * shares.clamp(min=1e-20).log()).sum(1, keepdim=True)  # torch 2.11 exports no `entr`
         return torch.cat([seen.features, entropy * (seen.passes > 0)[:, None], seen.spent[:, None].clamp(0, 3)], 1)
 
 

@@ -13,7 +13,7 @@ from textwrap import shorten
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from rlprune.deployment.onnx.graph import DOMAIN, OPSET
 from rlprune.errors import DataError, RLPruneError
@@ -43,12 +43,17 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
     try:
         with warnings.catch_warnings(), redirect_stderr(StringIO()):  # where torch prints graphs when it fails
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
+            traced = torch.export.export(
                 module.eval(),
                 inputs,
+                dynamic_shapes=tuple({0: batch} if index < n_batched else None for index in range(len(inputs))),
+                strict=False,
+            )
+            _pool_by_means(traced.graph)
+            program = torch.onnx.export(
+                traced,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=tuple({0: batch} if index < n_batched else None for index in range(len(inputs))),
                 verbose=False,
                 optimize=True,  # as later versions than torch 2.6 do unasked
             )
@@ -61,6 +66,14 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
         part.ClearField("metadata_props")  # where in torch everything came from: a tenth of a small file
     del model.graph.value_info[:]
     return model
+
+
+def _pool_by_means(graph: fx.Graph) -> None:
+    """Let pooling to one value be a mean, which it is: torch 2.8 and before write it with strides, as a loop."""
+    pooling, mean = torch.ops.aten.adaptive_avg_pool2d.default, torch.ops.aten.mean.dim
+    for node in graph.find_nodes(op="call_function", target=pooling):
+        if list(node.args[1]) == [1, 1]:
+            node.target, node.args = mean, (node.args[0], [-2, -1], True)
 
 
 def _reason(error: BaseException) -> str:
