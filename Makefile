@@ -37,7 +37,7 @@ lowest: build/lowest/all/ready
 lowest-few: build/lowest/few/ready
 	OMP_NUM_THREADS=1 build/lowest/few/bin/python -m pytest --numprocesses 2 --dist loadscope $(FEW)
 
-FEW := tests/graph/test_serialization.py tests/envs/test_twins.py tests/storage/test_bundle.py tests/cli/test_parsing.py tests/utils/test_locks.py
+FEW := tests/graph/test_serialization.py tests/envs/test_twins.py tests/utils/test_locks.py
 
 build/lowest/%/ready: pyproject.toml constraints.txt tests/lowest.py $(VENV)/test
 	rm -rf $(@D) && $(PYTHON) -m venv $(@D)

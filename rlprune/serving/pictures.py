@@ -21,7 +21,7 @@ Image.init()  # else it knows only some of its readers
 FORMATS = tuple(
     name for name in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP") if name in Image.OPEN
 )
-"""Pillow's names for what is read, as far as it is built with them (AVIF from 11.3 on); other readers of its, some of
+"""Pillow's names for what is read, as far as it is built with them; other readers of its, some of
 which start programs, get nothing from a client."""
 _TOO_MANY_PIXELS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 

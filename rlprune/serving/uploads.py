@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 from fastapi import Request, UploadFile
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile as StarletteUpload
 from starlette.types import Message, Receive
 
@@ -63,8 +64,11 @@ def _too_many_bytes(limits: Limits) -> RefusedError:
 
 async def _files_of(request: Request, limits: Limits) -> list[tuple[str | None, bytes]]:
     """The files of a form."""
-    async with request.form(max_files=limits.max_pictures, max_fields=limits.max_pictures) as form:
-        return [await _file(name, value) for name, value in form.multi_items()]
+    try:
+        async with request.form(max_files=limits.max_pictures, max_fields=limits.max_pictures) as form:
+            return [await _file(name, value) for name, value in form.multi_items()]
+    except FormParserError as error:  # which Starlette 0.38 lets through
+        raise RefusedError(400, f"the form cannot be read: {error}") from error
 
 
 async def _file(field: str, value: Any) -> tuple[str | None, bytes]:
