@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import ComputeCost
+from rlprune.storage.policies import load_policy
 
 Static = tuple[nn.Sequential, ComputeCost]
 """One small network for all images, and what it costs."""
@@ -29,6 +31,8 @@ class Trained:
         static: trains the static rival for a share of the dense network's multiply-adds.
         step: shows and times a step, by its name.
         timing: seconds in which rows are timed.
+        learnt: whether the policy is what was learnt; False for the thresholds that it began as, which are kept where
+            learning is not surely ahead of them.
     """
 
     dense: nn.Module
@@ -39,3 +43,10 @@ class Trained:
     static: Callable[[float], Static]
     step: Callable[[str], AbstractContextManager[None]]
     timing: float
+    learnt: bool = True
+
+
+def learnt_in(folder: Path) -> bool:
+    """Whether the policy of a run is what was learnt, not the cascade that it began as."""
+    choice = load_policy(folder / "policy").metadata.get("choice")
+    return not isinstance(choice, dict) or choice.get("kept") != "cascade"

@@ -27,7 +27,7 @@ from rlprune.optimization.entry.trying import may_mirror
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import LOOKING, PARTS, USED, Plan, profile_epochs_within
 from rlprune.optimization.subject import Subject
-from rlprune.optimization.trained import Static, Trained
+from rlprune.optimization.trained import Static, Trained, learnt_in
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
@@ -123,6 +123,7 @@ class Work:
             static=partial(self.static, adapted, found),
             step=self.step,
             timing=self.plan.timing,
+            learnt=learnt_in(self.folder / "policy"),
         )
 
     def dense(self) -> nn.Module:

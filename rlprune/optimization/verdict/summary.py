@@ -18,6 +18,10 @@ from rlprune.optimization.verdict.figures import Answers, right_of
 from rlprune.optimization.verdict.measuring import TimeOfShare, bounds_of, class_costs
 from rlprune.optimization.verdict.sentences import advice, nearest, sentences
 
+_NOT_LEARNT = (
+    "Learning which images are hard was not surely ahead of tuned thresholds: the row rlprune is the thresholds that it "
+    "began as."
+)
 _N_SHOWN = 12
 """Test images that the report shows as the cheapest, and as the dearest."""
 
@@ -88,8 +92,8 @@ def summarise(
         deploy_row=name,
         deploy_file=_file_of(row, measured.rows),
         dynamic_row=measured.dynamic_row,
-        sentences=tuple(
-            sentences(
+        sentences=(
+            *sentences(
                 goal,
                 measured.choice,
                 row,
@@ -97,7 +101,8 @@ def summarise(
                 len(test),
                 needed,
                 maybe_seen=bool(check.test_is_part_of_training_folder) and check.accuracy is not None,
-            )
+            ),
+            *(() if trained.learnt else (_NOT_LEARNT,)),
         ),
         advice=() if row.meets else tuple(advice(goal, measured.choice, bounds, plan, measured.rows, minutes)),
         rows=measured.rows,
