@@ -19,8 +19,8 @@ from rlprune.optimization.verdict.measuring import TimeOfShare, bounds_of, class
 from rlprune.optimization.verdict.sentences import advice, nearest, sentences
 
 _NOT_LEARNT = (
-    "Learning which images are hard was not surely ahead of tuned thresholds: the row rlprune is the thresholds that it "
-    "began as."
+    "Learning which images are hard was not surely ahead of tuned thresholds: the row rlprune is the thresholds that "
+    "it began as."
 )
 _N_SHOWN = 12
 """Test images that the report shows as the cheapest, and as the dearest."""
