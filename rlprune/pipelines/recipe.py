@@ -19,6 +19,8 @@ from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import read_text
 from rlprune.utils.settings import (
+    Epochs,
+    LearningRate,
     Must,
     NCandidates,
     Penalty,
@@ -78,6 +80,25 @@ class SearchSettings:
 
 
 @settings_dataclass
+class StaticNetworkSettings:
+    """Networks that are each pruned once, for all images, and trained as long as the network of the policies."""
+
+    budgets: Budgets
+    """Shares of the dense MACs, ascending; for each the best profile within it that the search of the codebook tried.
+    """
+    epochs: Epochs | None = None
+    """Of the last training of each; if not given, as many as the network of the policies has had since it was adapted:
+    those of [specialise] and of the rounds of [tune] that stayed, and then those of a [refit] on all images."""
+    learning_rate: LearningRate | None = None
+    """Of that training; if not given, that of [specialise], or of the refit. So is everything else, teachers too."""
+
+    def _conflicts(self) -> Iterator[str]:
+        names = [f"{budget:g}" for budget in self.budgets]  # of their folders
+        if len(set(names)) < len(names):
+            yield f"budgets={self.budgets}: some are the same in six digits; give each once"
+
+
+@settings_dataclass
 class Recipe:
     """Settings of all steps; what a step's settings say of the seed gives way to the recipe's."""
 
@@ -120,6 +141,8 @@ class Recipe:
     refit_weights: str | None = None
     """Weights, found as above, that the refit begins with in place of the tuned network's: public ones, say, that have
     seen every training image, and so could not train policies, which are learnt with a network that has not."""
+    static: StaticNetworkSettings | None = None
+    """Rivals of the policies: networks that are each dedicated to one cost. None if not given."""
     seed: Seed = 0
     """Fixes everything but times, on the same machine and as many threads."""
 

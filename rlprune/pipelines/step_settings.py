@@ -11,10 +11,12 @@ from rlprune.pipelines.recipe import Recipe
 from rlprune.storage.provenance import others_in
 from rlprune.training.settings import TrainingSettings
 
-StepName = Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "evaluate"]
+StepName = Literal[
+    "teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "static", "evaluate"
+]
 FOLDERS = {**dict.fromkeys(("adapted", "specialised", "tuned", "refitted"), "network"), "bundle": "bundle"}
 """Kinds of the folders that steps make, by name."""
-FILES = ("dense.safetensors", "codebook.json", "results.json", "frontier.png")
+FILES = ("dense.safetensors", "codebook.json", "search.json", "results.json", "frontier.png")
 """The files that they make."""
 
 
@@ -45,7 +47,8 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
         "tune": {"policy": recipe.policy, "tune": recipe.tune, "penalties": higher},
         "policies": {"penalties": recipe.penalties},
         "refit": {"refit": recipe.refit, "refit_weights": recipe.refit_weights},
-        "evaluate": {"reference": recipe.reference},
+        "static": {"static": recipe.static},
+        "evaluate": {"reference": recipe.reference, "static": recipe.static},
     }
     return {name: {"seed": recipe.seed, **each} for name, each in settings.items()}
 
@@ -79,4 +82,6 @@ def views_of(settings: TrainingSettings) -> list[int]:
 def told(recipe: Recipe) -> dict[str, Any]:
     """The recipe as results hold it: as they did in 0.1.0, if nothing is given that it did not know."""
     settings = recipe.to_json()
+    if recipe.static is None:
+        del settings["static"]
     return settings | {"data": without_unset(settings["data"])}
