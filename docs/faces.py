@@ -26,6 +26,7 @@ MODULES = (
     "rlprune.envs.running",
     "rlprune.baselines",
     "rlprune.evaluation",
+    "rlprune.evaluation.per_image",
     "rlprune.agents",
     "rlprune.agents.algorithms",
     "rlprune.agents.beginning",

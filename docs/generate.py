@@ -312,7 +312,8 @@ def results() -> dict[str, str]:
             table = tables.reference_table({title: cifar10[title]}, published)
             first = cifar10[title]["budgets"][0]
             command = f"rlprune run runs/reference/{name}/recipe.toml --out runs/{name}"
-            pages[f"cifar10_{name}"] = f"{table}\n\n{conditions(first, command)}"
+            parts = (table, tables.decisions_table(cifar10[title]), conditions(first, command))
+            pages[f"cifar10_{name}"] = "\n\n".join(part for part in parts if part)
     digits, report = read("digits/results.json"), read("digits/report.json")
     pages["digits"] = f"{evaluation_table(digits)}\n\n{conditions(digits, 'rlprune demo')}"
     for name, told, command in (

@@ -34,6 +34,29 @@ def accuracy(
     return n_correct / len(data)
 
 
+def auroc(scores: Tensor, positive: Tensor) -> float | None:
+    """How well scores tell images of one kind from the others: the area under the receiver operating characteristic.
+
+    That is the probability that an image of the kind scores higher than one of the others; equal scores count half.
+
+    Args:
+        scores: higher for what is more likely of the kind, (N,); not NaN.
+        positive: which are, bool (N,).
+
+    Returns:
+        In [0, 1]; None where all images are of one kind.
+    """
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if not n_positive or not n_negative:
+        return None
+    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    ranks = (last - (counts - 1) / 2)[place]  # the mean of the ranks of equal ones
+    above = float(ranks[positive].sum()) - n_positive * (n_positive + 1) / 2
+    return above / (n_positive * n_negative)
+
+
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson, "Probable Inference", JASA 1927)."""
     z = 1.959964

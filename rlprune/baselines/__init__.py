@@ -8,7 +8,7 @@ from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.baselines.rivals import Rival, RivalInputs, RivalPoint
 from rlprune.baselines.static_pruning import StaticSettings, remove_masks, static_network, static_profile
-from rlprune.baselines.stored import SavedGated, SavedPlain, load_gated, load_plain, save_gated, save_plain
+from rlprune.baselines.stored import SavedGated, SavedPlain, load_gated, load_plain, save_gated, save_plain, save_sliced
 
 __all__ = [
     "Cascade",
@@ -27,6 +27,7 @@ __all__ = [
     "remove_masks",
     "save_gated",
     "save_plain",
+    "save_sliced",
     "static_network",
     "static_profile",
     "train_gates",

@@ -12,7 +12,9 @@ from torch import Tensor, fx, nn
 
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.data.image_set import InputFormat
+from rlprune.elastic.module import ElasticModule
 from rlprune.graph import serialization
+from rlprune.profiles.cost import Cost
 from rlprune.storage.data_format import DataFormat, check_data, format_to_json, read_format
 from rlprune.storage.folders import dump, pack, read_folder, write_folder
 from rlprune.storage.networks import description_of
@@ -122,6 +124,30 @@ def save_plain(
     description = {"image_shape": list(image_shape), "parts": parts}
     files = {"network.json": dump(description), "network.safetensors": pack(network.state_dict())}
     write_folder(Path(folder), "plain", files, {"data": format_to_json(data), "about": dict(metadata or {})})
+
+
+def save_sliced(
+    folder: str | Path,
+    network: nn.Sequential,
+    elastic: ElasticModule,
+    profile: Tensor,
+    data: InputFormat,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write a slice that was trained on, with what `rlprune evaluate` wants to know of where it is from.
+
+    Args:
+        folder: the folder to write.
+        network: the slice, which is put on the CPU.
+        elastic: what it was cut from.
+        profile: how, int64 (G,).
+        data: as for `save_plain`, like the errors.
+        metadata: further notes.
+    """
+    dense = Cost(elastic).dense
+    notes = {"how": "searched", "dense": {"params": int(dense.params), "macs": int(dense.macs)}}
+    about = {**metadata, **notes, "profile": profile.tolist()}
+    save_plain(folder, network.cpu(), elastic.image_shape, data, about)
 
 
 def load_plain(folder: str | Path, *, max_macs: float | None = None) -> SavedPlain:

@@ -7,6 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from rlprune.baselines import stored
 from rlprune.cli.options import Device, NetworkOptions, PriceOptions
-from rlprune.data.image_set import Splits
+from rlprune.data.image_set import ImageSet, Splits
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
-from rlprune.evaluation.static import evaluate_dense, evaluate_static
+from rlprune.evaluation.static import evaluate_dense, evaluate_static, static_points
 from rlprune.intake.fitting import load_fitting
 from rlprune.intake.options import DataOptions
 from rlprune.intake.preparation import load_for
@@ -51,6 +52,9 @@ class Evaluate:
     """File to write the figures to."""
     controls: bool = True
     """Measure the controls, too, which takes most of the time; --no-controls gives the bundle's own figures."""
+    static: tuple[Path, ...] = ()
+    """Folders of networks that were each pruned for all images and trained, as `rlprune prune` writes them: they are
+    measured, too, and what mixtures of two reach at the bundle's cost is the control static_trained."""
     n_candidates: NCandidates = 64
     """Static profiles that the search for the best one may try."""
     seed: Seed = 0
@@ -67,6 +71,11 @@ class Evaluate:
             yield f"{option} is for the network that --model names; name one, or leave it out"
         if self.bundle is None and self.observation is not None:
             yield f"observation={self.observation} is for a bundle; name one, or leave it out"
+        static = " ".join(map(str, self.static))
+        if self.static and self.bundle is None:
+            yield f"static={static} is for a bundle; name one, or leave it out"
+        if self.static and not self.controls:
+            yield f"static={static} is for controls, which --no-controls leaves out; give only one"
         if not self.controls and self.n_candidates != 64:
             yield f"n_candidates={self.n_candidates} is for controls, which --no-controls leaves out; give only one"
 
@@ -90,6 +99,8 @@ class Evaluate:
             raise RLPruneError(f"--budget and --penalty are for bundles; {self.bundle} holds a {kind} network")
         if kind in ("gated", "plain") and self.observation is not None:
             raise RLPruneError(f"--observation is for bundles; {self.bundle} holds a {kind} network")
+        if kind in ("gated", "plain") and self.static:
+            raise RLPruneError(f"--static is for bundles; {self.bundle} holds a {kind} network")
         if kind == "gated":
             return self._measured_gated(self.bundle)
         if kind == "plain":
@@ -127,10 +138,36 @@ class Evaluate:
         if not self.controls:
             alone = evaluate_alone(dynamic, splits.test, dense=dense)
             return alone, tables.evaluation(alone)
+        dense_macs = int(dynamic.prices.dense.macs)
         results = evaluate(
-            dynamic, splits.test, splits.policy, dense=dense, n_candidates=self.n_candidates, seed=self.seed
+            dynamic,
+            splits.test,
+            splits.policy,
+            dense=dense,
+            n_candidates=self.n_candidates,
+            seed=self.seed,
+            static_trained=[self._static_point(folder, splits.test, dense_macs) for folder in self.static],
         )
         return results, tables.evaluation(results)
+
+    def _static_point(self, folder: Path, test: ImageSet, dense_macs: int) -> tuple[float, float]:
+        """Cost and accuracy of a network that was pruned for all images, on the bundle's test images.
+
+        Raises:
+            RLPruneError: it is for other images, or learnt from some of these.
+        """
+        plain = stored.load_plain(folder)
+        try:
+            own = load_fitting(plain.image_shape, plain.data, plain.metadata, self.source).test
+        except RLPruneError as error:
+            raise RLPruneError(f"--static {folder}: {error}") from error
+        if not torch.equal(own.labels, test.labels):
+            raise RLPruneError(
+                f"--static {folder}: {len(own)} images are for testing there, {len(test)} for the bundle, and not the "
+                "same ones; prune and train it on the same data"
+            )
+        (point,) = static_points([plain.network], own, dense_macs, self.device)
+        return point
 
     def _original(self, splits: Splits) -> Callable[[Tensor], Tensor] | None:
         """The network that it was made from, if that is named; it takes images on the CPU."""

@@ -17,6 +17,16 @@ def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> P
 
 
 @torch.inference_mode()
+def observed_features(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Tensor:
+    """What the policy of a network keeps of every image between its passes, float32 (N, K)."""
+    observer = dynamic.policy.observer
+    if not observer.n_features:
+        return torch.zeros(len(data), 0)
+    batches = (images.to(dynamic.device, dynamic.dtype) for images, _ in data.batches(batch_size))
+    return torch.cat([observer.features(dynamic.slices.stem(images).float()) for images in batches])
+
+
+@torch.inference_mode()
 def codebook_logits(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Tensor:
     """The logits of every profile of the codebook for every image, float32 (K, N, classes), whatever the policy."""
     slices = [dynamic.slice(profile) for profile in range(len(dynamic.codebook))]

@@ -10,13 +10,14 @@ from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.results import (
     BundleResult,
+    DecisionFigures,
     DenseResult,
     EvaluationResult,
     GatedResult,
     RecipeResult,
     StaticResult,
 )
-from rlprune.evaluation.static import evaluate_dense, evaluate_static
+from rlprune.evaluation.static import evaluate_dense, evaluate_static, static_points
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow, ComparisonResult
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "BundleResult",
     "ComparisonResult",
     "Controls",
+    "DecisionFigures",
     "DenseResult",
     "EvaluationResult",
     "GatedResult",
@@ -39,4 +41,5 @@ __all__ = [
     "evaluate_gated",
     "evaluate_static",
     "predict_all",
+    "static_points",
 ]

@@ -24,8 +24,9 @@ _N_COSTS = 8
 _N_RANDOM = 2
 """How many at each cost."""
 
-Points = list[tuple[float, float]]
-"""Static networks, each as its share of the dense network's MACs and its accuracy."""
+Point = tuple[float, float]
+"""A network as its share of the dense network's MACs and its accuracy."""
+Points = list[Point]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +96,13 @@ def _points(elastic: ElasticModule, data: ImageSet, profiles: Tensor, cost: Cost
     return list(zip(shares, profile_accuracies(elastic, data, profiles, "controls").tolist(), strict=True))
 
 
-def _at(share: float, points: Points) -> tuple[float, float]:
+def _at(share: float, points: Sequence[Point]) -> tuple[float, float]:
     """Cost and accuracy at a cost, two neighbours mixed; outside of what the points span, those of the nearest one."""
     shares, accuracies = zip(*sorted(points), strict=True)
     return float(np.clip(share, shares[0], shares[-1])), float(np.interp(share, shares, accuracies))
 
 
-def best_at(share: float, of_networks: Sequence[Points]) -> tuple[float, float]:
+def best_at(share: float, of_networks: Sequence[Sequence[Point]]) -> tuple[float, float]:
     """Cost and accuracy at a share of the dense MACs; of several networks, those of the more accurate one."""
     return max((_at(share, points) for points in of_networks), key=lambda point: point[1])
 

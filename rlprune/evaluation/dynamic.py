@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -11,13 +11,18 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import codebook_logits, predict_all
 from rlprune.deployment.prediction import Prediction
 from rlprune.errors import RLPruneError
-from rlprune.evaluation.controls import Controls, best_at, hull, shuffled_accuracy
+from rlprune.evaluation.controls import Controls, Point, best_at, hull, shuffled_accuracy
+from rlprune.evaluation.per_image.later_pass import decision_figures
+from rlprune.evaluation.per_image.rivals import oracle_points, profile_points, tuned_cascades
 from rlprune.evaluation.results import BundleResult, Conditions, ControlFigures, EvaluationResult, Frontier
 from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import profile_accuracies
 from rlprune.utils.finite import check_whole
+
+_N_SHOWN = 24
+"""Cascades that a frontier shows, at most."""
 
 
 def evaluate(
@@ -30,6 +35,8 @@ def evaluate(
     seed: int = 0,
     controls: Controls | None = None,
     logits: Tensor | None = None,
+    cascades: Sequence[Point] | None = None,
+    static_trained: Sequence[Point] = (),
 ) -> EvaluationResult:
     """Measure a dynamic network, and controls at equal mean MACs (the policy's own and every pass included).
 
@@ -39,17 +46,28 @@ def evaluate(
     | `random` | random static profiles: the means of a few at each of several costs, neighbours mixed to meet it |
     | `best_static` | the best profile, or mixture of two, of the codebook and a search with `selection_set` |
     | `shuffled` | the policy's own decisions given to other images: the mean over all permutations |
+    | `cascade` | tuned cascades of the same network and codebook, one to three steps; neighbours mixed likewise |
+    | `static_trained` | networks each pruned for all images, then trained, as given; neighbours mixed likewise |
+    | `oracle` | each image runs the cheapest profile that is right about it, as far as the same MACs go |
+
+    The margins of cascades are tuned on `selection_set`; every pass and their own decisions are paid for. No decisions
+    that end in a single profile of the codebook are better than the oracle. `decisions` of the result says what another
+    pass is worth, and how well that can be told: `rlprune.evaluation.results.DecisionFigures`.
 
     Args:
         dynamic: the network with its policy.
         test: what everything is measured on. Nothing is chosen by it.
-        selection_set: what the search for static profiles judges by.
+        selection_set: what the search for static profiles judges by, and the margins of cascades are tuned on: the
+            images that the policy learnt from.
         dense: the network it was made from, which takes images on the CPU, in eval mode; or the accuracy of that; if
             None, its own full width.
         n_candidates: static profiles that the search may try.
         seed: of the search and of the random profiles.
         controls: static networks that were measured before; `n_candidates` and `seed` are then theirs.
-        logits: what `codebook_logits` gave for this network and codebook, if that was computed before.
+        logits: what `codebook_logits` gave for this network, codebook and `test`, if that was computed before.
+        cascades: what `rlprune.evaluation.per_image.tuned_cascades` gave for this network, likewise.
+        static_trained: the share of the dense MACs and the accuracy on `test` of each of those networks, as
+            `rlprune.evaluation.static.static_points` measures them.
     """
     check_whole(n_candidates=n_candidates, least=1, most=100_000)
     check_whole(seed=seed, least=0, most=2**32 - 1)
@@ -61,14 +79,32 @@ def evaluate(
         controls = Controls.measure([dynamic.elastic], dynamic.codebook, test, selection_set, n_candidates, seed)
     if logits is None:
         logits = codebook_logits(dynamic, test)
-    shuffled = shuffled_accuracy(predicted, logits, test.labels, dynamic.policy.observer)
+    if cascades is None:
+        cascades = tuned_cascades(dynamic, test, selection_set, logits)
     share = float(predicted.macs.double().mean() / cost.dense.macs)
-    accuracies, macs_cuts = _at_equal_macs(controls, share, shuffled)
+    of_codebook = (cost.of(dynamic.codebook).macs / cost.dense.macs).double(), logits.argmax(2) == test.labels
+    beside = {
+        "uniform": best_at(share, controls.uniform),
+        "random": best_at(share, controls.random),
+        "best_static": best_at(share, controls.static),
+        "shuffled": (share, shuffled_accuracy(predicted, logits, test.labels, dynamic.policy.observer)),
+        "cascade": best_at(share, [cascades]),
+        "oracle": best_at(share, [oracle_points(*of_codebook)]),
+    }
+    if static_trained:
+        beside["static_trained"] = best_at(share, [static_trained])
     return EvaluationResult(
         **vars(own),
-        controls=accuracies,
-        controls_macs_cut=macs_cuts,
-        frontier=_frontier(controls, dynamic.codebook, cost, logits, test.labels),
+        controls=ControlFigures(**{name: accuracy for name, (_, accuracy) in beside.items()}),
+        controls_macs_cut=ControlFigures(**{name: 1 - macs for name, (macs, _) in beside.items()}),
+        frontier=Frontier(
+            uniform=tuple(hull(controls.uniform)),
+            static=tuple(hull(controls.static)),
+            codebook=profile_points(*of_codebook),
+            cascade=tuple(cascades[:: -(-len(cascades) // _N_SHOWN)]),
+            static_trained=tuple(sorted(static_trained)) or None,
+        ),
+        decisions=decision_figures(dynamic, test, predicted, logits),
         n_candidates=controls.n_candidates,
         seed=controls.seed,
     )
@@ -116,33 +152,10 @@ def _measured(
     return found, predicted
 
 
-def _at_equal_macs(controls: Controls, share: float, shuffled: float) -> tuple[ControlFigures, ControlFigures]:
-    """Accuracies of the controls at a share of the dense MACs, and the MACs that they save there."""
-    found = {
-        "uniform": best_at(share, controls.uniform),
-        "random": best_at(share, controls.random),
-        "best_static": best_at(share, controls.static),
-        "shuffled": (share, shuffled),
-    }
-    accuracies = ControlFigures(**{name: accuracy for name, (_, accuracy) in found.items()})
-    return accuracies, ControlFigures(**{name: 1 - macs for name, (macs, _) in found.items()})
-
-
 def _dense_accuracy(dynamic: DynamicCNN, dense: Callable[[Tensor], Tensor] | float | None, test: ImageSet) -> float:
     if dense is None:
         return float(profile_accuracies(dynamic.elastic, test, dynamic.elastic.full[None], "dense")[0])
     return dense if isinstance(dense, float) else accuracy(dense, test)
-
-
-def _frontier(controls: Controls, codebook: Tensor, cost: Cost, logits: Tensor, labels: Tensor) -> Frontier:
-    """Static networks: those of the controls, and the profiles of the codebook."""
-    shares = (cost.of(codebook).macs / cost.dense.macs).tolist()
-    accuracies = (logits.argmax(2) == labels).double().mean(1).tolist()
-    return Frontier(
-        uniform=tuple(hull(controls.uniform)),
-        static=tuple(hull(controls.static)),
-        codebook=tuple(zip(shares, accuracies, strict=True)),
-    )
 
 
 def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str | Latency = "macs") -> float:

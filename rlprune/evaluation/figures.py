@@ -52,6 +52,8 @@ LOOKS = {
     "rl progressive": Look("RL, several passes", "#000000", "*"),
     "rl once": Look("RL, one pass", "#0072B2", "*"),
     "threshold": Look("confidence threshold", "#E69F00", "o"),
+    "cascade": Look("tuned cascade", "#E69F00", "o"),
+    "static_trained": Look("static, trained for its cost", "#0072B2", "^"),
     "gates": Look("channel gates, density", "#009E73", "D", ":"),
     "sparsity": Look("channel gates, L1", "#CC79A7", "P", ":"),
     "branches": Look("branch gates", "#D55E00", "^"),

@@ -93,7 +93,7 @@ def _lowest_worth_showing(results: ComparisonResult) -> float:
 
 def _draw_policies(chart: Any, policies: Sequence[EvaluationResult], title: str) -> None:
     """Policies of one network, cheapest first, and their controls."""
-    lines = _static_lines(policies[0].frontier)
+    lines = _frontier_lines(policies[0].frontier)
     lines.append(Line.of("shuffled", [(1 - policy.macs_cut, policy.controls.shuffled) for policy in policies]))
     if len(policies) == 1:
         (policy,) = policies
@@ -107,8 +107,9 @@ def _draw_policies(chart: Any, policies: Sequence[EvaluationResult], title: str)
     _draw(chart, lines, policies[0].dense_accuracy, title, lowest)
 
 
-def _static_lines(frontier: Frontier) -> list[Line]:
-    return [Line.of(name, getattr(frontier, name)) for name in ("uniform", "static", "codebook")]
+def _frontier_lines(frontier: Frontier) -> list[Line]:
+    names = ("uniform", "static", "codebook", "cascade", "static_trained")
+    return [Line.of(name, points) for name in names if (points := getattr(frontier, name)) is not None]
 
 
 def _draw(chart: Any, lines: Sequence[Line], dense: float, title: str, lowest: float) -> None:

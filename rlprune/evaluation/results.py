@@ -51,6 +51,32 @@ class ControlFigures(JsonResult):
     random: float
     best_static: float
     shuffled: float
+    cascade: float | None = None
+    static_trained: float | None = None
+    oracle: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionFigures(JsonResult):
+    """What another pass is worth, and how well that can be told from the first one; for all test images.
+
+    The earlier prediction is that of each image's own first pass; the later one that after the pass which the policy
+    ranks highest there, whether it would make it or accept. An image is repaired if the earlier prediction is wrong and
+    the later one right. Where passes combine their logits, the later prediction is the combined one.
+
+    Attributes:
+        breaks: share of the images that were right whose later prediction is wrong; None if none were right.
+        repairs: share of the images that were wrong whose later prediction is right; None if none were wrong.
+        policy_auroc: probability that the policy ranks an image that is repaired above one that is not, equal ranks
+            counting half: by its output for that pass (for levels: for choosing again) minus the one for accepting.
+            None if no image is repaired, or all are.
+        margin_auroc: the same by the margin between the two largest logits of the first pass, the smallest first.
+    """
+
+    breaks: float | None = None
+    repairs: float | None = None
+    policy_auroc: float | None = None
+    margin_auroc: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +87,15 @@ class Frontier(JsonResult):
         uniform: one keep ratio for all groups.
         static: the best that a search found.
         codebook: the profiles that the policy chooses from.
+        cascade: tuned cascades of that codebook, some of all costs.
+        static_trained: networks that were each trained for their cost.
     """
 
     uniform: Points
     static: Points
     codebook: Points
+    cascade: Points | None = None
+    static_trained: Points | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +118,8 @@ class EvaluationResult(JsonResult):
         penalty: at which the policy decided, if it was learnt for a range of penalties.
         policy_macs_share: MACs of deciding once, over the dense network's.
         runs_per_image: how often each profile of the codebook is run.
-        frontier: static networks at other costs.
+        frontier: static networks at other costs, and cascades.
+        decisions: what another pass is worth, and how well that can be told; None where images have but one.
         dense_macs: of the dense network.
         dense_params: of the dense network.
         n_candidates: static profiles that the search tried.
@@ -112,6 +143,7 @@ class EvaluationResult(JsonResult):
     policy_macs_share: float
     runs_per_image: tuple[float, ...]
     frontier: Frontier
+    decisions: DecisionFigures | None = None
     dense_macs: int
     dense_params: int
     n_candidates: int

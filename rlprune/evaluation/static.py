@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -67,6 +67,27 @@ def evaluate_static(
         how=notes.how,
         zeros=share_of_zeros(network),
         saves_time=notes.how != "unstructured",
+    )
+
+
+def static_points(
+    networks: Iterable[nn.Module], test: ImageSet, dense_macs: int, device: str | torch.device = "cpu"
+) -> tuple[tuple[float, float], ...]:
+    """Cost and accuracy of networks that were pruned once and for all, as controls of a dynamic one.
+
+    Args:
+        networks: each takes normalised images (B, C, H, W) and gives logits (B, classes); on the CPU and in eval mode.
+        test: the images, normalised as the networks expect.
+        dense_macs: of the dense network.
+        device: where to run them, and leave them.
+
+    Returns:
+        Of each its MACs over the dense network's, and its accuracy.
+    """
+    image = test.normalised(slice(0, 1))
+    return tuple(
+        (count_macs(network, image) / dense_macs, accuracy(network.to(device), test, device=device))
+        for network in networks
     )
 
 

@@ -10,7 +10,14 @@ from rich.table import Table
 from torch import Tensor
 
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.evaluation.results import BundleResult, DenseResult, EvaluationResult, GatedResult, StaticResult
+from rlprune.evaluation.results import (
+    BundleResult,
+    DecisionFigures,
+    DenseResult,
+    EvaluationResult,
+    GatedResult,
+    StaticResult,
+)
 from rlprune.evaluation.timing_results import (
     AdaptBenchmark,
     BenchmarkResult,
@@ -24,8 +31,11 @@ from rlprune.profiles.cost import Cost
 CONTROL_NAMES = {
     "shuffled": "shuffled",
     "best_static": "best static",
+    "static_trained": "static, trained for it",
+    "cascade": "tuned cascade",
     "uniform": "uniform ratio",
     "random": "random profiles",
+    "oracle": "oracle",
 }
 """What people read for the controls of an evaluation, in this order."""
 
@@ -104,9 +114,12 @@ def evaluation(results: EvaluationResult | BundleResult | DenseResult, bench: Be
     if isinstance(results, EvaluationResult):
         for name, title in CONTROL_NAMES.items():
             accuracy = getattr(results.controls, name)
+            if accuracy is None:
+                continue
             table.add_row(title, _points(accuracy), _points(getattr(results.controls_macs_cut, name), 1), "")
         controls = (
-            "Controls cost the same, unless none is that cheap; shuffled: the learnt decisions, dealt to other images. "
+            "Controls cost the same, unless none is that cheap; shuffled: the learnt decisions, dealt to other images; "
+            f"oracle: knows the labels. {_told(results.decisions)}"
         )
     table.caption = (
         f"Saved: mean, every pass and the policy counted. {controls}"
@@ -114,6 +127,18 @@ def evaluation(results: EvaluationResult | BundleResult | DenseResult, bench: Be
         "passes per image." + (" Times: medians, batch sizes above, best dense row." if bench else "")
     )
     return table
+
+
+def _told(decisions: DecisionFigures | None) -> str:
+    """What another pass is worth, in words."""
+    if decisions is None:
+        return ""
+    shares = [f"{'-' if share is None else _percent(share)}" for share in (decisions.breaks, decisions.repairs)]
+    areas = ["-" if area is None else f"{area:.3f}" for area in (decisions.policy_auroc, decisions.margin_auroc)]
+    return (
+        f"Another pass breaks {shares[0]} of what was right and repairs {shares[1]} of what was wrong; telling what it "
+        f"repairs (AUROC): the policy {areas[0]}, the margin {areas[1]}. "
+    )
 
 
 def gates(results: GatedResult) -> Table:

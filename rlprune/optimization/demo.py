@@ -50,8 +50,16 @@ def measure_demo(out: Path, splits: Splits, result: OptimizeResult, seed: int) -
     """
     dynamic = load(out / FOLDER / "bundle")
     dense = result.row("dense")
-    accuracy = None if dense is None else dense.accuracy
-    results = evaluate(dynamic, splits.test, splits.policy, dense=accuracy, n_candidates=32, seed=seed)
+    static = result.row("static")
+    results = evaluate(
+        dynamic,
+        splits.test,
+        splits.policy,
+        dense=None if dense is None else dense.accuracy,
+        n_candidates=32,
+        seed=seed,
+        static_trained=() if static is None else [(static.macs_share, static.accuracy)],
+    )
     results = replace(results, seconds=result.seconds)
     draw_demo(out / PICTURE, dynamic, splits.test, results)
     write_json(out / RESULTS, results.to_json())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.baselines.static_pruning import cheapest_share, static_profile
-from rlprune.baselines.stored import load_plain, save_plain
+from rlprune.baselines.stored import load_plain, save_sliced
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.models.weights import load_weights, save_weights
 from rlprune.optimization.entry.examined import Examined
@@ -179,13 +179,8 @@ class Work:
             with self.step("searching slices"):
                 found = search_profiles(elastic.to(self._device), images, n_candidates, self.seed)
                 elastic.cpu()
-            write_json(path, {name: value.tolist() for name, value in vars(found).items()})
-        stored = json.loads(path.read_text())
-        return Search(
-            torch.tensor(stored["profiles"]),
-            torch.tensor(stored["accuracy"], dtype=torch.float64),
-            torch.tensor(stored["price"], dtype=torch.float64),
-        )
+            write_json(path, found.to_json())
+        return Search.from_json(json.loads(path.read_text()))
 
     def codebook(self, adapted: ElasticCNN, found: Search) -> Tensor:
         """The profiles in use: from the cheapest that promises enough, in even ratios up to the whole network.
@@ -295,9 +290,7 @@ class Work:
             with self.step("training the static rival"):
                 teacher = self._teacher(settings)
                 pretrain(network, self.subject.splits.network, settings, teacher=teacher, **self._kept("static"))
-            dense = {"params": int(cost.dense.params), "macs": int(cost.dense.macs)}
-            notes = self.subject.notes | {"how": "searched", "dense": dense, "profile": profile.tolist()}
-            save_plain(folder, network.cpu(), self.subject.image_shape, self.subject.splits.network, notes)
+            save_sliced(folder, network, adapted, profile, self.subject.splits.network, self.subject.notes)
         stored = load_plain(folder)
         profile = torch.tensor(stored.metadata["profile"])
         return stored.network.eval(), cost.of(profile)

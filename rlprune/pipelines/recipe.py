@@ -19,6 +19,9 @@ from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import read_text
 from rlprune.utils.settings import (
+    Epochs,
+    InnerShare,
+    LearningRate,
     Must,
     NCandidates,
     Penalty,
@@ -73,8 +76,30 @@ class SearchSettings:
     """Static profiles to try."""
     n_images: PositiveInt = 2000
     """Images of the policy's split to judge them by."""
+    mean_budgets: Annotated[tuple[InnerShare, ...], as_tuple] = ()
+    """Shares of the dense MACs that an image may cost on average. If given, the profiles are as many as `budgets`, and
+    chosen for what tuned cascades of them achieve at these costs, not each for itself."""
     codebook: str | None = None
     """A file beside the recipe that has the profiles already, as JSON; budgets count for nothing then."""
+
+
+@settings_dataclass
+class StaticNetworkSettings:
+    """Networks that are each pruned once, for all images, and trained as long as the network of the policies."""
+
+    budgets: Budgets
+    """Shares of the dense MACs, ascending; for each the best profile within it that the search of the codebook tried.
+    """
+    epochs: Epochs | None = None
+    """Of the last training of each; if not given, as many as the network of the policies has had since it was adapted:
+    those of [specialise] and of the rounds of [tune] that stayed, and then those of a [refit] on all images."""
+    learning_rate: LearningRate | None = None
+    """Of that training; if not given, that of [specialise], or of the refit. So is everything else, teachers too."""
+
+    def _conflicts(self) -> Iterator[str]:
+        names = [f"{budget:g}" for budget in self.budgets]  # of their folders
+        if len(set(names)) < len(names):
+            yield f"budgets={self.budgets}: some are the same in six digits; give each once"
 
 
 @settings_dataclass
@@ -120,6 +145,8 @@ class Recipe:
     refit_weights: str | None = None
     """Weights, found as above, that the refit begins with in place of the tuned network's: public ones, say, that have
     seen every training image, and so could not train policies, which are learnt with a network that has not."""
+    static: StaticNetworkSettings | None = None
+    """Rivals of the policies: networks that are each dedicated to one cost. None if not given."""
     seed: Seed = 0
     """Fixes everything but times, on the same machine and as many threads."""
 

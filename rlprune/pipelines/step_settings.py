@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,11 +12,15 @@ from rlprune.pipelines.recipe import Recipe
 from rlprune.storage.provenance import others_in
 from rlprune.training.settings import TrainingSettings
 
-StepName = Literal["teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "evaluate"]
+StepName = Literal[
+    "teacher", "dense", "adapt", "search", "specialise", "tune", "policies", "refit", "static", "evaluate"
+]
 FOLDERS = {**dict.fromkeys(("adapted", "specialised", "tuned", "refitted"), "network"), "bundle": "bundle"}
 """Kinds of the folders that steps make, by name."""
-FILES = ("dense.safetensors", "codebook.json", "results.json", "frontier.png")
+FILES = ("dense.safetensors", "codebook.json", "search.json", "results.json", "frontier.png")
 """The files that they make."""
+_LATER = {"early_weight": 1.0, "mean_budgets": ()}
+"""Settings that 0.1.0 did not know, and their defaults."""
 
 
 def steps_begun(out: Path) -> bool:
@@ -40,12 +45,13 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
         },
         "dense": {"model": recipe.model, "weights": recipe.weights, "dense": recipe.dense},
         "adapt": {"elastic": recipe.elastic, "adapt": recipe.adapt},
-        "search": {"search": recipe.search},
+        "search": {"search": _known(recipe.search)},
         "specialise": {"specialise": recipe.specialise},
-        "tune": {"policy": recipe.policy.noted(), "tune": recipe.tune, "penalties": higher},
+        "tune": {"policy": recipe.policy.noted(), "tune": _known(recipe.tune), "penalties": higher},
         "policies": {"penalties": recipe.penalties},
         "refit": {"refit": recipe.refit, "refit_weights": recipe.refit_weights},
-        "evaluate": {"reference": recipe.reference},
+        "static": {"static": recipe.static},
+        "evaluate": {"reference": recipe.reference, "static": recipe.static},
     }
     return {name: {"seed": recipe.seed, **each} for name, each in settings.items()}
 
@@ -79,4 +85,12 @@ def views_of(settings: TrainingSettings) -> list[int]:
 def told(recipe: Recipe) -> dict[str, Any]:
     """The recipe as results hold it: as they did in 0.1.0, if nothing is given that it did not know."""
     settings = recipe.to_json()
-    return settings | {"data": without_unset(settings["data"]), "policy": recipe.policy.noted()}
+    if recipe.static is None:
+        del settings["static"]
+    known = {"search": _known(recipe.search), "tune": _known(recipe.tune), "policy": recipe.policy.noted()}
+    return settings | {"data": without_unset(settings["data"])} | known
+
+
+def _known(settings: Any) -> dict[str, Any]:
+    """A step's settings by name, without those that 0.1.0 did not know and that are left at their defaults."""
+    return {name: value for name, value in asdict(settings).items() if (name, value) not in _LATER.items()}

@@ -6,54 +6,50 @@ import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlprune.agents.joint.tuning import tune
 from rlprune.agents.train import train_policy
-from rlprune.data.image_set import ImageSet, Splits
+from rlprune.baselines.cascade_codebook import codebook_for_cascades
+from rlprune.data.image_set import Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import codebook_logits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LatestLogitCache
 from rlprune.errors import RLPruneError
-from rlprune.evaluation.controls import Controls
+from rlprune.evaluation.controls import Controls, Point
 from rlprune.evaluation.dynamic import evaluate, mean_reward
+from rlprune.evaluation.per_image.rivals import tuned_cascades
 from rlprune.evaluation.plots import budgets_plot
 from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.intake.identity import same_source
-from rlprune.intake.notes import split_notes, split_rule_of
-from rlprune.intake.options import source_notes
+from rlprune.intake.notes import split_rule_of
 from rlprune.intake.preparation import load_for, note_of
 from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
 from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.pipelines.recipe import Recipe
+from rlprune.pipelines.recipe_run import RecipeRun
+from rlprune.pipelines.static_networks import StaticNetworks
 from rlprune.pipelines.step_settings import FILES, FOLDERS, StepName, settings_of, told, weights_noted
 from rlprune.pipelines.teachers import Teachers, check_networks
 from rlprune.policies.policy import Policy
-from rlprune.profiles.codebook import read_codebook
-from rlprune.profiles.latency import Latency, measured
-from rlprune.profiles.search import best_within, search_profiles
+from rlprune.profiles.search import best_within
 from rlprune.storage.bundle import save_bundle
-from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.policies import load_policy
 from rlprune.storage.provenance import check_targets, noted, plain
 from rlprune.training.adaptation import adapt
 from rlprune.training.pretraining import pretrain
-from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.imports import require
-from rlprune.utils.tensorboard import scalar_log
-
-_Settings = TypeVar("_Settings", bound=TrainingSettings)
 
 
-class Steps:
+class Steps(RecipeRun):
     """The steps of a recipe, in a folder; what the folder has already is not made again.
 
     | step | makes |
@@ -67,6 +63,7 @@ class Steps:
     | `policies` | `policies/PENALTY/`: a policy for the tuned network at every penalty, from the highest down; |
     | | `policies-up/PENALTY/`: the same from the lowest penalty up; `policies-up/rewards.json`: which is better |
     | `refit` | `refitted/`: the network, or other weights for it, trained on, on every image that is not for testing |
+    | `static` | `static/BUDGET/`: networks that are each pruned for all images and trained as long, if asked for |
     | `evaluate` | `results.json`, `frontier.png`, `bundle/` |
 
     Args:
@@ -78,9 +75,7 @@ class Steps:
     NAMES: tuple[StepName, ...] = get_args(StepName)
 
     def __init__(self, recipe: Recipe, out: str | Path, recipe_dir: str | Path) -> None:
-        self.recipe = recipe
-        self.out = Path(out)
-        self.recipe_dir = Path(recipe_dir)
+        super().__init__(recipe, out, recipe_dir)
         self._chain = PenaltyChain(self.out / "policies")
 
     def run(self, last: str = NAMES[-1]) -> None:
@@ -100,6 +95,8 @@ class Steps:
             check_networks(self.recipe, self.recipe_dir)
             self.teachers.check_all()
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
+            if name == "static" and self.recipe.static is None:
+                continue  # nor is it noted, so that a recipe may ask for it later
             print(f"{name} ...", flush=True)
             note = noted(
                 self.out / "steps" / f"{name}.json",
@@ -121,46 +118,50 @@ class Steps:
         """Train the ordinary network, or load it."""
         if (path := self.out / "dense.safetensors").exists():
             return
-        settings = self._seeded(self.recipe.dense)
+        settings = self.seeded(self.recipe.dense)
         torch.manual_seed(self.recipe.seed)
         model, trained = self.teachers.own()
         if not trained:
             teacher = self.teachers.first(settings) if self.recipe.teacher else None
-            pretrain(model, self.splits.network, settings, teacher=teacher, **self._checkpointing("dense"))
+            pretrain(model, self.splits.network, settings, teacher=teacher, **self.checkpointing("dense"))
         save_weights(model, path, note_of(self.splits.network))
 
     def adapt(self) -> None:
         """Make it elastic, rank its channels, train it under random profiles."""
         if (self.out / "adapted").exists():
             return
-        settings = self._seeded(self.recipe.adapt)
-        elastic, teacher = self._elastic(self.teachers.dense()), self.teachers.first(settings)
-        adapt(elastic, self.splits.network, settings, teacher=teacher, **self._checkpointing("adapt"))
-        self._save("adapted", elastic)
+        settings = self.seeded(self.recipe.adapt)
+        elastic, teacher = self.elastic(self.teachers.dense()), self.teachers.first(settings)
+        adapt(elastic, self.splits.network, settings, teacher=teacher, **self.checkpointing("adapt"))
+        self.save("adapted", elastic)
 
     def search(self) -> None:
         """Find the best profile for every budget, or take those that the recipe names."""
         if (path := self.out / "codebook.json").exists():
             return
         settings = self.recipe.search
-        elastic = self._load("adapted")
+        elastic = self.load("adapted")
         if settings.codebook is not None:
             write_json(path, load_profiles(elastic, self.recipe_dir / settings.codebook).tolist())
             return
-        latency = self._latency(elastic)
-        found = search_profiles(elastic, self._selection_set, settings.n_candidates, self.recipe.seed, latency=latency)
-        write_json(path, best_within(elastic, found, settings.budgets).tolist())
+        found = self.searched(elastic)
+        if settings.mean_budgets:
+            n_profiles = len(settings.budgets)
+            book = codebook_for_cascades(elastic, found, self.selection_set, n_profiles, settings.mean_budgets)
+        else:
+            book = best_within(elastic, found, settings.budgets)
+        write_json(path, book.tolist())
 
     def specialise(self) -> None:
         """Train the network on under the codebook's profiles alone."""
         if (self.out / "specialised").exists():
             return
-        elastic, settings = self._load("adapted"), self._seeded(self.recipe.specialise)
+        elastic, settings = self.load("adapted"), self.seeded(self.recipe.specialise)
         elastic.specialise(self.codebook)
         teacher = self.teachers.final(settings)
-        checkpointing = self._checkpointing("specialise")
+        checkpointing = self.checkpointing("specialise")
         adapt(elastic, self.splits.network, settings, teacher=teacher, codebook=self.codebook, **checkpointing)
-        self._save("specialised", elastic)
+        self.save("specialised", elastic)
 
     def tune(self) -> None:
         """Learn a policy, train the network under its decisions, learn it anew; and again, while that pays.
@@ -171,17 +172,16 @@ class Steps:
         if (self.out / "tuned").exists():
             return
         folder = self.out / "tuning"
-        settings = self._seeded(self.recipe.tune)
+        settings = self.seeded(self.recipe.tune)
         teacher = self.teachers.final(settings)
-        best = self._load("specialised")
+        best = self.load("specialised")
         best_chain = PenaltyChain(folder / "policies-0")
         policy, reward = self._learn_own(best, best_chain)
         rewards = [reward]
         for n in range(settings.rounds):
             tuned = copy.deepcopy(best)
-            checkpointing = self._checkpointing(f"tuning/network-{n}")
-            how: dict[str, Any] = {"held_out": self.splits.policy, "teacher": teacher} | checkpointing
-            tune(tuned, policy, self.splits.network, settings, **how)
+            how: dict[str, Any] = {"held_out": self.splits.policy, "teacher": teacher}
+            tune(tuned, policy, self.splits.network, settings, **how, **self.checkpointing(f"tuning/network-{n}"))
             chain = PenaltyChain(folder / f"policies-{n + 1}")
             policy, reward = self._learn_own(tuned, chain)
             rewards.append(reward)
@@ -190,11 +190,11 @@ class Steps:
             best, best_chain = tuned, chain
         write_json(folder / "rewards.json", rewards)
         self._chain.take(best_chain)
-        self._save("tuned", best)
+        self.save("tuned", best)
 
     def policies(self) -> None:
         """Learn a policy for the tuned network at every penalty: from the highest down, then from the lowest up."""
-        elastic = self._load("tuned")
+        elastic = self.load("tuned")
         learn = partial(self._train, elastic)
         learnt = self._chain.learn_down(learn, self._penalties)
         if self._chain.rewards.exists() or (self.out / "results.json").exists():  # measured as they are
@@ -213,40 +213,57 @@ class Steps:
         """Train the network on, or other weights for it, on all images, if the recipe says so; the rest stays."""
         if self.recipe.refit is None or (self.out / "refitted").exists():
             return
-        settings = self._seeded(self.recipe.refit)
+        settings = self.seeded(self.recipe.refit)
         if self.recipe.refit_weights is None:
-            elastic = self._load("tuned")
+            elastic = self.load("tuned")
         else:
             weights = find_weights(self.recipe.refit_weights, self.recipe_dir)
-            elastic = self._elastic(build_model(self.recipe.model, weights, self.splits))
+            elastic = self.elastic(build_model(self.recipe.model, weights, self.splits))
             elastic.specialise(self.codebook)
         teacher = self.teachers.for_refit()
-        checkpointing = self._checkpointing("refit")
+        checkpointing = self.checkpointing("refit")
         adapt(elastic, self.splits.training, settings, teacher=teacher, codebook=self.codebook, **checkpointing)
-        self._save("refitted", elastic)
+        self.save("refitted", elastic)
+
+    def static(self) -> None:
+        """Prune and train a network for each of the budgets that the recipe names for it, if it does."""
+        if self.recipe.static is not None:
+            StaticNetworks(self, self.recipe.static, self.teachers).train()
 
     def evaluate(self) -> None:
         """Measure every policy on the test images, next to its controls, and pack the first into a bundle."""
         if (self.out / "results.json").exists():
             return
-        elastic = self._load("tuned" if self.recipe.refit is None else "refitted")
-        networks = (elastic, self._load("adapted"))
-        test = self.splits.test
-        controls = Controls.measure(networks, self.codebook, test, self._selection_set, seed=self.recipe.seed)
+        tuned = self.load("tuned")
+        elastic = tuned if self.recipe.refit is None else self.load("refitted")
+        networks = (elastic, self.load("adapted"))
+        test, asked = self.splits.test, self.recipe.static
+        controls = Controls.measure(networks, self.codebook, test, self.selection_set, seed=self.recipe.seed)
+        static_trained = () if asked is None else StaticNetworks(self, asked, self.teachers).points(test)
         dense_accuracy = accuracy(self.teachers.reference(), test)
         logits: Tensor | None = None
+        cascades: tuple[Point, ...] | None = None
         results: list[PenaltyResult] = []
         for penalty in self._penalties:
             saved = load_policy(self.chosen(penalty) / "policy")
             dynamic = DynamicCNN.for_images(elastic, saved.policy, self.splits.network)
-            if logits is None:  # the same for all policies
+            if logits is None or cascades is None:  # the same for all policies
                 logits = codebook_logits(dynamic, test)
+                before = DynamicCNN.for_images(tuned, saved.policy, self.splits.network)
+                cascades = tuned_cascades(dynamic, test, self.splits.policy, logits, learnt_with=before)
             figures = evaluate(
-                dynamic, test, self.splits.policy, dense=dense_accuracy, controls=controls, logits=logits
+                dynamic,
+                test,
+                self.splits.policy,
+                dense=dense_accuracy,
+                controls=controls,
+                logits=logits,
+                cascades=cascades,
+                static_trained=static_trained,
             )
             results.append(PenaltyResult(penalty=penalty, evaluation=figures))
             if penalty == self.recipe.policy.penalty:
-                metadata = {"network": self._made_of, **self._split, "policy": saved.metadata, "penalty": penalty}
+                metadata = {"network": self.made_of, **self.split_noted, "policy": saved.metadata, "penalty": penalty}
                 metadata["metrics"] = figures.headline()
                 save_bundle(self.out / "bundle", elastic, saved.policy, self.splits.network, metadata)
         result = RecipeResult(recipe=told(self.recipe), budgets=tuple(results))
@@ -279,33 +296,6 @@ class Steps:
         """The recipe's own first, then the further ones."""
         return (self.recipe.policy.penalty, *self.recipe.penalties)
 
-    @property
-    def _made_of(self) -> dict[str, Any]:
-        return {"model": self.recipe.model, "source": source_notes(self.recipe.data)}
-
-    @property
-    def _split(self) -> dict[str, Any]:
-        return {"split": split_notes(self.splits, split_rule_of(self.out))}
-
-    @property
-    def codebook(self) -> Tensor:
-        """The profiles found, int64 (K, G), cheapest first."""
-        return read_codebook(self.out / "codebook.json")
-
-    @property
-    def _selection_set(self) -> ImageSet:
-        """The images that static profiles are judged by."""
-        return self.splits.policy.subset(slice(0, self.recipe.search.n_images))
-
-    def _seeded(self, settings: _Settings) -> _Settings:
-        """A step's settings, with the recipe's seed."""
-        return replace(settings, seed=self.recipe.seed)
-
-    def _elastic(self, dense: nn.Module) -> ElasticCNN:
-        """An ordinary network made elastic, its channels ranked."""
-        shape = tuple(self.splits.network.images.shape[1:])
-        return self.recipe.elastic.build(dense, shape, self.splits.network)
-
     def _learn_own(self, elastic: ElasticCNN, chain: PenaltyChain) -> tuple[Policy, float]:
         """The policy of the recipe's own penalty, after those of all higher ones; and its reward."""
         own = self.recipe.policy.penalty
@@ -323,7 +313,7 @@ class Steps:
             folder,
             replace(self.recipe.policy, penalty=penalty, seed=self.recipe.seed),
             codebook=codebook,
-            latency=self._latency(elastic),
+            latency=self.latency(elastic),
             start=start,
             resume=True,
             logit_caches=self._logit_caches.of(elastic, codebook),
@@ -332,19 +322,4 @@ class Steps:
     def _reward(self, elastic: ElasticCNN, penalty: float, policy: Policy) -> float:
         """What a policy's decisions are worth on the images that it learnt from."""
         dynamic = DynamicCNN.for_images(elastic, policy, self.splits.network, elastic.widths.device)
-        return mean_reward(dynamic, self.splits.policy, penalty, self._latency(elastic) or self.recipe.policy.cost)
-
-    def _latency(self, elastic: ElasticCNN) -> Latency | None:
-        """What is paid for, if that is time; measured once."""
-        paid = self.recipe.policy.cost == "latency"
-        return measured(self.out / "latency.json", elastic, seed=self.recipe.seed) if paid else None
-
-    def _checkpointing(self, step: str) -> dict[str, Any]:
-        """Where a training's checkpoint and events go."""
-        return {"checkpoint": self.out / f"{step}.checkpoint.pt", "log": scalar_log(self.out / "logs", step)}
-
-    def _save(self, name: str, elastic: ElasticCNN) -> None:
-        save_network(self.out / name, elastic.cpu(), self.splits.network, self._made_of | self._split)
-
-    def _load(self, name: str) -> ElasticCNN:
-        return load_network(self.out / name).network
+        return mean_reward(dynamic, self.splits.policy, penalty, self.latency(elastic) or self.recipe.policy.cost)

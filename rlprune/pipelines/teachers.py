@@ -24,6 +24,9 @@ _N_RANKED = 32
 _N_COPIES = 12
 """How often a run writes its network at the most: what its steps leave, and a training's checkpoints."""
 
+_N_STATIC_COPIES = 5
+"""The same for each static network: it and the checkpoints of two trainings, with momentum."""
+
 
 def check_networks(recipe: Recipe, recipe_dir: Path) -> None:
     """Make sure that a recipe's networks and weights are there: better missed now than in hours.
@@ -135,7 +138,11 @@ class Teachers:
         if recipe.search.codebook is not None:
             load_profiles(elastic, self.recipe_dir / recipe.search.codebook)
         n_copies = _N_COPIES * (len(recipe.search.budgets) if recipe.specialise.separate else 1)
+        n_copies += _N_STATIC_COPIES * (len(recipe.static.budgets) if recipe.static else 0)
         check_room(self.out, n_copies * sum(value.nbytes for value in elastic.state_dict().values()))
+        if recipe.static is not None:
+            check_candidates(elastic, recipe.search.n_candidates)
+            check_budget(elastic, min(recipe.static.budgets))
         if recipe.search.codebook is None and not (self.out / "codebook.json").exists():
             self._check_search(elastic)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,16 @@ class Search:
     profiles: Tensor
     accuracy: Tensor
     price: Tensor
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as `Search.from_json` reads it."""
+        return {name: value.tolist() for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Search:
+        """What `to_json` gave."""
+        accuracy, price = (torch.tensor(stored[name], dtype=torch.float64) for name in ("accuracy", "price"))
+        return cls(torch.tensor(stored["profiles"]), accuracy, price)
 
     def frontier(self) -> Tensor:
         """Indices of the profiles on the upper convex hull of accuracy over price, cheapest first, int64 (F,).

@@ -21,6 +21,15 @@ def evaluation_table(results: Mapping[str, Any]) -> str:
         (f"**learnt, per image** (95 % interval {low:.1f} to {high:.1f})", results["accuracy"], cut),
         ("the same decisions, shuffled across images", controls["shuffled"], cuts["shuffled"]),
         ("best static profile, or mixture of two, of a search", controls["best_static"], cuts["best_static"]),
+        *(
+            (title, controls[name], cuts[name])
+            for name, title in (
+                ("static_trained", "networks pruned for all images, each trained for its cost"),
+                ("cascade", "tuned cascade"),
+                ("oracle", "oracle, which knows the labels"),
+            )
+            if name in controls
+        ),
         ("one keep ratio everywhere", controls["uniform"], cuts["uniform"]),
         ("random profiles", controls["random"], cuts["random"]),
     ]

@@ -11,6 +11,13 @@ _CLOSE = 10.0
 """Points of MACs saved within which a published result is a rival."""
 
 
+_CONTROLS = ("shuffled", "cascade", "static_trained", "best_static", "uniform", "oracle")
+"""Controls in the order of the table; older results have fewer."""
+_PER_IMAGE = ("cascade", "oracle")
+_HEADLINE = ("shuffled", "cascade", "static_trained", "best_static")
+"""Controls of the table for the README, likewise."""
+
+
 def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
     """Results of recipes beside published ones and their own controls, in Markdown.
 
@@ -30,9 +37,10 @@ def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequen
             controls = figures["controls"]
             own = (_percent(figures["accuracy"]), _percent(cut, 1), _percent(figures["params_cut"], 1))
             rows.append(("**rlprune**", "yes", dense, f"**{own[0]}**", *own[1:]))
-            for name in ("shuffled", "best_static", "uniform"):
+            for name in (name for name in _CONTROLS if name in controls):
                 control = (_percent(controls[name]), _percent(figures["controls_macs_cut"][name], 1))
-                rows.append((f"its control: {name.replace('_', ' ')}", "no", dense, *control, ""))
+                per_image = "yes" if name in _PER_IMAGE else "no"
+                rows.append((f"its control: {name.replace('_', ' ')}", per_image, dense, *control, ""))
         for row in (row for row in published if row["network"] == network):
             dense = "" if row["dense"] is None else f"{row['dense']:.2f}"
             per_image = "yes" if row["per_image"] else "no"
@@ -40,6 +48,27 @@ def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequen
             rows.append((f"{row['method']}, as published", per_image, dense, *theirs, ""))
         lines += [f"| {network} | {' | '.join(row)} |" for row in rows]
     return "\n".join(lines)
+
+
+def decisions_table(results: Mapping[str, Any]) -> str:
+    """What another pass is worth under each policy of a recipe, and how well that can be told, in Markdown.
+
+    Args:
+        results: what `rlprune.pipelines.steps` wrote as `results.json`.
+
+    Returns:
+        The table; nothing where the results are older than these figures.
+    """
+    lines = [
+        "| MACs saved, % | breaks what was right, % | repairs what was wrong, % | AUROC, policy | AUROC, margin |",
+        "|---|---|---|---|---|",
+    ]
+    for figures in sorted(results["budgets"], key=lambda each: float(each["macs_cut"])):
+        if found := figures.get("decisions"):
+            shares = (_percent(found[name]) if name in found else "" for name in ("breaks", "repairs"))
+            areas = (f"{found[name]:.3f}" if name in found else "" for name in ("policy_auroc", "margin_auroc"))
+            lines.append(f"| {' | '.join([_percent(figures['macs_cut'], 1), *shares, *areas])} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _percent(share: float, digits: int = 2) -> str:
@@ -240,7 +269,7 @@ def compare_table(results: Mapping[str, Any]) -> str:
 
 
 def headline_table(measured: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each network: its bundle beside the dense network, two controls and the best published rival.
+    """One row for each network: its bundle beside the dense network, controls and the best published rival.
 
     The rival is the most accurate published result that saves about as many MACs, up to ten points more or fewer.
 
@@ -248,10 +277,12 @@ def headline_table(measured: Mapping[str, Mapping[str, Any]], published: Sequenc
         measured: as for `reference_table`; the first of a network's budgets is the bundle's.
         published: as for `reference_table`.
     """
+    known = [results["budgets"][0]["controls"] for results in measured.values()]
+    shown = [name for name in _HEADLINE if name in ("shuffled", "best_static") or any(name in each for each in known)]
+    of_controls = "".join(f" {name.replace('_', ' ')} % |" for name in shown)
     lines = [
-        "| network | dense % | **rlprune %** | MACs saved, % | shuffled % | best static % "
-        "| best published: % at MACs saved, % |",
-        "|---|---|---|---|---|---|---|",
+        f"| network | dense % | **rlprune %** | MACs saved, % |{of_controls} best published: % at MACs saved, % |",
+        f"|---|---|---|---|{'---|' * len(shown)}---|",
     ]
     for network, results in measured.items():
         bundle = results["budgets"][0]
@@ -262,7 +293,7 @@ def headline_table(measured: Mapping[str, Mapping[str, Any]], published: Sequenc
         ]
         rival = max(close, key=lambda row: float(row["pruned"]))
         cells = [network, _percent(bundle["dense_accuracy"]), f"**{_percent(bundle['accuracy'])}**", saved]
-        cells += [_percent(controls[name]) for name in ("shuffled", "best_static")]
+        cells += [_percent(controls[name]) if name in controls else "" for name in shown]
         lines.append(f"| {' | '.join(cells)} | {rival['method']}: {rival['pruned']:.2f} at {rival['macs_cut']:g} |")
     return "\n".join(lines)
 

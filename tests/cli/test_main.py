@@ -145,7 +145,7 @@ def test_inspect_lists_every_group(project: Path, capsys: pytest.CaptureFixture[
 def test_evaluate_measures_a_bundle(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run_json(project, "evaluate", "bundle", *DATA, "--n-candidates", "6")
     assert results["n_images"] == 8
-    assert results["controls"].keys() == {"uniform", "random", "best_static", "shuffled"}
+    assert results["controls"].keys() == {"uniform", "random", "best_static", "shuffled", "cascade", "oracle"}
     keys = {"accuracy", "dense_accuracy", "macs_cut", "params_cut", "distinct_profiles", "mean_passes"}
     assert keys <= results.keys()
     assert f"{100 * results['accuracy']:.2f}" in capsys.readouterr().out
@@ -156,7 +156,7 @@ def test_evaluate_leaves_the_controls_out(project: Path, capsys: pytest.CaptureF
     said = capsys.readouterr()
     assert "controls" not in said.out.lower() and "search" not in said.err
     found = run_json(project, "evaluate", "bundle", *DATA, "--n-candidates", "6")
-    without = {"controls", "controls_macs_cut", "frontier", "n_candidates", "seed"}
+    without = {"controls", "controls_macs_cut", "frontier", "decisions", "n_candidates", "seed"}
     assert {name: value for name, value in found.items() if name not in without} == alone
     assert BundleResult.from_json(alone).to_json() == alone
 

@@ -128,6 +128,14 @@ def project(apart: None, tmp_path: Path) -> Path:
             ("evaluate", "b", "--data", "pets", "--no-controls", "--n-candidates", "8"),
             "--n-candidates=8 is for controls, which --no-controls leaves out",
         ),
+        (
+            ("evaluate", "b", "--data", "pets", "--no-controls", "--static", "a", "c"),
+            "--static=a c is for controls, which --no-controls leaves out",
+        ),
+        (
+            ("evaluate", "--model", "resnet20", "--data", "pets", "--static", "a"),
+            "--static=a is for a bundle; name one, or leave it out",
+        ),
         (("bench", "adapt", "--rows", "all"), "--rows are of bundles; adapt has its own"),
         (("inspect", "--model", "resnet20", "--n-classes", "0"), "--n-classes=0: give a whole number of 1 or more"),
         (("inspect", "--model", "resnet20", "--image-shape", "-1", "8", "8"), "--image-shape=(-1, 8, 8): give a list"),

@@ -89,7 +89,8 @@ def test_every_promised_key_is_there() -> None:
     results = evaluate(make(), TEST, CHOOSING, **QUICK)
     keys = {"accuracy", "dense_accuracy", "macs_cut", "params_cut", "n_images", "distinct_profiles", "mean_passes"}
     assert keys | {"accuracy_interval", "hardware", "threads", "dtype", "date", "seed"} <= results.to_json().keys()
-    assert results.controls.to_json().keys() == {"uniform", "random", "best_static", "shuffled"}
+    every = {"uniform", "random", "best_static", "shuffled", "cascade", "oracle"}
+    assert results.controls.to_json().keys() == results.controls_macs_cut.to_json().keys() == every
     assert results.n_images == 60
     assert results.dense_accuracy == right(NETWORK.full[None]).double().mean()
     assert evaluate_dense(NETWORK.slice(NETWORK.full), TEST).accuracy == results.dense_accuracy
@@ -243,7 +244,10 @@ def test_other_normalisation_of_the_sets_changes_nothing(with_dense: bool) -> No
 def test_controls_cost_what_the_policy_costs(max_passes: int) -> None:
     results = evaluate(make(max_passes), TEST, CHOOSING, **QUICK)
     assert 0 < results.macs_cut < 0.7
-    assert results.controls_macs_cut.to_json() == dict.fromkeys(results.controls.to_json(), results.macs_cut)
+    cuts = results.controls_macs_cut.to_json()
+    for name in ("cascade", "oracle"):  # which may need less for all that they can get right
+        assert cuts.pop(name) >= results.macs_cut - 1e-9
+    assert cuts == dict.fromkeys(cuts, results.macs_cut)
 
 
 def test_a_control_that_cannot_be_as_dear_says_what_it_costs() -> None:

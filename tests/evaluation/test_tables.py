@@ -13,7 +13,14 @@ from torch import nn
 
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation import tables
-from rlprune.evaluation.results import Conditions, ControlFigures, DenseResult, EvaluationResult, Frontier
+from rlprune.evaluation.results import (
+    Conditions,
+    ControlFigures,
+    DecisionFigures,
+    DenseResult,
+    EvaluationResult,
+    Frontier,
+)
 from rlprune.evaluation.timing_results import BenchmarkResult, BenchmarkRow
 from rlprune.profiles.cost import Cost
 
@@ -93,6 +100,18 @@ def test_an_evaluation_stands_beside_its_controls() -> None:
     assert text.count("51.5") == 4
     assert all(figure in text for figure in ("80.10", "60.20", "85.30", "87.40", "4 distinct", "1.25 passes"))
     assert MARKUP in text and "dense (original)" in text
+
+
+def test_rivals_that_were_measured_have_rows_and_what_explains_a_tie_is_told() -> None:
+    found = evaluation()
+    controls = dataclasses.replace(found.controls, cascade=0.8888, oracle=0.9555)
+    cuts = dataclasses.replace(found.controls_macs_cut, cascade=0.515, oracle=0.515)
+    decisions = DecisionFigures(breaks=0.021, repairs=0.303, policy_auroc=0.8125)
+    results = evaluation(controls=controls, controls_macs_cut=cuts, decisions=decisions)
+    text = " ".join(shown(tables.evaluation(results)).split())
+    assert "tuned cascade │ 88.88" in text and "oracle │ 95.55" in text and "trained for it" not in text
+    assert "breaks 2.1 % of what was right and repairs 30.3 % of what was wrong" in text
+    assert "the policy 0.812, the margin -." in text
 
 
 def test_a_control_that_is_dearer_says_so() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rlprune.agents.settings import PolicySettings
 from rlprune.errors import RLPruneError, SettingsError
 from rlprune.intake.options import DataOptions
-from rlprune.pipelines.recipe import Recipe, SearchSettings, TrainedNetwork
+from rlprune.pipelines.recipe import Recipe, SearchSettings, StaticNetworkSettings, TrainedNetwork
 from rlprune.training.adaptation import SpecialiseSettings
 from rlprune.training.settings import TrainingSettings
 
@@ -98,6 +98,7 @@ OTHERS = {
     "final_teachers": TrainedNetwork,
     "reference": TrainedNetwork,
     "refit": SpecialiseSettings,
+    "static": StaticNetworkSettings,
 }
 """What may be left out whole."""
 
@@ -131,6 +132,8 @@ def test_a_value_of_a_wrong_type_is_named_whatever_the_setting(tmp_path: Path, p
     ("path", "value", "message"),
     [
         ("mode", "1", r"mode=1: there is no such setting; did you mean model\?"),
+        ("static.epochs", "1", r"static\.budgets is missing: give 1 to 16 ascending shares above 0"),
+        ("static.budgets", "[0.5, 0.50000001]", r"budgets=\(0\.5, 0\.50000001\): some are the same in six digits"),
         (
             "data.name",
             "1",

@@ -7,12 +7,14 @@ from result_tables import (
     between_markers,
     budgets_table,
     compare_table,
+    decisions_table,
     gates_table,
     growth_tables,
     headline_table,
     precision_table,
     prices_table,
     rankings_table,
+    reference_table,
     seeds_table,
     signals_table,
     speed_table,
@@ -118,6 +120,26 @@ def test_the_best_published_rival_is_the_most_accurate_of_those_that_save_about_
     cheaper = bundle | {"accuracy": 0.5}
     assert headline_table({"Net": {"budgets": [bundle, cheaper]}}, rows).splitlines()[2:] == [
         "| Net | 93.00 | **92.00** | 55.0 | 90.00 | 91.00 | near: 92.50 at 65 |"
+    ]
+
+
+def test_rivals_that_results_know_have_columns_and_rows_of_their_own() -> None:
+    controls = {"shuffled": 0.9, "best_static": 0.91, "uniform": 0.8, "cascade": 0.918, "oracle": 0.95}
+    bundle = {"accuracy": 0.92, "dense_accuracy": 0.93, "macs_cut": 0.55, "params_cut": 0.5, "controls": controls}
+    bundle["controls_macs_cut"] = dict.fromkeys(controls, 0.55)
+    near = {"network": "Net", "method": "near", "dense": 93.0, "pruned": 92.5, "macs_cut": 55, "per_image": False}
+    header, _, row = headline_table({"Net": {"budgets": [bundle]}}, [near]).splitlines()
+    assert "| shuffled % | cascade % | best static % |" in header and "| 90.00 | 91.80 | 91.00 |" in row
+    rows = reference_table({"Net": {"budgets": [bundle]}}, [near]).splitlines()
+    assert "| Net | its control: cascade | yes | 93.00 | 91.80 | 55.0 |  |" in rows
+    assert "| Net | its control: best static | no | 93.00 | 91.00 | 55.0 |  |" in rows
+
+
+def test_what_another_pass_is_worth_stands_where_it_is_known() -> None:
+    known = {"macs_cut": 0.5, "decisions": {"breaks": 0.02, "repairs": 0.3, "policy_auroc": 0.8125}}
+    assert decisions_table({"budgets": [{"macs_cut": 0.6}]}) == ""
+    assert decisions_table({"budgets": [known, {"macs_cut": 0.6}]}).splitlines()[2:] == [
+        "| 50.0 | 2.00 | 30.00 | 0.812 |  |"
     ]
 
 

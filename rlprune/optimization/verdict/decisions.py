@@ -12,7 +12,7 @@ from torch import Tensor
 from rlprune.baselines.cascade import WEIGHTS, Cascade, best_cascades, cascade_policy
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.image_sets import codebook_logits
+from rlprune.deployment.image_sets import codebook_logits, observed_features
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.result import Point
@@ -53,7 +53,7 @@ class Recorded:
         self.images = images
         self.logits = codebook_logits(dynamic, images, images.at_once)
         self._cost = Cost(dynamic.elastic)
-        self.observed = _observed(dynamic, images)
+        self.observed = observed_features(dynamic, images, images.at_once)
 
     def answers(self, policy: Policy) -> Answers:
         """What images are answered under a policy, and what that costs.
@@ -87,16 +87,6 @@ class Recorded:
 
         passes = run_policy(policy, observed, prices, run, first_profile(policy, prices))
         return passes, prices.of_passes(passes.profiles).macs.double() / int(prices.dense.macs)
-
-
-@torch.inference_mode()
-def _observed(dynamic: DynamicCNN, images: ImageSet) -> Tensor:
-    """The features that a policy observes, float32 (N, K)."""
-    observer = dynamic.policy.observer
-    if not observer.n_features:
-        return torch.zeros(len(images), 0)
-    parts = [observer.features(dynamic.slices.stem(pixels)) for pixels, _ in images.batches(images.at_once)]
-    return torch.cat(parts)
 
 
 def learnt_points(policy: Policy) -> list[DecisionPoint]:
