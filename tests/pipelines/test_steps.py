@@ -27,7 +27,7 @@ from rlprune.metrics import accuracy
 from rlprune.models.weights import save_weights
 from rlprune.pipelines.recipe import Recipe, SearchSettings, StaticNetworkSettings, TrainedNetwork
 from rlprune.pipelines.static_networks import StaticNetworks
-from rlprune.pipelines.step_settings import told
+from rlprune.pipelines.step_settings import settings_of, told
 from rlprune.pipelines.steps import Steps
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
@@ -545,3 +545,14 @@ def test_what_the_last_step_needs_is_asked_for_first(
     with pytest.raises(MissingExtraError, match=r"rlprune\[plots\]"):
         steps_of(root, tmp_path / "run").run()
     assert not (tmp_path / "run").exists()
+
+
+def test_profiles_may_be_chosen_for_what_they_achieve_one_after_another(root: Path, tmp_path: Path) -> None:
+    out = copy_of(root, tmp_path, "codebook.json", "steps")
+    search = replace(recipe_of(root).search, mean_budgets=(0.6, 0.9), n_candidates=8)
+    steps = steps_of(root, out, search=search)
+    steps.search()
+    full = load_network(out / "adapted").network.full
+    assert 1 < len(steps.codebook) <= len(search.budgets) and steps.codebook[-1].equal(full)
+    noted = settings_of(steps.recipe)["search"]["search"]
+    assert noted["mean_budgets"] == (0.6, 0.9) and "mean_budgets" not in settings_of(recipe_of(root))["search"]["search"]
