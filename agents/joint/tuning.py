@@ -156,7 +156,7 @@ def _looks(routes: Routes, profile: int, settings: TuneSettings, generator: torc
     n_chosen = int(chose.sum())
     own = ran.int().argmax(1)[images[:n_chosen]]
     most = routes.profiles.shape[1] - 1
-    if n_chosen and own.double().mean() > 0.5:
+    if n_chosen and (own > 0).double().mean() > 0.5:
         filled = routes.passes[images[n_chosen:]].clamp_max(most)
     else:
         filled = torch.zeros_like(images[n_chosen:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ _TURN_WEIGHT = 10.0
 """How strongly the number of passes favours the profile whose turn it is."""
 _UNKNOWN = float("nan")
 WEIGHTS = (0.0, 1.0)
-"""Weights of the logits before a pass that a tuned cascade may choose from: the last pass alone, or the plain mean."""
+"""Weights of the logits before a pass that a tuned cascade may choose from: the last pass alone; or two passes count
+alike, and of three the last counts half."""
 
 
 @dataclass(frozen=True, init=False)
@@ -61,7 +63,7 @@ class Cascade:
     ) -> None:
         """Take the attributes; one number for `margins`, or `margin` as it was called, is that of every step."""
         given = margins if margin is None else margin
-        of_steps = (given,) * (len(steps) - 1) if isinstance(given, int | float) else tuple(given)
+        of_steps = (float(given),) * (len(steps) - 1) if isinstance(given, Real) else tuple(map(float, given))
         values = {"steps": tuple(steps), "margins": of_steps, "accuracy": accuracy, "price": price, "combine": combine}
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -74,7 +76,7 @@ class Cascade:
     def __str__(self) -> str:
         """The steps, with the margin below which an image goes on to the next."""
         words = [str(self.steps[0])]
-        for margin, step in zip(self.margins, self.steps[1:], strict=True):
+        for margin, step in zip(self.margins, self.steps[1:], strict=False):
             words.append(f"> {step} below {margin:.2f}")
         return " ".join(words) + (f", logits combined by {self.combine:g}" if self.combine and self.margins else "")
 

@@ -53,7 +53,8 @@ def codebook_for_cascades(
         raise RLPruneError(
             f"budgets are {tuple(budgets)}; give one or more of {cheapest:.3f}, the cheapest profile's, to 1"
         )
-    candidates = torch.cat([_near_the_frontier(found), elastic.full[None].cpu()]).unique(dim=0)
+    least = found.profiles[cost.of(found.profiles).macs.argmin()]
+    candidates = torch.cat([_near_the_frontier(found), least[None], elastic.full[None].cpu()]).unique(dim=0)
     candidates = sorted_codebook(candidates, cost)
     each = progress_bar(candidates, desc="cascades", unit="profile")
     logits = torch.stack([_logits(elastic, profile, images) for profile in each])

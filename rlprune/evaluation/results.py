@@ -185,10 +185,13 @@ class PenaltyResult(JsonResult):
     Attributes:
         penalty: that it was learnt for.
         evaluation: how well it does.
+        kept: `learnt`, or `cascade` where the policy is the cascade that it began as, because learning was not surely
+            ahead of it on validation images; None where it began at random.
     """
 
     penalty: float
     evaluation: EvaluationResult = field(metadata=INLINE)
+    kept: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,7 +118,7 @@ def evaluation(results: EvaluationResult | BundleResult | DenseResult, bench: Be
                 continue
             table.add_row(title, _points(accuracy), _points(getattr(results.controls_macs_cut, name), 1), "")
         controls = (
-            "Controls cost the same, unless none is that cheap; shuffled: the learnt decisions, dealt to other images; "
+            "Controls cost the same, or as near to it as there is one; shuffled: decisions dealt to other images; "
             f"oracle: knows the labels. {_told(results.decisions)}"
         )
     table.caption = (

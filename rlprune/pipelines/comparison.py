@@ -262,7 +262,7 @@ class Comparison:
     def _policy_settings(self, method: str) -> PolicySettings:
         """How the policies of a method are trained, but for the penalty."""
         if method == "rl once":
-            return replace(self.policy, max_passes=1, pool=self.policy.pool or 2)
+            return replace(self.policy, max_passes=1, pool=self.policy.pool or 2, begin="auto")
         return replace(self.policy, max_passes=max(2, self.policy.max_passes))
 
     def _learn(

@@ -82,10 +82,16 @@ class SearchSettings:
     codebook: str | None = None
     """A file beside the recipe that has the profiles already, as JSON; budgets count for nothing then."""
 
+    def _conflicts(self) -> Iterator[str]:
+        if self.codebook is not None and self.mean_budgets:
+            yield (
+                f"codebook={self.codebook!r}, mean_budgets={self.mean_budgets}: give only one; the file has profiles"
+            )
+
 
 @settings_dataclass
 class StaticNetworkSettings:
-    """Networks that are each pruned once, for all images, and trained as long as the network of the policies."""
+    """Networks that are each pruned once, for all images, and trained for as many epochs as that of the policies."""
 
     budgets: Budgets
     """Shares of the dense MACs, ascending; for each the best profile within it that the search of the codebook tried.

@@ -94,6 +94,7 @@ class Steps(RecipeRun):
         if not (self.out / "steps").exists():
             check_networks(self.recipe, self.recipe_dir)
             self.teachers.check_all()
+        self._check_static()
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             if name == "static" and self.recipe.static is None:
                 continue  # nor is it noted, so that a recipe may ask for it later
@@ -109,6 +110,22 @@ class Steps(RecipeRun):
             less = "smaller batches, fewer views or smaller images need less"
             with note, memory_for(f"doing the step {name!r}", less):
                 getattr(self, name)()
+
+    def _check_static(self) -> None:
+        """Refuse to train static networks for results that were measured without them.
+
+        Raises:
+            RLPruneError: there are such results.
+        """
+        if (
+            self.recipe.static is not None
+            and (self.out / "results.json").exists()
+            and not (self.out / "static").exists()
+        ):
+            raise RLPruneError(
+                f"{self.out / 'results.json'} was measured without the networks of [static]; remove that file, bundle/ "
+                "and steps/evaluate.json, and all is measured again with them"
+            )
 
     def teacher(self) -> None:
         """Cache the final teachers' logits on all views, if the recipe keeps views; and on those of a refit."""
@@ -261,7 +278,9 @@ class Steps(RecipeRun):
                 cascades=cascades,
                 static_trained=static_trained,
             )
-            results.append(PenaltyResult(penalty=penalty, evaluation=figures))
+            choice = saved.metadata.get("choice")
+            kept = choice.get("kept") if isinstance(choice, dict) else None
+            results.append(PenaltyResult(penalty=penalty, evaluation=figures, kept=kept))
             if penalty == self.recipe.policy.penalty:
                 metadata = {"network": self.made_of, **self.split_noted, "policy": saved.metadata, "penalty": penalty}
                 metadata["metrics"] = figures.headline()

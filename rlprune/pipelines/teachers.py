@@ -151,7 +151,7 @@ class Teachers:
         search = self.recipe.search
         check_candidates(elastic, search.n_candidates)
         if self.recipe.policy.cost != "latency":
-            check_budget(elastic, min(search.budgets))
+            check_budget(elastic, min((*search.budgets, *search.mean_budgets)))
 
     def load(self, network: TrainedNetwork) -> nn.Module:
         """A network that somebody trained.

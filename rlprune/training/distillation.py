@@ -137,7 +137,11 @@ def distillation_loss(
         weight: of the divergence, in [0, 1]; the cross-entropy has the rest.
         of_images: weight of each image in the mean, float32 (B,); all count alike if None.
     """
-    hard = F.cross_entropy(logits, labels, reduction="none")
-    divergence = F.kl_div((logits / temperature).log_softmax(1), soft, reduction="none", log_target=True).sum(1)
-    losses = weight * temperature**2 * divergence + (1 - weight) * hard
-    return (losses if of_images is None else losses * of_images).mean()
+    own = (logits / temperature).log_softmax(1)
+    if of_images is None:
+        hard = F.cross_entropy(logits, labels)
+        divergence = F.kl_div(own, soft, reduction="batchmean", log_target=True)
+    else:
+        hard = (F.cross_entropy(logits, labels, reduction="none") * of_images).mean()
+        divergence = (F.kl_div(own, soft, reduction="none", log_target=True).sum(1) * of_images).mean()
+    return weight * temperature**2 * divergence + (1 - weight) * hard

@@ -1,21 +1,22 @@
-"""Ways to train one network for several looks, side by side: the same steps of training, each with its best thresholds.
+"""Ways to train one network for several passes, side by side: as many epochs, each with its best thresholds.
 
     python runs/reference/compare_designs.py runs/reference/designs/resnet20.toml runs/designs-resnet20
 
 carries out the recipe up to the search once, then the rest of it for each design, and writes the results next to the
-recipe: resnet20.json. What is there already is not made again. The shapes of the designs:
+recipe, in designs.json. What is there already is not made again, and refused if the recipe has changed.
 
 | design | what is trained |
 |---|---|
 | `shared` | one set of weights, norms for each profile; every profile learns from all images alike |
-| `specialists` | the same, the last epochs under a policy's decisions: late looks learn from what comes that far |
-| `specialists, combined` | the same, and a later look adds to what is believed (weight 0.5 for the looks before) |
+| `specialists` | the same, the last epochs under a policy's decisions: late passes learn from what comes that far |
+| `specialists, combined` | the same, and a later pass adds to what is believed (weight 0.5 for those before) |
 | `separate` | a set of weights for each profile |
 | `once` | the network of `shared`, whose policy decides once, by features of the stem |
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from rlprune.storage.networks import load_network
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions
 
-COMMON = ("dense.safetensors", "adapted", "codebook.json", "teacher.safetensors")
+COMMON = ("steps", "dense.safetensors", "adapted", "codebook.json", "teacher.safetensors")
 """What all designs begin with."""
 
 
@@ -46,7 +47,7 @@ def designs(recipe: Recipe) -> dict[str, Recipe]:
             recipe, tune=replace(tuned, rounds=1), policy=replace(recipe.policy, combine=0.5)
         ),
         "separate": replace(shared, specialise=replace(longer, separate=True)),
-        "once": replace(shared, policy=replace(recipe.policy, max_passes=1, pool=2)),
+        "once": replace(shared, policy=replace(recipe.policy, max_passes=1, pool=2, begin="auto")),
     }
 
 
@@ -54,15 +55,12 @@ def carry_out(recipe: Recipe, out: Path, base: Steps) -> dict[str, Any]:
     """Train a design in a folder of its own, and measure it."""
     out.mkdir(parents=True, exist_ok=True)
     for name in COMMON:
-        source = base.out / name
-        if source.is_dir():
-            shutil.copytree(source, out / name, dirs_exist_ok=True)
-        elif source.exists() and not (out / name).exists():
-            shutil.copy(source, out)
-    steps = Steps(recipe, out, base.recipe_dir)
-    for name in Steps.NAMES[Steps.NAMES.index("specialise") :]:
-        print(f"{out.name}: {name} ...", flush=True)
-        getattr(steps, name)()
+        source, target = base.out / name, out / name
+        if source.is_dir() and not target.exists():
+            shutil.copytree(source, target)
+        elif source.is_file() and not target.exists():
+            shutil.copy(source, target)
+    Steps(recipe, out, base.recipe_dir).run()
     network = load_network(out / "tuned").network
     n_params = sum(parameter.numel() for parameter in network.parameters())
     results: dict[str, Any] = {"parameters": n_params, "rewards": _rewards(out)}
@@ -76,8 +74,6 @@ def _rewards(out: Path) -> Any:
 
 
 def _read(path: Path) -> Any:
-    import json
-
     return json.loads(path.read_text())
 
 
@@ -88,7 +84,7 @@ def main() -> None:
     found = {}
     for name, recipe in designs(base.recipe).items():
         found[name] = carry_out(recipe, base.out / name.replace(", ", "-"), base)
-        write_json(base.recipe_dir / f"{base.out.name}.json", {"designs": found, **conditions()})
+        write_json(base.recipe_dir / "designs.json", {"designs": found, **conditions()})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does it pay to tell a later look what the earlier one saw, or to train it for the images that come that far?
+"""Does it pay to tell a later pass what the earlier one saw, or to train it for the images that come that far?
 
     python runs/reference/compare_hand_over.py resnet20.safetensors --out runs/reference/designs/hand_over.json
 
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("weights", help="of a ResNet-20, in $RLPRUNE_WEIGHTS")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--variants", nargs="+", default=VARIANTS)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     named = parser.parse_args()
     splits = rlprune.data.load("cifar10")
     settings = TrainingSettings(
@@ -173,7 +173,10 @@ def main() -> None:
     )
     network = rlprune.models.build("resnet20")
     load_weights(network, find_weights(named.weights, Path()))
-    found = json.loads(named.out.read_text())["variants"] if named.out.exists() else {}
+    before = json.loads(named.out.read_text()) if named.out.exists() else {"epochs": named.epochs, "variants": {}}
+    if before["epochs"] != named.epochs:
+        parser.error(f"{named.out} has variants of {before['epochs']} epochs; give --epochs of it, or another file")
+    found = before["variants"]
     for variant in named.variants:
         if variant in found:
             continue
@@ -184,9 +187,10 @@ def main() -> None:
         elastic.specialise(torch.stack([elastic.uniform(0), elastic.full]))
         calibrate(elastic, splits.network, settings)
         looks = Looks(elastic, variant)
-        train(looks, splits.network, settings, variant, named.out.with_name(f"{variant}.checkpoint.pt"))
+        checkpoint = named.out.with_name(f"{named.out.stem}-{variant}.checkpoint.pt")
+        train(looks, splits.network, settings, variant, checkpoint)
         found[variant] = measure(looks, splits.test, settings)
-        named.out.with_name(f"{variant}.checkpoint.pt").unlink()
+        checkpoint.unlink()
         write_json(named.out, {"shares": SHARES, "epochs": named.epochs, "variants": found, **conditions()})
         print(variant, found[variant], flush=True)
 

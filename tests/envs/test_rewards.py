@@ -95,7 +95,8 @@ def test_two_rewards_or_two_observations_are_refused() -> None:
         KeepRatioEnv(NETWORK, DATA, observer=Observer.fit(NETWORK, DATA), observation="mine:Doubt")
 
 
-def test_the_checker_is_content_and_the_batch_equals_single_ones() -> None:
+def test_the_checker_is_content_and_the_batch_equals_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # the checker tries every way of rendering
     own: dict[str, Any] = {"reward": "mine:SquaredCost", "observation": {"class": "mine:Brightness", "settings": {}}}
     with warnings.catch_warnings():
         warnings.simplefilter("error")

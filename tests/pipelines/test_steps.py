@@ -555,4 +555,6 @@ def test_profiles_may_be_chosen_for_what_they_achieve_one_after_another(root: Pa
     full = load_network(out / "adapted").network.full
     assert 1 < len(steps.codebook) <= len(search.budgets) and steps.codebook[-1].equal(full)
     noted = settings_of(steps.recipe)["search"]["search"]
-    assert noted["mean_budgets"] == (0.6, 0.9) and "mean_budgets" not in settings_of(recipe_of(root))["search"]["search"]
+    assert (
+        noted["mean_budgets"] == (0.6, 0.9) and "mean_budgets" not in settings_of(recipe_of(root))["search"]["search"]
+    )

@@ -50,6 +50,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
                 strict=False,
             )
             _pool_by_means(traced.graph)
+            _norm_by_scales(traced.graph)
             program = torch.onnx.export(
                 traced,
                 dynamo=True,
@@ -74,6 +75,24 @@ def _pool_by_means(graph: fx.Graph) -> None:
     for node in graph.find_nodes(op="call_function", target=pooling):
         if list(node.args[1]) == [1, 1]:
             node.target, node.args = mean, (node.args[0], [-2, -1], True)
+
+
+def _norm_by_scales(graph: fx.Graph) -> None:
+    """Let a batch norm that no convolution takes in be a scale and a shift: torch 2.6 can write it in no other way."""
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+        x, weight, bias, mean, var, _, _, eps, _ = node.args
+        shape = [1, -1, *(1,) * (node.meta["val"].ndim - 2)]
+        with graph.inserting_before(node):
+            spread = graph.call_function(aten.rsqrt.default, (graph.call_function(aten.add.Scalar, (var, eps)),))
+            scale = graph.call_function(aten.mul.Tensor, (weight, spread))
+            shift = graph.call_function(aten.sub.Tensor, (bias, graph.call_function(aten.mul.Tensor, (mean, scale))))
+            scaled = graph.call_function(
+                aten.mul.Tensor, (x, graph.call_function(aten.reshape.default, (scale, shape)))
+            )
+        node.target, node.args = aten.add.Tensor, (scaled, None)
+        with graph.inserting_before(node):
+            node.args = (scaled, graph.call_function(aten.reshape.default, (shift, shape)))
 
 
 def _reason(error: BaseException) -> str:

@@ -23,7 +23,7 @@ def tuned_cascades(
 ) -> tuple[Point, ...]:
     """The best cascades of one to three steps at all costs, measured on the test images.
 
-    Steps, a margin for each but the last, and how logits combine (not at all, as their mean, or as the policy does it)
+    Steps, a margin for each but the last, and how logits combine (not at all, with weight 1, or as the policy does it)
     are searched on the images that the policy learnt from. Those are kept that are more accurate there than every
     cheaper one.
 

@@ -135,7 +135,7 @@ def cost_plot(shares: Tensor, correct: Tensor) -> str:
     edges = np.linspace(0, max(100.0, float(costs.max()) * 1.001), _MOST_BARS + 1)
 
     def draw(chart: Any) -> None:
-        colours = (_KINDS["dynamic"], _WRONG)
+        colours = [_KINDS["dynamic"], _WRONG]  # a pair would be a colour and its opacity
         _, _, bars = chart.hist((costs[right], costs[~right]), edges, stacked=True, color=colours, rwidth=0.86)
         for bar in bars[1]:
             bar.set(hatch="////", linewidth=0)

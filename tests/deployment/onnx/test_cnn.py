@@ -158,8 +158,8 @@ def test_what_no_image_chose_is_not_run(path: Path, tmp_path: Path) -> None:
         session = onnxruntime.InferenceSession(path, options)
         session.run(None, {"images": images.numpy()})
         events = json.loads(Path(session.end_profiling()).read_text())
-        kernels = [event["name"] for event in events if event["name"].endswith("kernel_time")]
-        ran.append(sum("conv" in name.lower() for name in kernels))
+        kernels = [event["args"]["op_name"] for event in events if event["name"].endswith("kernel_time")]
+        ran.append(sum("conv" in kind.lower() for kind in kernels))
     n_stem = ran[0] + ran[1] - ran[2]
     assert all(len(images) for images in only)
     assert 0 < n_stem < min(ran[:2])
