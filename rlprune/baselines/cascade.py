@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +62,14 @@ class Cascade:
     ) -> None:
         """Take the attributes; one number for `margins`, or `margin` as it was called, is that of every step."""
         given = margins if margin is None else margin
-        of_steps = (float(given),) * (len(steps) - 1) if isinstance(given, Real) else tuple(map(float, given))
-        values = {"steps": tuple(steps), "margins": of_steps, "accuracy": accuracy, "price": price, "combine": combine}
+        each = given if isinstance(given, Sequence) else (float(given),) * (len(steps) - 1)
+        values = {
+            "steps": tuple(steps),
+            "margins": tuple(each),
+            "accuracy": accuracy,
+            "price": price,
+            "combine": combine,
+        }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
