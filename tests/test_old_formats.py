@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from old_networks import pixels
@@ -34,6 +35,13 @@ from rlprune.training.adaptation import SpecialiseSettings
 FIXTURES = Path(__file__).parent / "fixtures"
 DATA = ImageSet(*pixels(), ("red", "green", "blue"), (0.5,) * 3, (0.25,) * 3)
 POLICY = PolicySettings(total_steps=128, n_envs=8, n_steps=4, batch_size=8, n_epochs=1, validate_every=32, hidden=(4,))
+
+reads_pickles = pytest.mark.skipif(
+    np.__version__.startswith("1."), reason="agents' checkpoints are pickles, which NumPy 2 wrote"
+)
+same_order = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11), reason="the torch of then orders images differently"
+)
 
 
 @pytest.fixture
@@ -99,6 +107,7 @@ def test_a_policy_and_a_latency_table_fit_the_network_still(old: Path) -> None:
     Latency.load(old / "latency.json").check(network)
 
 
+@reads_pickles
 def test_a_recipe_s_run_is_finished_and_its_figures_are_the_same(old: Path) -> None:
     before = json.loads((old / "run" / "results.json").read_text())
     (old / "run" / "results.json").unlink()
@@ -116,6 +125,7 @@ def test_a_recipe_s_run_is_finished_and_its_figures_are_the_same(old: Path) -> N
     assert after["recipe"] == before["recipe"]
 
 
+@reads_pickles
 def test_a_finished_policy_is_not_trained_again(old: Path) -> None:
     network = load_network(old / "run" / "adapted").network
     before = load_policy(old / "train" / "policy").policy
@@ -123,6 +133,7 @@ def test_a_finished_policy_is_not_trained_again(old: Path) -> None:
     assert all(torch.equal(value, before.tensors()[name]) for name, value in policy.tensors().items())
 
 
+@reads_pickles
 def test_an_interrupted_policy_is_trained_to_its_end(old: Path) -> None:
     network = load_network(old / "run" / "adapted").network
     assert load_policy(old / "train-half" / "policy").metadata["steps"] < POLICY.total_steps
@@ -130,6 +141,7 @@ def test_an_interrupted_policy_is_trained_to_its_end(old: Path) -> None:
     assert load_policy(old / "train-half" / "policy").metadata["steps"] == POLICY.total_steps
 
 
+@reads_pickles
 def test_a_comparison_is_measured_again_on_what_is_there(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = load_network(old / "run" / "adapted").network
     before = json.loads((old / "compare" / "results.json").read_text())
@@ -150,6 +162,7 @@ def test_a_comparison_is_measured_again_on_what_is_there(old: Path, monkeypatch:
         assert {**row_before, "ms": {}} == json.loads(json.dumps({**row_after, "ms": {}}))
 
 
+@same_order
 def test_an_interrupted_training_ends_as_the_uninterrupted_one_did(old: Path) -> None:
     from safetensors.torch import load_file
 
