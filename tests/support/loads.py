@@ -152,6 +152,8 @@ def workers(name: str, work: Work, method: str, n_workers: int, n_calls: int) ->
     """Worker processes that are given the network predict alike."""
     with multiprocessing.get_context(method).Pool(n_workers, torch.set_num_threads, (1,)) as pool:
         wrong = pool.starmap_async(_worker, [(work, index, n_calls) for index in range(n_workers)]).get(600)
+        pool.close()  # what ends a pool at once is a signal, and a handler that raises is lost in what frees memory
+        pool.join()
     return Bar(name, f"{n_workers} {method}ed workers x {n_calls} calls, {sum(wrong)} differ", sum(wrong))
 
 
