@@ -327,6 +327,7 @@ def results() -> dict[str, str]:
     pages["speed"] = f"{tables.speed_table(timed)}\n\n{conditions(timed['ResNet-20'], bench)}"
     single = {
         "signals": (tables.signals_table, "compare_signals.py"),
+        "hand_over": (tables.hand_over_table, "compare_hand_over.py"),
         "budgets": (tables.budgets_table, "compare_budgets.py"),
         "precision": (tables.precision_table, "compare_precision.py"),
         "rankings": (tables.rankings_table, "compare_rankings.py"),

@@ -1,6 +1,6 @@
 """Does it pay to tell a later pass what the earlier one saw, or to train it for the images that come that far?
 
-    python runs/reference/compare_hand_over.py resnet20.safetensors --out runs/reference/designs/hand_over.json
+    python runs/reference/compare_hand_over.py resnet20.safetensors --out runs/reference/resnet20/hand_over.json
 
 A ResNet-20 with public weights becomes elastic; its narrowest profile and the whole network share one set of weights,
 each with norms of its own, and both learn from every batch for a few epochs: the whole network from labels, the narrow
@@ -40,7 +40,7 @@ from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions
 
-VARIANTS = ("plain", "combined", "hand-over", "late", "late+early", "combined+hand-over+late")
+VARIANTS = ("plain", "hand-over", "combined", "late", "late+early", "combined+hand-over+late")
 SHARES = (0.36, 0.42, 0.48, 0.54, 0.6)
 """Mean MACs over the dense network's."""
 _OFTEN, _WIDTH = 0.35, 0.08
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("weights", help="of a ResNet-20, in $RLPRUNE_WEIGHTS")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS[:2])
     named = parser.parse_args()
     splits = rlprune.data.load("cifar10")
     settings = TrainingSettings(

@@ -120,6 +120,27 @@ def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def hand_over_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """What it is worth to tell a later pass of an earlier one, or to train it for what comes that far, in Markdown.
+
+    Args:
+        measured: by the name of the network `shares` of the dense MACs, and `variants` of {accuracies, first, second,
+            repairs, breaks} by name.
+    """
+    lines = []
+    for network, found in measured.items():
+        if not lines:
+            at = " | ".join(f"{100 * share:.0f} % of the MACs" for share in found["shares"])
+            lines += [
+                f"| network | variant | {at} | first pass alone | second | repairs | breaks |",
+                "|---" * (6 + len(found["shares"])) + "|",
+            ]
+        for name, row in found["variants"].items():
+            figures = [*row["accuracies"], row["first"], row["second"], row["repairs"], row["breaks"]]
+            lines.append(f"| {network} | {name} | {' | '.join(map(_percent, figures))} |")
+    return "\n".join(lines)
+
+
 def budgets_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     """One policy for a range of penalties beside policies for one each, and what a controller held, in Markdown.
 

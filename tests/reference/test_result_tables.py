@@ -10,6 +10,7 @@ from result_tables import (
     decisions_table,
     gates_table,
     growth_tables,
+    hand_over_table,
     headline_table,
     precision_table,
     prices_table,
@@ -48,6 +49,18 @@ def test_what_signals_are_worth_stands_at_one_cost() -> None:
     assert signals_table({"Net": {"at_macs_share": 0.3219, "rows": rows}}).splitlines()[2:] == [
         "| Net | 67.8 | pixels | 90.12 |",
         "| Net | 67.8 | beliefs | no policy costs that |",
+    ]
+
+
+def test_what_hand_over_is_worth_stands_at_every_cost() -> None:
+    row = {"accuracies": [0.88, 0.895], "first": 0.855, "second": 0.91, "repairs": 0.5, "breaks": 0.026}
+    lines = hand_over_table({"Net": {"shares": [0.36, 0.42], "variants": {"plain": row}}}).splitlines()
+    assert lines[0] == (
+        "| network | variant | 36 % of the MACs | 42 % of the MACs | first pass alone | second | repairs | breaks |"
+    )
+    assert lines[1:] == [
+        "|---|---|---|---|---|---|---|---|",
+        "| Net | plain | 88.00 | 89.50 | 85.50 | 91.00 | 50.00 | 2.60 |",
     ]
 
 
