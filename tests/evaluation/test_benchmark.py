@@ -115,7 +115,7 @@ def test_the_rows_of_the_environment() -> None:
 
 def test_every_row_can_take_part() -> None:
     elastic = make_elastic("plain")
-    policy = make_policy(elastic, DATA, sorted_codebook(make_levels(elastic, 3, seed=3), Cost(elastic)), max_passes=2)
+    policy = make_policy(elastic, DATA, sorted_codebook(make_levels(elastic, 1, seed=3), Cost(elastic)), max_passes=2)
     dynamic = DynamicCNN(elastic, policy, DATA.mean, DATA.std, DATA.classes)
     found = bench(dynamic, DATA.images, (2,), seconds=0, rows=available_rows())
     rows = {row.name: row for row in found.rows}
