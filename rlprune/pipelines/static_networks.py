@@ -58,8 +58,8 @@ class StaticNetworks:
     """Networks in the folder `static` of a run, one for each budget.
 
     Each begins as a slice of what the network of the policies began as, under the most accurate profile within its
-    budget that the search for the codebook tried. It is trained with the same teachers, settings and images, and sees
-    as many batches: those of `adapt` are in what it is cut from; those of `specialise` and of the rounds of tuning that
+    budget that the search for the codebook tried. It is trained with the same teachers, settings and images, for
+    as many epochs: those of `adapt` are in what it is cut from; those of `specialise` and of the rounds of tuning that
     stayed come next; and those of a refit, on all images that are not for testing, are the last. Where a refit begins
     with other weights, it is the only training since, here as there.
 
