@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
-from rlprune.policies.passes import CostBreakdown
+from rlprune.policies.passes import CostBreakdown, another_pass
 from rlprune.policies.policy import Policy
 
 _SOME = 4096
@@ -102,11 +102,10 @@ def _decided(policy: Policy, outputs: Tensor, last: Tensor | None, share: float 
         return torch.ones_like(accept), choice
     if share is None:
         return ~accept & (choice != last), choice  # the same profile would predict the same
-    others = outputs[:, :-1].scatter(1, last[:, None], -torch.inf).max(1)
-    stays = torch.maximum(outputs[:, -1], outputs.gather(1, last[:, None])[:, 0])
+    scores, others = another_pass(policy, outputs, last)
     goes_on = torch.zeros_like(accept)
-    goes_on[(others.values - stays).topk(round(share * len(outputs))).indices] = True
-    return goes_on, others.indices
+    goes_on[scores.topk(round(share * len(outputs))).indices] = True
+    return goes_on, others
 
 
 def shares_going_on(

@@ -199,3 +199,24 @@ def _decide(policy: Policy, features: Tensor, logits: Tensor, passes: Tensor, sp
     with torch.autocast("cpu", enabled=False):
         decisions: tuple[Tensor, Tensor] = policy(policy.observer.observe(features, logits, passes, spent))
     return decisions
+
+
+def another_pass(policy: Policy, outputs: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """How much a policy is for another pass, and which profile that would run.
+
+    Args:
+        policy: with more than one pass.
+        outputs: of its network after a first pass, float32 (N, n_outputs).
+        first: the profile of that pass, int64 (N,), which to choose again means to accept.
+
+    Returns:
+        The output for going on minus that for accepting, float (N,); and the index of the profile, int64 (N,).
+    """
+    kind = policy.actions.kind
+    if kind == "profiles":
+        again = first[:, None]
+        others = outputs[:, :-1].scatter(1, again, -torch.inf).max(1)
+        accepting = torch.maximum(outputs[:, -1], outputs.gather(1, again)[:, 0])
+        return others.values - accepting, others.indices
+    profiles, _ = policy.decided(outputs)
+    return (outputs[:, -2] - outputs[:, -1] if kind == "levels" else -outputs[:, -1]), profiles

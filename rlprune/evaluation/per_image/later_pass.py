@@ -12,7 +12,7 @@ from rlprune.deployment.image_sets import observed_features
 from rlprune.deployment.prediction import Prediction
 from rlprune.evaluation.results import DecisionFigures
 from rlprune.metrics import auroc
-from rlprune.policies.policy import Policy
+from rlprune.policies.passes import another_pass
 
 
 @torch.inference_mode()
@@ -43,27 +43,6 @@ def decision_figures(
     scores, following = another_pass(policy, policy.network(seen), first)
     later = policy.observer.believe(earlier, logits[following, images], once)
     return figures_of(earlier.argmax(1) == test.labels, later.argmax(1) == test.labels, scores, -margins_of(earlier))
-
-
-def another_pass(policy: Policy, outputs: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-    """How much a policy is for another pass, and which profile that would run.
-
-    Args:
-        policy: with more than one pass.
-        outputs: of its network after a first pass, float32 (N, n_outputs).
-        first: the profile of that pass, int64 (N,), which to choose again means to accept.
-
-    Returns:
-        The output for going on minus that for accepting, float (N,); and the index of the profile, int64 (N,).
-    """
-    kind = policy.actions.kind
-    if kind == "profiles":
-        again = first[:, None]
-        others = outputs[:, :-1].scatter(1, again, -torch.inf).max(1)
-        accepting = torch.maximum(outputs[:, -1], outputs.gather(1, again)[:, 0])
-        return others.values - accepting, others.indices
-    profiles, _ = policy.decided(outputs)
-    return (outputs[:, -2] - outputs[:, -1] if kind == "levels" else -outputs[:, -1]), profiles
 
 
 def figures_of(earlier: Tensor, later: Tensor, policy_scores: Tensor, margin_scores: Tensor) -> DecisionFigures:

@@ -10,9 +10,10 @@ from nets import make_centred, make_data, make_levels, make_policy
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import codebook_logits, predict_all
-from rlprune.evaluation.per_image.later_pass import another_pass, decision_figures, figures_of
+from rlprune.evaluation.per_image.later_pass import decision_figures, figures_of
 from rlprune.evaluation.results import DecisionFigures
 from rlprune.metrics import auroc
+from rlprune.policies.passes import another_pass
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
