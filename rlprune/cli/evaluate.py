@@ -31,7 +31,13 @@ from rlprune.storage.data_format import DataFormat
 from rlprune.utils.files import write_json
 from rlprune.utils.json_codec import JsonResult
 from rlprune.utils.locks import hold_file
+from rlprune.utils.notes import say
 from rlprune.utils.settings import NCandidates, Seed, settings_dataclass
+
+_REFITTED = (
+    "the network was trained on the policy's images too, after its policy was learnt (refit): static profiles and the "
+    "margins of cascades are chosen by images that it has seen, and may be better than they seem here"
+)
 
 
 @settings_dataclass
@@ -138,6 +144,8 @@ class Evaluate:
         if not self.controls:
             alone = evaluate_alone(dynamic, splits.test, dense=dense)
             return alone, tables.evaluation(alone)
+        if dynamic.metadata.get("refitted") is True:
+            say(_REFITTED)
         dense_macs = int(dynamic.prices.dense.macs)
         results = evaluate(
             dynamic,

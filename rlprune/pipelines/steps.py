@@ -283,7 +283,7 @@ class Steps(RecipeRun):
             results.append(PenaltyResult(penalty=penalty, evaluation=figures, kept=kept))
             if penalty == self.recipe.policy.penalty:
                 metadata = {"network": self.made_of, **self.split_noted, "policy": saved.metadata, "penalty": penalty}
-                metadata["metrics"] = figures.headline()
+                metadata |= {"metrics": figures.headline(), "refitted": self.recipe.refit is not None}
                 save_bundle(self.out / "bundle", elastic, saved.policy, self.splits.network, metadata)
         result = RecipeResult(recipe=told(self.recipe), budgets=tuple(results))
         budgets_plot(self.out / "frontier.png", result)

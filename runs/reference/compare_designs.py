@@ -32,6 +32,8 @@ from rlprune.utils.hardware import conditions
 
 COMMON = ("steps", "dense.safetensors", "adapted", "codebook.json", "teacher.safetensors")
 """What all designs begin with."""
+SAME = {"specialists, combined": ("specialists", "specialised"), "once": ("shared", "tuned")}
+"""Designs that train as an earlier one does up to a network of it, and so begin with that."""
 
 
 def designs(recipe: Recipe) -> dict[str, Recipe]:
@@ -51,11 +53,16 @@ def designs(recipe: Recipe) -> dict[str, Recipe]:
     }
 
 
-def carry_out(recipe: Recipe, out: Path, base: Steps) -> dict[str, Any]:
+def carry_out(name: str, recipe: Recipe, base: Steps) -> dict[str, Any]:
     """Train a design in a folder of its own, and measure it."""
+    out = folder_of(name, base)
     out.mkdir(parents=True, exist_ok=True)
-    for name in COMMON:
-        source, target = base.out / name, out / name
+    sources = [base.out / each for each in COMMON]
+    if name in SAME:
+        earlier, network = SAME[name]
+        sources.append(folder_of(earlier, base) / network)
+    for source in sources:
+        target = out / source.name
         if source.is_dir() and not target.exists():
             shutil.copytree(source, target)
         elif source.is_file() and not target.exists():
@@ -65,6 +72,11 @@ def carry_out(recipe: Recipe, out: Path, base: Steps) -> dict[str, Any]:
     n_params = sum(parameter.numel() for parameter in network.parameters())
     results: dict[str, Any] = {"parameters": n_params, "rewards": _rewards(out)}
     return results | {"budgets": _read(out / "results.json")["budgets"]}
+
+
+def folder_of(name: str, base: Steps) -> Path:
+    """Where a design is trained."""
+    return base.out / name.replace(", ", "-")
 
 
 def _rewards(out: Path) -> Any:
@@ -83,7 +95,7 @@ def main() -> None:
     base.run("search")
     found = {}
     for name, recipe in designs(base.recipe).items():
-        found[name] = carry_out(recipe, base.out / name.replace(", ", "-"), base)
+        found[name] = carry_out(name, recipe, base)
         write_json(base.recipe_dir / "designs.json", {"designs": found, **conditions()})
 
 

@@ -30,6 +30,7 @@ from rlprune.evaluation.runners import default_rows
 from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.pipelines.comparison import CompareSettings
 from rlprune.serving.limits import Limits
+from rlprune.storage.bundle import save_dynamic
 from rlprune.storage.networks import load_network, save_network
 from rlprune.storage.policies import load_policy
 from rlprune.training.adaptation import AdaptSettings
@@ -149,6 +150,17 @@ def test_evaluate_measures_a_bundle(project: Path, capsys: pytest.CaptureFixture
     keys = {"accuracy", "dense_accuracy", "macs_cut", "params_cut", "distinct_profiles", "mean_passes"}
     assert keys <= results.keys()
     assert f"{100 * results['accuracy']:.2f}" in capsys.readouterr().out
+
+
+def test_evaluate_says_when_the_network_has_seen_the_images_that_choose(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dynamic = rlprune.load(project / "bundle")
+    save_dynamic(project / "refitted", dynamic, dynamic.metadata | {"refitted": True})
+    run_json(project, "evaluate", "refitted", *DATA, "--n-candidates", "6")
+    assert "after its policy was learnt (refit): static profiles and the margins" in capsys.readouterr().err
+    run_json(project, "evaluate", "bundle", *DATA, "--n-candidates", "6")
+    assert "refit" not in capsys.readouterr().err
 
 
 def test_evaluate_leaves_the_controls_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

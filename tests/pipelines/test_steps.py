@@ -167,7 +167,7 @@ def test_the_bundle_is_as_accurate_as_the_results_say(root: Path) -> None:
         assert again[key] == first[key]
     metadata = rlprune.load(root / "run" / "bundle").metadata
     assert metadata["penalty"] == 0.1 and metadata["metrics"]["accuracy"] == first["accuracy"]
-    assert metadata["network"]["source"]["shares"] == [0.5, 0.4, 0.1]
+    assert metadata["network"]["source"]["shares"] == [0.5, 0.4, 0.1] and metadata["refitted"] is False
 
 
 def test_the_bundle_is_not_measured_on_images_of_other_shares(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

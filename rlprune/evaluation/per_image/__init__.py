@@ -4,6 +4,6 @@ May import what `rlprune.evaluation` may.
 """
 
 from rlprune.evaluation.per_image.later_pass import decision_figures
-from rlprune.evaluation.per_image.rivals import oracle_points, tuned_cascades
+from rlprune.evaluation.per_image.rivals import cascade_point, oracle_points, tuned_cascades
 
-__all__ = ["decision_figures", "oracle_points", "tuned_cascades"]
+__all__ = ["cascade_point", "decision_figures", "oracle_points", "tuned_cascades"]

@@ -42,11 +42,21 @@ def tuned_cascades(
     teaching = codebook_logits(learnt_with or dynamic, selection_set, selection_set.at_once)
     weights = (*WEIGHTS, dynamic.policy.observer.combine)
     found = best_cascades(dynamic.elastic, dynamic.codebook, teaching, selection_set.labels, weights)
-    return tuple(_measured(dynamic, cascade, logits, test.labels) for cascade in found)
+    return tuple(cascade_point(dynamic, cascade, logits, test.labels) for cascade in found)
 
 
-def _measured(dynamic: DynamicCNN, cascade: Cascade, logits: Tensor, labels: Tensor) -> Point:
-    """Cost and accuracy of a cascade on images, from the logits of every profile."""
+def cascade_point(dynamic: DynamicCNN, cascade: Cascade, logits: Tensor, labels: Tensor) -> Point:
+    """Cost and accuracy of a cascade on images.
+
+    Args:
+        dynamic: the network, whose codebook the cascade runs.
+        cascade: which profiles run in turn, and when no more.
+        logits: of every profile of the codebook for the images, float32 (K, N, classes).
+        labels: of those, int64 (N,).
+
+    Returns:
+        Its share of the dense MACs, every pass and decision included, and its accuracy.
+    """
     policy = cascade_policy(dynamic.elastic, dynamic.codebook, cascade)
     prices = CostBreakdown.of(Cost(dynamic.elastic), policy)
     passes = cascade.run(logits)
