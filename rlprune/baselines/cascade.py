@@ -114,7 +114,7 @@ def best_cascades(
     """The cascades of a codebook that are more accurate than every cheaper one, cheapest first.
 
     For every choice of profiles, in ascending order, many margins are tried after each step, independently of each
-    other: values between which lie equal parts of the images.
+    other: values between each two of which lie as many distinct margins of the images.
 
     Args:
         elastic: the network.

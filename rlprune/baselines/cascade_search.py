@@ -60,12 +60,12 @@ class Search:
 
     def _best_margins(self, steps: tuple[int, ...]) -> Iterator[Found]:
         """Of all margins for some steps, those that are worth their price."""
-        looks = [self._after(steps[: turn + 1]) for turn in range(len(steps))]
-        n_right = looks[0][0].sum()
+        passes = [self._after(steps[: turn + 1]) for turn in range(len(steps))]
+        n_right = passes[0][0].sum()
         price = self._stem + self._bodies[steps[0]]
-        places = torch.zeros_like(looks[0][0], dtype=torch.int64)  # in the grid of margins tried so far, of each image
+        places = torch.zeros_like(passes[0][0], dtype=torch.int64)  # in the grid of margins tried so far, of each image
         shape: tuple[int, ...] = ()
-        for (before, tried, place), (after, _, _), step in zip(looks, looks[1:], steps[1:], strict=False):
+        for (before, tried, place), (after, _, _), step in zip(passes, passes[1:], steps[1:], strict=False):
             shape = (*shape, len(tried) + 1)
             places = places * shape[-1] + place
             n_right = n_right[..., None] + _of_those_who_go_on(places, after - before, shape)
@@ -75,7 +75,7 @@ class Search:
             where = torch.unravel_index(torch.tensor(index), price.shape) if shape else ()
             yield Found(
                 steps,
-                tuple(float(look[1][int(i)]) for look, i in zip(looks, where, strict=False)),
+                tuple(float(one[1][int(i)]) for one, i in zip(passes, where, strict=False)),
                 float(n_right.flatten()[index]) / len(self._labels),
                 float(price.flatten()[index]),
             )
@@ -94,7 +94,7 @@ class Search:
 
 
 def _to_try(margins: Tensor) -> Tensor:
-    """Margins in ascending order between which lie equal parts of the images, float64 (M,); all are below the last."""
+    """Margins to try, ascending, float64 (M,): as many distinct ones lie between each two; the last is above all."""
     ordered = margins.unique()
     where = torch.linspace(0, len(ordered), _N_MARGINS + 1).long()[1:-1].unique()
     where = where[where > 0]

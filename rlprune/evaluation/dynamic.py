@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
@@ -101,13 +102,19 @@ def evaluate(
             uniform=tuple(hull(controls.uniform)),
             static=tuple(hull(controls.static)),
             codebook=profile_points(*of_codebook),
-            cascade=tuple(cascades[:: -(-len(cascades) // _N_SHOWN)]),
+            cascade=_some(cascades),
             static_trained=tuple(sorted(static_trained)) or None,
         ),
         decisions=decision_figures(dynamic, test, predicted, logits),
         n_candidates=controls.n_candidates,
         seed=controls.seed,
     )
+
+
+def _some(cascades: Sequence[Point]) -> tuple[Point, ...]:
+    """As many cascades as are shown, the cheapest and the dearest among them."""
+    n_shown = min(len(cascades), _N_SHOWN)
+    return tuple(cascades[round(index)] for index in np.linspace(0, len(cascades) - 1, n_shown))
 
 
 def evaluate_alone(

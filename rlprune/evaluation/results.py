@@ -60,15 +60,18 @@ class ControlFigures(JsonResult):
 class DecisionFigures(JsonResult):
     """What another pass is worth, and how well that can be told from the first one; for all test images.
 
-    The earlier prediction is that of each image's own first pass; the later one that after the pass which the policy
-    ranks highest there, whether it would make it or accept. An image is repaired if the earlier prediction is wrong and
-    the later one right. Where passes combine their logits, the later prediction is the combined one.
+    The earlier prediction is that of each image's own first pass. The later one is that after the pass which would come
+    next: where a policy chooses profiles, the one it ranks highest of those that differ from the first; where it
+    chooses levels or ratios, those that it would run, even if they are the first again. An image is repaired if the
+    earlier prediction is wrong and the later one right. Where passes combine their logits, the later prediction is the
+    combined one.
 
     Attributes:
         breaks: share of the images that were right whose later prediction is wrong; None if none were right.
         repairs: share of the images that were wrong whose later prediction is right; None if none were wrong.
         policy_auroc: probability that the policy ranks an image that is repaired above one that is not, equal ranks
-            counting half: by its output for that pass (for levels: for choosing again) minus the one for accepting.
+            counting half: by its output for that pass (for levels: for choosing again) minus the one for accepting; for
+            ratios, by how little it is for accepting.
             None if no image is repaired, or all are.
         margin_auroc: the same by the margin between the two largest logits of the first pass, the smallest first.
     """

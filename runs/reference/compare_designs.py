@@ -1,6 +1,6 @@
 """Ways to train one network for several passes, side by side: as many epochs, each with its best thresholds.
 
-    python runs/reference/compare_designs.py runs/reference/designs/resnet20.toml runs/designs-resnet20
+    python runs/reference/compare_designs.py runs/reference/resnet20/designs.toml runs/designs/resnet20
 
 carries out the recipe up to the search once, then the rest of it for each design, and writes the results next to the
 recipe, in designs.json. What is there already is not made again, and refused if the recipe has changed.

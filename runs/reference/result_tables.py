@@ -32,13 +32,13 @@ def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequen
     for network, results in measured.items():
         rows: list[tuple[str, ...]] = []
         for figures in sorted(results["budgets"], key=lambda each: float(each["macs_cut"])):
-            dense = _percent(figures["dense_accuracy"])
+            dense = percent(figures["dense_accuracy"])
             cut = figures["macs_cut"]
             controls = figures["controls"]
-            own = (_percent(figures["accuracy"]), _percent(cut, 1), _percent(figures["params_cut"], 1))
+            own = (percent(figures["accuracy"]), percent(cut, 1), percent(figures["params_cut"], 1))
             rows.append(("**rlprune**", "yes", dense, f"**{own[0]}**", *own[1:]))
             for name in (name for name in _CONTROLS if name in controls):
-                control = (_percent(controls[name]), _percent(figures["controls_macs_cut"][name], 1))
+                control = (percent(controls[name]), percent(figures["controls_macs_cut"][name], 1))
                 per_image = "yes" if name in _PER_IMAGE else "no"
                 rows.append((f"its control: {name.replace('_', ' ')}", per_image, dense, *control, ""))
         for row in (row for row in published if row["network"] == network):
@@ -50,28 +50,8 @@ def reference_table(measured: Mapping[str, Mapping[str, Any]], published: Sequen
     return "\n".join(lines)
 
 
-def decisions_table(results: Mapping[str, Any]) -> str:
-    """What another pass is worth under each policy of a recipe, and how well that can be told, in Markdown.
-
-    Args:
-        results: what `rlprune.pipelines.steps` wrote as `results.json`.
-
-    Returns:
-        The table; nothing where the results are older than these figures.
-    """
-    lines = [
-        "| MACs saved, % | breaks what was right, % | repairs what was wrong, % | AUROC, policy | AUROC, margin |",
-        "|---|---|---|---|---|",
-    ]
-    for figures in sorted(results["budgets"], key=lambda each: float(each["macs_cut"])):
-        if found := figures.get("decisions"):
-            shares = (_percent(found[name]) if name in found else "" for name in ("breaks", "repairs"))
-            areas = (f"{found[name]:.3f}" if name in found else "" for name in ("policy_auroc", "margin_auroc"))
-            lines.append(f"| {' | '.join([_percent(figures['macs_cut'], 1), *shares, *areas])} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def _percent(share: float, digits: int = 2) -> str:
+def percent(share: float, digits: int = 2) -> str:
+    """A share in percent, with so many digits after the point."""
     return f"{100 * share:.{digits}f}"
 
 
@@ -99,7 +79,7 @@ def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
                 static = f"{ms['static']:.2f}" if "static" in ms else ""
                 lines.append(
                     f"| {network} | {backend} | {batch} | {dense:.2f} | {static} | {dynamic:.2f} "
-                    f"| {dense / dynamic:.2f} | {_percent(1 - 1 / ratio, 1)} |"
+                    f"| {dense / dynamic:.2f} | {percent(1 - 1 / ratio, 1)} |"
                 )
     return "\n".join(lines)
 
@@ -113,31 +93,10 @@ def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     """
     lines = ["| network | MACs saved, % | policy | accuracy % |", "|---|---|---|---|"]
     for network, found in measured.items():
-        cut = _percent(1 - found["at_macs_share"], 1)
+        cut = percent(1 - found["at_macs_share"], 1)
         for row in found["rows"]:
-            accuracy = "no policy costs that" if row["accuracy"] is None else _percent(row["accuracy"])
+            accuracy = "no policy costs that" if row["accuracy"] is None else percent(row["accuracy"])
             lines.append(f"| {network} | {cut} | {row['name']} | {accuracy} |")
-    return "\n".join(lines)
-
-
-def hand_over_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
-    """What it is worth to tell a later pass of an earlier one, or to train it for what comes that far, in Markdown.
-
-    Args:
-        measured: by the name of the network `shares` of the dense MACs, and `variants` of {accuracies, first, second,
-            repairs, breaks} by name.
-    """
-    lines = []
-    for network, found in measured.items():
-        if not lines:
-            at = " | ".join(f"{100 * share:.0f} % of the MACs" for share in found["shares"])
-            lines += [
-                f"| network | variant | {at} | first pass alone | second | repairs | breaks |",
-                "|---" * (6 + len(found["shares"])) + "|",
-            ]
-        for name, row in found["variants"].items():
-            figures = [*row["accuracies"], row["first"], row["second"], row["repairs"], row["breaks"]]
-            lines.append(f"| {network} | {name} | {' | '.join(map(_percent, figures))} |")
     return "\n".join(lines)
 
 
@@ -161,11 +120,11 @@ def budgets_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
         for row in found["rows"]:
             cells = [f"{row['penalty']:g}"]
             for figures in (row["alone"], row["one_at_that_budget"]):
-                cells += [_percent(figures["accuracy"]), _percent(1 - figures["macs_share"], 1)]
+                cells += [percent(figures["accuracy"]), percent(1 - figures["macs_share"], 1)]
             alone.append(f"| {network} | {' | '.join(cells)} |")
         for row in found["streams"]:
             target, spent, first, second = (
-                _percent(1 - row[key], 1) for key in ("target", "held", "without", "without_when_hard")
+                percent(1 - row[key], 1) for key in ("target", "held", "without", "without_when_hard")
             )
             held.append(f"| {network} | {target} | {spent} | {first} | {second} |")
     return "\n".join([*alone, "", *held])
@@ -192,10 +151,10 @@ def precision_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
         for row in found["whole"]:
             size = f"{row['bytes'] / 1e3:.0f}" if "bytes" in row else ""
             times = (f"{row['ms'][batch]:.2f}" for batch in ("1", "64"))
-            whole.append(f"| {network} | {' | '.join([row['name'], _percent(row['accuracy']), size, *times])} |")
+            whole.append(f"| {network} | {' | '.join([row['name'], percent(row['accuracy']), size, *times])} |")
         for row in found["profiles"]:
             formats = ("float32", "bfloat16", "int8", "trained_on", "trained_for_it")
-            accuracies = (_percent(row[name]["accuracy"]) for name in formats)
+            accuracies = (percent(row[name]["accuracy"]) for name in formats)
             sizes = (f"{row[name]['bytes'] / 1e3:.0f}" for name in ("float32", "int8"))
             profiles.append(f"| {network} | {' | '.join([str(row['profile']), *accuracies, *sizes])} |")
     return "\n".join([*whole, "", *profiles])
@@ -213,9 +172,9 @@ def gates_table(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     ]
     for network, rows in measured.items():
         for row in rows:
-            shares = (_percent(row[name], 1) for name in ("density", "macs_cut"))
+            shares = (percent(row[name], 1) for name in ("density", "macs_cut"))
             controls = (row["controls"][name] for name in ("shuffled", "average"))
-            accuracies = map(_percent, (row["dense_accuracy"], row["accuracy"], *controls))
+            accuracies = map(percent, (row["dense_accuracy"], row["accuracy"], *controls))
             lines.append(f"| {' | '.join([network, row['kind'], *shares, *accuracies])} |")
     return "\n".join(lines)
 
@@ -232,8 +191,8 @@ def rankings_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for network, found in measured.items():
         for row in found["rows"]:
-            accuracies = map(_percent, (found["dense_accuracy"], row["before"], row["after"]))
-            lines.append(f"| {' | '.join([network, row['criterion'], _percent(row['macs_cut'], 1), *accuracies])} |")
+            accuracies = map(percent, (found["dense_accuracy"], row["before"], row["after"]))
+            lines.append(f"| {' | '.join([network, row['criterion'], percent(row['macs_cut'], 1), *accuracies])} |")
     return "\n".join(lines)
 
 
@@ -253,7 +212,7 @@ def prices_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
         for row in found["rows"]:
             paid = "MACs" if row["paid"] == "macs" else "time"
             shares = (1 - row["macs"], 1 - row["time"], row["blocks_dropped"], row["width_of_the_others"])
-            cells = [network, paid, f"{row['penalty']:g}", _percent(row["accuracy"]), *(_percent(x, 1) for x in shares)]
+            cells = [network, paid, f"{row['penalty']:g}", percent(row["accuracy"]), *(percent(x, 1) for x in shares)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -272,7 +231,7 @@ def compare_table(results: Mapping[str, Any]) -> str:
     ]
     for row in (results["dense"], *results["rows"]):
         name = ("dense", "") if row is results["dense"] else (row["method"], row["label"])
-        shares = (_percent(row["accuracy"]), _percent(1 - row["macs_share"], 1), _percent(row["decision_share"]))
+        shares = (percent(row["accuracy"]), percent(1 - row["macs_share"], 1), percent(row["decision_share"]))
         times = (f"{row['ms'][batch]:.2f}" for batch in batches)
         points.append(f"| {' | '.join([*name, *shares, *times])} |")
     others = list(results["at_equal_macs"][0]["accuracies"]) if results["at_equal_macs"] else []
@@ -281,10 +240,10 @@ def compare_table(results: Mapping[str, Any]) -> str:
         f"|{'---|' * (3 + len(others))}",
     ]
     for row in results["at_equal_macs"]:
-        reached = ("" if row["accuracies"][name] is None else _percent(row["accuracies"][name]) for name in others)
+        reached = ("" if row["accuracies"][name] is None else percent(row["accuracies"][name]) for name in others)
         cost_of = f"{row['method']}, {row['label']}"
         equal.append(
-            f"| {' | '.join([cost_of, _percent(1 - row['macs_share'], 1), _percent(row['accuracy']), *reached])} |"
+            f"| {' | '.join([cost_of, percent(1 - row['macs_share'], 1), percent(row['accuracy']), *reached])} |"
         )
     return "\n".join([*points, "", *equal])
 
@@ -307,14 +266,14 @@ def headline_table(measured: Mapping[str, Mapping[str, Any]], published: Sequenc
     ]
     for network, results in measured.items():
         bundle = results["budgets"][0]
-        saved = _percent(bundle["macs_cut"], 1)
+        saved = percent(bundle["macs_cut"], 1)
         controls = bundle["controls"]
         close = [
             row for row in published if row["network"] == network and abs(row["macs_cut"] - float(saved)) <= _CLOSE
         ]
         rival = max(close, key=lambda row: float(row["pruned"]))
-        cells = [network, _percent(bundle["dense_accuracy"]), f"**{_percent(bundle['accuracy'])}**", saved]
-        cells += [_percent(controls[name]) if name in controls else "" for name in shown]
+        cells = [network, percent(bundle["dense_accuracy"]), f"**{percent(bundle['accuracy'])}**", saved]
+        cells += [percent(controls[name]) if name in controls else "" for name in shown]
         lines.append(f"| {' | '.join(cells)} | {rival['method']}: {rival['pruned']:.2f} at {rival['macs_cut']:g} |")
     return "\n".join(lines)
 
@@ -327,10 +286,10 @@ def seeds_table(found: Mapping[str, Any]) -> str:
     """
     lines = ["| seed | accuracy % | MACs saved, % | shuffled % |", "|---|---|---|---|"]
     for row in found["rows"]:
-        cells = (_percent(row["accuracy"]), _percent(row["macs_cut"], 1), _percent(row["shuffled"]))
+        cells = (percent(row["accuracy"]), percent(row["macs_cut"], 1), percent(row["shuffled"]))
         lines.append(f"| {row['seed']} | {' | '.join(cells)} |")
-    mean = _percent(found["accuracy_mean"])
-    std = _percent(found["accuracy_std"])
+    mean = percent(found["accuracy_mean"])
+    std = percent(found["accuracy_std"])
     return "\n".join([*lines, "", f"Mean accuracy {mean} %, standard deviation {std} points."])
 
 

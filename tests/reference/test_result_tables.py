@@ -7,10 +7,8 @@ from result_tables import (
     between_markers,
     budgets_table,
     compare_table,
-    decisions_table,
     gates_table,
     growth_tables,
-    hand_over_table,
     headline_table,
     precision_table,
     prices_table,
@@ -49,18 +47,6 @@ def test_what_signals_are_worth_stands_at_one_cost() -> None:
     assert signals_table({"Net": {"at_macs_share": 0.3219, "rows": rows}}).splitlines()[2:] == [
         "| Net | 67.8 | pixels | 90.12 |",
         "| Net | 67.8 | beliefs | no policy costs that |",
-    ]
-
-
-def test_what_hand_over_is_worth_stands_at_every_cost() -> None:
-    row = {"accuracies": [0.88, 0.895], "first": 0.855, "second": 0.91, "repairs": 0.5, "breaks": 0.026}
-    lines = hand_over_table({"Net": {"shares": [0.36, 0.42], "variants": {"plain": row}}}).splitlines()
-    assert lines[0] == (
-        "| network | variant | 36 % of the MACs | 42 % of the MACs | first pass alone | second | repairs | breaks |"
-    )
-    assert lines[1:] == [
-        "|---|---|---|---|---|---|---|---|",
-        "| Net | plain | 88.00 | 89.50 | 85.50 | 91.00 | 50.00 | 2.60 |",
     ]
 
 
@@ -146,14 +132,6 @@ def test_rivals_that_results_know_have_columns_and_rows_of_their_own() -> None:
     rows = reference_table({"Net": {"budgets": [bundle]}}, [near]).splitlines()
     assert "| Net | its control: cascade | yes | 93.00 | 91.80 | 55.0 |  |" in rows
     assert "| Net | its control: best static | no | 93.00 | 91.00 | 55.0 |  |" in rows
-
-
-def test_what_another_pass_is_worth_stands_where_it_is_known() -> None:
-    known = {"macs_cut": 0.5, "decisions": {"breaks": 0.02, "repairs": 0.3, "policy_auroc": 0.8125}}
-    assert decisions_table({"budgets": [{"macs_cut": 0.6}]}) == ""
-    assert decisions_table({"budgets": [known, {"macs_cut": 0.6}]}).splitlines()[2:] == [
-        "| 50.0 | 2.00 | 30.00 | 0.812 |  |"
-    ]
 
 
 def test_seeds_stand_above_their_mean() -> None:
