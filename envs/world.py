@@ -33,6 +33,7 @@ class World:
     Attributes:
         penalty: the price of compute in all episodes, or the range that the prices of single episodes come from.
         reward: what a step is worth.
+        logit_cache: what the network says of the images; it may serve several worlds.
 
     Args:
         network: the elastic network; put into eval mode.
@@ -78,8 +79,8 @@ class World:
             self._profile_cost = self._priced(self._codebook)
         self._policy_cost = ComputeCost(*(torch.tensor(amount) for amount in self.rules.policy_cost))
         self._features = LazyTable(1, len(data), self.observer.n_features, self._compute_features, keep=True)
-        self._logit_cache = logit_cache or LogitCache(network, data, self._codebook)
-        self._logit_cache.check(network, data, self._codebook)
+        self.logit_cache = logit_cache or LogitCache(network, data, self._codebook)
+        self.logit_cache.check(network, data, self._codebook)
         if self.rules.reward is not None:
             self._try_reward()
 
@@ -143,14 +144,14 @@ class World:
         Raises:
             NotFiniteError: one is NaN or infinite.
         """
-        self._logit_cache.check_logits()
+        self.logit_cache.check_logits()
 
     def profile_logits(self, n: int) -> Tensor:
         """Logits of the first n images under every profile of the codebook, float32 (K, n, classes)."""
         assert self._codebook is not None
         images = torch.arange(n)
         return torch.stack(
-            [self._logit_cache.of_profiles(images, torch.full_like(images, k)) for k in range(len(self._codebook))]
+            [self.logit_cache.of_profiles(images, torch.full_like(images, k)) for k in range(len(self._codebook))]
         )
 
     def draw(self, generator: np.random.Generator) -> tuple[int, float]:
@@ -275,7 +276,7 @@ class World:
             macs=shares.macs,
             price=price,
             penalties=episodes.penalties,
-            compute_whole=lambda: self._logit_cache.of_whole(images),
+            compute_whole=lambda: self.logit_cache.of_whole(images),
         )
 
     def _time(self, latency: Latency, episodes: Episodes, rows: Tensor, levels: Tensor) -> Tensor:
@@ -293,10 +294,10 @@ class World:
         is_later = (episodes.passes[rows] > 0).long()
         if self._codebook is not None:
             profiles = torch.where(raw[:, 0] < len(self._codebook), raw[:, 0], 0)
-            logits = self._logit_cache.of_profiles(images, profiles)
+            logits = self.logit_cache.of_profiles(images, profiles)
             whole = ComputeCost(*(amount[profiles] for amount in self._profile_cost))
         else:
-            logits = self._logit_cache.under(images, levels)
+            logits = self.logit_cache.under(images, levels)
             whole = self.cost.of(levels)
         episodes.logits[rows] = self.observer.believe(episodes.logits[rows], logits, episodes.passes[rows])
         episodes.macs[rows] += whole.macs - self.cost.stem.macs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from torch import nn
 
 from rlprune.baselines.cascade import Cascade, best_cascades
 from rlprune.baselines.cascade_network import ACTIVATION, cascade_layers, n_units
+from rlprune.envs.logit_cache import LogitCache
 from rlprune.envs.sweep import N_PENALTIES, Decide, image_rewards, measure_budgets
 from rlprune.envs.world import World
 from rlprune.policies.linear import Layer
@@ -88,22 +90,28 @@ def best_beginning(world: World) -> Beginning:
     Args:
         world: profiles are chosen in it, and images have several passes.
     """
-    codebook = world.actions.codebook
-    assert codebook is not None
-    n_images = max(1, min(len(world.data), _MOST_NUMBERS // (len(codebook) * world.observer.n_classes)))
-    found = best_cascades(
-        world.network,
-        codebook,
-        world.profile_logits(n_images),
-        world.data.labels[:n_images],
-        world.observer.combine,
-        world.actions.max_passes,
-    )
-    best = max(map(Beginning, found), key=lambda each: _earned(world, each, 1))
+    best = max(map(Beginning, _cascades(world)), key=lambda each: _earned(world, each, 1))
     if not isinstance(world.penalty, PenaltyRange) or not best.cascade.margins:
         return best
     tilted = [best, *(replace(best, tilt=tilt) for tilt in _TILTS)]
     return max(tilted, key=lambda each: _earned(world, each, N_PENALTIES))
+
+
+_found: WeakKeyDictionary[LogitCache, dict[tuple[float, int], list[Cascade]]] = WeakKeyDictionary()
+"""Cascades searched before: the same for all worlds that share what a network says of their images."""
+
+
+def _cascades(world: World) -> list[Cascade]:
+    """The best cascades of a world's codebook, whatever the penalty."""
+    combine, max_passes = world.observer.combine, world.actions.max_passes
+    known = _found.setdefault(world.logit_cache, {})
+    if (combine, max_passes) not in known:
+        codebook = world.actions.codebook
+        assert codebook is not None
+        n_images = max(1, min(len(world.data), _MOST_NUMBERS // (len(codebook) * world.observer.n_classes)))
+        logits, labels = world.profile_logits(n_images), world.data.labels[:n_images]
+        known[combine, max_passes] = best_cascades(world.network, codebook, logits, labels, combine, max_passes)
+    return known[combine, max_passes]
 
 
 def _earned(world: World, beginning: Beginning, n_penalties: int) -> float:

@@ -158,7 +158,7 @@ class NumpyEpisode:
 
     def _run(self, profile: int) -> None:
         """One more pass."""
-        logits = self._world._logit_cache.of_one(self._image, profile)
+        logits = self._world.logit_cache.of_one(self._image, profile)
         if self.passes and self._before:
             logits = _lerp(logits, self._logits, self._before)
         self._logits = logits
@@ -170,7 +170,7 @@ class NumpyEpisode:
         """What a prediction is worth if it is the last."""
         if not self._world.rules.control_variate:
             return int(correct)
-        whole = self._world._logit_cache.of_one(self._image, None)
+        whole = self._world.logit_cache.of_one(self._image, None)
         return int(correct) - int(int(whole.argmax()) == label)
 
     def _observe(self) -> Vector:

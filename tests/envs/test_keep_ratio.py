@@ -197,7 +197,7 @@ def test_what_is_remembered_is_what_is_computed_anew() -> None:
             with torch.no_grad():
                 logits = NETWORK(DATA.normalised([image]), torch.tensor([BOOK[profile]]))
             assert info["prediction"] == int(logits.argmax())
-            known = env.world._logit_cache.of_profiles(*torch.tensor([[image], [profile]]))
+            known = env.world.logit_cache.of_profiles(*torch.tensor([[image], [profile]]))
             assert torch.allclose(known, logits, atol=1e-5)
 
 

@@ -63,7 +63,7 @@ def test_the_whole_network_runs_only_where_a_reward_asks() -> None:
     reward = Watching()
     world = World(NETWORK, DATA, **RULES | {"action": "levels", "codebook": None}, reward=reward)
     world.step(world.begin(torch.tensor([7])), np.array([[0, 1, 2, 0]]))
-    assert not world._logit_cache._of_whole._known.any()
+    assert not world.logit_cache._of_whole._known.any()
     with torch.no_grad():
         expected = NETWORK(DATA.normalised([7]), NETWORK.full)
     assert torch.allclose(reward.seen.whole_logits, expected, atol=1e-5)

@@ -84,3 +84,14 @@ def test_over_a_range_it_earns_at_least_what_it_would_untilted() -> None:
     tilted, level = (image_rewards(world, each.decide(world)).mean() for each in (begun, Beginning(begun.cascade)))
     assert tilted >= level
     assert Beginning.of_notes(begun.noted()).noted() == begun.noted()
+
+
+def test_worlds_that_share_logits_search_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make_world(2, penalty=0.001)
+    found = best_beginning(first)
+    monkeypatch.setattr("rlprune.agents.beginning.cascades.best_cascades", None)
+    assert best_beginning(make_world(2, penalty=0.001, logit_cache=first.logit_cache)) == found
+    dearer = best_beginning(make_world(2, penalty=100.0, logit_cache=first.logit_cache))
+    assert dearer.cascade.price < found.cascade.price
+    with pytest.raises(TypeError):
+        best_beginning(make_world(2))
