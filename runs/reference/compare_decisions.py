@@ -42,7 +42,7 @@ from rlprune.data.loading import load
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import codebook_logits
 from rlprune.envs.logit_cache import LogitCache
-from rlprune.evaluation.controls import best_at, shuffled_accuracy
+from rlprune.evaluation.controls import Point, best_at, shuffled_accuracy
 from rlprune.evaluation.per_image import cascade_point, decision_figures, oracle_points
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
@@ -135,11 +135,11 @@ class Comparison:
         for name, images, begin in ways:
             cascades = self._cascades(learnt, images.labels)
             policies = self._policies(images, seed, begin, self.out / name.replace(" ", "-") / str(seed))
-            for penalty, (policy, kept) in policies.items():
-                for condition in ("clean", *SPOILED) if name == "clean" else ("clean",):
-                    figures = self._measure(policy, cascades, measured, condition)
-                    condition = name if condition == "clean" else condition
-                    rows.append({"condition": condition, "penalty": penalty, "seed": seed, "kept": kept} | figures)
+            for condition in ("clean", *SPOILED) if name == "clean" else ("clean",):
+                rivals = self._rivals(cascades, measured, condition)
+                for penalty, (policy, kept) in policies.items():
+                    told = {"condition": name if condition == "clean" else condition, "penalty": penalty, "seed": seed}
+                    rows.append(told | {"kept": kept} | self._measure(policy, rivals, measured, condition))
         return rows
 
     def _known_logits(self, condition: str) -> Tensor:
@@ -185,22 +185,29 @@ class Comparison:
             found[penalty] = policy, choice.get("kept")
         return found
 
-    def _measure(self, policy: Policy, cascades: list[Cascade], images: Tensor, condition: str) -> dict[str, Any]:
+    def _rivals(self, cascades: list[Cascade], images: Tensor, condition: str) -> dict[str, list[Point]]:
+        """Cost and accuracy of cascades, and of an oracle, on images."""
+        logits, labels = self._logits[condition][:, images], self.test.labels[images]
+        return {
+            "cascade": [cascade_point(self.dynamic, cascade, logits, labels) for cascade in cascades],
+            "oracle": list(oracle_points(self._shares, logits.argmax(2) == labels)),
+        }
+
+    def _measure(
+        self, policy: Policy, rivals: dict[str, list[Point]], images: Tensor, condition: str
+    ) -> dict[str, Any]:
         logits, test = self._logits[condition][:, images], self.test.subset(images)
         offline = OfflineCNN(self.dynamic.elastic, policy, test, logits)
         predicted = offline(torch.arange(len(test))[:, None, None, None])
         share = float(predicted.macs.double().mean() / offline.prices.dense.macs)
-        beside = [cascade_point(offline, cascade, logits, test.labels) for cascade in cascades]
         decisions = decision_figures(offline, test, predicted, logits)
         assert decisions is not None
         return {
             "macs_cut": 1 - share,
             "accuracy": float((predicted.labels == test.labels).double().mean()),
-            "cascade": best_at(share, [beside])[1],
             "shuffled": shuffled_accuracy(predicted, logits, test.labels, policy.observer),
-            "oracle": best_at(share, [oracle_points(self._shares, logits.argmax(2) == test.labels)])[1],
             "decisions": decisions.to_json(),
-        }
+        } | {name: best_at(share, [points])[1] for name, points in rivals.items()}
 
 
 def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,11 +3,14 @@
     python runs/reference/compare_designs.py runs/reference/resnet20/designs.toml runs/designs/resnet20
 
 carries out the recipe up to the search once, then the rest of it for each design, and writes the results next to the
-recipe, in designs.json. What is there already is not made again, and refused if the recipe has changed.
+recipe, in designs.json. What is there already is not made again, and refused if the recipe has changed. Further
+arguments name the designs that are wanted; else all are.
 
 | design | what is trained |
 |---|---|
-| `shared` | one set of weights, norms for each profile; every profile learns from all images alike |
+| `shared` | one set of weights, norms for each profile; a profile drawn for each batch learns from all its images |
+| `shared, every profile` | the same, but in the last epochs every profile learns from every image: what `specialists` |
+| | would be without its policy, and at two thirds more compute in those epochs |
 | `specialists` | the same, the last epochs under a policy's decisions: late passes learn from what comes that far |
 | `specialists, combined` | the same, and a later pass adds to what is believed (weight 0.5 for those before) |
 | `separate` | a set of weights for each profile |
@@ -22,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from arguments import steps_of
+from arguments import steps_and_more_of
 
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.steps import Steps
@@ -32,7 +35,11 @@ from rlprune.utils.hardware import conditions
 
 COMMON = ("steps", "dense.safetensors", "adapted", "codebook.json", "teacher.safetensors")
 """What all designs begin with."""
-SAME = {"specialists, combined": ("specialists", "specialised"), "once": ("shared", "tuned")}
+SAME = {
+    "specialists": ("shared, every profile", "specialised"),
+    "specialists, combined": ("specialists", "specialised"),
+    "once": ("shared", "tuned"),
+}
 """Designs that train as an earlier one does up to a network of it, and so begin with that."""
 
 
@@ -44,6 +51,9 @@ def designs(recipe: Recipe) -> dict[str, Recipe]:
     shared = replace(recipe, specialise=longer, tune=fixed)
     return {
         "shared": shared,
+        "shared, every profile": replace(
+            recipe, tune=replace(tuned, rounds=1, floor=tuned.batch_size, early_weight=1.0)
+        ),
         "specialists": replace(recipe, tune=replace(tuned, rounds=1)),
         "specialists, combined": replace(
             recipe, tune=replace(tuned, rounds=1), policy=replace(recipe.policy, combine=0.5)
@@ -91,12 +101,14 @@ def _read(path: Path) -> Any:
 
 def main() -> None:
     """Train, measure, write."""
-    base = steps_of(__doc__)
+    base, wanted = steps_and_more_of(__doc__)
     base.run("search")
-    found = {}
+    path = base.recipe_dir / "designs.json"
+    known = _read(path)["designs"] if path.exists() else {}
     for name, recipe in designs(base.recipe).items():
-        found[name] = carry_out(name, recipe, base)
-        write_json(base.recipe_dir / "designs.json", {"designs": found, **conditions()})
+        if not wanted or name in wanted:
+            known[name] = carry_out(name, recipe, base)
+            write_json(path, {"designs": known, **conditions()})
 
 
 if __name__ == "__main__":
