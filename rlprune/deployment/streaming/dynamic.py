@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
+from rlprune.data.image_set import check_range
 from rlprune.deployment.dynamic_cnn import DynamicCNN, gathered
 from rlprune.deployment.images import Images, as_batch
 from rlprune.deployment.streaming.engine import Found
@@ -101,6 +102,8 @@ class DynamicEngine:
         """As `Engine.accept`; new images wait with others of their number format."""
         decider = self._model if budget is None else self._decider(budget)
         batch = as_batch(images, self._model.image_shape, self._model.preprocessing).detach()
+        if batch.is_floating_point():
+            check_range(batch)
         return [(batch.dtype, _State(row, decider)) for row in batch.to("cpu", copy=True).split(1)]
 
     def _decider(self, budget: float) -> DynamicCNN:

@@ -114,7 +114,11 @@ class Stream:
         """
         if self._worker.is_current:
             raise RLPruneError("a callback of a stream's future cannot wait for the same stream: use submit there")
-        return self.submit(images, budget=budget, timeout_ms=timeout_ms).result()
+        future = self.submit(images, budget=budget, timeout_ms=timeout_ms)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # where the caller is interrupted while it waits
 
     def figures(self) -> StreamFigures:
         """How many images are done, how many ran together, and how long they waited."""

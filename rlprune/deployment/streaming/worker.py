@@ -69,7 +69,7 @@ class StreamWorker:
             self._enter(request)
             now = time.monotonic()
             for index, (point, state) in enumerate(images):
-                self._scheduler.put(point, StreamedImage(request, index, state), begun, now)
+                self._scheduler.put(point, StreamedImage(request, index, state), begun, now, is_new=True)
             if request.deadline is not None:
                 self._timed.add(request)
             self._work.notify()
@@ -169,8 +169,10 @@ class StreamWorker:
         """Run a bucket, after those whose time is over are taken out."""
         with self._work:
             late = self._late()
-            bucket = self._scheduler.take(time.monotonic())
+            bucket = self._scheduler.take(now := time.monotonic())
             alone = not len(self._scheduler)
+            if bucket is None and not alone:
+                self._work.wait(max(self._scheduler.held_until - now, 0.0))
         self._fail_late(late)
         if bucket is not None:
             self._work_on(bucket, alone)
@@ -210,6 +212,8 @@ class StreamWorker:
         for request, error in failed:
             request.fail(error)
         self._fail_late(late)
+        with self._work:
+            self._scheduler.listen(time.monotonic())
 
     def _outcomes(self, point: Hashable, images: Sequence[StreamedImage], alone: bool) -> dict[StreamedImage, Outcome]:
         """What came out for each image; where a bucket fails, each half of its callers is tried."""
@@ -255,6 +259,7 @@ class StreamWorker:
             self._drop()
         if waits:
             self._room.notify_all()
+        self._scheduler.expect(sum(request.n_images for request in done))
         self._tally.count(len(outcomes), waits)
         return done, failed
 
