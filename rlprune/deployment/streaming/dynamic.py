@@ -10,7 +10,7 @@ from torch import Tensor
 from rlprune.data.image_set import check_range
 from rlprune.deployment.dynamic_cnn import DynamicCNN, gathered
 from rlprune.deployment.images import Images, as_batch
-from rlprune.deployment.streaming.engine import Found
+from rlprune.deployment.streaming.request import Found
 from rlprune.policies.passes import next_profiles
 
 _MOST_DECIDERS = 64

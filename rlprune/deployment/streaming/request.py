@@ -1,15 +1,57 @@
-"""What one caller gave to a stream: its images, and the future that gets their prediction."""
+"""What goes through a stream: the images of each caller, the future of their prediction, and what runs them."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from rlprune.deployment.images import Images
 from rlprune.deployment.prediction import Prediction
-from rlprune.deployment.streaming.engine import Found
+
+
+class Found(NamedTuple):
+    """What came out for an image.
+
+    Attributes:
+        prediction: for all images that were done together.
+        row: the image's in it.
+    """
+
+    prediction: Prediction
+    row: int
+
+
+class Engine(Protocol):
+    """Runs images bucket by bucket.
+
+    What it must know of an image between its buckets is a state of its own making.
+    """
+
+    def accept(self, images: Images, budget: float | None) -> list[tuple[Hashable, Any]]:
+        """Check images and copy them, in their caller's thread; the first point and the state of each.
+
+        Args:
+            images: as the network takes them.
+            budget: as the network takes it.
+
+        Raises:
+            RLPruneError: images or a budget that the network does not take.
+        """
+
+    def run(self, point: Hashable, states: Sequence[Any], *, alone: bool) -> list[Hashable | Found]:
+        """Run images that waited at the same point; for each its next point, or what came out.
+
+        Where it raises, the states are good for another run.
+
+        Args:
+            point: where they waited.
+            states: of the images.
+            alone: whether no other image waits anywhere.
+        """
 
 
 class Request:

@@ -13,8 +13,9 @@ from rlprune.deployment.images import Images
 from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.deployment.streaming.dynamic import DynamicEngine
-from rlprune.deployment.streaming.engine import Engine, WholeEngine
 from rlprune.deployment.streaming.figures import StreamFigures
+from rlprune.deployment.streaming.request import Engine
+from rlprune.deployment.streaming.whole import WholeEngine
 from rlprune.deployment.streaming.worker import CLOSED, StreamWorker
 from rlprune.errors import RLPruneError
 from rlprune.utils.finite import check_numbers, check_whole

@@ -13,9 +13,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from rlprune.deployment.prediction import Prediction
-from rlprune.deployment.streaming.engine import Engine, Found
 from rlprune.deployment.streaming.figures import StreamFigures, Tally
-from rlprune.deployment.streaming.request import Request, StreamedImage
+from rlprune.deployment.streaming.request import Engine, Found, Request, StreamedImage
 from rlprune.deployment.streaming.scheduler import Bucket, Scheduler
 from rlprune.errors import DeadlineError, RLPruneError
 

@@ -333,6 +333,6 @@ def test_streams_that_cannot_be(options: dict[str, Any], message: str) -> None:
 def test_times_that_cannot_be(timeout: Any) -> None:
     with (
         Stream(RANGED) as stream,
-        pytest.raises(RLPruneError, match="timeout_ms=.*: give a finite number"),
+        pytest.raises(RLPruneError, match=r"timeout_ms=.*: give a finite number"),
     ):
         stream.submit(IMAGES, timeout_ms=timeout)
