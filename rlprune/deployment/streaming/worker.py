@@ -202,14 +202,14 @@ class StreamWorker:
         try:
             outcomes = self._outcomes(bucket.point, bucket.images, alone)
         except BaseException as error:  # callers must not wait for ever, whatever it is
-            outcomes = dict.fromkeys(bucket.images, error)
+            outcomes = {image: error for image in bucket.images}
         with self._work:
             late = self._late()
             done, failed = self._sort(outcomes)
         for request in done:
             request.succeed()
-        for request, error in failed:
-            request.fail(error)
+        for request, reason in failed:
+            request.fail(reason)
         self._fail_late(late)
         with self._work:
             self._scheduler.listen(time.monotonic())
