@@ -130,9 +130,11 @@ class Bench:
         dynamic = self.price.of(bundle.load(self.target, self.device, observation=self.observation))
         pixels = self._pixels(dynamic)
         if self.callers is not None:
-            max_batch, max_wait_ms = (self.batch or (None,))[0], 5.0 if self.max_wait_ms is None else self.max_wait_ms
-            how = {"max_batch": max_batch, "max_wait_ms": max_wait_ms}
-            return bench_callers(dynamic, pixels, self.callers, self.seconds, **how)
+            max_wait_ms = 5.0 if self.max_wait_ms is None else self.max_wait_ms
+            max_batch = None if self.batch is None else self.batch[0]
+            return bench_callers(
+                dynamic, pixels, self.callers, self.seconds, max_batch=max_batch, max_wait_ms=max_wait_ms
+            )
         rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
         return bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
 

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torch import Tensor
 
+from rlprune.deployment.prediction import Prediction
 from rlprune.deployment.streaming.stream import Stream
 from rlprune.errors import DataError, RLPruneError
 from rlprune.serving import answers
@@ -60,8 +61,13 @@ class _Desk:
         self._predicting: anyio.CapacityLimiter | None = None
 
     def open(self) -> None:
-        """Let the images of all requests run together, in the loop that runs now."""
+        """Let the images of all requests run together, in the loop that runs now.
+
+        Pictures that the file scales itself may be large: of them only so many are in memory as are decoded at a time.
+        """
         self._decoding = anyio.CapacityLimiter(self.limits.at_once)
+        if self.served.resizes:
+            return
         self._predicting = anyio.CapacityLimiter(self.limits.max_waiting)  # they wait for the stream
         room = self.limits.max_waiting * self.limits.max_pictures
         stream = Stream(self.served.model, self.limits.max_wait_ms, max_waiting=room)
@@ -86,8 +92,7 @@ class _Desk:
             if not named:
                 raise RefusedError(422, "there is no picture in the request: send at least one file")
             names, contents = [name for name, _ in named], [content for _, content in named]
-            images = await anyio.to_thread.run_sync(self._decoded, contents, limiter=self._decoding)
-            predicted = await anyio.to_thread.run_sync(self.served.predict, images, budget, limiter=self._predicting)
+            predicted = await self._predicted(contents, budget)
         finally:
             self._n_in_flight -= 1
             self.metrics.in_flight.set(self._n_in_flight)
@@ -99,6 +104,15 @@ class _Desk:
         if self.served.stream is not None:
             self.metrics.note_stream(self.served.stream.figures())
         return self.metrics.text()
+
+    async def _predicted(self, contents: list[bytes], budget: float | None) -> Prediction:
+        """What the network says of pictures, decoded and predicted in threads."""
+        if self._predicting is None:
+            return await anyio.to_thread.run_sync(
+                lambda: self.served.predict(self._decoded(contents), budget), limiter=self._decoding
+            )
+        images = await anyio.to_thread.run_sync(self._decoded, contents, limiter=self._decoding)
+        return await anyio.to_thread.run_sync(self.served.predict, images, budget, limiter=self._predicting)
 
     def _decoded(self, contents: list[bytes]) -> list[Tensor]:
         how, shape = self.served.preprocessing, self.served.model.image_shape

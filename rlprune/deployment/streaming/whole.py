@@ -12,6 +12,9 @@ from rlprune.deployment.images import Images
 from rlprune.deployment.prediction import Prediction
 from rlprune.deployment.streaming.request import Found
 
+_MOST_VALUES = 2**26
+"""Pixels and channels that one call takes, where it takes pictures of any size; a single larger picture is one, too."""
+
 
 class WholeModel(Protocol):
     """What runs images as a whole, such as a `rlprune.deployment.onnx.cnn.OnnxCNN`, whose methods these are."""
@@ -47,5 +50,7 @@ class WholeEngine:
     def run(self, point: Hashable, states: Sequence[Tensor], *, alone: bool) -> list[Hashable | Found]:
         """As `Engine.run`."""
         assert isinstance(point, tuple)
-        prediction = self._model(torch.cat(list(states)), budget=point[1])
+        at_once = max(1, _MOST_VALUES // states[0].numel())
+        parts = [states[start : start + at_once] for start in range(0, len(states), at_once)]
+        prediction = Prediction.joined([self._model(torch.cat(list(part)), budget=point[1]) for part in parts])
         return [Found(prediction, row) for row in range(len(states))]
