@@ -36,11 +36,10 @@ class Stream:
     Of the buckets that are full, or whose first image has waited `max_wait_ms` there, the one whose first image came to
     the stream earliest runs next. If there is none, the largest one runs, so that an image that is alone never waits.
 
-    Several streams may share a network. In a forked process a stream goes on, empty; it cannot be pickled.
+    Only where images were just answered, new ones are waited for while they follow within half a millisecond.
 
-        with rlprune.Stream(model) as stream:
-            futures = [stream.submit(image) for image in images]
-            labels = [future.result().labels for future in futures]
+    Several streams may share a network. In a forked process a stream goes on, empty; it cannot be pickled. Use it as a
+    context manager, or `close` it.
 
     Args:
         model: a `DynamicCNN` or an `OnnxCNN`.
