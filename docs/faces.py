@@ -18,6 +18,7 @@ MODULES = (
     "rlprune.policies",
     "rlprune.deployment",
     "rlprune.deployment.onnx",
+    "rlprune.deployment.streaming",
     "rlprune.storage",
     "rlprune.serving",
     "rlprune.intake",

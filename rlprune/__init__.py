@@ -21,6 +21,7 @@ from rlprune import data, models
 from rlprune.deployment.controller import Controller
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
+from rlprune.deployment.streaming.stream import Stream
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.metrics import accuracy
@@ -44,6 +45,7 @@ __all__ = [
     "ElasticCNN",
     "Prediction",
     "RLPruneError",
+    "Stream",
     "TrainingSettings",
     "__version__",
     "accuracy",

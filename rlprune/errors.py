@@ -43,6 +43,10 @@ class NotFiniteError(RLPruneError, ArithmeticError):
     """A loss, weights or logits are NaN or infinite."""
 
 
+class DeadlineError(RLPruneError, TimeoutError):
+    """Images were not accepted, or not done, in the time that their caller gave."""
+
+
 class BundleError(RLPruneError, ValueError):
     """A saved network, policy or bundle is incomplete, altered or of another kind."""
 

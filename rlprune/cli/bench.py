@@ -19,16 +19,26 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError
 from rlprune.evaluation import tables
-from rlprune.evaluation.benchmark import bench, bench_adapt
+from rlprune.evaluation.benchmark import bench, bench_adapt, bench_callers
 from rlprune.evaluation.runners import ROWS, default_rows
-from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, EnvBenchmark
+from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, CallersBenchmark, EnvBenchmark
 from rlprune.intake.notes import network_notes
 from rlprune.intake.options import DataOptions
 from rlprune.models import registry
 from rlprune.storage import bundle
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold_file
-from rlprune.utils.settings import BatchSize, Must, Pixels, Seconds, as_tuple, settings_dataclass
+from rlprune.utils.settings import (
+    AtMost,
+    BatchSize,
+    Must,
+    NonNegativeFloat,
+    Pixels,
+    PositiveInt,
+    Seconds,
+    as_tuple,
+    settings_dataclass,
+)
 
 _MOST_SHOWN = 80
 Rows = Annotated[
@@ -55,7 +65,12 @@ class Bench:
     batch: tuple[BatchSize, ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: Seconds = 5.0
-    """Time to spend on each batch size."""
+    """Time to spend on each batch size, or on each network."""
+    callers: Annotated[PositiveInt, AtMost(4096)] | None = None
+    """So many threads send single images instead, through a stream, to the dense network and the dynamic one in turns;
+    --batch is then the images of a full bucket."""
+    max_wait_ms: Annotated[NonNegativeFloat, AtMost(60_000)] | None = None
+    """For --callers: milliseconds for which a bucket that is not full may be passed over (5)."""
     json: Path | None = None
     """File to write the rows to."""
     model: str | None = None
@@ -70,6 +85,7 @@ class Bench:
     def _conflicts(self) -> Iterator[str]:
         if self.image_size is not None and self.data is None:
             yield f"image_size={self.image_size} is for images that --data names; name some, or leave it out"
+        yield from self._conflicts_of_callers()
         if self.target not in ("env", "adapt"):
             if self.model is not None:
                 yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
@@ -85,23 +101,41 @@ class Bench:
         if self.batch is not None and len(self.batch) != 1:
             yield f"batch={self.batch}: give a single number of 1 or more, with {self.target}"
 
+    def _conflicts_of_callers(self) -> Iterator[str]:
+        if self.callers is None:
+            if self.max_wait_ms is not None:
+                yield f"max_wait_ms={self.max_wait_ms:g} is for --callers; give it too, or leave this out"
+        elif self.target in ("env", "adapt"):
+            yield f"callers={self.callers} are for bundles; {self.target} has none"
+        elif self.rows is not None:
+            yield "--rows are timed without callers; with them there are dense and dynamic"
+        elif self.batch is not None and len(self.batch) != 1:
+            yield f"batch={self.batch}: give a single number of 1 or more, with callers"
+
     def run(self) -> None:
         """Do it."""
         with hold_file(self.json):
             results = self._timed()
             if self.json is not None:
                 write_json(self.json, results.to_json())
-        Console().print(tables.benchmark(results))
+        shown = tables.callers(results) if isinstance(results, CallersBenchmark) else tables.benchmark(results)
+        Console().print(shown)
 
-    def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark:
+    def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark | CallersBenchmark:
         """Times of what the target is."""
         if self.target == "env":
             return bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
         if self.target == "adapt":
             return bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds, self.device)
-        rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
         dynamic = self.price.of(bundle.load(self.target, self.device, observation=self.observation))
         pixels = self._pixels(dynamic)
+        if self.callers is not None:
+            max_wait_ms = 5.0 if self.max_wait_ms is None else self.max_wait_ms
+            max_batch = None if self.batch is None else self.batch[0]
+            return bench_callers(
+                dynamic, pixels, self.callers, self.seconds, max_batch=max_batch, max_wait_ms=max_wait_ms
+            )
+        rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
         return bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
 
     def _network(self) -> tuple[ElasticCNN, ImageSet]:

@@ -160,14 +160,22 @@ def _unit_values(images: Tensor) -> Tensor:
         raise DataError(
             f"images are {images.dtype}; give uint8 in [0, 255] (images.to(torch.uint8)) or float in [0, 1]"
         )
-    values = images.float()
-    low, high = (value.item() for value in values.aminmax()) if values.numel() else (0, 1)
+    check_range(images)
+    return images.float()
+
+
+def check_range(images: Tensor) -> None:
+    """Make sure that float pixels are in [0, 1].
+
+    Raises:
+        DataError: some are not, or are NaN.
+    """
+    low, high = (value.item() for value in images.aminmax()) if images.numel() else (0, 1)
     if not (low >= 0 and high <= 1):  # also true of NaN
         raise DataError(
             f"images have float values from {low:.4g} to {high:.4g}; give values in [0, 1], not yet normalised, "
             "or uint8 in [0, 255]"
         )
-    return values
 
 
 def _divided(values: Tensor, divisor: Tensor | float) -> Tensor:

@@ -182,6 +182,11 @@ class DynamicCNN(Pretrained):
         other._limit = limit
         return other
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether a limit was set, so that not all that the policy chooses runs."""
+        return self._limit is not None
+
     def _decide_at(self, penalty: float | None) -> None:
         self.penalty = penalty
         self.policy = self.source_policy.at(penalty)
@@ -269,25 +274,48 @@ class DynamicCNN(Pretrained):
         """Normalise images: uint8 in [0, 255] or float in [0, 1] -> float32, (B, C, H, W)."""
         return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
 
+    def run_stem(self, images: Tensor) -> Tensor:
+        """Normalised images (B, C, H, W) -> features (B, F, H', W'), in the network's number format, on its device."""
+        features: Tensor = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))
+        return features
+
+    def run_body(self, profile: int, features: Tensor) -> Tensor:
+        """Features (B, F, H', W') -> logits of a profile's slice, float32 (B, classes), on the CPU.
+
+        Args:
+            profile: index into the codebook.
+            features: as `run_stem` returns them.
+
+        Raises:
+            NotFiniteError: the logits overflow `dtype`, or are NaN.
+        """
+        logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
+        return finite_logits(logits.float().cpu(), self.dtype)
+
+    def prediction_of(self, logits: Tensor, profiles: Tensor) -> Prediction:
+        """The prediction that passes led to.
+
+        Args:
+            logits: final ones, float32 (B, classes).
+            profiles: index into the codebook of every pass, int64 (B, max_passes); -1 where there was none.
+        """
+        return predicted(logits, profiles, self._ratios, self.prices, self.classes)
+
     def _run(self, images: Tensor) -> Prediction:
-        features = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))
+        features = self.run_stem(images)
 
         def run(bucket: Tensor, profile: int) -> Tensor:
-            return self._run_body(profile, features if len(bucket) == len(features) else _gather(features, bucket))
+            return self.run_body(profile, features if len(bucket) == len(features) else gathered(features, bucket))
 
         observed = self.policy.observer.features(features.float())
         if len(images) == 1:
             passes = self._one_image.run(observed, run, self._limit)
         else:
             passes = run_policy(self.policy, observed, self.prices, run, self.first, self._limit)
-        return predicted(passes.logits, passes.profiles, self._ratios, self.prices, self.classes)
-
-    def _run_body(self, profile: int, features: Tensor) -> Tensor:
-        logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
-        return finite_logits(logits.float().cpu(), self.dtype)
+        return self.prediction_of(passes.logits, passes.profiles)
 
 
-def _gather(features: Tensor, bucket: Tensor) -> Tensor:
+def gathered(features: Tensor, bucket: Tensor) -> Tensor:
     """The features of some images; since channels come last in memory, each image is copied as one block."""
     return features.permute(0, 2, 3, 1).index_select(0, bucket.to(features.device)).permute(0, 3, 1, 2)
 

@@ -4,7 +4,7 @@ May import `rlprune.baselines` and below.
 """
 
 from rlprune.deployment.image_sets import predict_all
-from rlprune.evaluation.benchmark import bench, bench_adapt
+from rlprune.evaluation.benchmark import bench, bench_adapt, bench_callers
 from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
@@ -18,13 +18,20 @@ from rlprune.evaluation.results import (
     StaticResult,
 )
 from rlprune.evaluation.static import evaluate_dense, evaluate_static, static_points
-from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow, ComparisonResult
+from rlprune.evaluation.timing_results import (
+    AdaptBenchmark,
+    BenchmarkResult,
+    BenchmarkRow,
+    CallersBenchmark,
+    ComparisonResult,
+)
 
 __all__ = [
     "AdaptBenchmark",
     "BenchmarkResult",
     "BenchmarkRow",
     "BundleResult",
+    "CallersBenchmark",
     "ComparisonResult",
     "Controls",
     "DecisionFigures",
@@ -35,6 +42,7 @@ __all__ = [
     "StaticResult",
     "bench",
     "bench_adapt",
+    "bench_callers",
     "evaluate",
     "evaluate_alone",
     "evaluate_dense",

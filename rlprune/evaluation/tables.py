@@ -22,6 +22,7 @@ from rlprune.evaluation.timing_results import (
     AdaptBenchmark,
     BenchmarkResult,
     BenchmarkRow,
+    CallersBenchmark,
     ComparisonResult,
     EnvBenchmark,
     EqualCostRow,
@@ -256,6 +257,26 @@ def benchmark(results: BenchmarkResult | AdaptBenchmark | EnvBenchmark) -> Table
         table.add_row(row.name, str(row.batch), f"{row.ms:.2f}", f"{row.images_per_s:.0f}", *compared)
     if isinstance(results, BenchmarkResult):
         table.caption = "speed-up: over the best dense row of the same backend; over all: over the best of any"
+    return table
+
+
+def callers(results: CallersBenchmark) -> Table:
+    """What callers get who send single images at the same time."""
+    made_with = results.conditions
+    table = Table(
+        title=f"{results.callers} callers of single images; {escape(made_with.hardware)}, {made_with.threads} threads, "
+        f"{made_with.dtype}"
+    )
+    for column in ("name", "images/s", "p50", "p99", "waits p50", "p99", "bucket", "MACs, M"):
+        table.add_column(column, justify="left" if column == "name" else "right")
+    for row in results.rows:
+        times = (row.p50_ms, row.p99_ms, row.wait_p50_ms, row.wait_p99_ms, row.mean_bucket)
+        table.add_row(row.name, f"{row.images_per_s:.0f}", *(f"{ms:.1f}" for ms in times), f"{row.macs / 1e6:.2f}")
+    table.caption = (
+        f"{results.speedup:.2f} times the images/s of the dense network; MACs ratio {results.macs_ratio:.2f}. Each "
+        f"behind a stream of buckets of up to {results.max_batch}, max_wait_ms {results.max_wait_ms:g}. p50, p99: "
+        "milliseconds to the answer, and of them waiting."
+    )
     return table
 
 

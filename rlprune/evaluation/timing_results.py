@@ -99,6 +99,54 @@ class EnvBenchmark(JsonResult):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CallersRow(JsonResult):
+    """What callers get who send one image after another at the same time.
+
+    Attributes:
+        name: of the network.
+        images_per_s: of all callers together.
+        p50_ms: milliseconds from an image to its answer, as a caller sees them, in the middle.
+        p99_ms: milliseconds within which 99 % of the answers come.
+        mean_bucket: images that ran together, on average.
+        wait_p50_ms: milliseconds of them in which an image waited for its bucket, in the middle.
+        wait_p99_ms: milliseconds within which 99 % of the images did so.
+        macs: of an image, on average.
+    """
+
+    name: str
+    images_per_s: float
+    p50_ms: float
+    p99_ms: float
+    mean_bucket: float
+    wait_p50_ms: float
+    wait_p99_ms: float
+    macs: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallersBenchmark(JsonResult):
+    """A dynamic network and the dense one, each behind a `rlprune.deployment.streaming.Stream`, under the same callers.
+
+    Attributes:
+        rows: the dense network and the dynamic one.
+        callers: threads that send single images, the next as soon as one is answered.
+        max_batch: images of a full bucket.
+        max_wait_ms: milliseconds for which a bucket that is not full may be passed over.
+        speedup: images per second of the dynamic network over those of the dense one.
+        macs_ratio: dense MACs over the mean dynamic ones.
+        conditions: what the figures were measured with.
+    """
+
+    rows: tuple[CallersRow, ...]
+    callers: int
+    max_batch: int
+    max_wait_ms: float
+    speedup: float
+    macs_ratio: float
+    conditions: Conditions = field(metadata=INLINE)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonRow(JsonResult):
     """One point of one way of deciding.
 

@@ -149,13 +149,11 @@ def run_policy(
         if n_pass == 0 and first is not None:
             choice = torch.full_like(waiting, first)
         else:
-            share = spent[waiting] / prices.dense.macs
-            choice, accept = _decide(policy, stem_features[waiting], logits[waiting], passes, share)
+            share, before = spent[waiting] / prices.dense.macs, profiles[waiting, n_pass - 1]
+            choice = next_profiles(policy, stem_features[waiting], logits[waiting], passes, share, before)
         if n_pass:
-            again = ~accept & (choice != profiles[waiting, n_pass - 1])  # the same profile would predict the same
-            waiting = waiting[again]
-            choice = choice[again]
-            passes = passes[again]
+            again = choice >= 0
+            waiting, choice, passes = waiting[again], choice[again], passes[again]
         ran = torch.full_like(choice, -1)
         before = profiles[waiting, n_pass - 1]
         for profile, chose in _permitted(limit, n_pass, choice, before, prices):
@@ -168,6 +166,28 @@ def run_policy(
         if not len(waiting):
             break
     return PassResult(profiles, logits)
+
+
+@torch.no_grad()
+def next_profiles(
+    policy: Policy, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, before: Tensor
+) -> Tensor:
+    """Decide which profile each of some images runs next, whatever passes they come from.
+
+    Args:
+        policy: on the CPU, in eval mode.
+        features: as `Observer.features` returns them, float32 (B, K).
+        logits: of the predictions so far, float32 (B, classes).
+        passes: how many were made so far, int64 (B,).
+        spent: MACs of the passes so far over the dense network's, float (B,).
+        before: the profile of the last pass, int64 (B,); ignored for images that had none.
+
+    Returns:
+        Indices into the codebook, int64 (B,); -1 for images whose prediction is accepted.
+    """
+    choice, accept = _decide(policy, features, logits, passes, spent)
+    accepted = (passes > 0) & (accept | (choice == before))  # the same profile would predict the same
+    return choice.masked_fill(accepted, -1)
 
 
 def _permitted(

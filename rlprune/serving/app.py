@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Annotated, Any
@@ -16,8 +17,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from torch import Tensor
 
 from rlprune.deployment.prediction import Prediction
+from rlprune.deployment.streaming.stream import Stream
 from rlprune.errors import DataError, RLPruneError
 from rlprune.serving import answers
 from rlprune.serving.limits import Limits
@@ -47,19 +50,41 @@ _BODY = {
 
 
 class _Desk:
-    """Takes pictures and gives predictions: as many at once as are allowed, and as many waiting."""
+    """Takes pictures and gives predictions: as many requests at a time as are allowed."""
 
     def __init__(self, served: Served, limits: Limits, metrics: Metrics) -> None:
         self.served = served
         self.limits = limits
         self.metrics = metrics
         self._n_in_flight = 0
-        self._threads: anyio.CapacityLimiter | None = None
+        self._decoding: anyio.CapacityLimiter | None = None
+        self._predicting: anyio.CapacityLimiter | None = None
+
+    def open(self) -> None:
+        """Let the images of all requests run together, in the loop that runs now.
+
+        Pictures that the file scales itself may be large: of them only so many are in memory as are decoded at a time.
+        """
+        self._decoding = anyio.CapacityLimiter(self.limits.at_once)
+        if self.served.resizes:
+            return
+        self._predicting = anyio.CapacityLimiter(self.limits.max_waiting)  # they wait for the stream
+        room = self.limits.max_waiting * self.limits.max_pictures
+        stream = Stream(self.served.model, self.limits.max_wait_ms, max_waiting=room)
+        self.served = replace(self.served, stream=stream)
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        if self.served.stream is not None:
+            self.served.stream.close()
+            self.served = replace(self.served, stream=None)
 
     async def answer(self, request: Request, budget: float | None, top_k: int) -> list[dict[str, Any]]:
         """What is said of the pictures of a request."""
         if self._n_in_flight >= self.limits.max_waiting:
             raise RefusedError(503, "the server has as many requests as it takes: try again soon")
+        if self._decoding is None:  # the server tells nothing of its beginning
+            self.open()
         self._n_in_flight += 1
         self.metrics.in_flight.set(self._n_in_flight)
         try:
@@ -67,23 +92,31 @@ class _Desk:
             if not named:
                 raise RefusedError(422, "there is no picture in the request: send at least one file")
             names, contents = [name for name, _ in named], [content for _, content in named]
-            predicted = await anyio.to_thread.run_sync(self._predicted, contents, budget, limiter=self._limiter())
+            predicted = await self._predicted(contents, budget)
         finally:
             self._n_in_flight -= 1
             self.metrics.in_flight.set(self._n_in_flight)
         self.metrics.count_images(predicted, int(self.served.model.prices.dense.macs))
         return answers.predictions(self.served, predicted, names, top_k)
 
-    def _predicted(self, contents: list[bytes], budget: float | None) -> Prediction:
-        model = self.served.model
-        how = self.served.preprocessing
-        images = decoded(contents, model.image_shape, how, self.limits, whole=self.served.resizes)
-        return self.served.predict(images, budget)
+    def figures(self) -> bytes:
+        """Figures for Prometheus."""
+        if self.served.stream is not None:
+            self.metrics.note_stream(self.served.stream.figures())
+        return self.metrics.text()
 
-    def _limiter(self) -> anyio.CapacityLimiter:
-        if self._threads is None:  # it belongs to the loop, which is not there before
-            self._threads = anyio.CapacityLimiter(self.limits.at_once)
-        return self._threads
+    async def _predicted(self, contents: list[bytes], budget: float | None) -> Prediction:
+        """What the network says of pictures, decoded and predicted in threads."""
+        if self._predicting is None:
+            return await anyio.to_thread.run_sync(
+                lambda: self.served.predict(self._decoded(contents), budget), limiter=self._decoding
+            )
+        images = await anyio.to_thread.run_sync(self._decoded, contents, limiter=self._decoding)
+        return await anyio.to_thread.run_sync(self.served.predict, images, budget, limiter=self._predicting)
+
+    def _decoded(self, contents: list[bytes]) -> list[Tensor]:
+        how, shape = self.served.preprocessing, self.served.model.image_shape
+        return decoded(contents, shape, how, self.limits, whole=self.served.resizes)
 
 
 def make_app(served: Served, limits: Limits | None = None) -> FastAPI:
@@ -101,9 +134,11 @@ def make_app(served: Served, limits: Limits | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        desk.open()
         state["ready"] = True
         yield
         state["ready"] = False
+        await anyio.to_thread.run_sync(desk.close)
 
     app = FastAPI(title="rlprune", version=said["version"], lifespan=lifespan, docs_url=None, redoc_url=None)
     page = files("rlprune.serving").joinpath("page.html").read_text("utf-8")
@@ -137,7 +172,7 @@ def make_app(served: Served, limits: Limits | None = None) -> FastAPI:
     @app.get("/metrics", response_model=None)
     async def figures() -> Response:
         """Figures for Prometheus."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(desk.figures(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", response_model=None)
     async def index() -> HTMLResponse:

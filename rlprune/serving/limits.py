@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from rlprune.utils.settings import AtMost, PositiveFloat, PositiveInt, settings_dataclass
+from rlprune.utils.settings import AtMost, NonNegativeFloat, PositiveFloat, PositiveInt, settings_dataclass
 
 
 @settings_dataclass
@@ -22,7 +22,10 @@ class Limits:
     upload_seconds: Annotated[PositiveFloat, AtMost(86_400)] = 30.0
     """Time in which a request must have arrived."""
     at_once: Annotated[PositiveInt, AtMost(1024)] = 2
-    """Requests that are decoded and predicted at the same time."""
+    """Requests that are decoded at the same time; and predicted, by a file that scales pictures itself."""
+    max_wait_ms: Annotated[NonNegativeFloat, AtMost(60_000)] = 5.0
+    """Milliseconds for which images that may run together are passed over for larger groups; more of it costs less of
+    the processor and lets images wait."""
 
     @property
     def max_bytes(self) -> int:

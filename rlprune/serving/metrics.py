@@ -14,6 +14,7 @@ from prometheus_client import (
 )
 
 from rlprune.deployment.prediction import Prediction
+from rlprune.deployment.streaming.figures import StreamFigures
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 
@@ -52,6 +53,10 @@ class Metrics:
         )
         self._passes = Histogram("rlprune_passes", "Passes of an image.", buckets=(1, 2, 3, 4, 6, 8), registry=to)
         self.in_flight = Gauge("rlprune_in_flight", "Requests for predictions that are worked on or wait.", registry=to)
+        self._bucket = Gauge("rlprune_bucket_images", "Images that ran together, on average.", registry=to)
+        self._wait = Gauge(
+            "rlprune_wait_seconds", "Time that images waited for others or their turn.", ("quantile",), registry=to
+        )
         ProcessCollector(registry=self._registry)
 
     def count(self, endpoint: str, code: int, seconds: float) -> None:
@@ -79,6 +84,12 @@ class Metrics:
         for macs, passes in zip(prediction.macs.tolist(), prediction.passes.tolist(), strict=True):
             self._macs.observe(macs / dense_macs)
             self._passes.observe(passes)
+
+    def note_stream(self, figures: StreamFigures) -> None:
+        """Take over how large buckets were, and how long images waited."""
+        self._bucket.set(figures.mean_bucket)
+        self._wait.labels("0.5").set(figures.wait_p50 / 1000)
+        self._wait.labels("0.99").set(figures.wait_p99 / 1000)
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""

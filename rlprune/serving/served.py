@@ -16,6 +16,7 @@ from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.prediction import Prediction
+from rlprune.deployment.streaming.stream import Stream
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.storage.bundle import load
 from rlprune.utils.files import read_regular, read_text
@@ -52,11 +53,13 @@ class Served:
         source: where it is from.
         model: what predicts.
         preprocessing: how pictures come to their size.
+        stream: where the images of several callers run together; None where each call runs its own.
     """
 
     source: Source
     model: Model
     preprocessing: Preprocessing
+    stream: Stream | None = None
 
     @property
     def resizes(self) -> bool:
@@ -83,7 +86,10 @@ class Served:
         """
         chosen = {} if budget is None else {"budget": self._checked(budget)}
         batches = images if self.resizes else [torch.cat(list(images))]
-        return Prediction.joined([self.model(batch, **chosen) for batch in batches])
+        if self.stream is None:
+            return Prediction.joined([self.model(batch, **chosen) for batch in batches])
+        futures = [self.stream.submit(batch, **chosen) for batch in batches]
+        return Prediction.joined([future.result() for future in futures])
 
     def _checked(self, budget: float) -> float:
         """A budget, if it can be chosen."""

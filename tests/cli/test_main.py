@@ -271,6 +271,13 @@ def test_bench_times_a_bundle(project: Path) -> None:
     assert results["speedup"]["dynamic"].keys() == results["macs_ratio"].keys() == {"1", "4"}
 
 
+def test_bench_lets_callers_share_buckets(project: Path) -> None:
+    bench = ("bench", "bundle", *DATA, "--callers", "3", "--batch", "2", "--max-wait-ms", "1", "--seconds", "0")
+    results = run_json(project, *bench)
+    assert [row["name"] for row in results["rows"]] == ["dense", "dynamic"]
+    assert (results["callers"], results["max_batch"], results["max_wait_ms"]) == (3, 2, 1.0)
+
+
 def test_bench_times_the_environment(project: Path) -> None:
     results = run_json(project, "bench", "env", *MODEL, *DATA, "--batch", "4", "--seconds", "0")
     assert [row["name"] for row in results["rows"]] == ["masked_forward", "vec_env", "dummy_vec_env", "remembered"]

@@ -98,6 +98,10 @@ def project(apart: None, tmp_path: Path) -> Path:
         (("bench", "b", "--rows", "dens"), "--rows=('dens',): give some of dense, dense folded, "),
         (("bench", "b", "--seconds", "nan"), "--seconds=nan: give a number of 0 or more, and finite"),
         (("bench", "env", "--batch", "1", "2"), "--batch=(1, 2): give a single number of 1 or more, with env"),
+        (("bench", "env", "--callers", "4"), "--callers=4 are for bundles; env has none"),
+        (("bench", "b", "--callers", "4", "--rows", "dense"), "--rows are timed without callers; with them there are"),
+        (("bench", "b", "--callers", "4", "--batch", "1", "2"), "--batch=(1, 2): give a single number of 1 or more, w"),
+        (("bench", "b", "--max-wait-ms", "9"), "--max-wait-ms=9 is for --callers; give it too, or leave this out"),
         (
             (*PRETRAIN, "w.safetensors", "--weights", "none.pt", "--data", "no where"),
             "there is no weights file none.pt;",

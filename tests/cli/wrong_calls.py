@@ -118,9 +118,9 @@ NAMES["ppo"] += tuple(re.findall(r"{.*?}(?= {|\n|$)", PPO))
 NO_TOML = ('"x"', "nan", "inf", "-1", "1e30", "true", "{}", "1979-05-27", "100000000000000000000", "[[3]]")
 NO_NUMBER = ("x", "", "nan", "inf", "-inf", "1e400", "-1", "1e30", "99999999999999999999", "0x10", "None3")
 ZERO_IS_RIGHT = set(
-    """average_share combine distillation early_share early_size entropy epochs keep_ratios max_drop momentum n_random
-    padding penalties penalty pool port pretrain_epochs profile_epochs rounds scale_penalty seconds seed shares
-    slice_epochs sparsities sparsity split_seed strength threads views warm_up weight_decay""".split()
+    """average_share combine distillation early_share early_size entropy epochs keep_ratios max_drop max_wait_ms
+    momentum n_random padding penalties penalty pool port pretrain_epochs profile_epochs rounds scale_penalty seconds
+    seed shares slice_epochs sparsities sparsity split_seed strength threads views warm_up weight_decay""".split()
 )
 SHARES = set("average_share densities density distillation early_share momentum threshold warm_up".split())
 CONFLICTS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -149,7 +149,13 @@ CONFLICTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "prune": (("--budget", "0.0001"), ("--budget", "2"), ("--split-seed", "3"), ("--shares", "0.2", "0.4", "0.4")),
     "evaluate": (("--budget", "0.5", "--penalty", "1"), ("--budget", "0.5"), ("--model", "resnet20")),
     "predict": (("--budget", "0.5", "--penalty", "1"), ("--onnx", "bundle/dynamic.onnx", "--budget", "0.5")),
-    "bench": (("--batch", "0"), ("--batch", "9999"), ("--budget", "0.5", "--penalty", "1"), ("--rows", "all", "dense")),
+    "bench": (
+        ("--batch", "0"),
+        ("--batch", "9999"),
+        ("--budget", "0.5", "--penalty", "1"),
+        ("--rows", "all", "dense"),
+        ("--max-wait-ms", "5"),
+    ),
     "export": (
         ("--budget", "0.5"),
         ("--data", "pets"),

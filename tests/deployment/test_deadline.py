@@ -46,7 +46,7 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made, run, normalise = Machine(), DynamicCNN._run_body, DynamicCNN.normalise
+    made, run, normalise = Machine(), DynamicCNN.run_body, DynamicCNN.normalise
 
     def slow_run(self: DynamicCNN, profile: int, features: Tensor) -> Tensor:
         made.work(len(features) * BODIES[profile])
@@ -57,7 +57,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
         return normalise(self, images)
 
     monkeypatch.setattr("rlprune.deployment.deadline.time.perf_counter", lambda: made.now)
-    monkeypatch.setattr(DynamicCNN, "_run_body", slow_run)
+    monkeypatch.setattr(DynamicCNN, "run_body", slow_run)
     monkeypatch.setattr(DynamicCNN, "normalise", slow_stem)
     return made
 

@@ -10,9 +10,9 @@ from rlprune.agents.benchmark import bench_env
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
-from rlprune.evaluation.benchmark import bench, bench_adapt
+from rlprune.evaluation.benchmark import bench, bench_adapt, bench_callers
 from rlprune.evaluation.runners import DEFAULT_ROWS, ROWS, available_rows, default_rows
-from rlprune.evaluation.timing_results import BenchmarkResult
+from rlprune.evaluation.timing_results import BenchmarkResult, CallersBenchmark
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.utils.timing import Turns, interleaved
@@ -191,3 +191,17 @@ def test_the_rows_of_adaptation() -> None:
 def test_a_training_step_needs_images(batch: int) -> None:
     with pytest.raises(RLPruneError, match=f"the batch size is {batch}; from 2 to 20, the number of images, is allow"):
         bench_adapt(make_elastic("residual"), DATA, batch=batch)
+
+
+def test_callers_are_answered_by_both_networks(dynamic: DynamicCNN) -> None:
+    found = bench_callers(dynamic, DATA.images, n_callers=5, seconds=0, max_batch=4)
+    dense, ours = found.rows
+    assert [row.name for row in found.rows] == ["dense", "dynamic"] and (found.callers, found.max_batch) == (5, 4)
+    assert dense.macs == float(COST.dense.macs) and found.macs_ratio == dense.macs / ours.macs
+    assert ours.macs == dynamic(DATA.images).macs.double().mean().item()
+    assert found.speedup == ours.images_per_s / dense.images_per_s
+    assert all(1 <= row.mean_bucket <= 4 and 0 < row.p50_ms <= row.p99_ms for row in found.rows)
+    assert CallersBenchmark.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert tables.callers(found).row_count == 2
+    with pytest.raises(RLPruneError, match="n_callers=0: give a whole number from 1 to 4096"):
+        bench_callers(dynamic, DATA.images, 0)

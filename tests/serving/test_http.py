@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from rlprune.data.decoding import read_images
 from rlprune.deployment.prediction import Prediction
+from rlprune.deployment.streaming import Stream
+from rlprune.errors import DataError, RLPruneError
 from rlprune.serving.limits import Limits
 from rlprune.serving.served import Served, find, open_served
 
@@ -172,6 +175,24 @@ def test_what_was_done_is_counted(served: Served, deployed: Deployed) -> None:
     share = float(deployed.dynamic(deployed.images[:1]).macs / deployed.dynamic.prices.dense.macs)
     assert figures["rlprune_macs_share_sum"] == pytest.approx(3 * share)
     assert figures["rlprune_predict_seconds_count"] == 2 and figures["rlprune_in_flight"] == 0
+    assert figures["rlprune_bucket_images"] == 1.5
+    assert 0 <= figures['rlprune_wait_seconds{quantile="0.5"}'] <= figures['rlprune_wait_seconds{quantile="0.99"}']
+
+
+def test_whole_images_wait_for_a_file(served: Served, deployed: Deployed) -> None:
+    model, images = served.model, deployed.images
+    with Stream(model) as stream, ThreadPoolExecutor(8) as callers:
+        for chosen in ({}, {"budget": 0.5}):
+            found = Prediction.joined(list(callers.map(lambda image, how=chosen: stream(image[None], **how), images)))
+            expected = model(images, **chosen)
+            for name in ("labels", "profiles", "macs"):
+                assert torch.equal(getattr(found, name), getattr(expected, name)), name
+            torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=1e-4, atol=1e-5)
+        with pytest.raises(RLPruneError, match=r"budget is 9; with this policy images can cost 0\.250 to 1\.500"):
+            stream.submit(images, budget=9)
+        with pytest.raises(DataError, match=r"images are torch.float32 of shape \(60, 3, 16, 16\); uint8"):
+            stream.submit(images / 255)
+        assert stream.max_batch == 64 and stream.figures().images == 120
 
 
 BOMB = encoded(Image.new("1", (20_000, 20_000)))

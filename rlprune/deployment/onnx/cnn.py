@@ -137,12 +137,39 @@ class OnnxCNN:
             RLPruneError: the file takes no budget, or not this one.
         """
         chosen = self._chosen(budget)
+        batches, order = self.prepared(images)
+        if len(batches) == 1:
+            return self._run(batches[0], chosen)
+        return Prediction.joined([self._run(batch, chosen) for batch in batches]).rows(order)
+
+    def prepared(self, images: Images) -> tuple[list[Tensor], Tensor]:
+        """Check images, and make batches of them that the file can run.
+
+        Args:
+            images: as for a call.
+
+        Returns:
+            Batches uint8 (n, C, height, width), of one size each; and for each image its row among all of theirs,
+            int64 (B,).
+
+        Raises:
+            DataError: images of another shape or type, or in another container.
+        """
         if not self.resizes:
-            return self._run(as_batch(images, self.image_shape, self.preprocessing, floats=False), chosen)
+            batch = as_batch(images, self.image_shape, self.preprocessing, floats=False)
+            return [batch], torch.arange(len(batch))
         batches, order = as_pictures(images, self.image_shape[0])
         for batch in batches:
             check_picture(self.preprocessing, self.image_shape, *batch.shape[2:])
-        return Prediction.joined([self._run(batch, chosen) for batch in batches]).rows(order)
+        return batches, order
+
+    def check_budget(self, budget: float | None) -> None:
+        """Make sure that a call takes a budget.
+
+        Raises:
+            RLPruneError: the file takes none, or not this one.
+        """
+        self._chosen(budget)
 
     def _chosen(self, budget: float | None) -> dict[str, Any]:
         """What is given to the file for a budget."""
