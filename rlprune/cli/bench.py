@@ -21,6 +21,8 @@ from rlprune.errors import ModelError
 from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.runners import ROWS, default_rows
+from rlprune.evaluation.timing import ProfileResult, profile
+from rlprune.evaluation.timing.tables import profiled
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, EnvBenchmark
 from rlprune.intake.notes import network_notes
 from rlprune.intake.options import DataOptions
@@ -56,6 +58,8 @@ class Bench:
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: Seconds = 5.0
     """Time to spend on each batch size."""
+    profile: bool = False
+    """Instead of rows, say where the time of a bundle goes, piece by piece, and what its slices take alone."""
     json: Path | None = None
     """File to write the rows to."""
     model: str | None = None
@@ -70,14 +74,21 @@ class Bench:
     def _conflicts(self) -> Iterator[str]:
         if self.image_size is not None and self.data is None:
             yield f"image_size={self.image_size} is for images that --data names; name some, or leave it out"
-        if self.target not in ("env", "adapt"):
-            if self.model is not None:
-                yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
-            return
+        if self.profile and self.rows is not None:
+            yield "--rows are left out of a profile, which has pieces; give only one of --rows and --profile"
+        if self.target in ("env", "adapt"):
+            yield from self._only_for_bundles()
+        elif self.model is not None:
+            yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
+
+    def _only_for_bundles(self) -> Iterator[str]:
+        """What is given with the words env and adapt, and means nothing there."""
         if self.observation is not None:
             yield f"observation={self.observation} is for bundles; {self.target} has the default one"
         if self.price.given:
             yield f"--budget and --penalty are for bundles; {self.target} times no policy"
+        if self.profile:
+            yield f"--profile is for bundles; {self.target} has rows alone"
         if self.device != "cpu" and self.target == "env":
             yield f"device={self.device}: the environment runs on the CPU; leave it out"
         if self.rows is not None:
@@ -91,9 +102,12 @@ class Bench:
             results = self._timed()
             if self.json is not None:
                 write_json(self.json, results.to_json())
-        Console().print(tables.benchmark(results))
+        if isinstance(results, ProfileResult):
+            Console().print(*profiled(results))
+        else:
+            Console().print(tables.benchmark(results))
 
-    def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark:
+    def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark | ProfileResult:
         """Times of what the target is."""
         if self.target == "env":
             return bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
@@ -102,7 +116,10 @@ class Bench:
         rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
         dynamic = self.price.of(bundle.load(self.target, self.device, observation=self.observation))
         pixels = self._pixels(dynamic)
-        return bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
+        batches = self.batch or (1, min(64, len(pixels)))
+        if self.profile:
+            return profile(dynamic, pixels, batches, self.seconds)
+        return bench(dynamic, pixels, batches, self.seconds, rows)
 
     def _network(self) -> tuple[ElasticCNN, ImageSet]:
         """A network of random weights, and images for it."""

@@ -20,7 +20,7 @@ from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, Limit, first_profile, run_policy
+from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run, first_profile, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.utils.finite import finite_logits
@@ -270,26 +270,36 @@ class DynamicCNN(Pretrained):
         return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
 
     def _run(self, images: Tensor) -> Prediction:
-        features = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))
+        features = self._stem(images)
 
         def run(bucket: Tensor, profile: int) -> Tensor:
-            return self._run_body(profile, features if len(bucket) == len(features) else _gather(features, bucket))
+            return self._run_body(profile, features if len(bucket) == len(features) else self._gather(features, bucket))
 
+        return self._predicted(self._passes(features, run))
+
+    def _stem(self, images: Tensor) -> Tensor:
+        features: Tensor = self.slices.stem(images.to(self.device, self.dtype, memory_format=torch.channels_last))
+        return features
+
+    def _passes(self, features: Tensor, run: Run) -> PassResult:
         observed = self.policy.observer.features(features.float())
-        if len(images) == 1:
-            passes = self._one_image.run(observed, run, self._limit)
-        else:
-            passes = run_policy(self.policy, observed, self.prices, run, self.first, self._limit)
-        return predicted(passes.logits, passes.profiles, self._ratios, self.prices, self.classes)
+        if len(features) == 1:
+            return self._one_image.run(observed, run, self._limit)
+        return run_policy(self.policy, observed, self.prices, run, self.first, self._limit)
+
+    def _gather(self, features: Tensor, bucket: Tensor) -> Tensor:
+        """The features of some images; since channels come last in memory, each image is copied as one block."""
+        return features.permute(0, 2, 3, 1).index_select(0, bucket.to(features.device)).permute(0, 3, 1, 2)
 
     def _run_body(self, profile: int, features: Tensor) -> Tensor:
+        return finite_logits(self._body(profile, features).float().cpu(), self.dtype)
+
+    def _body(self, profile: int, features: Tensor) -> Tensor:
         logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
-        return finite_logits(logits.float().cpu(), self.dtype)
+        return logits
 
-
-def _gather(features: Tensor, bucket: Tensor) -> Tensor:
-    """The features of some images; since channels come last in memory, each image is copied as one block."""
-    return features.permute(0, 2, 3, 1).index_select(0, bucket.to(features.device)).permute(0, 3, 1, 2)
+    def _predicted(self, passes: PassResult) -> Prediction:
+        return predicted(passes.logits, passes.profiles, self._ratios, self.prices, self.classes)
 
 
 def _default_max_batch(elastic: ElasticModule) -> int:
