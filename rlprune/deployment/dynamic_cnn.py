@@ -27,6 +27,9 @@ from rlprune.utils.finite import finite_logits
 from rlprune.utils.hardware import check_device
 from rlprune.utils.process import MOST_KEPT
 
+_NO_FEATURES = torch.zeros(1, 0)
+"""What is observed of an image by a policy that observes no features; to ask for it takes as long as a decision."""
+
 
 class DynamicCNN(Pretrained):
     """Predicts with as much of the network as each image needs.
@@ -206,8 +209,9 @@ class DynamicCNN(Pretrained):
         if budget is not None or penalty is not None:
             return self.at(budget=budget, penalty=penalty)(images)
         batch = as_batch(images, self.elastic.image_shape, self.preprocessing)
-        parts = batch.split(self.max_batch or len(batch))
-        return Prediction.joined([self._run(self.normalise(part)) for part in parts])
+        if self.max_batch is None or len(batch) <= self.max_batch:
+            return self._run(self.normalise(batch))
+        return Prediction.joined([self._run(self.normalise(part)) for part in batch.split(self.max_batch)])
 
     def predict(
         self,
@@ -282,6 +286,8 @@ class DynamicCNN(Pretrained):
         return features
 
     def _passes(self, features: Tensor, run: Run) -> PassResult:
+        if len(features) == 1 and self.first is not None:
+            return self._one_image.run(_NO_FEATURES, run, self._limit)
         observed = self.policy.observer.features(features.float())
         if len(features) == 1:
             return self._one_image.run(observed, run, self._limit)
