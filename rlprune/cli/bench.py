@@ -13,23 +13,30 @@ import tyro
 from rich.console import Console
 
 from rlprune.agents.benchmark import bench_env
+from rlprune.cli import static_folders
 from rlprune.cli.options import Device, PriceOptions
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import ModelError
+from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.runners import ROWS, default_rows
 from rlprune.evaluation.timing import ProfileResult, profile
+from rlprune.evaluation.timing.plots import frontier_in_time
+from rlprune.evaluation.timing.rivals import RIVAL_ROWS, RowImages
 from rlprune.evaluation.timing.tables import profiled
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, EnvBenchmark
+from rlprune.intake.fitting import load_fitting
 from rlprune.intake.notes import network_notes
 from rlprune.intake.options import DataOptions
 from rlprune.models import registry
 from rlprune.storage import bundle
+from rlprune.storage.data_format import DataFormat
 from rlprune.utils.files import write_json
+from rlprune.utils.imports import require
 from rlprune.utils.locks import hold_file
+from rlprune.utils.notes import say
 from rlprune.utils.settings import BatchSize, Must, Pixels, Seconds, as_tuple, settings_dataclass
 
 _MOST_SHOWN = 80
@@ -52,8 +59,15 @@ class Bench:
     """Resize and crop images to squares of this many pixels."""
     rows: Rows | None = None
     """What is timed: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
-    MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all. If not given, dense, "dense folded" and dynamic,
-    and the rows of onnxruntime where it is installed. One that cannot be made is left out, and a line says why."""
+    MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; with --data also "dense int8 onnxruntime", "dynamic int8
+    onnxruntime", and cascade or "cascade onnxruntime" (the tuned cascade of the same cost); or all. If not given,
+    dense, "dense folded" and dynamic, and float32 rows of onnxruntime where it is installed. One that cannot be made is
+    left out, and a line says why."""
+    static: tuple[Path, ...] = ()
+    """Folders of networks that were each pruned for all images and trained, as `rlprune prune` writes them: they are
+    timed, too."""
+    plot: Path | None = None
+    """PNG to draw: accuracy on the test images against milliseconds per image, a panel for each batch size."""
     batch: tuple[BatchSize, ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: Seconds = 5.0
@@ -76,10 +90,25 @@ class Bench:
             yield f"image_size={self.image_size} is for images that --data names; name some, or leave it out"
         if self.profile and self.rows is not None:
             yield "--rows are left out of a profile, which has pieces; give only one of --rows and --profile"
+        yield from self._needing_rows_or_data()
         if self.target in ("env", "adapt"):
             yield from self._only_for_bundles()
         elif self.model is not None:
             yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
+
+    def _needing_rows_or_data(self) -> Iterator[str]:
+        """What needs labelled images, and rows."""
+        given = {"--static": bool(self.static), "--plot": self.plot is not None}
+        for option in (option for option, is_given in given.items() if is_given):
+            if self.target in ("env", "adapt"):
+                yield f"{option} is for bundles; {self.target} has rows of its own"
+            elif self.profile:
+                yield f"{option} is for rows, which a profile has not; give only one of {option} and --profile"
+            elif self.data is None:
+                yield f"{option} needs labelled images; name the bundle's with --data"
+        rows = [row for row in self.rows or () if row in RIVAL_ROWS]
+        if rows and self.data is None:
+            yield f"the row {rows[0]} needs images that do not test; name the bundle's with --data"
 
     def _only_for_bundles(self) -> Iterator[str]:
         """What is given with the words env and adapt, and means nothing there."""
@@ -98,10 +127,14 @@ class Bench:
 
     def run(self) -> None:
         """Do it."""
-        with hold_file(self.json):
+        if self.plot is not None:
+            require("matplotlib", "plots")
+        with hold_file(self.json), hold_file(self.plot):
             results = self._timed()
             if self.json is not None:
                 write_json(self.json, results.to_json())
+            if self.plot is not None and isinstance(results, BenchmarkResult):
+                frontier_in_time(self.plot, results, Path(self.target).resolve().parent.name)
         if isinstance(results, ProfileResult):
             Console().print(*profiled(results))
         else:
@@ -115,11 +148,30 @@ class Bench:
             return bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds, self.device)
         rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
         dynamic = self.price.of(bundle.load(self.target, self.device, observation=self.observation))
-        pixels = self._pixels(dynamic)
+        row_images = self._row_images(dynamic)
+        pixels = self._pixels(dynamic) if row_images is None else row_images.test.images
         batches = self.batch or (1, min(64, len(pixels)))
         if self.profile:
             return profile(dynamic, pixels, batches, self.seconds)
-        return bench(dynamic, pixels, batches, self.seconds, rows)
+        return bench(dynamic, pixels, batches, self.seconds, rows, row_images)
+
+    def _row_images(self, dynamic: DynamicCNN) -> RowImages | None:
+        """Images with labels, where some are named that fit the bundle, and the static networks."""
+        if self.data is None or self.profile:
+            return None
+        source = DataOptions(self.data, self.image_size)
+        static = static_folders.load_rows(self.static, dynamic)
+        try:
+            splits = load_fitting(dynamic.image_shape, DataFormat.of(dynamic), dynamic.metadata, source)
+        except RLPruneError as error:
+            if self.static or self.plot is not None or set(self.rows or ()) & set(RIVAL_ROWS):
+                raise
+            say(f"there will be times, and no accuracies: {error}")
+            return None
+        for folder, plain in zip(self.static, static.values(), strict=True):
+            static_folders.test_images(folder, plain, splits.test, source)
+        networks = {name: plain.network for name, plain in static.items()}
+        return RowImages(splits.test, splits.policy, splits.network, networks)
 
     def _network(self) -> tuple[ElasticCNN, ImageSet]:
         """A network of random weights, and images for it."""

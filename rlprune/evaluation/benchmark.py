@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from statistics import median, quantiles
 
 import torch
@@ -16,8 +19,11 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.results import Conditions
-from rlprune.evaluation.runners import DEFAULT_ROWS, Runner, check_rows, prepare_runners
+from rlprune.evaluation.runners import DEFAULT_ROWS, check_rows, prepare_runners
+from rlprune.evaluation.timing.rivals import RowImages
+from rlprune.evaluation.timing.runner import Runner
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow
+from rlprune.metrics import wilson_interval
 from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings
 from rlprune.utils.finite import check_whole
@@ -26,6 +32,7 @@ from rlprune.utils.timing import Turns, interleaved
 _PER_TURN = 32
 """Images that a row runs in each of its turns, at least: what a dynamic network takes differs from image to image, and
 the median over single images would leave out what the hard ones cost."""
+_AT_ONCE = 256
 
 
 @torch.inference_mode()
@@ -35,6 +42,7 @@ def bench(
     batches: Sequence[int],
     seconds: float = 5.0,
     rows: Sequence[str] = DEFAULT_ROWS,
+    row_images: RowImages | None = None,
 ) -> BenchmarkResult:
     """Time a dynamic network against the dense one and others.
 
@@ -48,6 +56,8 @@ def bench(
         seconds: per batch size.
         rows: what is timed; `rlprune.evaluation.runners.prepare_runners` lists the names. One that cannot be made here
             is left out, and a line says why.
+        row_images: the images with their labels, for the accuracy of each row; what rows of int8 and cascades are made
+            with; and static networks, which are timed, too.
 
     Raises:
         RLPruneError: a batch size below 1 or above the number of images, an unknown row, or none that can be made.
@@ -63,11 +73,13 @@ def bench(
     mean_macs = {batch: spent[: len(images) // batch * batch].mean().item() for batch in batches}
     with torch.inference_mode(False):
         share = spent.mean().item() / dense_macs
-        runners, left_out = prepare_runners(dynamic, share, rows, images[: batches[0]])
+        runners, left_out = prepare_runners(dynamic, share, rows, images[: batches[0]], row_images)
     normalised = dynamic.normalise(images)
+    right = {} if row_images is None else _n_right(runners, images, normalised, row_images.test.labels)
     timed: list[BenchmarkRow] = []
     for batch in batches:
-        timed += _timed(runners, images, normalised, batch, seconds, mean_macs[batch])
+        found = _timed(runners, images, normalised, batch, seconds, mean_macs[batch])
+        timed += [_with_accuracy(row, right.get(row.name), len(images)) for row in found]
     return BenchmarkResult(
         rows=tuple(timed),
         speedup={
@@ -83,8 +95,34 @@ def bench(
         left_out=left_out or None,
         macs_ratio={batch: dense_macs / macs for batch, macs in mean_macs.items()},
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        n_images=None if row_images is None else len(images),
+        versions=_versions(runners),
         conditions=Conditions.now(dynamic.device),
     )
+
+
+def _n_right(runners: Mapping[str, Runner], images: Tensor, normalised: Tensor, labels: Tensor) -> dict[str, int]:
+    """How many of the test images each row is right about; rows of one network are all right about the same."""
+    of_network: dict[str, int] = {}
+    for runner in runners.values():
+        if runner.network not in of_network:
+            parts = (images if runner.dynamic else normalised).split(_AT_ONCE)
+            found = torch.cat([runner.labels(part) for part in parts])
+            of_network[runner.network] = int((found == labels).sum())
+    return {name: of_network[runner.network] for name, runner in runners.items()}
+
+
+def _with_accuracy(row: BenchmarkRow, n_right: int | None, n_images: int) -> BenchmarkRow:
+    if n_right is None:
+        return row
+    return replace(row, accuracy=n_right / n_images, accuracy_interval=wilson_interval(n_right, n_images))
+
+
+def _versions(runners: Mapping[str, Runner]) -> dict[str, str] | None:
+    """Of what rows need beside torch."""
+    packages = ["onnx", "onnxruntime"] if any(runner.backend == "onnxruntime" for runner in runners.values()) else []
+    packages += ["torch-pruning"] if "static" in runners else []
+    return {name: version(name) for name in packages} or None
 
 
 def _timed(
@@ -103,7 +141,7 @@ def _timed(
             runner.backend,
             batch,
             [ms / n_batches for ms in times[name]],
-            dynamic_macs if runner.dynamic else runner.macs,
+            dynamic_macs if math.isnan(runner.macs) else runner.macs,
         )
         for name, runner in runners.items()
     ]
@@ -161,10 +199,11 @@ def bench_adapt(
 
 
 def _speedup(rows: Sequence[BenchmarkRow], name: str, batch: int, backend: str | None = None) -> float | None:
-    """Of a row over the best dense row of its batch size and a backend, or of any."""
-    alike = {row.name: row.ms for row in rows if backend in (None, row.backend) and row.batch == batch}
-    dense = [ms for other, ms in alike.items() if other.startswith("dense")]
-    return min(dense) / alike[name] if dense else None
+    """Of a row over the best dense row of its batch size, its number format and a backend, or of any backend."""
+    at_batch = [row for row in rows if backend in (None, row.backend) and row.batch == batch]
+    (own,) = (row for row in at_batch if row.name == name)
+    dense = [row.ms for row in at_batch if row.name.startswith("dense") and row.int8 == own.int8]
+    return min(dense) / own.ms if dense else None
 
 
 def _row(name: str, backend: str, batch: int, times: list[float], macs: float) -> BenchmarkRow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.slices import Slices
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.results import Conditions
 from rlprune.evaluation.timing.profile_results import PIECES, BodyTime, PieceTime, ProfileResult, ProfileRow
@@ -122,7 +124,7 @@ class _Profile:
         for index in profiles[profiles >= 0].unique().tolist():
             ran = torch.cat([features[(column == index).to(features.device)] for column in profiles.T])
             buckets = [part.contiguous(memory_format=torch.channels_last) for part in ran.split(self.at_once)]
-            floors[f"body {index}"] = _each(lambda images, index=index: slices[index](images), buckets)
+            floors[f"body {index}"] = _each(partial(_run_slice, slices, index), buckets)
         return floors
 
     def _prepared(self) -> list[Tensor]:
@@ -151,6 +153,10 @@ class _Profile:
                 image_ms=median(each[index, size][2] for each in buckets) / n_images,
                 full_image_ms=floors[f"body {index}"] / n_ran[index],
             )
+
+
+def _run_slice(slices: Slices, index: int, features: Tensor) -> Any:
+    return slices[index](features)
 
 
 def _by_bucket(clock: Clock) -> dict[tuple[int, int], tuple[int, int, float]]:

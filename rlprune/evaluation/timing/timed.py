@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -33,7 +33,7 @@ class Clock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.ms: Counter[str] = Counter()
+        self.ms: defaultdict[str, float] = defaultdict(float)
         self.body_ms: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
         self._inside = [0.0]
         self._wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
@@ -108,7 +108,8 @@ class _TimedPolicy:
         self.observer = _TimedObserver(policy.observer, clock)
 
     def __call__(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        return self._clock.time("decide", self._policy, observations)
+        decisions: tuple[Tensor, Tensor] = self._clock.time("decide", self._policy, observations)
+        return decisions
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
