@@ -106,6 +106,8 @@ class Bench:
                 yield f"{option} is for rows, which a profile has not; give only one of {option} and --profile"
             elif self.data is None:
                 yield f"{option} needs labelled images; name the bundle's with --data"
+        if self.plot is not None and self.plot.suffix != ".png":
+            yield f"plot={self.plot}: pictures are PNG; give a name that ends in .png"
         rows = [row for row in self.rows or () if row in RIVAL_ROWS]
         if rows and self.data is None:
             yield f"the row {rows[0]} needs images that do not test; name the bundle's with --data"
