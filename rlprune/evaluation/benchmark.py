@@ -20,7 +20,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.results import Conditions
 from rlprune.evaluation.runners import DEFAULT_ROWS, check_rows, prepare_runners
-from rlprune.evaluation.timing.rivals import RowImages
+from rlprune.evaluation.timing.rivals import RowImages, rival_makers
 from rlprune.evaluation.timing.runner import Runner
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow
 from rlprune.metrics import wilson_interval
@@ -73,7 +73,8 @@ def bench(
     mean_macs = {batch: spent[: len(images) // batch * batch].mean().item() for batch in batches}
     with torch.inference_mode(False):
         share = spent.mean().item() / dense_macs
-        runners, left_out = prepare_runners(dynamic, share, rows, images[: batches[0]], row_images)
+        rivals = dict(rival_makers(dynamic, row_images))
+        runners, left_out = prepare_runners(dynamic, share, rows, images[: batches[0]], rivals)
     normalised = dynamic.normalise(images)
     right = {} if row_images is None else _n_right(runners, images, normalised, row_images.test.labels)
     timed: list[BenchmarkRow] = []

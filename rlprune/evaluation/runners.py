@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch_pruning
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.static import count_macs
-from rlprune.evaluation.timing.rivals import RIVAL_ROWS, RowImages, rival_makers
 from rlprune.evaluation.timing.runner import Runner, has_onnx, in_parts, onnx_dynamic, onnx_plain, there
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.utils.notes import say
 
+Maker = Callable[[], Runner]
+"""Makes a row, or says why it cannot."""
+
 
 def prepare_runners(
-    dynamic: DynamicCNN, share: float, names: Sequence[str], images: Tensor, row_images: RowImages | None = None
+    dynamic: DynamicCNN, share: float, names: Sequence[str], images: Tensor, rivals: Mapping[str, Maker]
 ) -> tuple[dict[str, Runner], dict[str, str]]:
     """Prepare networks for timing; a row that cannot be made or run is left out, and a line says why.
 
@@ -36,9 +38,9 @@ def prepare_runners(
     | `dynamic onnxruntime` | the same as one ONNX file, run without torch |
     | `dynamic int8 onnxruntime` | that, with slices in eight-bit integers |
     | `cascade`, `cascade onnxruntime` | the best tuned cascade that costs no more, in place of the policy |
-    | `static FOLDER`, `static FOLDER onnxruntime` | networks trained for all images, of `row_images` |
+    | `static FOLDER`, `static FOLDER onnxruntime` | networks that were trained for all images |
 
-    Rows in int8 and cascades need `row_images`.
+    Rows in int8 and cascades need images that do not test.
 
     Threads of onnxruntime do not spin here: they would slow whoever runs next in the same process. Where the network is
     on another device than the processor, images go there and logits come back within the time that is measured.
@@ -48,7 +50,8 @@ def prepare_runners(
         share: of the dense network's MACs, for the static one.
         names: those that are wanted.
         images: some to try each on, uint8 (B, C, H, W).
-        row_images: what other rows are made with, where there is something; its static networks are wanted in any case.
+        rivals: what makes the others, as `rlprune.evaluation.timing.rivals.rival_makers` gives it; the static networks
+            of folders are wanted in any case.
 
     Returns:
         The runners by name, in the order of the table; and why others are left out, by name.
@@ -57,7 +60,7 @@ def prepare_runners(
         RLPruneError: there is no row of such a name, or none can be made.
     """
     check_rows(names)
-    makers = _makers(dynamic, share) | dict(rival_makers(dynamic, row_images))
+    makers = _makers(dynamic, share) | dict(rivals)
     wanted = [name for name in ROWS if name in names] + [name for name in makers if name not in ROWS]
     normalised = dynamic.normalise(images)
     runners: dict[str, Runner] = {}
@@ -137,11 +140,6 @@ def default_rows() -> tuple[str, ...]:
     """The rows of those who name none: `DEFAULT_ROWS`, and the same networks in onnxruntime where it is installed."""
     of_onnx = ("dense onnxruntime", "dynamic onnxruntime")
     return tuple(name for name in available_rows() if name in (*DEFAULT_ROWS, *of_onnx))
-
-
-def rows_with_images() -> tuple[str, ...]:
-    """The rows that can be timed here and need images beside those that test."""
-    return tuple(name for name in available_rows() if name in RIVAL_ROWS)
 
 
 def check_rows(names: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.runners import DEFAULT_ROWS, ROWS, available_rows, default_rows, prepare_runners
 from rlprune.evaluation.timing.plots import frontier_in_time
-from rlprune.evaluation.timing.rivals import RowImages
+from rlprune.evaluation.timing.rivals import RowImages, rival_makers
 from rlprune.evaluation.timing_results import BenchmarkResult
 from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.codebook import sorted_codebook
@@ -160,7 +160,8 @@ def test_a_cascade_costs_no_more_than_the_policy_where_it_is_tuned() -> None:
     elastic = make_elastic("residual")
     book = sorted_codebook(make_levels(elastic, 3, seed=3), Cost(elastic))
     dynamic = DynamicCNN(elastic, make_policy(elastic, DATA, book, max_passes=3), DATA.mean, DATA.std, DATA.classes)
-    runners, _ = prepare_runners(dynamic, 0.5, ("cascade",), DATA.images, RowImages(DATA, DATA, DATA))
+    given = RowImages(DATA, DATA, DATA)
+    runners, _ = prepare_runners(dynamic, 0.5, ("cascade",), DATA.images, dict(rival_makers(dynamic, given)))
     predicted = runners["cascade"].run(DATA.images)
     assert runners["cascade"].macs == pytest.approx(predicted.macs.double().mean().item())
     assert int(predicted.macs.sum()) <= 1.01 * int(
