@@ -24,7 +24,8 @@ _FORMATS = {"o": "PyTorch", "s": "ONNX Runtime", "D": "ONNX Runtime, int8"}
 def frontier_in_time(path: Path, results: BenchmarkResult, title: str = "Accuracy against time") -> None:
     """Accuracy against milliseconds per image, a panel for each batch size; a PNG.
 
-    Of rows that are one network in one backend, the fastest is shown. Static networks of one backend are joined.
+    Of rows that are one network in one backend, the fastest is shown. Static networks of one backend are joined;
+    the one that Torch-Pruning makes is left out, since it was not trained for its cost.
 
     Args:
         path: the file to write.
@@ -35,7 +36,7 @@ def frontier_in_time(path: Path, results: BenchmarkResult, title: str = "Accurac
         MissingExtraError: matplotlib is not installed.
         RLPruneError: the results have no accuracies.
     """
-    shown = [row for row in results.rows if row.accuracy is not None]
+    shown = [row for row in results.rows if row.accuracy is not None and row.name != "static"]
     if not shown:
         raise RLPruneError("a picture of accuracy against time needs accuracies, and there are none: time on --data")
     batches = list(dict.fromkeys(row.batch for row in shown))
@@ -69,8 +70,7 @@ def _kind(row: BenchmarkRow) -> str:
 def _draw(panel: Any, rows: Sequence[BenchmarkRow]) -> None:
     groups: dict[tuple[str, str | None, bool], list[BenchmarkRow]] = {}
     for row in rows:
-        named = row.name == "static"  # by Torch-Pruning, which trains nothing: none of the trained ones' line
-        groups.setdefault((f"{_kind(row)} {named}", row.backend, row.int8), []).append(row)
+        groups.setdefault((_kind(row), row.backend, row.int8), []).append(row)
     for (_, backend, int8), group in groups.items():
         group.sort(key=lambda row: row.ms)
         _, colour = _COLOURS[_kind(group[0])]
