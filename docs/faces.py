@@ -28,6 +28,7 @@ MODULES = (
     "rlprune.baselines",
     "rlprune.evaluation",
     "rlprune.evaluation.per_image",
+    "rlprune.evaluation.timing",
     "rlprune.agents",
     "rlprune.agents.algorithms",
     "rlprune.agents.beginning",

@@ -13,21 +13,30 @@ import tyro
 from rich.console import Console
 
 from rlprune.agents.benchmark import bench_env
+from rlprune.cli import static_folders
 from rlprune.cli.options import Device, PriceOptions
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import ModelError
+from rlprune.errors import ModelError, RLPruneError
 from rlprune.evaluation import tables
-from rlprune.evaluation.benchmark import bench, bench_adapt, bench_callers
+from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.runners import ROWS, default_rows
+from rlprune.evaluation.timing import ProfileResult, bench_callers, profile
+from rlprune.evaluation.timing.plots import frontier_in_time
+from rlprune.evaluation.timing.rivals import RIVAL_ROWS, RowImages
+from rlprune.evaluation.timing.tables import profiled
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, CallersBenchmark, EnvBenchmark
+from rlprune.intake.fitting import load_fitting
 from rlprune.intake.notes import network_notes
 from rlprune.intake.options import DataOptions
 from rlprune.models import registry
 from rlprune.storage import bundle
+from rlprune.storage.data_format import DataFormat
 from rlprune.utils.files import write_json
+from rlprune.utils.imports import require
 from rlprune.utils.locks import hold_file
+from rlprune.utils.notes import say
 from rlprune.utils.settings import (
     AtMost,
     BatchSize,
@@ -60,12 +69,21 @@ class Bench:
     """Resize and crop images to squares of this many pixels."""
     rows: Rows | None = None
     """What is timed: dense, "dense folded", "dense compiled", "dense onnxruntime", static (Torch-Pruning at equal
-    MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; or all. If not given, dense, "dense folded" and dynamic,
-    and the rows of onnxruntime where it is installed. One that cannot be made is left out, and a line says why."""
+    MACs), dynamic, "dynamic compiled", "dynamic onnxruntime"; with --data also "dense int8 onnxruntime", "dynamic int8
+    onnxruntime", and cascade or "cascade onnxruntime" (the tuned cascade of the same cost); or all. If not given,
+    dense, "dense folded" and dynamic, and float32 rows of onnxruntime where it is installed. One that cannot be made is
+    left out, and a line says why."""
+    static: tuple[Path, ...] = ()
+    """Folders of networks that were each pruned for all images and trained, as `rlprune prune` writes them: they are
+    timed, too."""
+    plot: Path | None = None
+    """PNG to draw: accuracy on the test images against milliseconds per image, a panel for each batch size."""
     batch: tuple[BatchSize, ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: Seconds = 5.0
     """Time to spend on each batch size, or on each network."""
+    profile: bool = False
+    """Instead of rows, say where the time of a bundle goes, piece by piece, and what its slices take alone."""
     callers: Annotated[PositiveInt, AtMost(4096)] | None = None
     """So many threads send single images instead, through a stream, to the dense network and the dynamic one in turns;
     --batch is then the images of a full bucket."""
@@ -85,15 +103,41 @@ class Bench:
     def _conflicts(self) -> Iterator[str]:
         if self.image_size is not None and self.data is None:
             yield f"image_size={self.image_size} is for images that --data names; name some, or leave it out"
+        if self.profile and self.rows is not None:
+            yield "--rows are left out of a profile, which has pieces; give only one of --rows and --profile"
+        yield from self._needing_rows_or_data()
         yield from self._conflicts_of_callers()
-        if self.target not in ("env", "adapt"):
-            if self.model is not None:
-                yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
-            return
+        if self.target in ("env", "adapt"):
+            yield from self._only_for_bundles()
+        elif self.model is not None:
+            yield f"model={self.model}: a bundle has its own network; leave it out, or time env or adapt"
+
+    def _needing_rows_or_data(self) -> Iterator[str]:
+        """What needs labelled images, and rows."""
+        given = {"--static": bool(self.static), "--plot": self.plot is not None}
+        for option in (option for option, is_given in given.items() if is_given):
+            if self.target in ("env", "adapt"):
+                yield f"{option} is for bundles; {self.target} has rows of its own"
+            elif self.profile:
+                yield f"{option} is for rows, which a profile has not; give only one of {option} and --profile"
+            elif self.callers is not None:
+                yield f"{option} is for rows, which callers have not; give only one of {option} and --callers"
+            elif self.data is None:
+                yield f"{option} needs labelled images; name the bundle's with --data"
+        if self.plot is not None and self.plot.suffix != ".png":
+            yield f"plot={self.plot}: pictures are PNG; give a name that ends in .png"
+        rows = [row for row in self.rows or () if row in RIVAL_ROWS]
+        if rows and self.data is None:
+            yield f"the row {rows[0]} needs images that do not test; name the bundle's with --data"
+
+    def _only_for_bundles(self) -> Iterator[str]:
+        """What is given with the words env and adapt, and means nothing there."""
         if self.observation is not None:
             yield f"observation={self.observation} is for bundles; {self.target} has the default one"
         if self.price.given:
             yield f"--budget and --penalty are for bundles; {self.target} times no policy"
+        if self.profile:
+            yield f"--profile is for bundles; {self.target} has rows alone"
         if self.device != "cpu" and self.target == "env":
             yield f"device={self.device}: the environment runs on the CPU; leave it out"
         if self.rows is not None:
@@ -107,6 +151,8 @@ class Bench:
                 yield f"max_wait_ms={self.max_wait_ms:g} is for --callers; give it too, or leave this out"
         elif self.target in ("env", "adapt"):
             yield f"callers={self.callers} are for bundles; {self.target} has none"
+        elif self.profile:
+            yield f"callers={self.callers}: a profile has none; give only one of --callers and --profile"
         elif self.rows is not None:
             yield "--rows are timed without callers; with them there are dense and dynamic"
         elif self.batch is not None and len(self.batch) != 1:
@@ -114,29 +160,60 @@ class Bench:
 
     def run(self) -> None:
         """Do it."""
-        with hold_file(self.json):
+        if self.plot is not None:
+            require("matplotlib", "plots")
+        with hold_file(self.json), hold_file(self.plot):
             results = self._timed()
             if self.json is not None:
                 write_json(self.json, results.to_json())
-        shown = tables.callers(results) if isinstance(results, CallersBenchmark) else tables.benchmark(results)
-        Console().print(shown)
+            if self.plot is not None and isinstance(results, BenchmarkResult):
+                frontier_in_time(self.plot, results, Path(self.target).resolve().parent.name)
+        if isinstance(results, ProfileResult):
+            Console().print(*profiled(results))
+        elif isinstance(results, CallersBenchmark):
+            Console().print(tables.callers(results))
+        else:
+            Console().print(tables.benchmark(results))
 
-    def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark | CallersBenchmark:
+    def _timed(self) -> BenchmarkResult | AdaptBenchmark | EnvBenchmark | CallersBenchmark | ProfileResult:
         """Times of what the target is."""
         if self.target == "env":
             return bench_env(*self._network(), (self.batch or (256,))[0], 4 * self.seconds)
         if self.target == "adapt":
             return bench_adapt(*self._network(), (self.batch or (128,))[0], 4 * self.seconds, self.device)
         dynamic = self.price.of(bundle.load(self.target, self.device, observation=self.observation))
-        pixels = self._pixels(dynamic)
         if self.callers is not None:
             max_wait_ms = 5.0 if self.max_wait_ms is None else self.max_wait_ms
             max_batch = None if self.batch is None else self.batch[0]
+            pixels = self._pixels(dynamic)
             return bench_callers(
                 dynamic, pixels, self.callers, self.seconds, max_batch=max_batch, max_wait_ms=max_wait_ms
             )
         rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
-        return bench(dynamic, pixels, self.batch or (1, min(64, len(pixels))), self.seconds, rows)
+        row_images = self._row_images(dynamic)
+        pixels = self._pixels(dynamic) if row_images is None else row_images.test.images
+        batches = self.batch or (1, min(64, len(pixels)))
+        if self.profile:
+            return profile(dynamic, pixels, batches, self.seconds)
+        return bench(dynamic, pixels, batches, self.seconds, rows, row_images)
+
+    def _row_images(self, dynamic: DynamicCNN) -> RowImages | None:
+        """Images with labels, where some are named that fit the bundle, and the static networks."""
+        if self.data is None or self.profile:
+            return None
+        source = DataOptions(self.data, self.image_size)
+        static = static_folders.load_rows(self.static, dynamic)
+        try:
+            splits = load_fitting(dynamic.image_shape, DataFormat.of(dynamic), dynamic.metadata, source)
+        except RLPruneError as error:
+            if self.static or self.plot is not None or set(self.rows or ()) & set(RIVAL_ROWS):
+                raise
+            say(f"there will be times, and no accuracies: {error}")
+            return None
+        for folder, plain in zip(self.static, static.values(), strict=True):
+            static_folders.test_images(folder, plain, splits.test, source)
+        networks = {name: plain.network for name, plain in static.items()}
+        return RowImages(splits.test, splits.policy, splits.network, networks)
 
     def _network(self) -> tuple[ElasticCNN, ImageSet]:
         """A network of random weights, and images for it."""

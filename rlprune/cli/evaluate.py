@@ -7,13 +7,13 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from rlprune.baselines import stored
+from rlprune.cli import static_folders
 from rlprune.cli.options import Device, NetworkOptions, PriceOptions
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.errors import RLPruneError
@@ -165,15 +165,7 @@ class Evaluate:
             RLPruneError: it is for other images, or learnt from some of these.
         """
         plain = stored.load_plain(folder)
-        try:
-            own = load_fitting(plain.image_shape, plain.data, plain.metadata, self.source).test
-        except RLPruneError as error:
-            raise RLPruneError(f"--static {folder}: {error}") from error
-        if not torch.equal(own.labels, test.labels):
-            raise RLPruneError(
-                f"--static {folder}: {len(own)} images are for testing there, {len(test)} for the bundle, and not the "
-                "same ones; prune and train it on the same data"
-            )
+        own = static_folders.test_images(folder, plain, test, self.source)
         (point,) = static_points([plain.network], own, dense_macs, self.device)
         return point
 

@@ -20,12 +20,15 @@ from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, Limit, first_profile, run_policy
+from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run, first_profile, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.utils.finite import finite_logits
 from rlprune.utils.hardware import check_device
 from rlprune.utils.process import MOST_KEPT
+
+_NO_FEATURES = torch.zeros(1, 0)
+"""What is observed of an image by a policy that observes no features; to ask for it takes as long as a decision."""
 
 
 class DynamicCNN(Pretrained):
@@ -211,8 +214,9 @@ class DynamicCNN(Pretrained):
         if budget is not None or penalty is not None:
             return self.at(budget=budget, penalty=penalty)(images)
         batch = as_batch(images, self.elastic.image_shape, self.preprocessing)
-        parts = batch.split(self.max_batch or len(batch))
-        return Prediction.joined([self._run(self.normalise(part)) for part in parts])
+        if self.max_batch is None or len(batch) <= self.max_batch:
+            return self._run(self.normalise(batch))
+        return Prediction.joined([self._run(self.normalise(part)) for part in batch.split(self.max_batch)])
 
     def predict(
         self,
@@ -289,8 +293,7 @@ class DynamicCNN(Pretrained):
         Raises:
             NotFiniteError: the logits overflow `dtype`, or are NaN.
         """
-        logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
-        return finite_logits(logits.float().cpu(), self.dtype)
+        return finite_logits(self._body(profile, features).float().cpu(), self.dtype)
 
     def prediction_of(self, logits: Tensor, profiles: Tensor) -> Prediction:
         """The prediction that passes led to.
@@ -305,14 +308,25 @@ class DynamicCNN(Pretrained):
         features = self.run_stem(images)
 
         def run(bucket: Tensor, profile: int) -> Tensor:
-            return self.run_body(profile, features if len(bucket) == len(features) else gathered(features, bucket))
+            return self.run_body(profile, features if len(bucket) == len(features) else self._gather(features, bucket))
 
-        observed = self.policy.observer.features(features.float())
-        if len(images) == 1:
-            passes = self._one_image.run(observed, run, self._limit)
-        else:
-            passes = run_policy(self.policy, observed, self.prices, run, self.first, self._limit)
+        passes = self._passes(features, run)
         return self.prediction_of(passes.logits, passes.profiles)
+
+    def _gather(self, features: Tensor, bucket: Tensor) -> Tensor:
+        return gathered(features, bucket)
+
+    def _body(self, profile: int, features: Tensor) -> Tensor:
+        logits: Tensor = self.slices[profile](features.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def _passes(self, features: Tensor, run: Run) -> PassResult:
+        if len(features) == 1 and self.first is not None:
+            return self._one_image.run(_NO_FEATURES, run, self._limit)
+        observed = self.policy.observer.features(features.float())
+        if len(features) == 1:
+            return self._one_image.run(observed, run, self._limit)
+        return run_policy(self.policy, observed, self.prices, run, self.first, self._limit)
 
 
 def gathered(features: Tensor, bucket: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from rlprune.policies.passes import CostBreakdown
 
 _MOST_NAMED = 5
 """How many classes a prediction says when it is printed."""
+_COSTS = ("keep_ratios", "passes", "params", "macs")
+"""What follows from the profiles, and is computed when it is first asked for: that takes longer than some networks."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,14 +47,28 @@ class Prediction:
     class_names: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Tensor:
+            """What is computed when it is first asked for; all else is there."""
+            if name not in _COSTS or "_prices" not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            of_profile, prices = self.__dict__["_prices"]
+            with torch.inference_mode(self.profiles.is_inference()):
+                self.__dict__.update(zip(_COSTS, _costs(self.profiles, of_profile, prices), strict=True))
+            return self.__dict__[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: all attributes, and nothing to compute them with."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @classmethod
     def joined(cls, parts: Sequence[Prediction]) -> Prediction:
         """The predictions for several batches, one at least, as one."""
         first = parts[0]
         if len(parts) == 1:
             return first
-        tensors = [name for name, value in vars(first).items() if isinstance(value, Tensor)]
-        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _tensors(first)}
         names = tuple(name for part in parts for name in part.names)
         return dataclasses.replace(first, **joined, names=names)
 
@@ -81,9 +97,15 @@ class Prediction:
 
     def rows(self, order: Tensor) -> Prediction:
         """The predictions for the images at some indices, int64 (n,), in their order."""
-        tensors: dict[str, Any] = {name: of[order] for name, of in vars(self).items() if isinstance(of, Tensor)}
+        tensors: dict[str, Any] = {name: getattr(self, name)[order] for name in _tensors(self)}
         names = tuple(self.names[i] for i in order.tolist()) if self.names else ()
         return dataclasses.replace(self, **tensors, names=names)
+
+
+def _tensors(prediction: Prediction) -> list[str]:
+    """Names of the attributes that are tensors."""
+    names = [field.name for field in dataclasses.fields(prediction)]
+    return [name for name in names if isinstance(getattr(prediction, name), Tensor)]
 
 
 def in_words(n_images: int, counts: Mapping[str, int], passes: float, macs_share: float) -> str:
@@ -117,12 +139,23 @@ def predicted(
         class_names: names of all classes.
     """
     probabilities = logits.softmax(1)
+    prediction = object.__new__(Prediction)
+    prediction.__dict__.update(
+        labels=probabilities.argmax(1),
+        probabilities=probabilities,
+        profiles=profiles,
+        dense_macs=int(prices.dense.macs),
+        class_names=class_names,
+        _prices=(keep_ratios, prices),
+    )
+    return prediction
+
+
+def _costs(profiles: Tensor, keep_ratios: Tensor, prices: CostBreakdown) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keep ratios of the last pass, number of passes, active parameters and MACs of images; arguments as above."""
     passes = (profiles >= 0).sum(1)
     last = profiles.gather(1, passes[:, None] - 1)[:, 0]
-    compute = prices.of_passes(profiles)
-    dense = int(prices.dense.macs)
-    labels = probabilities.argmax(1)
-    return Prediction(labels, probabilities, profiles, keep_ratios[last], passes, *compute, dense, class_names)
+    return keep_ratios[last], passes, *prices.of_passes(profiles)
 
 
 def predictions_of(

@@ -4,7 +4,7 @@ May import `rlprune.baselines` and below.
 """
 
 from rlprune.deployment.image_sets import predict_all
-from rlprune.evaluation.benchmark import bench, bench_adapt, bench_callers
+from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.controls import Controls
 from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
@@ -42,7 +42,6 @@ __all__ = [
     "StaticResult",
     "bench",
     "bench_adapt",
-    "bench_callers",
     "evaluate",
     "evaluate_alone",
     "evaluate_dense",

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import resource
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from statistics import median, quantiles
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.streaming.stream import Stream
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.results import Conditions
-from rlprune.evaluation.runners import DEFAULT_ROWS, Runner, check_rows, prepare_runners
-from rlprune.evaluation.timing_results import (
-    AdaptBenchmark,
-    BenchmarkResult,
-    BenchmarkRow,
-    CallersBenchmark,
-    CallersRow,
-)
-from rlprune.policies.actions import Actions
-from rlprune.policies.observations import Observer
-from rlprune.policies.policy import Policy
+from rlprune.evaluation.runners import DEFAULT_ROWS, check_rows, prepare_runners
+from rlprune.evaluation.timing.rivals import RowImages, rival_makers
+from rlprune.evaluation.timing.runner import Runner
+from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, BenchmarkRow
+from rlprune.metrics import wilson_interval
 from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings
-from rlprune.utils.finite import check_numbers, check_whole
+from rlprune.utils.finite import check_whole
 from rlprune.utils.timing import Turns, interleaved
 
 _PER_TURN = 32
 """Images that a row runs in each of its turns, at least: what a dynamic network takes differs from image to image, and
 the median over single images would leave out what the hard ones cost."""
+_AT_ONCE = 256
 
 
 @torch.inference_mode()
@@ -49,6 +42,7 @@ def bench(
     batches: Sequence[int],
     seconds: float = 5.0,
     rows: Sequence[str] = DEFAULT_ROWS,
+    row_images: RowImages | None = None,
 ) -> BenchmarkResult:
     """Time a dynamic network against the dense one and others.
 
@@ -62,6 +56,8 @@ def bench(
         seconds: per batch size.
         rows: what is timed; `rlprune.evaluation.runners.prepare_runners` lists the names. One that cannot be made here
             is left out, and a line says why.
+        row_images: the images with their labels, for the accuracy of each row; what rows of int8 and cascades are made
+            with; and static networks, which are timed, too.
 
     Raises:
         RLPruneError: a batch size below 1 or above the number of images, an unknown row, or none that can be made.
@@ -77,11 +73,14 @@ def bench(
     mean_macs = {batch: spent[: len(images) // batch * batch].mean().item() for batch in batches}
     with torch.inference_mode(False):
         share = spent.mean().item() / dense_macs
-        runners, left_out = prepare_runners(dynamic, share, rows, images[: batches[0]])
+        rivals = dict(rival_makers(dynamic, row_images))
+        runners, left_out = prepare_runners(dynamic, share, rows, images[: batches[0]], rivals)
     normalised = dynamic.normalise(images)
+    right = {} if row_images is None else _n_right(runners, images, normalised, row_images.test.labels)
     timed: list[BenchmarkRow] = []
     for batch in batches:
-        timed += _timed(runners, images, normalised, batch, seconds, mean_macs[batch])
+        found = _timed(runners, images, normalised, batch, seconds, mean_macs[batch])
+        timed += [_with_accuracy(row, right.get(row.name), len(images)) for row in found]
     return BenchmarkResult(
         rows=tuple(timed),
         speedup={
@@ -97,8 +96,34 @@ def bench(
         left_out=left_out or None,
         macs_ratio={batch: dense_macs / macs for batch, macs in mean_macs.items()},
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        n_images=None if row_images is None else len(images),
+        versions=_versions(runners),
         conditions=Conditions.now(dynamic.device),
     )
+
+
+def _n_right(runners: Mapping[str, Runner], images: Tensor, normalised: Tensor, labels: Tensor) -> dict[str, int]:
+    """How many of the test images each row is right about; rows of one network are all right about the same."""
+    of_network: dict[str, int] = {}
+    for runner in runners.values():
+        if runner.network not in of_network:
+            parts = (images if runner.dynamic else normalised).split(_AT_ONCE)
+            found = torch.cat([runner.labels(part) for part in parts])
+            of_network[runner.network] = int((found == labels).sum())
+    return {name: of_network[runner.network] for name, runner in runners.items()}
+
+
+def _with_accuracy(row: BenchmarkRow, n_right: int | None, n_images: int) -> BenchmarkRow:
+    if n_right is None:
+        return row
+    return replace(row, accuracy=n_right / n_images, accuracy_interval=wilson_interval(n_right, n_images))
+
+
+def _versions(runners: Mapping[str, Runner]) -> dict[str, str] | None:
+    """Of what rows need beside torch."""
+    packages = ["onnx", "onnxruntime"] if any(runner.backend == "onnxruntime" for runner in runners.values()) else []
+    packages += ["torch-pruning"] if "static" in runners else []
+    return {name: version(name) for name in packages} or None
 
 
 def _timed(
@@ -117,7 +142,7 @@ def _timed(
             runner.backend,
             batch,
             [ms / n_batches for ms in times[name]],
-            dynamic_macs if runner.dynamic else runner.macs,
+            dynamic_macs if math.isnan(runner.macs) else runner.macs,
         )
         for name, runner in runners.items()
     ]
@@ -174,117 +199,12 @@ def bench_adapt(
     )
 
 
-_TURNS = 3
-"""How often each network takes its turn under callers, so that other load on the machine affects both alike."""
-
-
-def bench_callers(
-    dynamic: DynamicCNN,
-    images: Tensor,
-    n_callers: int = 64,
-    seconds: float = 5.0,
-    *,
-    max_batch: int | None = None,
-    max_wait_ms: float = 5.0,
-) -> CallersBenchmark:
-    """Let threads send single images through a stream, to a dynamic network and to the dense one in turns.
-
-    Args:
-        dynamic: the network with its policy.
-        images: real ones, uint8 (N, C, H, W); each caller begins with another one of them.
-        n_callers: how many threads; each sends the next image as soon as one is answered.
-        seconds: for each of the two networks.
-        max_batch: as for `Stream`.
-        max_wait_ms: as for `Stream`.
-
-    Raises:
-        RLPruneError: one of the numbers cannot be.
-    """
-    check_whole(n_callers=n_callers, least=1, most=4096)
-    check_numbers(seconds=seconds, least=0, most=86_400)
-    models = {"dense": _dense(dynamic), "dynamic": dynamic}
-    spent = torch.cat([dynamic(part).macs for part in images.split(256)]).double().mean().item()
-    macs = {"dense": float(dynamic.prices.dense.macs), "dynamic": spent}
-    with ExitStack() as stack:
-        streams = {name: stack.enter_context(Stream(model, max_wait_ms, max_batch)) for name, model in models.items()}
-        crowds = {name: _Crowd(stream, images, n_callers) for name, stream in streams.items()}
-        for _ in range(_TURNS):
-            for crowd in crowds.values():
-                crowd.call(seconds / _TURNS)
-        rows = {name: crowd.row(name, macs[name]) for name, crowd in crowds.items()}
-    dense, ours = rows["dense"], rows["dynamic"]
-    return CallersBenchmark(
-        rows=(dense, ours),
-        callers=n_callers,
-        max_batch=streams["dynamic"].max_batch,
-        max_wait_ms=max_wait_ms,
-        speedup=ours.images_per_s / dense.images_per_s,
-        macs_ratio=dense.macs / ours.macs,
-        conditions=Conditions.now(dynamic.device),
-    )
-
-
-def _dense(dynamic: DynamicCNN) -> DynamicCNN:
-    """The same network, which runs all of itself for every image."""
-    elastic = dynamic.elastic
-    observer = Observer.without_features(elastic.n_classes, 1)
-    actions = Actions.from_network(elastic, "profiles", elastic.full[None], 1)
-    policy = Policy((observer.size, actions.n_outputs), "Tanh", observer, actions, elastic.full[None])
-    how = {"max_batch": dynamic.max_batch, "dtype": dynamic.dtype}
-    return DynamicCNN.for_images(elastic, policy, dynamic, dynamic.device, **how)
-
-
-class _Crowd:
-    """Threads that send single images, each the next one as soon as one is answered."""
-
-    def __init__(self, stream: Stream, images: Tensor, n_callers: int) -> None:
-        self._stream = stream
-        self._images = images
-        self._n_callers = n_callers
-        self._ms: list[float] = []
-        self._seconds = 0.0
-        stream(images[:n_callers])  # which prepares what it needs
-
-    def call(self, seconds: float) -> None:
-        """Send images for some time, one from each caller at least."""
-        begun = time.perf_counter()
-        with ThreadPoolExecutor(self._n_callers) as callers:
-            for took in callers.map(lambda caller: self._send(caller, begun + seconds), range(self._n_callers)):
-                self._ms += took
-        self._seconds += time.perf_counter() - begun
-
-    def _send(self, number: int, end: float) -> list[float]:
-        """What one caller sees: milliseconds until each answer."""
-        took: list[float] = []
-        now = time.perf_counter()
-        while now < end or not took:
-            number = (number + self._n_callers) % len(self._images)
-            begun, _ = now, self._stream(self._images[number : number + 1])
-            now = time.perf_counter()
-            took.append(1000 * (now - begun))
-        return took
-
-    def row(self, name: str, macs: float) -> CallersRow:
-        """What was measured."""
-        p50, p99 = np.quantile(self._ms, (0.5, 0.99)).tolist()
-        figures = self._stream.figures()
-        return CallersRow(
-            name=name,
-            images_per_s=len(self._ms) / self._seconds,
-            p50_ms=p50,
-            p99_ms=p99,
-            mean_bucket=figures.mean_bucket,
-            wait_p50_ms=figures.wait_p50,
-            wait_p99_ms=figures.wait_p99,
-            macs=macs,
-        )
-
-
 def _speedup(rows: Sequence[BenchmarkRow], name: str, batch: int, backend: str | None = None) -> float | None:
-    """Of a row over the best dense row of its batch size and a backend, or of any."""
-    alike = {row.name: row.ms for row in rows if backend in (None, row.backend) and row.batch == batch}
-    dense = [ms for other, ms in alike.items() if other.startswith("dense")]
-    return min(dense) / alike[name] if dense else None
+    """Of a row over the best dense row of its batch size, its number format and a backend, or of any backend."""
+    at_batch = [row for row in rows if backend in (None, row.backend) and row.batch == batch]
+    (own,) = (row for row in at_batch if row.name == name)
+    dense = [row.ms for row in at_batch if row.name.startswith("dense") and row.int8 == own.int8]
+    return min(dense) / own.ms if dense else None
 
 
 def _row(name: str, backend: str, batch: int, times: list[float], macs: float) -> BenchmarkRow:

@@ -3,48 +3,25 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx.cnn import session
-from rlprune.deployment.onnx.export import to_onnx
-from rlprune.deployment.onnx.pieces import export_piece
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.static import count_macs
-from rlprune.graph.folding import fold_norms, optimize_for_inference
-from rlprune.utils.imports import require
+from rlprune.evaluation.timing.runner import Runner, has_onnx, in_parts, onnx_dynamic, onnx_plain, there
+from rlprune.graph.folding import optimize_for_inference
 from rlprune.utils.notes import say
 
-Run = Callable[[Tensor], Any]
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A network that is ready to be timed.
-
-    Attributes:
-        backend: `pytorch` or `onnxruntime`.
-        dynamic: whether it decides per image. It then takes pixels, uint8 (B, C, H, W), as normalising belongs to it;
-            the others take normalised images.
-        run: runs a batch.
-        macs: of an image; not a number for a dynamic one, whose MACs depend on the images.
-    """
-
-    backend: str
-    dynamic: bool
-    run: Run
-    macs: float = float("nan")
+Maker = Callable[[], Runner]
+"""Makes a row, or says why it cannot."""
 
 
 def prepare_runners(
-    dynamic: DynamicCNN, share: float, names: Sequence[str], images: Tensor
+    dynamic: DynamicCNN, share: float, names: Sequence[str], images: Tensor, rivals: Mapping[str, Maker]
 ) -> tuple[dict[str, Runner], dict[str, str]]:
     """Prepare networks for timing; a row that cannot be made or run is left out, and a line says why.
 
@@ -54,10 +31,16 @@ def prepare_runners(
     | `dense folded` | without norms, in channels_last, as many images at once as the dynamic one runs |
     | `dense compiled` | that, through `torch.compile`, anew for every batch size |
     | `dense onnxruntime` | that, as ONNX |
+    | `dense int8 onnxruntime` | that, in eight-bit integers |
     | `static` | pruned by Torch-Pruning to the dynamic one's mean MACs, then as `dense folded` |
     | `dynamic` | the policy, every pass, and the slices |
     | `dynamic compiled` | the same with slices through `torch.compile` |
     | `dynamic onnxruntime` | the same as one ONNX file, run without torch |
+    | `dynamic int8 onnxruntime` | that, with slices in eight-bit integers |
+    | `cascade`, `cascade onnxruntime` | the best tuned cascade that costs no more, in place of the policy |
+    | `static FOLDER`, `static FOLDER onnxruntime` | networks that were trained for all images |
+
+    Rows in int8 and cascades need images that do not test.
 
     Threads of onnxruntime do not spin here: they would slow whoever runs next in the same process. Where the network is
     on another device than the processor, images go there and logits come back within the time that is measured.
@@ -67,6 +50,8 @@ def prepare_runners(
         share: of the dense network's MACs, for the static one.
         names: those that are wanted.
         images: some to try each on, uint8 (B, C, H, W).
+        rivals: what makes the others, as `rlprune.evaluation.timing.rivals.rival_makers` gives it; the static networks
+            of folders are wanted in any case.
 
     Returns:
         The runners by name, in the order of the table; and why others are left out, by name.
@@ -75,11 +60,12 @@ def prepare_runners(
         RLPruneError: there is no row of such a name, or none can be made.
     """
     check_rows(names)
-    makers = _makers(dynamic, share)
+    makers = _makers(dynamic, share) | dict(rivals)
+    wanted = [name for name in ROWS if name in names] + [name for name in makers if name not in ROWS]
     normalised = dynamic.normalise(images)
     runners: dict[str, Runner] = {}
     left_out: dict[str, str] = {}
-    for name in (name for name in ROWS if name in names):
+    for name in wanted:
         try:
             runner = makers[name]()
             runner.run(images if runner.dynamic else normalised)
@@ -103,31 +89,24 @@ def _reason(error: Exception) -> str:
 
 def _makers(dynamic: DynamicCNN, share: float) -> dict[str, Callable[[], Runner]]:
     """What makes each row."""
-    device = dynamic.device
     dense = dynamic.elastic.slice(dynamic.elastic.full)
     macs = float(dynamic.prices.dense.macs)
-    example = torch.zeros(1, *dynamic.image_shape)
 
-    def there(network: Run) -> Run:
-        if device.type == "cpu":
-            return network
-        return lambda images: network(images.to(device)).cpu()
+    def of_dense(run: Callable[[Tensor], object], backend: str = "pytorch") -> Runner:
+        return Runner(backend, False, run, macs, "dense")
 
-    def in_parts(network: Run) -> Run:
-        whole = there(network)
-        return lambda images: [whole(part) for part in images.split(dynamic.max_batch or len(images))]
+    def compiled() -> Runner:
+        return of_dense(in_parts(torch.compile(optimize_for_inference(dense), dynamic=False), dynamic))
 
     return {
-        "dense": lambda: Runner("pytorch", False, there(dense), macs),
-        "dense folded": lambda: Runner("pytorch", False, in_parts(optimize_for_inference(dense)), macs),
-        "dense compiled": lambda: Runner(
-            "pytorch", False, in_parts(torch.compile(optimize_for_inference(dense), dynamic=False)), macs
-        ),
-        "dense onnxruntime": lambda: Runner("onnxruntime", False, _onnx(dynamic, example), macs),
-        "static": lambda: _static(copy.deepcopy(dense).cpu(), example, share * macs, in_parts, device),
+        "dense": lambda: of_dense(there(dense, dynamic)),
+        "dense folded": lambda: of_dense(in_parts(optimize_for_inference(dense), dynamic)),
+        "dense compiled": compiled,
+        "dense onnxruntime": lambda: of_dense(onnx_plain(dense, dynamic), "onnxruntime"),
+        "static": lambda: _static(copy.deepcopy(dense).cpu(), dynamic, share * macs),
         "dynamic": lambda: Runner("pytorch", True, dynamic),
         "dynamic compiled": lambda: Runner("pytorch", True, _compiled(dynamic)),
-        "dynamic onnxruntime": lambda: Runner("onnxruntime", True, _onnx_dynamic(dynamic)),
+        "dynamic onnxruntime": lambda: Runner("onnxruntime", True, onnx_dynamic(dynamic)),
     }
 
 
@@ -136,31 +115,31 @@ ROWS = (
     "dense folded",
     "dense compiled",
     "dense onnxruntime",
+    "dense int8 onnxruntime",
     "static",
+    "cascade",
+    "cascade onnxruntime",
     "dynamic",
     "dynamic compiled",
     "dynamic onnxruntime",
+    "dynamic int8 onnxruntime",
 )
 """All rows that a benchmark can have, in their order."""
 DEFAULT_ROWS = ("dense", "dense folded", "dynamic")
 """Those that need nothing but torch, and no time to prepare."""
 _MOST_SAID = 200
 """Characters of a reason."""
-_ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def available_rows() -> tuple[str, ...]:
-    """The rows that can be timed here, with what is installed."""
-    return tuple(name for name in ROWS if _has_onnx() or not name.endswith("onnxruntime"))
+    """The rows that can be timed here, with what is installed; some of them need images."""
+    return tuple(name for name in ROWS if has_onnx() or not name.endswith("onnxruntime"))
 
 
 def default_rows() -> tuple[str, ...]:
     """The rows of those who name none: `DEFAULT_ROWS`, and the same networks in onnxruntime where it is installed."""
-    return tuple(name for name in available_rows() if name in DEFAULT_ROWS or name.endswith("onnxruntime"))
-
-
-def _has_onnx() -> bool:
-    return all(importlib.util.find_spec(name) for name in _ONNX_PACKAGES)
+    of_onnx = ("dense onnxruntime", "dynamic onnxruntime")
+    return tuple(name for name in available_rows() if name in (*DEFAULT_ROWS, *of_onnx))
 
 
 def check_rows(names: Sequence[str]) -> None:
@@ -180,38 +159,9 @@ def _compiled(dynamic: DynamicCNN) -> DynamicCNN:
     )
 
 
-def _check_onnx(device: torch.device) -> None:
-    """Make sure that a row of onnxruntime can be made.
-
-    Raises:
-        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
-        RLPruneError: the others run on another device.
-    """
-    for package in _ONNX_PACKAGES:
-        require(package, "onnx")
-    if device.type != "cpu":
-        raise RLPruneError(f"onnxruntime's rows run on the processor, and the others on {device}; time them apart")
-
-
-def _onnx_dynamic(dynamic: DynamicCNN) -> Run:
-    _check_onnx(dynamic.device)
-    runs = session(to_onnx(dynamic), torch.get_num_threads(), spin=False)
-    return lambda images: runs.run(None, {"images": images.numpy()})
-
-
-def _onnx(dynamic: DynamicCNN, example: Tensor) -> Run:
-    _check_onnx(dynamic.device)
-    network = fold_norms(dynamic.elastic.slice(dynamic.elastic.full))
-    content = export_piece("dense", network, (example.repeat(2, 1, 1, 1),)).SerializeToString()
-    runs = session(content, torch.get_num_threads(), spin=False)
-    name = runs.get_inputs()[0].name
-    return lambda images: runs.run(None, {name: images.numpy()})
-
-
-def _static(
-    dense: nn.Sequential, example: Tensor, macs: float, in_parts: Callable[[Run], Run], device: torch.device
-) -> Runner:
+def _static(dense: nn.Sequential, dynamic: DynamicCNN, macs: float) -> Runner:
     """The network under the smallest pruning ratio, in steps of 1/64, with which Torch-Pruning makes it so cheap."""
+    example = torch.zeros(1, *dynamic.image_shape)
     low = 0
     high = 63
     while low < high:
@@ -222,7 +172,8 @@ def _static(
             low = middle + 1
     network = _pruned(dense, example, low / 64)
     n_macs = float(count_macs(network, example))
-    return Runner("pytorch", False, in_parts(optimize_for_inference(network.to(device))), n_macs)
+    run = in_parts(optimize_for_inference(network.to(dynamic.device)), dynamic)
+    return Runner("pytorch", False, run, n_macs, "static")
 
 
 def _pruned(dense: nn.Sequential, example: Tensor, ratio: float) -> nn.Sequential:

@@ -250,13 +250,26 @@ def benchmark(results: BenchmarkResult | AdaptBenchmark | EnvBenchmark) -> Table
     """Rows of a benchmark."""
     made_with = results.conditions
     table = Table(title=f"{escape(made_with.hardware)}, {made_with.threads} threads, {made_with.dtype}; medians")
-    for column in ("name", "batch", "ms", "images/s", "speed-up", "over all", "MACs ratio"):
+    measured = [row for row in results.rows if row.accuracy is not None]
+    for column in (
+        "name",
+        "batch",
+        "ms",
+        "images/s",
+        "speed-up",
+        "over all",
+        "MACs ratio",
+        *["top-1, %"][: len(measured)],
+    ):
         table.add_column(column, justify="left" if column == "name" else "right")
     for row in results.rows:
         compared = _compared_to_dense(results, row) if isinstance(results, BenchmarkResult) else ("", "", "")
-        table.add_row(row.name, str(row.batch), f"{row.ms:.2f}", f"{row.images_per_s:.0f}", *compared)
+        right = () if row.accuracy is None else (_points(row.accuracy),)
+        table.add_row(escape(row.name), str(row.batch), f"{row.ms:.2f}", f"{row.images_per_s:.0f}", *compared, *right)
     if isinstance(results, BenchmarkResult):
-        table.caption = "speed-up: over the best dense row of the same backend; over all: over the best of any"
+        table.caption = (
+            "speed-up: over the best dense row of the same backend; over all: over the best of any; int8 over int8"
+        )
     return table
 
 
@@ -284,8 +297,17 @@ def _compared_to_dense(results: BenchmarkResult, row: BenchmarkRow) -> tuple[str
     """How many times as fast a row is as dense ones, and how many times as cheap."""
     own = results.speedup.get(row.name, {}).get(row.batch)
     of_any = (results.speedup_overall or {}).get(row.name, {}).get(row.batch)
-    ratio = "" if own is None and of_any is None else f"{results.macs_ratio[row.batch]:.2f}"
+    ratio = "" if own is None and of_any is None else f"{_macs_ratio(results, row):.2f}"
     return "" if own is None else f"{own:.2f}", "" if of_any is None else f"{of_any:.2f}", ratio
+
+
+def _macs_ratio(results: BenchmarkResult, row: BenchmarkRow) -> float:
+    """Dense MACs over a row's own, which are the policy's but for a cascade."""
+    ratio = results.macs_ratio[row.batch]
+    policy = [each.macs for each in results.rows if each.name.startswith("dynamic") and each.batch == row.batch]
+    if row.name.startswith("dynamic") or not policy or policy[0] is None or not row.macs:
+        return ratio
+    return ratio * policy[0] / row.macs
 
 
 def _measured(results: EvaluationResult | BundleResult | DenseResult | GatedResult, columns: Sequence[str]) -> Table:

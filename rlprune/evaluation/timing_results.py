@@ -21,6 +21,8 @@ class BenchmarkRow(JsonResult):
         ms_high: upper quartile.
         images_per_s: at the median.
         macs: of an image, on average.
+        accuracy: top-1 on the test images, in [0, 1]; None where there are no labels.
+        accuracy_interval: of 95 % (Wilson's).
     """
 
     name: str
@@ -31,6 +33,13 @@ class BenchmarkRow(JsonResult):
     ms_high: float | None = None
     images_per_s: float
     macs: float | None = None
+    accuracy: float | None = None
+    accuracy_interval: Interval | None = None
+
+    @property
+    def int8(self) -> bool:
+        """Whether it computes in eight-bit integers; it is compared with those that do, too."""
+        return " int8" in self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +48,14 @@ class BenchmarkResult(JsonResult):
 
     Attributes:
         rows: one for each network and batch size.
-        speedup: of every dynamic row, by batch size, over the best dense row of its backend; None if there is none.
+        speedup: of every dynamic row, by batch size, over the best dense row of its backend and number format; None if
+            there is none.
         speedup_overall: the same over the best dense row of any backend; None in older files.
         macs_ratio: dense MACs over the mean dynamic ones, by batch size.
         left_out: why rows that were asked for could not be made, by name; None if all could.
         peak_memory_mb: of the process.
+        n_images: how many test images the accuracies are of; None if there are none.
+        versions: of packages that rows need beside torch, by name; None in older files.
         conditions: what the figures were measured with.
     """
 
@@ -53,14 +65,16 @@ class BenchmarkResult(JsonResult):
     macs_ratio: dict[int, float]
     left_out: dict[str, str] | None = None
     peak_memory_mb: float
+    n_images: int | None = None
+    versions: dict[str, str] | None = None
     conditions: Conditions = field(metadata=INLINE)
 
     def best_ms(self, kind: str, batch: int, backend: str | None = None) -> float:
-        """The lowest median of the rows whose name begins so, of one backend or of all."""
+        """The lowest median of the float32 rows whose name begins so, of one backend or of all."""
         return min(
             row.ms
             for row in self.rows
-            if row.name.startswith(kind) and row.batch == batch and backend in (None, row.backend)
+            if row.name.startswith(kind) and row.batch == batch and backend in (None, row.backend) and not row.int8
         )
 
 

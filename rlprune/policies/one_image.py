@@ -39,6 +39,8 @@ class SingleImagePolicy:
         # Copies: where the policy is sent to another process, its tensors move into shared memory, and arrays that only
         # looked at them read freed memory.
         self._layers = [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in linear]
+        self._index = torch.zeros(1, dtype=torch.int64)
+        self._no_logits = torch.zeros(1, policy.observer.n_classes)
         dense = float(prices.dense.macs)
         self._stem = float(prices.stem.macs) / dense
         self._bodies = (prices.bodies.macs / dense).tolist()
@@ -52,8 +54,7 @@ class SingleImagePolicy:
             limit: what may run, where that is less than the policy chooses.
         """
         features = stem_features.numpy()[0]
-        index = torch.zeros(1, dtype=torch.int64)
-        logits = torch.zeros(1, self._observer.n_classes)
+        logits = self._no_logits
         spent = self._stem
         max_passes = self._observer.max_passes
         profiles = [-1] * max_passes
@@ -68,8 +69,11 @@ class SingleImagePolicy:
                 profile = limit(n_pass, profile, profiles[n_pass - 1] if n_pass else -1, 1, 1)
                 if profile < 0:
                     break
-            new = run(index, profile)
-            logits = self._observer.believe(logits, new, torch.full_like(index, n_pass)) if n_pass else new
+            new = run(self._index, profile)
+            if n_pass and self._observer.combine:
+                logits = self._observer.believe(logits, new, torch.tensor([n_pass]))
+            else:
+                logits = new
             spent += self._bodies[profile]
             profiles[n_pass] = profile
         return PassResult(torch.tensor([profiles]), logits)

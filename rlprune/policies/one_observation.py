@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,10 @@ def observe_one(
     """
     if observer.own is not None:
         return _observe_by_tensors(observer, features, logits, n_pass, spent, penalty)
-    prediction: list[Any] = [np.zeros(observer.n_beliefs + 2)]
+    n_features, n_beliefs = len(features), observer.n_beliefs
+    entries = np.zeros(observer.size, np.float32)
+    entries[:n_features] = features
+    after = n_features + n_beliefs
     if n_pass:
         descending = np.sort(logits.astype(np.float64))[::-1]
         shifted = descending - descending[0]
@@ -42,12 +44,15 @@ def observe_one(
         probabilities = exponentials / total
         entropy = (math.log(total) - probabilities @ shifted) / math.log(max(observer.n_classes, 2))
         margin = -shifted[min(1, len(shifted) - 1)]
-        prediction = [probabilities[: observer.n_beliefs], (min(max(entropy, 0), 1), margin / (margin + MARGIN))]
-    history = [min(spent / (2 * observer.max_passes), 1), n_pass / observer.max_passes]
+        entries[n_features:after] = probabilities[:n_beliefs]
+        entries[after] = min(max(entropy, 0), 1)
+        entries[after + 1] = margin / (margin + MARGIN)
+    entries[after + 2] = min(spent / (2 * observer.max_passes), 1)
+    entries[after + 3] = n_pass / observer.max_passes
     if observer.penalties is not None and penalty is not None:
         low, high = observer.penalties.low, observer.penalties.high
-        history.append(min(max(math.log(penalty / low) / math.log(high / low), 0), 1))
-    return np.concatenate([features, *prediction, history], dtype=np.float32, casting="same_kind")
+        entries[after + 4] = min(max(math.log(penalty / low) / math.log(high / low), 0), 1)
+    return entries
 
 
 def _observe_by_tensors(

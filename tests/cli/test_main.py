@@ -278,6 +278,25 @@ def test_bench_lets_callers_share_buckets(project: Path) -> None:
     assert (results["callers"], results["max_batch"], results["max_wait_ms"]) == (3, 2, 1.0)
 
 
+def test_bench_says_where_the_time_goes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = run_json(project, "bench", "bundle", *DATA, "--profile", "--batch", "1", "4", "--seconds", "0")
+    assert [row["batch"] for row in results["rows"]] == [1, 4]
+    assert "normalise" in capsys.readouterr().out
+
+
+def test_bench_draws_accuracy_against_time(project: Path) -> None:
+    main([*PRUNE[:-1], "pruned", "--how", "uniform", "--budget", "0.6"])
+    rows = ("--rows", "dense", "cascade", "dynamic", "--static", "pruned", "--plot", "time.png")
+    results = run_json(project, "bench", "bundle", *DATA, *rows, "--batch", "1", "--seconds", "0")
+    found = {row["name"]: row for row in results["rows"]} | (results.get("left_out") or {})
+    assert {*found} == {"dense", "cascade", "dynamic", "static pruned", "static pruned onnxruntime"}
+    evaluated = run_json(project, "evaluate", "bundle", *DATA, "--no-controls")
+    assert found["dynamic"]["accuracy"] == evaluated["accuracy"]
+    assert found["dense"]["accuracy"] == evaluated["dense_accuracy"]
+    with Image.open(project / "time.png") as picture:
+        assert picture.format == "PNG"
+
+
 def test_bench_times_the_environment(project: Path) -> None:
     results = run_json(project, "bench", "env", *MODEL, *DATA, "--batch", "4", "--seconds", "0")
     assert [row["name"] for row in results["rows"]] == ["masked_forward", "vec_env", "dummy_vec_env", "remembered"]
@@ -504,6 +523,15 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
         ((*GATE, "--density", "2"), r"--density=2\.0: give a number above 0, below 1, or None"),
         ((*GATE, "--kind", "branches"), "this network has no branch that gates could skip"),
         ((*GATE, "--out", "bundle"), "bundle holds a bundle, which a gated would replace"),
+        (("bench", "bundle", "--plot", "x.png"), "--plot needs labelled images; name the bundle's with --data"),
+        (("bench", "bundle", *DATA, "--plot", "x.pdf"), r"plot=x\.pdf: pictures are PNG; give a name that ends in"),
+        (("bench", "bundle", "--static", "x"), "--static needs labelled images; name the bundle's with --data"),
+        (("bench", "bundle", *DATA, "--static", "bundle"), "bundle holds a bundle"),
+        (("bench", "bundle", "--rows", "cascade"), "the row cascade needs images that do not test; name the bundle's"),
+        (("bench", "bundle", "--profile", "--rows", "dense"), "give only one of --rows and --profile"),
+        (("bench", "bundle", *DATA, "--profile", "--plot", "x.png"), "give only one of --plot and --profile"),
+        (("bench", "env", *MODEL, "--profile"), "--profile is for bundles; env has rows alone"),
+        (("bench", "env", *MODEL, "--plot", "x.png"), "--plot is for bundles; env has rows of its own"),
         (("bench", "env", *MODEL, *DATA, "--penalty", "1"), "--budget and --penalty are for bundles; env times no pol"),
         ((*PRUNE, "--budget", "0.01"), r"budget 0\.01 is below the cheapest profile found, which costs"),
         (

@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from rlprune.envs.world import World
 from rlprune.errors import BundleError, DataError, NotFiniteError, RLPruneError
 from rlprune.evaluation.dynamic import mean_reward
 from rlprune.policies.actions import ActionKind
+from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
@@ -359,3 +360,30 @@ def test_a_policy_or_names_for_another_number_of_classes_are_refused() -> None:
         with pytest.raises(BundleError, match=message):
             DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, classes)
     check_fit(NETWORK, five, DATA.classes)
+
+
+@pytest.mark.parametrize("max_batch", [None, 7])
+def test_what_a_prediction_cost_is_computed_once_it_is_asked_for(
+    max_batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy(NETWORK, DATA, BOOK, max_passes=2, seed=1)
+    dynamic = DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes, max_batch=max_batch)
+    asked: list[int] = []
+    of_passes = CostBreakdown.of_passes
+    monkeypatch.setattr(CostBreakdown, "of_passes", lambda self, ran: asked.append(len(ran)) or of_passes(self, ran))
+    one, more = dynamic(DATA.images[:1]), dynamic(DATA.images[:20])
+    assert len(one.labels) == len(one.classes) == 1 and asked == ([] if max_batch is None else [7, 7, 6])
+    assert torch.equal(more.macs, of_passes(dynamic.prices, more.profiles).macs)
+    assert torch.equal(more.passes, (more.profiles >= 0).sum(1)) and len(more.macs_share) == 20
+    last = more.profiles.gather(1, more.passes[:, None] - 1)[:, 0]
+    assert torch.equal(more.keep_ratios, torch.tensor(NETWORK.keep_ratios)[dynamic.codebook[last]])
+    assert sum(asked) == 20
+    for copied in (
+        pickle.loads(pickle.dumps(one)),
+        copy.deepcopy(one),
+        replace(one, names=("x",)),
+        one.rows(torch.tensor([0])),
+    ):
+        assert torch.equal(copied.macs, one.macs) and vars(copied).keys() == {each.name for each in fields(one)}
+    with pytest.raises(AttributeError, match="'Prediction' object has no attribute 'mac'"):
+        _ = one.mac  # type: ignore[attr-defined]

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from nets import make_data, make_elastic, make_levels, make_policy
+from PIL import Image
 
 from rlprune.agents.benchmark import bench_env
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation import tables
-from rlprune.evaluation.benchmark import bench, bench_adapt, bench_callers
-from rlprune.evaluation.runners import DEFAULT_ROWS, ROWS, available_rows, default_rows
+from rlprune.evaluation.benchmark import bench, bench_adapt
+from rlprune.evaluation.runners import DEFAULT_ROWS, ROWS, available_rows, default_rows, prepare_runners
+from rlprune.evaluation.timing.callers import bench_callers
+from rlprune.evaluation.timing.plots import frontier_in_time
+from rlprune.evaluation.timing.rivals import RowImages, rival_makers
 from rlprune.evaluation.timing_results import BenchmarkResult, CallersBenchmark
+from rlprune.metrics import accuracy, wilson_interval
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.utils.timing import Turns, interleaved
@@ -113,22 +119,63 @@ def test_the_rows_of_the_environment() -> None:
     assert tables.benchmark(found).row_count == 4
 
 
-def test_every_row_can_take_part() -> None:
+def test_every_row_can_take_part(tmp_path: Path) -> None:
     elastic = make_elastic("plain")
     policy = make_policy(elastic, DATA, sorted_codebook(make_levels(elastic, 1, seed=3), Cost(elastic)), max_passes=2)
     dynamic = DynamicCNN(elastic, policy, DATA.mean, DATA.std, DATA.classes)
-    found = bench(dynamic, DATA.images, (2,), seconds=0, rows=available_rows())
+    static = elastic.slice(elastic.uniform(1))
+    given = RowImages(DATA, DATA, DATA, {"static 0.25": static})
+    found = bench(dynamic, DATA.images, (2,), 0, available_rows(), given)
     rows = {row.name: row for row in found.rows}
-    assert tuple(rows) == available_rows() == ROWS
+    assert [*rows] == [*available_rows(), "static 0.25", "static 0.25 onnxruntime"] and available_rows() == ROWS
     spent = dynamic(DATA.images).macs.double().mean().item()
     assert (rows["static"].macs or 0) <= spent < (rows["dense compiled"].macs or 0) == rows["dense onnxruntime"].macs
     for name in ("dynamic", "dynamic compiled", "dynamic onnxruntime"):
         backend = rows[name].backend
-        dense = [row.ms for other, row in rows.items() if other.startswith("dense") and row.backend == backend]
+        alike = {other: row for other, row in rows.items() if not row.int8}
+        dense = [row.ms for other, row in alike.items() if other.startswith("dense") and row.backend == backend]
         assert found.speedup[name][2] == pytest.approx(min(dense) / rows[name].ms)
-        best = min(row.ms for other, row in rows.items() if other.startswith("dense"))
+        best = min(row.ms for other, row in alike.items() if other.startswith("dense"))
         assert (found.speedup_overall or {})[name][2] == pytest.approx(best / rows[name].ms)
-    assert found.left_out is None
+    int8 = rows["dense int8 onnxruntime"].ms / rows["dynamic int8 onnxruntime"].ms
+    assert found.speedup["dynamic int8 onnxruntime"][2] == pytest.approx(int8)
+    assert found.left_out is None and found.n_images == 20 and {*(found.versions or {})} >= {"onnx", "onnxruntime"}
+    right = {"dense": accuracy(elastic.slice(), DATA), "static 0.25": accuracy(static, DATA)}
+    right["dynamic"] = float((dynamic(DATA.images).labels == DATA.labels).double().mean())
+    for name, share in right.items():
+        of_network = [row.accuracy for other, row in rows.items() if other.startswith(name) and not row.int8]
+        assert of_network == pytest.approx([share] * len(of_network))
+    assert all(
+        (low, high) == wilson_interval(round(20 * (row.accuracy or 0)), 20)
+        for row in found.rows
+        for low, high in [row.accuracy_interval or (0, 0)]
+    )
+    assert tables.benchmark(found).columns[-1].header == "top-1, %"
+    assert BenchmarkResult.from_json(json.loads(json.dumps(found.to_json()))) == found
+    frontier_in_time(tmp_path / "time.png", found)
+    with Image.open(tmp_path / "time.png") as picture:
+        assert picture.width > 300
+
+
+def test_a_cascade_costs_no_more_than_the_policy_where_it_is_tuned() -> None:
+    elastic = make_elastic("residual")
+    book = sorted_codebook(make_levels(elastic, 3, seed=3), Cost(elastic))
+    dynamic = DynamicCNN(elastic, make_policy(elastic, DATA, book, max_passes=3), DATA.mean, DATA.std, DATA.classes)
+    given = RowImages(DATA, DATA, DATA)
+    runners, _ = prepare_runners(dynamic, 0.5, ("cascade",), DATA.images, dict(rival_makers(dynamic, given)))
+    predicted = runners["cascade"].run(DATA.images)
+    assert runners["cascade"].macs == pytest.approx(predicted.macs.double().mean().item())
+    assert int(predicted.macs.sum()) <= 1.01 * int(
+        dynamic(DATA.images).macs.sum()
+    )  # its decisions are not in the price
+
+
+def test_rows_that_need_images_say_so(dynamic: DynamicCNN, results: BenchmarkResult, tmp_path: Path) -> None:
+    found = bench(dynamic, DATA.images, (2,), seconds=0, rows=("dynamic", "cascade", "dynamic int8 onnxruntime"))
+    reason = "it needs images that do not test; name some with --data"
+    assert found.left_out == dict.fromkeys(("cascade", "dynamic int8 onnxruntime"), reason)
+    with pytest.raises(RLPruneError, match="a picture of accuracy against time needs accuracies"):
+        frontier_in_time(tmp_path / "time.png", results)
 
 
 def test_a_row_that_cannot_be_made_is_left_out_and_says_why(
@@ -141,7 +188,7 @@ def test_a_row_that_cannot_be_made_is_left_out_and_says_why(
         return run
 
     monkeypatch.setattr("torch.compile", no_compiler)
-    monkeypatch.setattr("rlprune.evaluation.runners._ONNX_PACKAGES", ("nothing_like_onnx",))
+    monkeypatch.setattr("rlprune.evaluation.timing.runner._ONNX_PACKAGES", ("nothing_like_onnx",))
     asked = ("static", "dense compiled", "dense onnxruntime", "dynamic")
     found = bench(dynamic, DATA.images, (2,), seconds=0, rows=asked)
     assert [row.name for row in found.rows] == ["dynamic"] and found.left_out is not None
@@ -159,7 +206,7 @@ def test_a_row_that_cannot_be_made_is_left_out_and_says_why(
 def test_the_rows_of_those_who_name_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with_onnx = ("dense", "dense folded", "dense onnxruntime", "dynamic", "dynamic onnxruntime")
     for packages, rows in (((), with_onnx), (("nothing_like_onnx",), DEFAULT_ROWS)):
-        monkeypatch.setattr("rlprune.evaluation.runners._ONNX_PACKAGES", packages)
+        monkeypatch.setattr("rlprune.evaluation.timing.runner._ONNX_PACKAGES", packages)
         assert default_rows() == rows
 
 

@@ -307,7 +307,7 @@ import torch
 torch.set_num_threads(1)
 import rlprune
 dynamic = rlprune.load(sys.argv[2])
-torch.save(dynamic(torch.load(sys.argv[3])).__dict__, sys.argv[4])
+torch.save(dynamic(torch.load(sys.argv[3])).__getstate__(), sys.argv[4])
 """
 NOT_CORE = (
     *("gymnasium", "stable_baselines3", "tensorboard", "matplotlib", "pandas", "mlxtend", "datasets", "pyarrow"),
