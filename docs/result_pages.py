@@ -83,7 +83,6 @@ def results() -> dict[str, str]:
     single = {
         "signals": (tables.signals_table, "compare_signals.py"),
         "decisions": (decision_tables.ahead_table, "compare_decisions.py"),
-        "spoiled": (decision_tables.conditions_table, "compare_decisions.py"),
         "observations": (decision_tables.observations_table, "compare_observations.py"),
         "designs": (decision_tables.designs_table, "compare_designs.py"),
         "hand_over": (decision_tables.hand_over_table, "compare_hand_over.py"),
@@ -95,6 +94,7 @@ def results() -> dict[str, str]:
     for name, (table, file) in single.items():
         measured = by_network(f"{name}.json")
         pages[name] = f"{table(measured)}\n\n{conditions(next(iter(measured.values())), script(file))}"
+    pages["spoiled"] = decision_tables.conditions_table(by_network("decisions.json"))
     gates = {"ResNet-20": [read("resnet20/gates.json")], "ResNet-56": [read("resnet56/branches.json")]}
     pages["gates"] = f"{tables.gates_table(gates)}\n\n{conditions(gates['ResNet-20'][0], 'rlprune gate')}"
     for name in ("resnet20", "digits"):
