@@ -94,7 +94,9 @@ def results() -> dict[str, str]:
     for name, (table, file) in single.items():
         measured = by_network(f"{name}.json")
         pages[name] = f"{table(measured)}\n\n{conditions(next(iter(measured.values())), script(file))}"
-    pages["spoiled"] = decision_tables.conditions_table(by_network("decisions.json"))
+    measured = by_network("decisions.json")
+    made = conditions(next(iter(measured.values())), script("compare_decisions.py"))
+    pages["spoiled"] = f"{decision_tables.conditions_table(measured)}\n\n{made}"
     gates = {"ResNet-20": [read("resnet20/gates.json")], "ResNet-56": [read("resnet56/branches.json")]}
     pages["gates"] = f"{tables.gates_table(gates)}\n\n{conditions(gates['ResNet-20'][0], 'rlprune gate')}"
     for name in ("resnet20", "digits"):

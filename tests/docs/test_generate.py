@@ -114,7 +114,7 @@ def test_the_rules_of_the_plan_have_numbers_in_the_place_of_names() -> None:
 
 
 def test_what_is_said_before_and_after_an_optimisation_is_that_of_the_committed_report() -> None:
-    report = generate.read("digits/report.json")
+    report = json.loads((generate.REFERENCE / "digits" / "report.json").read_text())
     before, after = generate.check_screen(), generate.screen()
     assert [line for line in report["check"]["lines"] if line.split()[0] not in before] == []
     assert [row["title"] for row in report["rows"] if row["title"] not in after] == []
