@@ -53,7 +53,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_same(actual: Prediction, expected: Prediction) -> None:
-    for name, value in expected.__dict__.items():
+    for name, value in expected.__getstate__().items():
         found = getattr(actual, name)
         assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value, name
 
