@@ -31,6 +31,7 @@ from rlprune.deployment.image_sets import codebook_logits
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.controls import Point, best_at
 from rlprune.evaluation.per_image import cascade_point, decision_figures, oracle_points
+from rlprune.evaluation.results import RecipeResult
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
 from rlprune.storage.policies import load_policy
@@ -83,7 +84,7 @@ def main() -> None:
         figures["controls_macs_cut"] |= {"cascade": 1 - share, "oracle": 1 - best_at(share, [oracle])[0]}
         figures["decisions"] = decisions.to_json()
         print(figures["penalty"], figures["accuracy"], figures["macs_cut"], figures["controls"]["cascade"], flush=True)
-    write_json(path, results)
+    write_json(path, RecipeResult.from_json(results).to_json())
 
 
 def _policy(reference: Path, dynamic: DynamicCNN, penalty: float) -> Policy:
