@@ -11,21 +11,19 @@ are refused.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from arguments import bundle_of
 from offline_cnn import OfflineCNN
 from torch import Tensor
 
-import rlprune
 from rlprune.baselines import best_cascades
 from rlprune.baselines.cascade import WEIGHTS
 from rlprune.data.image_set import ImageSet
-from rlprune.data.loading import load
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import codebook_logits
 from rlprune.errors import RLPruneError
@@ -55,21 +53,16 @@ def cascades_of_halves(dynamic: DynamicCNN, test: ImageSet, logits: Tensor) -> l
 
 def main() -> None:
     """Measure, add, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reference", type=Path, help="folder with a bundle, policies and results.json")
-    parser.add_argument("data", help="as `rlprune evaluate --data`")
-    named = parser.parse_args()
-    path = named.reference / "results.json"
+    reference, dynamic, test, _ = bundle_of(__doc__)
+    path = reference / "results.json"
     results = json.loads(path.read_text())
-    dynamic = rlprune.load(named.reference / "bundle")
-    test = load(named.data, preprocess=dynamic.preprocessing).test.prepared_for(dynamic)
     logits = codebook_logits(dynamic, test)
     halves = cascades_of_halves(dynamic, test, logits)
     cost = Cost(dynamic.elastic)
     shares = (cost.of(dynamic.codebook).macs / cost.dense.macs).double()
     oracle = oracle_points(shares, logits.argmax(2) == test.labels)
     for figures in results["budgets"]:
-        policy = _policy(named.reference, dynamic, figures["penalty"])
+        policy = _policy(reference, dynamic, figures["penalty"])
         offline = OfflineCNN(dynamic.elastic, policy, test, logits)
         predicted = offline(torch.arange(len(test))[:, None, None, None])
         _check(figures, float((predicted.labels == test.labels).double().mean()))

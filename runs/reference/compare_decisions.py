@@ -20,7 +20,6 @@ the mean over seeds of what the policy is ahead, and half the width of its 95 % 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,16 +28,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from arguments import bundle_of
 from offline_cnn import OfflineCNN
 from torch import Tensor
 
-import rlprune
 from rlprune.agents import PolicySettings, train_policy
 from rlprune.agents.settings import Begin
 from rlprune.baselines import Cascade, best_cascades
 from rlprune.baselines.cascade import WEIGHTS
 from rlprune.data.image_set import ImageSet
-from rlprune.data.loading import load
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.image_sets import codebook_logits
 from rlprune.envs.logit_cache import LogitCache
@@ -109,13 +107,13 @@ class Comparison:
 
     Args:
         dynamic: the bundle's network; of its policy, the codebook, the passes and how they combine count.
-        test: the images.
+        test: the images, as the network expects them.
         out: folder for trainings and logits; what is there is not made again.
     """
 
     def __init__(self, dynamic: DynamicCNN, test: ImageSet, out: Path) -> None:
         self.dynamic = dynamic
-        self.test = test.prepared_for(dynamic)
+        self.test = test
         self.out = out
         out.mkdir(parents=True, exist_ok=True)
         self._logits = {condition: self._known_logits(condition) for condition in ("clean", *SPOILED)}
@@ -226,16 +224,10 @@ def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Learn, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reference", type=Path, help="folder with a bundle")
-    parser.add_argument("data", help="as `rlprune evaluate --data`")
-    parser.add_argument("--out", type=Path, required=True, help="folder for trainings")
-    named = parser.parse_args()
-    dynamic = rlprune.load(named.reference / "bundle")
-    test = load(named.data, preprocess=dynamic.preprocessing).test
-    comparison = Comparison(dynamic, test, named.out)
+    reference, dynamic, test, out = bundle_of(__doc__, "folder for trainings")
+    comparison = Comparison(dynamic, test, out)
     rows = [row for seed in range(N_SEEDS) for row in comparison.rows(seed)]
-    write_json(named.reference / "decisions.json", {"summary": summarised(rows), "rows": rows, **conditions()})
+    write_json(reference / "decisions.json", {"summary": summarised(rows), "rows": rows, **conditions()})
 
 
 if __name__ == "__main__":

@@ -19,18 +19,15 @@ after the two others.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from arguments import bundle_of
 from compare_decisions import N_SEEDS
 from torch import Tensor, nn
 
-import rlprune
 from rlprune.baselines.cascade_search import margins_of
-from rlprune.data.loading import load
 from rlprune.policies.observations import Observer
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import conditions
@@ -112,21 +109,16 @@ def decided(before: Tensor, after: Tensor, labels: Tensor) -> dict[str, list[flo
 
 def main() -> None:
     """Learn, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reference", type=Path, help="folder with a bundle")
-    parser.add_argument("data", help="as `rlprune evaluate --data`")
-    parser.add_argument("--out", type=Path, required=True, help="folder of compare_decisions.py")
-    named = parser.parse_args()
-    dynamic = rlprune.load(named.reference / "bundle")
-    labels = load(named.data, preprocess=dynamic.preprocessing).test.labels
-    logits: Tensor = torch.load(named.out / "logits clean.pt")
+    reference, _, test, out = bundle_of(__doc__, "folder of compare_decisions.py")
+    labels = test.labels
+    logits: Tensor = torch.load(out / "logits clean.pt")
     found: dict[str, Any] = {"going_on": GOING_ON, "decisions": {}}
     for title, passes in (("the widest after the narrowest", (0, -1)), ("the widest after both others", (0, 1, -1))):
         if len(logits) >= len(passes):
             *before, after = (logits[index] for index in passes)
             found["decisions"][title] = decided(torch.stack(before), after, labels)
             print(title, *found["decisions"][title].items(), sep="\n", flush=True)
-    write_json(named.reference / "observations.json", found | conditions())
+    write_json(reference / "observations.json", found | conditions())
 
 
 if __name__ == "__main__":
