@@ -28,7 +28,7 @@ from rlprune.evaluation.timing.rivals import RIVAL_ROWS, RowImages
 from rlprune.evaluation.timing.tables import profiled
 from rlprune.evaluation.timing_results import AdaptBenchmark, BenchmarkResult, CallersBenchmark, EnvBenchmark
 from rlprune.intake.fitting import load_fitting
-from rlprune.intake.notes import network_notes
+from rlprune.intake.notes import network_notes, say_refitted
 from rlprune.intake.options import DataOptions
 from rlprune.models import registry
 from rlprune.storage import bundle
@@ -212,6 +212,8 @@ class Bench:
             return None
         for folder, plain in zip(self.static, static.values(), strict=True):
             static_folders.test_images(folder, plain, splits.test, source)
+        if {"all", "cascade", "cascade onnxruntime"} & set(self.rows or ()):
+            say_refitted(dynamic.metadata)
         networks = {name: plain.network for name, plain in static.items()}
         return RowImages(splits.test, splits.policy, splits.network, networks)
 

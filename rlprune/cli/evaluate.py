@@ -22,6 +22,7 @@ from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.static import evaluate_dense, evaluate_static, static_points
 from rlprune.intake.fitting import load_fitting
+from rlprune.intake.notes import say_refitted
 from rlprune.intake.options import DataOptions
 from rlprune.intake.preparation import load_for
 from rlprune.pipelines.inputs import build_model
@@ -31,13 +32,7 @@ from rlprune.storage.data_format import DataFormat
 from rlprune.utils.files import write_json
 from rlprune.utils.json_codec import JsonResult
 from rlprune.utils.locks import hold_file
-from rlprune.utils.notes import say
 from rlprune.utils.settings import NCandidates, Seed, settings_dataclass
-
-_REFITTED = (
-    "the network was trained on the policy's images too, after its policy was learnt (refit): static profiles and the "
-    "margins of cascades are chosen by images that it has seen, and may be better than they seem here"
-)
 
 
 @settings_dataclass
@@ -144,8 +139,7 @@ class Evaluate:
         if not self.controls:
             alone = evaluate_alone(dynamic, splits.test, dense=dense)
             return alone, tables.evaluation(alone)
-        if dynamic.metadata.get("refitted") is True:
-            say(_REFITTED)
+        say_refitted(dynamic.metadata)
         dense_macs = int(dynamic.prices.dense.macs)
         results = evaluate(
             dynamic,

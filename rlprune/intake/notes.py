@@ -14,6 +14,7 @@ from rlprune.errors import BundleError
 from rlprune.intake.identity import same_source, sample_of
 from rlprune.storage.folders import MOST_JSON, malformed, schema
 from rlprune.utils.files import read_regular
+from rlprune.utils.notes import say
 
 _HOW_DATA_IS_READ = ("image_size", "image_column", "label_column", "split_seed", "test_split")
 """What the notes on a network may say of the data that the user names: nothing that is imported or opened."""
@@ -60,3 +61,12 @@ def split_rule_of(folder: Path) -> int:
     with malformed("manifest"):
         about = json.loads(read_regular(manifest, MOST_JSON))["about"]
         return int(network_notes(about)["split"].get("rule", 1))
+
+
+def say_refitted(metadata: Mapping[str, Any]) -> None:
+    """Say it where a bundle's network has seen the images by which its rivals are chosen."""
+    if metadata.get("refitted") is True:
+        say(
+            "the network was trained on the policy's images too, after its policy was learnt (refit): static profiles "
+            "and the margins of cascades are chosen by images that it has seen, and may be better than they seem here"
+        )
