@@ -51,18 +51,14 @@ def cascades_of_halves(dynamic: DynamicCNN, test: ImageSet, logits: Tensor) -> l
     return found
 
 
-def main() -> None:
-    """Measure, add, write."""
-    reference, dynamic, test, _ = bundle_of(__doc__)
-    path = reference / "results.json"
-    results = json.loads(path.read_text())
-    logits = codebook_logits(dynamic, test)
+def put_rivals(results: dict[str, Any], reference: Path, dynamic: DynamicCNN, test: ImageSet, logits: Tensor) -> None:
+    """Add the rivals to every policy's figures, in place."""
     halves = cascades_of_halves(dynamic, test, logits)
     cost = Cost(dynamic.elastic)
     shares = (cost.of(dynamic.codebook).macs / cost.dense.macs).double()
     oracle = oracle_points(shares, logits.argmax(2) == test.labels)
     for figures in results["budgets"]:
-        policy = _policy(reference, dynamic, figures["penalty"])
+        policy = policy_of(reference, dynamic, figures["penalty"])
         offline = OfflineCNN(dynamic.elastic, policy, test, logits)
         predicted = offline(torch.arange(len(test))[:, None, None, None])
         _check(figures, float((predicted.labels == test.labels).double().mean()))
@@ -77,10 +73,18 @@ def main() -> None:
         figures["controls_macs_cut"] |= {"cascade": 1 - share, "oracle": 1 - best_at(share, [oracle])[0]}
         figures["decisions"] = decisions.to_json()
         print(figures["penalty"], figures["accuracy"], figures["macs_cut"], figures["controls"]["cascade"], flush=True)
+
+
+def main() -> None:
+    """Measure, add, write."""
+    reference, dynamic, test, _ = bundle_of(__doc__)
+    path = reference / "results.json"
+    results = json.loads(path.read_text())
+    put_rivals(results, reference, dynamic, test, codebook_logits(dynamic, test))
     write_json(path, RecipeResult.from_json(results).to_json())
 
 
-def _policy(reference: Path, dynamic: DynamicCNN, penalty: float) -> Policy:
+def policy_of(reference: Path, dynamic: DynamicCNN, penalty: float) -> Policy:
     """The policy of a penalty: the bundle's own, or one beside it."""
     if penalty == dynamic.metadata["penalty"]:
         return dynamic.source_policy

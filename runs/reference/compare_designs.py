@@ -4,7 +4,7 @@
 
 carries out the recipe up to the search once, then the rest of it for each design, and writes the results next to the
 recipe, in designs.json. What is there already is not made again, and refused if the recipe has changed. Further
-arguments name the designs that are wanted; else all are.
+arguments name the designs that are wanted, or `static`; else all are.
 
 | design | what is trained |
 |---|---|
@@ -15,6 +15,8 @@ arguments name the designs that are wanted; else all are.
 | `specialists, combined` | the same, and a later pass adds to what is believed (weight 0.5 for those before) |
 | `separate` | a set of weights for each profile |
 | `once` | the network of `shared`, whose policy decides once, by features of the stem |
+| `static` | no design, but what they have to beat: ordinary networks, each pruned for all images and trained for as |
+| | many epochs as all profiles of `shared` are together; for the budgets that the recipe names |
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from typing import Any
 
 from arguments import steps_and_more_of
 
+from rlprune.evaluation.controls import Point
 from rlprune.pipelines.recipe import Recipe
+from rlprune.pipelines.static_networks import StaticNetworks
 from rlprune.pipelines.steps import Steps
 from rlprune.storage.networks import load_network
 from rlprune.utils.files import write_json
@@ -45,6 +49,7 @@ SAME = {
 
 def designs(recipe: Recipe) -> dict[str, Recipe]:
     """A recipe for each design; all train for as many epochs after the search."""
+    recipe = replace(recipe, static=None)
     alone, tuned = recipe.specialise, recipe.tune
     longer = replace(alone, epochs=alone.epochs + tuned.epochs)
     fixed = replace(tuned, rounds=0)
@@ -84,6 +89,15 @@ def carry_out(name: str, recipe: Recipe, base: Steps) -> dict[str, Any]:
     return results | {"budgets": _read(out / "results.json")["budgets"]}
 
 
+def carry_out_static(recipe: Recipe, base: Steps) -> list[Point]:
+    """Train ordinary networks beside the design `shared`: share of the dense MACs and accuracy on the test images."""
+    shared = replace(designs(recipe)["shared"], static=recipe.static)
+    steps = Steps(shared, folder_of("shared", base), base.recipe_dir)
+    steps.static()
+    assert shared.static is not None
+    return list(StaticNetworks(steps, shared.static, steps.teachers).points(steps.splits.test))
+
+
 def folder_of(name: str, base: Steps) -> Path:
     """Where a design is trained."""
     return base.out / name.replace(", ", "-")
@@ -104,11 +118,14 @@ def main() -> None:
     base, wanted = steps_and_more_of(__doc__)
     base.run("search")
     path = base.recipe_dir / "designs.json"
-    known = _read(path)["designs"] if path.exists() else {}
+    known = _read(path) if path.exists() else {"designs": {}}
     for name, recipe in designs(base.recipe).items():
         if not wanted or name in wanted:
-            known[name] = carry_out(name, recipe, base)
-            write_json(path, {"designs": known, **conditions()})
+            known["designs"][name] = carry_out(name, recipe, base)
+            write_json(path, known | conditions())
+    if base.recipe.static is not None and (not wanted or "static" in wanted):
+        known["static"] = carry_out_static(base.recipe, base)
+        write_json(path, known | conditions())
 
 
 if __name__ == "__main__":

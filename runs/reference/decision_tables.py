@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,7 @@ def designs_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     """Ways to train one network for several passes, by their cascades at equal cost and their policies, in Markdown.
 
     A cascade's accuracy is that of two neighbours mixed; empty where none is so cheap. Design `once` has a single pass.
+    Networks pruned for all images, if there are any, come last, neighbours mixed likewise.
 
     Args:
         measured: what compare_designs.py wrote, by the name of the network.
@@ -132,17 +133,24 @@ def designs_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for network, found in measured.items():
         for name, design in found["designs"].items():
-            points = sorted(design["budgets"][0]["frontier"]["cascade"])
-            shares, accuracies = zip(*points, strict=True)
-            best = np.maximum.accumulate(accuracies)
-            cells = [
-                percent(float(np.interp(share, shares, best))) if share >= shares[0] and name != "once" else ""
-                for share in _AT
-            ]
+            cells = [""] * len(_AT) if name == "once" else _at(design["budgets"][0]["frontier"]["cascade"])
             budgets = sorted(design["budgets"], key=lambda each: float(each["macs_cut"]))
             policies = [f"{percent(each['accuracy'])} at {percent(1 - each['macs_cut'], 1)}" for each in budgets]
             rewards = design["rewards"] or []
             gained = " to ".join(f"{reward:.4f}" for reward in rewards) if len(rewards) > 1 else ""
             size = f"{design['parameters'] / 1000:.0f}"
             lines.append(f"| {network} | {name} | {size} | {' | '.join(cells)} | {'; '.join(policies)} | {gained} |")
+        if "static" in found:
+            lines.append(f"| {network} | *static* |  | {' | '.join(_at(found['static'], beyond=False))} |  |  |")
     return "\n".join(lines)
+
+
+def _at(points: Sequence[Sequence[float]], *, beyond: bool = True) -> list[str]:
+    """Accuracies at shares of the dense MACs; empty below the cheapest; beyond the dearest, its own or empty."""
+    shares, accuracies = zip(*sorted(map(tuple, points)), strict=True)
+    best = np.maximum.accumulate(accuracies)
+    known = [shares[0] <= share and (beyond or share <= shares[-1]) for share in _AT]
+    return [
+        percent(float(np.interp(share, shares, best))) if is_known else ""
+        for share, is_known in zip(_AT, known, strict=True)
+    ]
