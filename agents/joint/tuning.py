@@ -42,7 +42,7 @@ class TuneSettings(TrainingSettings):
     """Every profile is trained on at least so many images of a batch: random ones fill up those that chose it."""
     early_weight: Share = 1.0
     """Weight of what a pass makes of an image that goes on to another; 1 weighs all passes alike. Below 1, the first
-    look is asked less to be right about what will be looked at again."""
+    pass is asked less to be right about what another will answer."""
 
     def _conflicts(self) -> Iterator[str]:
         if self.floor > self.batch_size:
@@ -76,7 +76,7 @@ def tune(
         data: training images of the network, not those of the policy.
         settings: how it is trained; the defaults if None. `rounds` is up to the caller.
         held_out: images that the network was not trained on, such as the policy's. As many of each batch as of these
-            are looked at again, those that the policy is keenest on: of its training images, a network is too sure. If
+            go on, those that the policy is keenest on: of its training images, a network is too sure. If
             None, or where a policy chooses levels or ratios, it decides as it does.
         teacher: a network, or its logits from `cache_teacher_logits`; the widest profile as it is now if None.
         checkpoint: file written after every epoch; if it exists, training continues from it.
@@ -103,24 +103,24 @@ def tune(
             elastic.train().stem.eval()  # else its statistics would follow whichever images came last
             figures = {"loss": 0.0}
             for index, profile in enumerate(policy.codebook):
-                looks = _looks(routes, index, settings, generator)
-                here = looks.images.to(batch.images.device)
+                students = _students(routes, index, settings, generator)
+                here = students.images.to(batch.images.device)
                 with settings.autocast():
                     logits = elastic(batch.images[here], profile)
-                before = routes.before(looks.images, looks.passes).to(logits.device)
-                believed = policy.observer.believe(before, logits.float(), looks.passes.to(logits.device))
+                before = routes.before(students.images, students.passes).to(logits.device)
+                believed = policy.observer.believe(before, logits.float(), students.passes.to(logits.device))
                 loss = distillation_loss(
                     believed,
                     batch.labels[here],
                     soft[here],
                     settings.temperature,
                     settings.distillation,
-                    looks.weights.to(logits.device),
+                    students.weights.to(logits.device),
                 )
                 loss = loss * len(here) / n_images
                 loss.backward()  # type: ignore[no-untyped-call]
                 figures["loss"] += loss.item()
-                figures[f"profile_{index}"] = looks.n_chosen / n_images
+                figures[f"profile_{index}"] = students.n_chosen / n_images
             return figures
 
         return step
@@ -129,7 +129,7 @@ def tune(
 
 
 @dataclass(frozen=True, eq=False)
-class _Looks:
+class _Students:
     """The images of a batch that train a profile, n of them.
 
     Attributes:
@@ -145,7 +145,7 @@ class _Looks:
     n_chosen: int
 
 
-def _looks(routes: Routes, profile: int, settings: TuneSettings, generator: torch.Generator) -> _Looks:
+def _students(routes: Routes, profile: int, settings: TuneSettings, generator: torch.Generator) -> _Students:
     """Who trains a profile: the images that chose it, and others, which run it as most of those do.
 
     Those others come first or, where most had a pass before, one pass after their last.
@@ -162,7 +162,7 @@ def _looks(routes: Routes, profile: int, settings: TuneSettings, generator: torc
         filled = torch.zeros_like(images[n_chosen:])
     goes_on = routes.passes[images[:n_chosen]] > own + 1
     weights = torch.cat([torch.where(goes_on, settings.early_weight, 1.0), torch.ones(len(filled))])
-    return _Looks(images, torch.cat([own, filled]), weights, n_chosen)
+    return _Students(images, torch.cat([own, filled]), weights, n_chosen)
 
 
 def _at_least(n: int, chosen: Tensor, generator: torch.Generator) -> Tensor:
