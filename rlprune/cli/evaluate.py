@@ -22,7 +22,7 @@ from rlprune.evaluation.dynamic import evaluate, evaluate_alone
 from rlprune.evaluation.gated import evaluate_gated
 from rlprune.evaluation.static import evaluate_dense, evaluate_static, static_points
 from rlprune.intake.fitting import load_fitting
-from rlprune.intake.notes import say_refitted
+from rlprune.intake.notes import say_kept, say_refitted
 from rlprune.intake.options import DataOptions
 from rlprune.intake.preparation import load_for
 from rlprune.pipelines.inputs import build_model
@@ -140,6 +140,7 @@ class Evaluate:
             alone = evaluate_alone(dynamic, splits.test, dense=dense)
             return alone, tables.evaluation(alone)
         say_refitted(dynamic.metadata)
+        say_kept(dynamic.metadata)
         dense_macs = int(dynamic.prices.dense.macs)
         results = evaluate(
             dynamic,

@@ -70,3 +70,18 @@ def say_refitted(metadata: Mapping[str, Any]) -> None:
             "the network was trained on the policy's images too, after its policy was learnt (refit): static profiles "
             "and the margins of cascades are chosen by images that it has seen, and may be better than they seem here"
         )
+
+
+def say_kept(metadata: Mapping[str, Any]) -> None:
+    """Say it where a bundle's policy is the cascade that it began as."""
+    if is_cascade(metadata.get("policy")):
+        say(
+            "the policy decides as the tuned cascade that it began as, which was kept: what was learnt was not surely "
+            "ahead of it on validation images"
+        )
+
+
+def is_cascade(policy: Any) -> bool:
+    """Whether the notes on a policy say that it is the cascade which it began as, not what was learnt."""
+    choice = policy.get("choice") if isinstance(policy, dict) else None
+    return isinstance(choice, dict) and choice.get("kept") == "cascade"

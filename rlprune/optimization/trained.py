@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from rlprune.elastic.cnn import ElasticCNN
+from rlprune.intake.notes import is_cascade
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import ComputeCost
 from rlprune.storage.policies import load_policy
@@ -48,5 +49,4 @@ class Trained:
 
 def learnt_in(folder: Path) -> bool:
     """Whether the policy of a run is what was learnt, not the cascade that it began as."""
-    choice = load_policy(folder / "policy").metadata.get("choice")
-    return not isinstance(choice, dict) or choice.get("kept") != "cascade"
+    return not is_cascade(load_policy(folder / "policy").metadata)

@@ -163,6 +163,17 @@ def test_evaluate_says_when_the_network_has_seen_the_images_that_choose(
     assert "refit" not in capsys.readouterr().err
 
 
+def test_evaluate_says_when_the_policy_is_the_cascade_that_it_began_as(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dynamic = rlprune.load(project / "bundle")
+    for kept, told in (("cascade", True), ("learnt", False)):
+        notes = {"policy": dynamic.metadata["policy"] | {"choice": {"kept": kept}}}
+        save_dynamic(project / f"kept-{kept}", dynamic, dynamic.metadata | notes)
+        run_json(project, "evaluate", f"kept-{kept}", *DATA, "--n-candidates", "6")
+        assert ("decides as the tuned cascade that it began as" in capsys.readouterr().err) is told
+
+
 def test_evaluate_leaves_the_controls_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = run_json(project, "evaluate", "bundle", *DATA, "--no-controls", "--device", "cpu:0")
     said = capsys.readouterr()
