@@ -26,6 +26,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.evaluation import tables
+from rlprune.evaluation.timing.backends import BackendName, backend_named
 from rlprune.intake.fitting import load_fitting
 from rlprune.intake.options import DataOptions
 from rlprune.policies.named import made
@@ -58,6 +59,8 @@ class Train:
     latency_batch: Annotated[PositiveInt, AtMost(4096)] = 1
     """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
     already is taken."""
+    latency_backend: BackendName = "pytorch"
+    """What the policy will run in, where time is paid for: pytorch, or onnxruntime, as what `rlprune export` writes."""
     start: Path | None = None
     """Folder of an earlier run whose agent and codebook this run starts with, such as one at a higher penalty."""
     resume: bool = False
@@ -91,6 +94,8 @@ class Train:
     def _conflicts(self) -> Iterator[str]:
         if self.device != "cpu" and self.settings.cost == "latency":
             yield f"device={self.device}: --cost latency measures this machine's processor; leave one of them out"
+        if self.latency_backend != "pytorch" and self.settings.cost != "latency":
+            yield f"latency_backend={self.latency_backend}: it is what is timed with --cost latency; give both or none"
 
     def run(self) -> None:
         """Do it."""
@@ -104,6 +109,7 @@ class Train:
         own = Own(made("reward", self.reward), made("observation", self.observation))
         check_run_folder(self.out)
         check_tracker(self.track)
+        backend_named(self.latency_backend)
         with hold(self.out, inside=True):
             policy, network = self._train(learner, own)
         Console().print(tables.codebook(network, policy.codebook))
@@ -172,7 +178,7 @@ class Train:
     def _latency(self, network: ElasticCNN) -> Latency:
         """Measure this machine, or take the table that is in the folder already."""
         path = self.out / "latency.json"
-        latency = measured(path, network, self.latency_batch, self.settings.seed)
+        latency = measured(path, network, self.latency_batch, self.settings.seed, backend_named(self.latency_backend))
         errors = ", ".join(f"{100 * error:.1f} % by {name}" for name, error in latency.errors.items())
         print(f"latency is in {path}; median error of predictions for profiles held out: {errors}")
         return latency

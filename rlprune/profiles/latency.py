@@ -22,6 +22,7 @@ from rlprune.utils.files import write_json
 from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.hardware import conditions
 from rlprune.utils.process import keep_freed
+from rlprune.utils.progress import progress_bar
 from rlprune.utils.timing import interleaved
 
 _HELD_OUT = 5
@@ -30,6 +31,27 @@ _RIDGE = 1e-4
 """Ridge penalty, which pulls the coefficients of levels towards 0."""
 _CHUNK = 16
 """How many slices are timed in turns."""
+_N_FURTHER = 4
+"""Numbers that a policy sees beside the class probabilities."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What runs slices where they are deployed.
+
+    Attributes:
+        name: such as `pytorch`.
+        fold: a slice in eval mode -> a copy of it that is ready to run, as a sequence of the same parts.
+        bind: a module, such as a part of that, and its input (B, ...) -> what runs it once.
+    """
+
+    name: str
+    fold: Callable[[nn.Sequential], nn.Sequential]
+    bind: Callable[[nn.Module, Tensor], Callable[[], object]]
+
+
+PYTORCH = Backend("pytorch", optimize_for_inference, partial)
+"""As `rlprune.load` runs a bundle."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,7 @@ class Latency:
         per_mac: time that each MAC of the body adds, if that predicts better; the table is then zero.
         errors: median relative error on held-out profiles, `groups` and `macs`.
         measured_with: hardware, threads, number format, version of torch, date.
+        backend: what ran it.
     """
 
     keep_ratios: tuple[float, ...]
@@ -62,6 +85,7 @@ class Latency:
     per_mac: float
     errors: dict[str, float]
     measured_with: dict[str, Any]
+    backend: str = PYTORCH.name
 
     def predict_ms(self, cost: Cost, levels: Tensor) -> Tensor:
         """Predict the time of stem and body.
@@ -80,7 +104,14 @@ class Latency:
 
     @classmethod
     def measure(
-        cls, elastic: ElasticModule, *, batch: int = 1, n_profiles: int = 0, seconds: float = 20.0, seed: int = 0
+        cls,
+        elastic: ElasticModule,
+        *,
+        batch: int = 1,
+        n_profiles: int = 0,
+        seconds: float = 20.0,
+        seed: int = 0,
+        backend: Backend = PYTORCH,
     ) -> Latency:
         """Time random profiles of a network on this machine, in the form in which they are deployed.
 
@@ -88,8 +119,9 @@ class Latency:
             elastic: the network.
             batch: images per batch, 1 or more.
             n_profiles: how many profiles, 10 or more; 0 for twice as many as the table has entries.
-            seconds: duration of all timing together.
+            seconds: duration of all timing together; making what is timed ready comes on top.
             seed: of the profiles.
+            backend: what runs it; `rlprune.evaluation.timing.backends.backend_named` has them all.
 
         Raises:
             RLPruneError: `batch` is below 1, or there are fewer than 10 profiles.
@@ -105,8 +137,8 @@ class Latency:
         generator = torch.Generator().manual_seed(seed)
         profiles = torch.stack([elastic.full, *random_profiles(elastic, n_profiles - 1, generator)])
         keep_freed()
-        times, features = _time_stem_and_decision(elastic, batch, seconds / 20)
-        bodies = _time_bodies(elastic, profiles, features, seconds)
+        times, features = _time_stem_and_decision(elastic, batch, seconds / 20, backend)
+        bodies = _time_bodies(elastic, profiles, features, seconds, backend)
         cost = Cost(elastic)
         fits = {"groups": _group_columns(elastic, profiles), "macs": _mac_columns(cost, profiles)}
         errors = {name: _error_held_out(columns, bodies) for name, columns in fits.items()}
@@ -125,6 +157,7 @@ class Latency:
             per_mac=0.0 if best == "groups" else float(weights[1]) / float(cost.dense.macs),
             errors=errors,
             measured_with=conditions(),
+            backend=backend.name,
         )
 
     def save(self, path: str | Path) -> None:
@@ -160,7 +193,7 @@ class Latency:
             )
 
 
-def measured(path: Path, elastic: ElasticModule, batch: int = 1, seed: int = 0) -> Latency:
+def measured(path: Path, elastic: ElasticModule, batch: int = 1, seed: int = 0, backend: Backend = PYTORCH) -> Latency:
     """Read the latency table in a file, or measure one and write it there.
 
     Args:
@@ -168,36 +201,50 @@ def measured(path: Path, elastic: ElasticModule, batch: int = 1, seed: int = 0) 
         elastic: the network.
         batch: images per batch, where the table is measured.
         seed: of the profiles, where the table is measured.
+        backend: what runs it.
 
     Raises:
-        RLPruneError: the file holds something else, or the table of another network.
+        RLPruneError: the file holds something else, or the table of another network or backend.
     """
     if path.exists():
         latency = Latency.load(path)
         latency.check(elastic)
+        if latency.backend != backend.name:
+            raise RLPruneError(
+                f"{path} holds times of {latency.backend}, not of {backend.name}: name another folder, or remove it"
+            )
     else:
-        latency = Latency.measure(elastic, batch=batch, seed=seed)
+        latency = Latency.measure(elastic, batch=batch, seed=seed, backend=backend)
         latency.save(path)
     return latency
 
 
-def _decision(elastic: ElasticModule) -> Callable[[], object]:
-    """One decision of a policy of the default size on one image."""
-    policy = nn.Sequential(
-        nn.Linear(elastic.n_classes + 4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)
-    )
-    logits = torch.zeros(1, elastic.n_classes)
-    rest = torch.zeros(1, 4)
-    return lambda: policy(torch.cat([logits.softmax(1).sort(1).values, rest], 1)).argmax(1)
+class _Decision(nn.Module):
+    """One decision of a policy of the default size: logits (B, classes) -> actions (B,)."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.policy = nn.Sequential(
+            nn.Linear(n_classes + _N_FURTHER, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)
+        )
+
+    def forward(self, logits: Tensor) -> Tensor:
+        further = torch.zeros_like(logits[:, :1]).expand(-1, _N_FURTHER)
+        actions: Tensor = self.policy(torch.cat([logits.softmax(1).sort(1).values, further], 1)).argmax(1)
+        return actions
 
 
-def _time_stem_and_decision(elastic: ElasticModule, batch: int, seconds: float) -> tuple[dict[str, float], Tensor]:
-    """Milliseconds of the stem and of a decision, by name, and the features that the timed stem gave."""
-    stem = optimize_for_inference(elastic.slice(elastic.full)).get_submodule("stem")
+def _time_stem_and_decision(
+    elastic: ElasticModule, batch: int, seconds: float, backend: Backend
+) -> tuple[dict[str, float], Tensor]:
+    """Milliseconds of the stem and of a decision, by name, and the features that the stem gives."""
+    whole = elastic.slice(elastic.full)
     images = torch.randn(batch, *elastic.image_shape).to(memory_format=torch.channels_last)
+    stem = backend.bind(backend.fold(whole).get_submodule("stem"), images)
+    decision = backend.bind(_Decision(elastic.n_classes), torch.zeros(1, elastic.n_classes))
     with torch.inference_mode():
-        features = stem(images)
-        times = _medians({"stem": lambda: stem(images), "decision": _decision(elastic)}, seconds)
+        features = optimize_for_inference(whole).get_submodule("stem")(images)
+        times = _medians({"stem": stem, "decision": decision}, seconds)
     return times, features
 
 
@@ -205,7 +252,9 @@ def _medians(rows: dict[str, Callable[[], object]], seconds: float) -> dict[str,
     return {name: median(times) for name, times in interleaved(rows, seconds).items()}
 
 
-def _time_bodies(elastic: ElasticModule, profiles: Tensor, features: Tensor, seconds: float) -> Tensor:
+def _time_bodies(
+    elastic: ElasticModule, profiles: Tensor, features: Tensor, seconds: float, backend: Backend
+) -> Tensor:
     """Milliseconds of the body of every profile (n, G), float64 (n,); profile 0, full keep, is timed in every round.
 
     Other load on the machine slows all slices of a round alike, so each is measured relative to full keep.
@@ -213,11 +262,11 @@ def _time_bodies(elastic: ElasticModule, profiles: Tensor, features: Tensor, sec
     n = len(profiles)
     relative = [1.0]
     whole = []
-    for part in torch.arange(1, n).split(_CHUNK):
+    for part in progress_bar(torch.arange(1, n).split(_CHUNK), desc="latency", unit="chunk"):
         rows: dict[str, Callable[[], object]] = {}
         for k in [0, *part.tolist()]:
-            body = optimize_for_inference(elastic.slice(profiles[k])).get_submodule("body")
-            rows[str(k)] = partial(body, features)
+            body = backend.fold(elastic.slice(profiles[k])).get_submodule("body")
+            rows[str(k)] = backend.bind(body, features)
         with torch.inference_mode():
             times = _medians(rows, seconds * len(part) / n)
         whole.append(times["0"])

@@ -16,6 +16,7 @@ from rlprune.agents.train import train_policy
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
+from rlprune.evaluation.timing.backends import backend_named
 from rlprune.profiles import latency as module
 from rlprune.profiles.codebook import random_profiles, sorted_codebook
 from rlprune.profiles.cost import Cost
@@ -75,6 +76,35 @@ def test_a_real_machine_is_measured() -> None:
     assert latency.batch == 2
     assert latency.errors.keys() == {"groups", "macs"}
     assert {"hardware", "threads", "dtype", "date"} <= latency.measured_with.keys()
+
+
+def test_onnxruntime_is_measured_where_it_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def interleaved(rows: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+        ran.extend(row() for row in rows.values())
+        return {name: [1.0] for name in rows}
+
+    monkeypatch.setattr(module, "interleaved", interleaved)
+    backend = backend_named("onnxruntime")
+    latency = Latency.measure(NETWORK, batch=3, n_profiles=10, backend=backend)
+    assert latency.backend == "onnxruntime"
+    assert all(isinstance(found[0], np.ndarray) for found in ran)
+    stem, decision, whole, *_ = (found[0] for found in ran)
+    assert (len(stem), decision.shape, whole.shape) == (3, (1,), (3, NETWORK.n_classes))
+    latency.save(tmp_path / "latency.json")
+    assert measured(tmp_path / "latency.json", NETWORK, backend=backend) == latency
+    message = r"holds times of onnxruntime, not of pytorch: name another folder, or remove it"
+    with pytest.raises(RLPruneError, match=message):
+        measured(tmp_path / "latency.json", NETWORK)
+
+
+def test_a_table_of_before_is_of_pytorch(tmp_path: Path, clock: Any) -> None:
+    clock(by_groups).save(tmp_path / "latency.json")
+    stored = json.loads((tmp_path / "latency.json").read_text())
+    del stored["backend"]
+    (tmp_path / "latency.json").write_text(json.dumps(stored))
+    assert Latency.load(tmp_path / "latency.json").backend == "pytorch"
 
 
 def test_it_is_saved_and_read_back_and_measured_once(tmp_path: Path, clock: Any) -> None:

@@ -3,6 +3,7 @@
 May import what `rlprune.evaluation` may.
 """
 
+from rlprune.evaluation.timing.backends import backend_named
 from rlprune.evaluation.timing.callers import bench_callers
 from rlprune.evaluation.timing.plots import frontier_in_time
 from rlprune.evaluation.timing.profile_results import BodyTime, PieceTime, ProfileResult, ProfileRow
@@ -15,6 +16,7 @@ __all__ = [
     "ProfileResult",
     "ProfileRow",
     "RowImages",
+    "backend_named",
     "bench_callers",
     "frontier_in_time",
     "profile",

@@ -93,9 +93,24 @@ def onnx_plain(network: nn.Sequential, dynamic: DynamicCNN, calibration: Tensor 
         MissingExtraError: as in `onnx_dynamic`.
         RLPruneError: as in `onnx_dynamic`.
     """
-    _check_onnx(dynamic.device)
-    example = torch.zeros(2, *dynamic.image_shape)
-    piece = export_piece("network", fold_norms(network), (example,))
+    return onnx_module(fold_norms(network), torch.zeros(1, *dynamic.image_shape, device=dynamic.device), calibration)
+
+
+def onnx_module(module: nn.Module, example: Tensor, calibration: Tensor | None = None) -> Run:
+    """A module of one input in onnxruntime, with as many threads as torch has.
+
+    Args:
+        module: what runs.
+        example: of its input, float32 (B, ...).
+        calibration: more of it, for int8.
+
+    Raises:
+        MissingExtraError: as in `onnx_dynamic`.
+        RLPruneError: as in `onnx_dynamic`.
+    """
+    _check_onnx(example.device)
+    two = example[:1].expand(2, *example.shape[1:]).contiguous()
+    piece = export_piece("network", module, (two,))
     if calibration is not None:
         piece = quantised(piece, calibration)
     runs = session(piece.SerializeToString(), torch.get_num_threads(), spin=False)
@@ -103,8 +118,17 @@ def onnx_plain(network: nn.Sequential, dynamic: DynamicCNN, calibration: Tensor 
     return lambda images: runs.run(None, {name: images.numpy()})
 
 
-def _check_onnx(device: torch.device) -> None:
+def require_onnx() -> None:
+    """Make sure that networks can run in onnxruntime here.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+    """
     for package in _ONNX_PACKAGES:
         require(package, "onnx")
+
+
+def _check_onnx(device: torch.device) -> None:
+    require_onnx()
     if device.type != "cpu":
         raise RLPruneError(f"onnxruntime's rows run on the processor, and the others on {device}; time them apart")
