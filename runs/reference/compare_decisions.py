@@ -102,6 +102,24 @@ def with_wrong_labels(data: ImageSet, seed: int) -> ImageSet:
     return replace(data, labels=torch.where(wrong, (data.labels + further) % len(data.classes), data.labels))
 
 
+class KnownLogits(LogitCache):
+    """The logits of a bundle's profiles on images, known before.
+
+    Args:
+        dynamic: the bundle's network.
+        data: the images.
+        logits: of every profile for them, float32 (K, N, classes).
+    """
+
+    def __init__(self, dynamic: DynamicCNN, data: ImageSet, logits: Tensor) -> None:
+        super().__init__(dynamic.elastic, data, dynamic.codebook)
+        self._logits = logits
+
+    def of_profiles(self, images: Tensor, profiles: Tensor) -> Tensor:
+        """As those of any cache."""
+        return self._logits[profiles, images]
+
+
 class Comparison:
     """Policies and cascades of one bundle, learnt and measured on halves of the test images.
 
@@ -163,8 +181,13 @@ class Comparison:
     ) -> dict[float, tuple[Policy, str | None]]:
         """A policy for each penalty, and whether it is the one learnt or the cascade that it began as, if it did."""
         dynamic, n = self.dynamic, len(images) // 5
-        sets = images.subset(slice(n, None)), images.subset(slice(n))
-        caches = [LogitCache(dynamic.elastic, each, dynamic.codebook) for each in sets]
+        parts = slice(n, None), slice(n)
+        sets = images.subset(parts[0]), images.subset(parts[1])
+        logits = self._logits["clean"][:, self._halves(seed)[0]]
+        how: dict[str, Any] = {"codebook": dynamic.codebook, "resume": True}
+        how["logit_caches"] = [
+            KnownLogits(dynamic, each, logits[:, part]) for each, part in zip(sets, parts, strict=True)
+        ]
         observer = dynamic.policy.observer
         found = {}
         for penalty in PENALTIES:
@@ -177,7 +200,6 @@ class Comparison:
                 begin=begin,
                 seed=seed,
             )
-            how: dict[str, Any] = {"codebook": dynamic.codebook, "resume": True, "logit_caches": caches}
             policy = train_policy(dynamic.elastic, *sets, out, settings, **how)
             choice: Any = load_policy(out / "policy").metadata.get("choice", {})
             found[penalty] = policy, choice.get("kept")
