@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.assembly import FileParts, assembled
-from rlprune.deployment.onnx.graph import GraphSpec, decide_function, main_graph, run_function
+from rlprune.deployment.onnx.graph import GraphSpec, decide_functions, main_graph, run_function
 from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
 from rlprune.deployment.onnx.pricing import BudgetTable, budget_table, first_of_range, place_function
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
@@ -90,7 +90,7 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
     functions = [*_deciding(dynamic, table), *_profiles(dynamic, calibration_features, shared, names)]
     spec = _spec(dynamic, table, names, resize)
     parse = require("onnx.parser", "onnx").parse_function
-    texts = [decide_function(spec), run_function(spec)]
+    texts = [*decide_functions(spec), run_function(spec)]
     texts += [] if table is None else [place_function(table)]
     texts += [resize_function(dynamic.preprocessing, dynamic.image_shape)] if resize else []
     tensors = list(shared.tensors.values())

@@ -11,8 +11,6 @@ DOMAIN = "rlprune"
 """Domain of the functions of the file."""
 IR_VERSION = 10
 """Version of the file format."""
-_INT64 = 7
-"""ONNX's number for the type int64."""
 _EMPTY = "int64[0] empty {}"
 HEAD = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}, "{DOMAIN}": 1]>'
 """First line of every function of the file."""
@@ -93,8 +91,9 @@ def static_graph(image_shape: Sequence[int], n_classes: int, macs: int, *, resiz
 def main_graph(spec: GraphSpec) -> str:
     """The graph that joins the parts, in the text format of ONNX.
 
-    A loop carries the state between passes, `logits` to `chosen`: waiting images run the profiles chosen for them, and
-    the policy then decides on them again unless that was their last pass. The loop ends when no image waits.
+    A loop carries the state between passes, `logits` and `profiles` of all images, and which wait, for what, after how
+    many MACs: these run the profiles chosen for them, and the policy then decides on them again unless that was their
+    last pass. The loop ends when no image waits. What everything cost is looked up once, from the profiles.
     """
     first_pass = _no_pass(spec) if spec.first is None else _first_pass(spec, spec.first)
     sizes = {"ranged": spec.ranged, "resized": spec.resized}
@@ -106,11 +105,9 @@ def main_graph(spec: GraphSpec) -> str:
       {f"place = {DOMAIN}.place (budget)" if spec.ranged else ""}
       zero = Constant <value_int = 0> ()
       one = Constant <value_int = 1> ()
-      minus_one = Constant <value_int = -1> ()
       last_axis = Constant <value_ints = [1]> ()
       n_done = Constant <value_int = {0 if spec.first is None else 1}> ()
       max_passes = Constant <value_int = {spec.max_passes}> ()
-      bodies_macs = Constant <value_ints = {list(spec.body_macs)}> ()
       n_images = Shape <start = 0, end = 1> (images)
       n_images_scalar = Squeeze (n_images)
       everyone = Range (zero, n_images_scalar, one)
@@ -119,17 +116,28 @@ def main_graph(spec: GraphSpec) -> str:
       any_0 = Greater (n_waiting_0, zero)
       n_left = Sub (max_passes, n_done)
 {_loop(spec)}
-      did_run = GreaterOrEqual (profiles, zero)
-      counted = Cast <to = {_INT64}> (did_run)
-      passes = ReduceSum <keepdims = 0> (counted, last_axis)
-      passes_and_one = Add (passes, one)
-      decisions = Min (passes_and_one, max_passes)
-      decision_macs = Constant <value_int = {spec.decision_macs}> ()
-      all_decisions_macs = Mul (decisions, decision_macs)
-      macs = Add (spent, all_decisions_macs)
+{_macs(spec)}
 {answer()}
     }}
     """
+
+
+def _macs(spec: GraphSpec) -> str:
+    """What images cost: stem, first decision, and every pass with the decision after it, which the last one has not.
+
+    The first part of the table is for all passes but the last; -1, no pass, reads the zero at the end of either.
+    """
+    last = [*spec.body_macs, 0]
+    others = [macs + spec.decision_macs for macs in spec.body_macs]
+    parts = [0] * (spec.max_passes - 1) + [len(last)]
+    return f"""
+      pass_prices = Constant <value_ints = {[*others, 0, *last]}> ()
+      parts = Constant <value_ints = {parts}> ()
+      for_all = Constant <value_int = {spec.stem_macs + spec.decision_macs}> ()
+      rows_of_prices = Add (profiles, parts)
+      passes_macs = Gather (pass_prices, rows_of_prices)
+      all_passes_macs = ReduceSum <keepdims = 0> (passes_macs, last_axis)
+      macs = Add (all_passes_macs, for_all)"""
 
 
 def _loop(spec: GraphSpec) -> str:
@@ -138,16 +146,17 @@ def _loop(spec: GraphSpec) -> str:
     max_passes = spec.max_passes
     run_inputs = ", ".join(("features", "running", "running_profiles", *all_shared(spec)))
     return f"""
-      logits, profiles, spent, waiting, chosen = Loop (
-        n_left, any_0, logits_0, profiles_0, spent_0, waiting_0, chosen_0
+      bodies_macs = Constant <value_ints = {list(spec.body_macs)}> ()
+      logits, profiles, waiting, chosen, spent = Loop (
+        n_left, any_0, logits_0, profiles_0, waiting_0, chosen_0, spent_0
       ) <body = one_pass (
           int64 iteration, bool condition,
-          float[B, {n_classes}] logits_before, int64[B, {max_passes}] profiles_before, int64[B] spent_before,
-          int64[n] running, int64[n] running_profiles
+          float[B, {n_classes}] logits_before, int64[B, {max_passes}] profiles_before,
+          int64[n] running, int64[n] running_profiles, int64[n] spent_before
         ) => (
           bool more,
-          float[B, {n_classes}] logits_after, int64[B, {max_passes}] profiles_after, int64[B] spent_after,
-          int64[m] waiting_after, int64[m] chosen_after
+          float[B, {n_classes}] logits_after, int64[B, {max_passes}] profiles_after,
+          int64[m] waiting_after, int64[m] chosen_after, int64[m] spent_after
         ) {{
           n_pass = Add (iteration, n_done)
           new_logits, owners = {DOMAIN}.run ({run_inputs})
@@ -158,8 +167,6 @@ def _loop(spec: GraphSpec) -> str:
           rows = Unsqueeze (owners, last_axis)
           logits_after = ScatterND (logits_before, rows, combined)
 
-          pass_macs = Gather (bodies_macs, running_profiles)
-          spent_after = ScatterElements <reduction = "add"> (spent_before, running, pass_macs)
           run_rows = Unsqueeze (running, last_axis)
           run_columns = Unsqueeze (passes_made, last_axis)
           cells = Concat <axis = 1> (run_rows, run_columns)
@@ -167,15 +174,18 @@ def _loop(spec: GraphSpec) -> str:
 
           passes_now = Add (n_pass, one)
           may_go_on = Less (passes_now, max_passes)
-          waiting_after, chosen_after = If (may_go_on) <
-            then_branch = decide_again () => (int64[n_on] next_images, int64[n_on] next_profiles) {{
-              next_images, next_profiles = {DOMAIN}.decide_next (
-                observed, running, running_profiles, logits_after, spent_after, passes_now{spec.place}
+          waiting_after, chosen_after, spent_after = If (may_go_on) <
+            then_branch = decide_again () => (int64[n_on] next_images, int64[n_on] next_profiles, int64[n_on] so_far) {{
+              pass_macs = Gather (bodies_macs, running_profiles)
+              spent_now = Add (spent_before, pass_macs)
+              next_images, next_profiles, so_far = {DOMAIN}.decide_next (
+                observed, running, running_profiles, logits_after, spent_now, passes_now{spec.place}
               )
             }},
-            else_branch = stop () => (int64[0] no_images, int64[0] no_profiles) {{
+            else_branch = stop () => (int64[0] no_images, int64[0] no_profiles, int64[0] no_macs) {{
               no_images = Constant <value = {_EMPTY}> ()
               no_profiles = Constant <value = {_EMPTY}> ()
+              no_macs = Constant <value = {_EMPTY}> ()
             }}
           >
           n_waiting = Size (waiting_after)
@@ -191,6 +201,7 @@ def _no_pass(spec: GraphSpec) -> str:
       n_passes = Constant <value_ints = [{spec.max_passes}]> ()
       logits_shape = Concat <axis = 0> (n_images, n_classes)
       profiles_shape = Concat <axis = 0> (n_images, n_passes)
+      minus_one = Constant <value_int = -1> ()
       nothing = Constant <value_float = 0.0> ()
       stem_macs = Constant <value_int = {spec.stem_macs}> ()
       logits_0 = Expand (nothing, logits_shape)
@@ -203,27 +214,27 @@ def _no_pass(spec: GraphSpec) -> str:
 
 
 def _first_pass(spec: GraphSpec, first: int) -> str:
-    """The state after a first pass that is the same for all images: none are gathered, no decision is computed.
+    """The state after a first pass that is the same for all images: none are gathered, nor was it decided on.
 
     Some images may run that profile again later, so a session may hold the weights of its body twice.
     """
-    n_later = spec.max_passes - 1
-    spent = spec.stem_macs + spec.body_macs[first]
     nobody = f"Constant <value = {_EMPTY}> ()"
-    arguments = f"observed, everyone, ran_first, logits_0, spent_0, one{spec.place}"
-    decide = f"waiting_0, chosen_0 = {DOMAIN}.decide_next ({arguments})"
-    return f"""
+    decide = f"""
+      spent_first = Constant <value_int = {spec.stem_macs + spec.body_macs[first]}> ()
+      spent_by_all = Expand (spent_first, n_images)
+      passes_of_all = Expand (one, n_images)
+      choice, accept = {DOMAIN}.decide (observed, logits_0, passes_of_all, spent_by_all{spec.place})
       first = Constant <value_int = {first}> ()
-      spent_first = Constant <value_int = {spent}> ()
-      n_later = Constant <value_ints = [{n_later}]> ()
+      waiting_0, chosen_0, spent_0 = {DOMAIN}.go_on (everyone, first, choice, accept, spent_by_all)
+    """
+    nothing_more = f"waiting_0 = {nobody} chosen_0 = {nobody} spent_0 = {nobody}"
+    return f"""
       logits_0 = {DOMAIN}.profile_{first} ({", ".join(("features", *spec.shared[first]))})
-      ran_first = Expand (first, n_images)
-      first_column = Unsqueeze (ran_first, last_axis)
-      later_shape = Concat <axis = 0> (n_images, n_later)
-      later_columns = Expand (minus_one, later_shape)
-      profiles_0 = Concat <axis = 1> (first_column, later_columns)
-      spent_0 = Expand (spent_first, n_images)
-      {decide if n_later else f"waiting_0 = {nobody} chosen_0 = {nobody}"}
+      n_passes = Constant <value_ints = [{spec.max_passes}]> ()
+      profiles_shape = Concat <axis = 0> (n_images, n_passes)
+      profiles_of_one = Constant <value_ints = {[first] + [-1] * (spec.max_passes - 1)}> ()
+      profiles_0 = Expand (profiles_of_one, profiles_shape)
+      {decide if spec.max_passes > 1 else nothing_more}
     """
 
 
@@ -232,25 +243,34 @@ def all_shared(spec: GraphSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in spec.shared for name in names))
 
 
-def decide_function(spec: GraphSpec) -> str:
-    """A function of the file: which of some images, whose last pass ran `last`, run again, and under which profile."""
-    return f"""
+def decide_functions(spec: GraphSpec) -> list[str]:
+    """Functions of the file: which of some images, whose last pass ran `last`, run again, and under which profile."""
+    return [
+        f"""
     {HEAD}
-    decide_next (observed, images, last, logits, spent, n_passes{spec.place}) => (waiting, chosen)
+    go_on (images, last, choice, accept, spent) => (waiting, chosen, spent_by_waiting)
     {{
-      observed_here = Gather (observed, images)
-      logits_here = Gather (logits, images)
-      spent_here = Gather (spent, images)
-      n_images = Shape (images)
-      passes_here = Expand (n_passes, n_images)
-      choice, accept = {DOMAIN}.decide (observed_here, logits_here, passes_here, spent_here{spec.place})
       same = Equal (choice, last)
       done = Or (accept, same)
       not_done = Not (done)
       waiting = Compress <axis = 0> (images, not_done)
       chosen = Compress <axis = 0> (choice, not_done)
+      spent_by_waiting = Compress <axis = 0> (spent, not_done)
     }}
-    """
+    """,
+        f"""
+    {HEAD}
+    decide_next (observed, images, last, logits, spent, n_passes{spec.place}) => (waiting, chosen, spent_by_waiting)
+    {{
+      observed_here = Gather (observed, images)
+      logits_here = Gather (logits, images)
+      n_images = Shape (images)
+      passes_here = Expand (n_passes, n_images)
+      choice, accept = {DOMAIN}.decide (observed_here, logits_here, passes_here, spent{spec.place})
+      waiting, chosen, spent_by_waiting = {DOMAIN}.go_on (images, last, choice, accept, spent)
+    }}
+    """,
+    ]
 
 
 def run_function(spec: GraphSpec) -> str:

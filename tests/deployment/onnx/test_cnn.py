@@ -145,7 +145,7 @@ def test_the_file_is_whole_and_says_its_version(path: Path) -> None:
     tensors = [attribute.t for function in model.functions for node in function.node for attribute in node.attribute]
     assert not any(tensor.external_data for tensor in tensors)
     names = {function.name for function in model.functions}
-    assert names == {"start", "decide", "combine", "profile_0", "profile_1", "decide_next", "run"}
+    assert names == {"start", "decide", "combine", "profile_0", "profile_1", "decide_next", "go_on", "run"}
 
 
 def test_what_no_image_chose_is_not_run(path: Path, tmp_path: Path) -> None:
