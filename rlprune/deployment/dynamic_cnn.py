@@ -277,7 +277,9 @@ class DynamicCNN(Pretrained):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Normalise images: uint8 in [0, 255] or float in [0, 1] -> float32, (B, C, H, W)."""
-        mean, std = self._scaling if images.is_cpu else (self.mean, self.std)
+        if not images.is_cpu:
+            return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
+        mean, std = self._scaling
         return normalise(images, mean, std, bgr=self.preprocessing.bgr)
 
     def run_stem(self, images: Tensor) -> Tensor:
