@@ -124,12 +124,14 @@ class Splits:
         return replace(self.network, images=images, labels=labels)
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], *, bgr: bool = False) -> Tensor:
+def normalise(
+    images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, *, bgr: bool = False
+) -> Tensor:
     """Turn pixels into what a network takes: ``(value - mean) / std`` of values in [0, 1].
 
     Args:
         images: (B, C, H, W), uint8 in [0, 255] or float in [0, 1].
-        mean: one per channel, in the network's order.
+        mean: one per channel, in the network's order; or float32 (C, 1, 1) on the images' device, which is faster.
         std: one per channel, likewise.
         bgr: whether the network reads blue, green, red where the images have red, green, blue.
 
@@ -147,8 +149,8 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], *, bg
     values = _unit_values(images)
     if bgr:
         values = values[:, [2, 1, 0]]
-    centre = values.new_tensor(mean)[:, None, None]
-    scale = values.new_tensor(std)[:, None, None]
+    centre = mean if isinstance(mean, Tensor) else values.new_tensor(mean)[:, None, None]
+    scale = std if isinstance(std, Tensor) else values.new_tensor(std)[:, None, None]
     return _divided(values - centre, scale)
 
 

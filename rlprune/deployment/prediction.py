@@ -51,8 +51,12 @@ class Prediction:
 
         def __getattr__(self, name: str) -> Tensor:
             """What is computed when it is first asked for; all else is there."""
-            if name not in _COSTS or "_prices" not in self.__dict__:
+            if name not in _COSTS or not ("_prices" in self.__dict__ or "_whole" in self.__dict__):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            if "_whole" in self.__dict__:
+                whole, row = self.__dict__["_whole"]
+                self.__dict__[name] = getattr(whole, name)[row : row + 1]
+                return self.__dict__[name]
             of_profile, prices = self.__dict__["_prices"]
             with torch.inference_mode(self.profiles.is_inference()):
                 self.__dict__.update(zip(_COSTS, _costs(self.profiles, of_profile, prices), strict=True))
@@ -60,7 +64,7 @@ class Prediction:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled or copied: all attributes, and nothing to compute them with."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {field.name: _alone(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def joined(cls, parts: Sequence[Prediction]) -> Prediction:
@@ -100,6 +104,33 @@ class Prediction:
         tensors: dict[str, Any] = {name: getattr(self, name)[order] for name in _tensors(self)}
         names = tuple(self.names[i] for i in order.tolist()) if self.names else ()
         return dataclasses.replace(self, **tensors, names=names)
+
+    def row(self, index: int) -> Prediction:
+        """The prediction for one image, which shares its memory with this one.
+
+        Args:
+            index: of the image, 0 or more.
+        """
+        if len(self) == 1:
+            return self
+        taken = slice(index, index + 1)
+        one = object.__new__(Prediction)
+        one.__dict__.update(
+            labels=self.labels[taken],
+            probabilities=self.probabilities[taken],
+            profiles=self.profiles[taken],
+            dense_macs=self.dense_macs,
+            class_names=self.class_names,
+            names=self.names[taken],
+            _whole=(self, index),
+        )
+        return one
+
+
+def _alone(value: Any) -> Any:
+    """An attribute without the memory of other images, which would be stored with it."""
+    shares = isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes
+    return value.clone() if shares else value
 
 
 def _tensors(prediction: Prediction) -> list[str]:

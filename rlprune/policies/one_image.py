@@ -13,12 +13,12 @@ from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run
 from rlprune.policies.policy import Policy
 
 _FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
-    "Tanh": np.tanh,
-    "ReLU": lambda x: np.maximum(x, 0),
+    "Tanh": lambda x: np.tanh(x, out=x),
+    "ReLU": lambda x: np.maximum(x, 0, out=x),
     "ELU": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "SiLU": lambda x: x * (1 + np.tanh(x / 2)) / 2,  # x / (1 + exp(-x)), without overflow
 }
-"""Activation functions by the names of `Policy.activation`."""
+"""Activation functions by the names of `Policy.activation`; they may overwrite what they are given."""
 
 
 class SingleImagePolicy:
@@ -82,9 +82,12 @@ class SingleImagePolicy:
         """The profile to run next, and whether to accept the prediction so far instead."""
         outputs = self._observe(features, logits, n_pass, spent)
         for weight, bias in self._layers[:-1]:
-            outputs = self._function(weight @ outputs + bias)
+            outputs = weight.dot(outputs)
+            outputs += bias
+            outputs = self._function(outputs)
         weight, bias = self._layers[-1]
-        outputs = weight @ outputs + bias
+        outputs = weight.dot(outputs)
+        outputs += bias
         if self._policy.actions.kind == "profiles":
             chosen = int(outputs.argmax())
             n_profiles = len(self._bodies)

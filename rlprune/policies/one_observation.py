@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from rlprune.policies.observations import Observer
 from rlprune.policies.protocol import MARGIN
 
 Vector = NDArray[np.float32]
+_FEW = 16
+"""Classes up to which Python is faster than NumPy."""
 
 
 def observe_one(
@@ -32,27 +35,47 @@ def observe_one(
     """
     if observer.own is not None:
         return _observe_by_tensors(observer, features, logits, n_pass, spent, penalty)
-    n_features, n_beliefs = len(features), observer.n_beliefs
-    entries = np.zeros(observer.size, np.float32)
-    entries[:n_features] = features
-    after = n_features + n_beliefs
-    if n_pass:
-        descending = np.sort(logits.astype(np.float64))[::-1]
-        shifted = descending - descending[0]
-        exponentials = np.exp(shifted)
-        total = exponentials.sum()
-        probabilities = exponentials / total
-        entropy = (math.log(total) - probabilities @ shifted) / math.log(max(observer.n_classes, 2))
-        margin = -shifted[min(1, len(shifted) - 1)]
-        entries[n_features:after] = probabilities[:n_beliefs]
-        entries[after] = min(max(entropy, 0), 1)
-        entries[after + 1] = margin / (margin + MARGIN)
-    entries[after + 2] = min(spent / (2 * observer.max_passes), 1)
-    entries[after + 3] = n_pass / observer.max_passes
+    n_features = len(features)
+    belief = _belief(logits, observer.n_beliefs) if n_pass else [0.0] * (observer.n_beliefs + 2)
+    history = [min(spent / (2 * observer.max_passes), 1), n_pass / observer.max_passes]
     if observer.penalties is not None and penalty is not None:
         low, high = observer.penalties.low, observer.penalties.high
-        entries[after + 4] = min(max(math.log(penalty / low) / math.log(high / low), 0), 1)
+        history.append(min(max(math.log(penalty / low) / math.log(high / low), 0), 1))
+    entries = np.zeros(observer.size, np.float32)
+    entries[:n_features] = features
+    after = n_features + len(belief) + len(history)
+    entries[n_features:after] = belief + history
     return entries
+
+
+def _belief(logits: Vector, n_beliefs: int) -> list[float]:
+    """The largest probabilities, descending, entropy and margin of a prediction."""
+    total, shifted, exponentials, product = (_few if len(logits) <= _FEW else _many)(logits, max(n_beliefs, 2))
+    entropy = (math.log(total) - product / total) / math.log(max(len(logits), 2))
+    margin = -shifted[min(1, len(shifted) - 1)]
+    probabilities = [value / total for value in exponentials[:n_beliefs]]
+    return [*probabilities, min(max(entropy, 0.0), 1.0), margin / (margin + MARGIN)]
+
+
+def _few(logits: Vector, _: int) -> tuple[float, list[float], list[float], float]:
+    """Sum of exponentials, largest logits less the first of them, their exponentials, and the sum of their products.
+
+    In Python, as NumPy takes longer to begin with a dozen numbers than Python to end.
+    """
+    descending = sorted(logits.tolist(), reverse=True)
+    shifted = [value - descending[0] for value in descending]
+    exponentials = [math.exp(value) for value in shifted]
+    product = sum(map(operator.mul, exponentials, shifted))
+    return sum(exponentials), shifted, exponentials, product
+
+
+def _many(logits: Vector, n_largest: int) -> tuple[float, list[float], list[float], float]:
+    """The same of many classes."""
+    descending = np.sort(logits.astype(np.float64))[::-1]
+    shifted = descending - descending[0]
+    exponentials = np.exp(shifted)
+    largest = shifted[:n_largest].tolist(), exponentials[:n_largest].tolist()
+    return float(exponentials.sum()), *largest, float(exponentials @ shifted)
 
 
 def _observe_by_tensors(

@@ -216,8 +216,12 @@ def _permitted(
 
 def _decide(policy: Policy, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
     """A policy's decisions, always in float32, whatever number format the network computes in."""
-    with torch.autocast("cpu", enabled=False):
-        decisions: tuple[Tensor, Tensor] = policy(policy.observer.observe(features, logits, passes, spent))
+    decisions: tuple[Tensor, Tensor]
+    if torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            decisions = policy(policy.observer.observe(features, logits, passes, spent))
+    else:  # to switch off what is off takes a tenth of a decision
+        decisions = policy(policy.observer.observe(features, logits, passes, spent))
     return decisions
 
 

@@ -387,3 +387,16 @@ def test_what_a_prediction_cost_is_computed_once_it_is_asked_for(
         assert torch.equal(copied.macs, one.macs) and vars(copied).keys() == {each.name for each in fields(one)}
     with pytest.raises(AttributeError, match="'Prediction' object has no attribute 'mac'"):
         _ = one.mac  # type: ignore[attr-defined]
+
+
+def test_a_row_is_the_prediction_for_one_image_and_is_stored_without_the_others() -> None:
+    whole = make(max_passes=2)(DATA.images[:6])
+    for index in (0, 5):
+        row, expected = whole.row(index), whole.rows(torch.tensor([index]))
+        for name in (each.name for each in fields(whole)):
+            found, right = getattr(row, name), getattr(expected, name)
+            assert torch.equal(found, right) if isinstance(right, torch.Tensor) else found == right, name
+        copied = pickle.loads(pickle.dumps(row))
+        assert torch.equal(copied.probabilities, expected.probabilities) and int(copied.macs) == int(expected.macs)
+        assert copied.probabilities.untyped_storage().nbytes() == copied.probabilities.nbytes
+    assert row.row(0) is row

@@ -73,10 +73,6 @@ class _Part:
         """Their rows of what is known of all."""
         return known if self.rows is None else known[self.rows]
 
-    def features(self) -> Tensor:
-        """Their features, (n, F, H', W')."""
-        return self.begun.features if self.rows is None else gathered(self.begun.features, self.rows)
-
     def note(self, logits: Tensor, profiles: Tensor) -> None:
         """Take over what a pass gave, float32 (n, classes) and int64 (n, max_passes)."""
         rows = slice(None) if self.rows is None else self.rows
@@ -142,8 +138,7 @@ class DynamicEngine:
     def _pass(self, profile: int, states: Sequence[_State]) -> list[Hashable | Found]:
         """Run a slice, and decide what comes next."""
         parts = _parts_of(states)
-        features = [part.features() for part in parts]
-        new = self._model.run_body(profile, features[0] if len(parts) == 1 else torch.cat(features))
+        new = self._model.run_body(profile, _features_of(parts))
         before = torch.cat([part.of(part.begun.logits) for part in parts])
         profiles = torch.cat([part.of(part.begun.profiles) for part in parts])
         passes = (profiles >= 0).sum(1)
@@ -184,6 +179,20 @@ class DynamicEngine:
                 continue
             choice[own] = next_profiles(decider.policy, observed[own], logits[own], passes[own], spent[own], last[own])
         return choice
+
+
+def _features_of(parts: Sequence[_Part]) -> Tensor:
+    """The features of a bucket, (n, F, H', W'), each of them copied once, as one block of memory, if at all."""
+    first = parts[0].begun.features
+    if len(parts) == 1:
+        return first if parts[0].rows is None else gathered(first, parts[0].rows)
+    _, channels, height, width = first.shape
+    sizes = [len(part.places) for part in parts]
+    features = first.new_empty((sum(sizes), height, width, channels))
+    for part, place in zip(parts, features.split(sizes), strict=True):
+        rows = torch.arange(len(place)) if part.rows is None else part.rows
+        torch.index_select(part.begun.features.permute(0, 2, 3, 1), 0, rows.to(first.device), out=place)
+    return features.permute(0, 3, 1, 2)
 
 
 def _parts_of(states: Sequence[_State]) -> list[_Part]:

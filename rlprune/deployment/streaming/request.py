@@ -109,6 +109,8 @@ class Request:
 
     def _joined(self) -> Prediction:
         found = [each for each in self._found if each is not None]
+        if len(found) == 1:
+            return found[0].prediction.row(found[0].row)
         rows: dict[int, list[int]] = {}
         places: dict[int, list[int]] = {}
         for place, each in enumerate(found):

@@ -104,6 +104,10 @@ class Scheduler(Generic[T]):
         """The time until which new images are waited for, in seconds."""
         return self._heard + min(_CLOSELY, self._max_wait) if self._n_expected > 0 else 0.0
 
+    def is_held(self, now: float) -> bool:
+        """Whether the images that run next are such as new ones are waited for, at a time in seconds."""
+        return len(self._queues) > 0 and self._next(now) is None
+
     def drop(self, gone: Callable[[T], bool]) -> None:
         """Take out images wherever they wait.
 

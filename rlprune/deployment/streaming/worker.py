@@ -45,6 +45,7 @@ class StreamWorker:
         self._timed: set[Request] = set()
         self._n_inside = 0
         self._ending = False
+        self._holding = False
         self._thread = threading.Thread(target=self._loop, name="rlprune stream", daemon=True)
         self._thread.start()
         _WORKERS.add(self)
@@ -71,7 +72,8 @@ class StreamWorker:
                 self._scheduler.put(point, StreamedImage(request, index, state), begun, now, is_new=True)
             if request.deadline is not None:
                 self._timed.add(request)
-            self._work.notify()
+            if not (self._holding and self._scheduler.is_held(now)):  # to wake it for each image slows the callers down
+                self._work.notify()
         return request
 
     def end(self) -> None:
@@ -171,7 +173,9 @@ class StreamWorker:
             bucket = self._scheduler.take(now := time.monotonic())
             alone = not len(self._scheduler)
             if bucket is None and not alone:
+                self._holding = True
                 self._work.wait(max(self._scheduler.held_until - now, 0.0))
+                self._holding = False
         self._fail_late(late)
         if bucket is not None:
             self._work_on(bucket, alone)

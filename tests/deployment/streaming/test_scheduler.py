@@ -64,9 +64,11 @@ def test_new_images_are_waited_for_while_they_follow_one_another_closely() -> No
     scheduler.put("new", "a", 0.0002, 0.0002, is_new=True)
     assert scheduler.take(0.0004) is None and len(scheduler) == 1
     assert scheduler.held_until == pytest.approx(0.0007)
+    assert scheduler.is_held(0.0004) and not scheduler.is_held(0.0008)
     scheduler.put("new", "b", 0.0006, 0.0006, is_new=True)
     assert scheduler.take(0.0008) is None
     scheduler.put("new", "c", 0.0009, 0.0009, is_new=True)
+    assert not scheduler.is_held(0.0009)
     assert taken(scheduler, 0.0009) == [["a", "b", "c"]]  # as many as were answered
     scheduler.expect(3)
     scheduler.put("new", "d", 0.001, 0.001, is_new=True)
