@@ -31,7 +31,7 @@ from rlprune.pipelines.step_settings import settings_of, told
 from rlprune.pipelines.steps import Steps
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
-from rlprune.profiles.latency import Latency
+from rlprune.profiles.latency import PYTORCH, Latency
 from rlprune.storage.networks import load_network
 from rlprune.storage.policies import load_policy
 from rlprune.training.adaptation import AdaptSettings, adapt
@@ -516,7 +516,7 @@ def test_a_recipe_may_pay_in_time(root: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("rlprune.pipelines.steps.mean_reward", lambda *of: paid.append(of[3]) or len(paid))
     steps = steps_of(root, out, policy=replace(recipe_of(root).policy, cost="latency"))
     steps.run("policies")
-    assert calls == [{"batch": 1, "seed": 0}]
+    assert calls == [{"batch": 1, "seed": 0, "backend": PYTORCH}]
     assert paid == [Latency.load(out / "latency.json")] * 3 and paid[0].batch == 1
     assert load_policy(out / "policies" / "0.1" / "policy").metadata["settings"]["cost"] == "latency"
 
