@@ -42,7 +42,7 @@ COMMON = ("steps", "dense.safetensors", "adapted", "codebook.json", "teacher.saf
 SAME = {
     "specialists": ("shared, every profile", "specialised"),
     "specialists, combined": ("specialists", "specialised"),
-    "once": ("shared", "tuned"),
+    "once": ("shared", "specialised"),
 }
 """Designs that train as an earlier one does up to a network of it, and so begin with that."""
 
