@@ -21,8 +21,9 @@ BACKENDS = {
     "dynamic": ("PyTorch", "#0072B2", ""),
     "dynamic compiled": ("PyTorch, torch.compile", "#56B4E9", "//"),
     "dynamic onnxruntime": ("ONNX Runtime", "#E69F00", ".."),
+    "dynamic int8 onnxruntime": ("the same in int8, over dense int8", "#009E73", "xx"),
 }
-"""What a dynamic row runs on, its colour and its hatching."""
+"""What a dynamic row runs on, its colour and its hatching; other rows are not drawn."""
 GROWTH = (
     ("batch", "batch size", "ms per image", "Time per image", {"dense": "dense", "dynamic": "dynamic"}),
     ("batch", "batch size", "MB", "Peak memory of the process", {"peak_mb": "peak"}),
@@ -115,7 +116,8 @@ def speed_plot(path: Path, measured: Mapping[str, BenchmarkResult]) -> None:
 
 def _draw_bars(chart: Any, place: int, bench: BenchmarkResult, batch: int) -> None:
     """The bars of one network and batch size, and the mark of its ratio of MACs."""
-    speedups = {row: of_batch[batch] for row, of_batch in bench.speedup.items() if of_batch.get(batch)}
+    drawn = [row for row in BACKENDS if bench.speedup.get(row, {}).get(batch)]
+    speedups = {row: bench.speedup[row][batch] for row in drawn}
     width = 0.8 / max(1, len(speedups))
     for index, (row, speedup) in enumerate(speedups.items()):
         _, colour, hatch = BACKENDS[row]

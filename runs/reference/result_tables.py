@@ -66,12 +66,12 @@ def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for network, bench in measured.items():
-        for backend in dict.fromkeys(row["backend"] for row in bench["rows"]):
+        for backend in dict.fromkeys(map(_runs_in, bench["rows"])):
             for batch, ratio in bench["macs_ratio"].items():
                 ms = {
                     row["name"]: row["ms"]
                     for row in bench["rows"]
-                    if row["backend"] == backend and row["batch"] == int(batch)
+                    if _runs_in(row) == backend and row["batch"] == int(batch)
                 }
                 dense, dynamic = (
                     min(value for name, value in ms.items() if name.startswith(kind)) for kind in ("dense", "dynamic")
@@ -82,6 +82,11 @@ def speed_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
                     f"| {dense / dynamic:.2f} | {percent(1 - 1 / ratio, 1)} |"
                 )
     return "\n".join(lines)
+
+
+def _runs_in(row: Mapping[str, Any]) -> str:
+    """The backend of a benchmark's row, and its number format if that is another than float32."""
+    return f"{row['backend']}, int8" if " int8" in row["name"] else str(row["backend"])
 
 
 def signals_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
