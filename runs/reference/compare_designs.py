@@ -4,7 +4,7 @@
 
 carries out the recipe up to the search once, then the rest of it for each design, and writes the results next to the
 recipe, in designs.json. What is there already is not made again, and refused if the recipe has changed. Further
-arguments name the designs that are wanted, or `static`; else all are.
+arguments name the designs that are wanted, or `static`, which comes after `shared`; else all are.
 
 | design | what is trained |
 |---|---|
