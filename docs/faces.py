@@ -35,6 +35,7 @@ MODULES = (
     "rlprune.agents.joint",
     "rlprune.agents.tracking",
     "rlprune.pipelines",
+    "rlprune.cluster",
     "rlprune.optimization",
     "rlprune.optimization.entry",
     "rlprune.optimization.verdict",

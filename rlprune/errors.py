@@ -47,6 +47,10 @@ class DeadlineError(RLPruneError, TimeoutError):
     """Images were not accepted, or not done, in the time that their caller gave."""
 
 
+class ClusterError(RLPruneError, ConnectionError):
+    """Ray, or a process of a training that has several, cannot be reached, or was lost."""
+
+
 class BundleError(RLPruneError, ValueError):
     """A saved network, policy or bundle is incomplete, altered or of another kind."""
 

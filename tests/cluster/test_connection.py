@@ -1,0 +1,45 @@
+"""Where Ray is looked for, and what is said where it is not."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from rlprune.cluster.connection import connected
+from rlprune.errors import ClusterError
+
+
+@pytest.mark.parametrize("address", ["nowhere", "host:", "host:port", "host:70000", ""])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with (
+        pytest.raises(ClusterError, match="is no address of Ray; give local, auto or the head's host:port"),
+        connected(address),
+    ):
+        pass
+
+
+def test_a_dead_address_is_refused_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with (
+        pytest.raises(ClusterError, match=f"Ray at '{address}' does not answer .*ray start --head"),
+        connected(address),
+    ):
+        pass
+
+
+def test_a_cluster_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ClusterError, match="'auto' does not answer"), connected("auto"):
+        pass
+
+
+def test_ray_starts_here_and_ends_with_the_block() -> None:
+    with connected("local", n_cpus=2) as cluster:
+        assert (cluster.n_cpus, cluster.n_nodes) == (2, 1)
+        assert cluster.ray.get(cluster.ray.remote(lambda: 3).remote()) == 3
+        with connected("nowhere") as again:
+            assert again.address == cluster.address
+    assert not cluster.ray.is_initialized()
