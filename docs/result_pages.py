@@ -14,6 +14,8 @@ sys.path.insert(0, str(REFERENCE))
 import decision_tables  # noqa: E402
 import result_tables as tables  # noqa: E402
 from demo_tables import evaluation_table, verdict_table  # noqa: E402
+from reference_results import ScaleResult  # noqa: E402
+from scale_tables import loads_table, serving_table, storage_table  # noqa: E402
 
 TITLES = {
     "resnet20": "ResNet-20",
@@ -105,4 +107,7 @@ def results() -> dict[str, str]:
     seeds, growth = read("resnet20/seeds.json"), read("growth.json")
     pages["seeds"] = f"{tables.seeds_table(seeds)}\n\n{conditions(seeds, script('compare_seeds.py'))}"
     pages["growth"] = f"{tables.growth_tables(growth)}\n\n{conditions(growth, script('growth.py'))}"
+    scale = ScaleResult.load(REFERENCE / "scale.json")
+    for name, table in (("serving", serving_table), ("loads", loads_table), ("storage", storage_table)):
+        pages[f"scale_{name}"] = f"{table(scale)}\n\n{conditions(scale.to_json(), script('scale.py'))}"
     return pages

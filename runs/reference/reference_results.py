@@ -86,3 +86,53 @@ class GrowthResult(JsonResult):
     groups: tuple[GroupsGrowth, ...]
     resnet50: dict[str, float]
     conditions: Conditions = field(metadata=INLINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingRow(JsonResult):
+    """Of a network in so many replicas: images a second that are answered in time, and what a million of them cost."""
+
+    network: str
+    kind: str
+    replicas: int
+    batch: int
+    rate: float
+    core_hours_per_million: float
+    dollars_per_million: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadRow(JsonResult):
+    """A fleet under a load that grows: shares of images refused, and answered for less than usual, and what it used."""
+
+    network: str
+    way: str
+    refused: float
+    cheaper: float
+    accuracy: float
+    replica_hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageRow(JsonResult):
+    """Gigabytes of a data set, and of what trainings keep of it."""
+
+    data: str
+    pictures: float
+    decoded: float
+    teacher: float
+    logits: float
+    labels: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleResult(JsonResult):
+    """What `scale.py` writes."""
+
+    late_ms: float
+    price: float
+    serving: tuple[ServingRow, ...]
+    loads: tuple[LoadRow, ...]
+    storage: tuple[StorageRow, ...]
+    seed: int
+    conditions: Conditions = field(metadata=INLINE)

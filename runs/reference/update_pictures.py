@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from reference_plots import growth_plot, one_policy_plot, speed_plot
-from reference_results import BudgetsResult, GrowthResult
+from reference_results import BudgetsResult, GrowthResult, ScaleResult
+from scale_tables import scale_plot
 
 import rlprune
 from rlprune.errors import RLPruneError
@@ -73,6 +74,7 @@ def main() -> None:
     draw_networks()
     draw_speed()
     growth_plot(HERE / "growth.png", GrowthResult.load(HERE / "growth.json"))
+    scale_plot(HERE / "scale.png", ScaleResult.load(HERE / "scale.json"))
     if demo is not None:
         draw_digits(demo)
 
