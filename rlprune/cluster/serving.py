@@ -171,7 +171,8 @@ def serving(
             port = free.getsockname()[1]
     with connected(cluster) as ray, hushed("ray.serve") as serve:
         _check_place(ray, opening, scale)
-        _check_everywhere(ray, opening.source())
+        source = opening.source()
+        _check_everywhere(ray, source, _content(str(source.path)))
         others = list(serve.status().applications)
         if NAME in others:
             raise ClusterError(f"Ray Serve at {ray.address} serves {NAME} already; end that first (serve.delete)")
@@ -234,13 +235,13 @@ def _check_place(cluster: Cluster, opening: Opening, scale: Replicas) -> None:
         )
 
 
-def _check_everywhere(cluster: Cluster, source: Source) -> None:
+def _check_everywhere(cluster: Cluster, source: Source, expected: str | None) -> None:
     """Make sure that every machine has what is served.
 
     Raises:
         BundleError: one has not, or has another one.
     """
-    ray, expected = cluster.ray, _content(str(source.path))
+    ray = cluster.ray
     strategy = require("ray.util.scheduling_strategies", _EXTRA).NodeAffinitySchedulingStrategy
     looks = {
         node["NodeManagerAddress"]: ray.remote(_content)
