@@ -56,7 +56,6 @@ def connected(address: str = LOCAL, *, n_cpus: int | None = None) -> Iterator[Cl
         yield _described(ray)
         return
     _check_answers(address)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it tells a driver's screen is for Ray's makers
     ends = signal.getsignal(signal.SIGTERM)
     own = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
     try:

@@ -27,7 +27,7 @@ N = 2 * BATCHES_OF_A_PART + 7
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A bundle, pictures, and one that cannot be read, beside a Ray that is running."""
     root = tmp_path_factory.mktemp("many")
-    save_bundle(root / "bundle", NETWORK, make_ranged(), DATA)
+    save_bundle(root / "bundle", NETWORK, DYNAMIC.source_policy, DATA)
     (root / "shots").mkdir()
     generator = np.random.default_rng(0)
     for number in range(N):
@@ -81,7 +81,7 @@ def test_a_worker_that_dies_loses_no_image_and_a_second_call_goes_on_with_the_re
     (Path("made") / "part-000000.parquet").unlink()
     with pytest.raises(RLPruneError, match=r"made was made under other settings \(images: .*n_images: 40, now 39"):
         predict_files(DYNAMIC, ["shots"], "made", batch_size=1)
-    with pytest.raises(RLPruneError, match=r"made was made under other settings \(network: .*name another folder"):
+    with pytest.raises(RLPruneError, match=r"\(price: .*, now 0\.02; images_of_a_part: 16, now 32\); name another"):
         predict_files(DYNAMIC.at(penalty=0.02), ["bad.png", "shots"], "made", batch_size=2)
 
 
