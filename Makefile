@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills load fuzz browser gpu journey clients clean
+.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills load machines fuzz browser gpu journey clients clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -94,6 +94,11 @@ kills: $(VENV)/test
 # Threads, forked and spawned workers, 10,000 calls and 1,000 reloads: a line per bar (a quarter of an hour).
 load: $(VENV)/test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/load.py
+
+# Ray Data and Ray Serve while their processes are killed (half an hour on two cores): a line per bar. Needs RLPRUNE_ASSETS;
+# BARS="serve --seconds 20" tries that.
+machines: $(VENV)/test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/machines.py $(BARS)
 
 # Altered folders and ONNX files, read (half an hour on two cores); then five minutes of atheris, if it is installed.
 fuzz: $(VENV)/test

@@ -5,27 +5,29 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from pydantic import Field
 from rich.console import Console
 
 from rlprune.cli.options import Device, PriceOptions
 from rlprune.cli.rows import Row, csv_rows, json_rows
+from rlprune.cluster.predicting import predict_files
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.inputs import BATCH_SIZE as DEFAULT_BATCH_SIZE
 from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.prediction import Prediction, in_words
 from rlprune.errors import DataError, RLPruneError
 from rlprune.evaluation import tables
-from rlprune.intake.notes import network_notes
-from rlprune.intake.preprocessing import confirmed, whole
+from rlprune.intake.preprocessing import of_deployed
 from rlprune.storage import bundle
 from rlprune.utils.locks import hold_file
 from rlprune.utils.progress import progress_bar
-from rlprune.utils.settings import BatchSize, settings_dataclass
+from rlprune.utils.settings import AtMost, BatchSize, settings_dataclass
 
 _COLUMNS = {"image": "path", **{name: name for name in ("class", "probability", "passes", "macs_share")}}
 """What a CSV file has of a row, and what it is called there."""
@@ -50,6 +52,13 @@ class Predict:
     the dense network's MACs."""
     json: Path | None = None
     """File to write the predictions to."""
+    cluster: str | None = None
+    """Predict in several processes, for millions of files: with Ray on this machine (local), on the cluster that it
+    belongs to (auto), or that of a head's host:port. Needs --out; run again, it goes on."""
+    out: Path | None = None
+    """With --cluster, the folder to write the rows to, as files of parquet with the columns of --csv."""
+    workers: Annotated[int, Field(ge=0), AtMost(100_000)] = 0
+    """With --cluster, how many processes predict, each on one processor; 0 takes all."""
     device: Device = "cpu"
     """Where a bundle runs, such as cpu or cuda."""
     batch_size: BatchSize = DEFAULT_BATCH_SIZE
@@ -67,24 +76,52 @@ class Predict:
             yield f"device={self.device} is for bundles; onnxruntime runs on the cpu"
         if self.onnx is not None and self.observation is not None:
             yield f"observation={self.observation} is for bundles; a file of ONNX has it inside"
+        if (self.cluster is None) != (self.out is None):
+            missing, given = ("out", "cluster") if self.out is None else ("cluster", "out")
+            yield f"--{missing} is missing: --{given} goes with it; rows of one process go to --csv or --json"
+        if self.cluster is None and self.workers:
+            yield f"workers={self.workers} is for the processes of a cluster; give --cluster, too"
+        if self.cluster is not None and self.device != "cpu":
+            yield f"device={self.device} is for one process; those of a cluster run on processors"
+        for name, path in (("csv", self.csv), ("json", self.json)):
+            if self.cluster is not None and path is not None:
+                yield f"{name}={path} is for one process; those of a cluster write to --out"
 
     def run(self) -> None:
         """Do it."""
         with hold_file(self.json), hold_file(self.csv):
             network, files = self._network()
-            network.preprocessing = self._preprocessing(network)
+            network.preprocessing = of_deployed(network, self.preprocess)
+            if self.cluster is not None and self.out is not None:
+                self._on_cluster(network, files, self.cluster, self.out)
+                return
             how: dict[str, Any] = {"batch_size": self.batch_size, "skip_unreadable": self.skip_unreadable}
             if isinstance(network, OnnxCNN):
                 how["budget"] = self.price.budget
-            try:
+            with _by_its_option():
                 shown, summary = self._write(network.predictions(files, **how))
-            except DataError as error:
-                raise DataError(str(error).replace("skip_unreadable=True", "--skip-unreadable")) from error
         console = Console()
         console.print(tables.predictions(shown[:_MOST_SHOWN]))
         console.print(
             f"{'... ' if len(shown) > _MOST_SHOWN else ''}{summary}", markup=False, highlight=False, soft_wrap=True
         )
+
+    def _on_cluster(self, network: DynamicCNN | OnnxCNN, files: tuple[Path, ...], cluster: str, out: Path) -> None:
+        """Predict with the processes of a cluster, and say what is in the folder then."""
+        with _by_its_option():
+            found = predict_files(
+                network,
+                files,
+                out,
+                cluster=cluster,
+                workers=self.workers or None,
+                batch_size=self.batch_size,
+                skip_unreadable=self.skip_unreadable,
+                budget=self.price.budget if isinstance(network, OnnxCNN) else None,
+            )
+        print(in_words(found.counts.total(), found.counts, found.passes, found.macs_share))
+        before = f", {found.n_before} of which were there already" if found.n_before else ""
+        print(f"{out}: {found.n_parts} files of parquet{before}")
 
     def _write(self, predicted: Iterable[Prediction]) -> tuple[list[Row], str]:
         """Write what is said of each image; the first rows, one more than is shown, and a summary of all."""
@@ -106,12 +143,6 @@ class Predict:
         n_images = counts.total()
         return shown, in_words(n_images, counts, passes / n_images, shares / n_images)
 
-    def _preprocessing(self, network: DynamicCNN | OnnxCNN) -> Any:
-        """How the pictures are prepared; an own transform is imported only where the user names it."""
-        if isinstance(network, OnnxCNN):
-            return confirmed(network.preprocessing, self.preprocess)
-        return confirmed(whole(network), self.preprocess, network_notes(network.metadata).get("model") or "")
-
     def _network(self) -> tuple[DynamicCNN | OnnxCNN, tuple[Path, ...]]:
         """What predicts, and which images."""
         if self.onnx is not None:
@@ -120,10 +151,19 @@ class Predict:
                     f"{self.onnx} decides at the price that it was exported for, or at a --budget; give --penalty to "
                     "rlprune export --onnx, or predict with a bundle"
                 )
-            return OnnxCNN(self.onnx), self.files
+            return OnnxCNN(self.onnx, 0 if self.cluster is None else 1), self.files
         if not self.files:
             raise RLPruneError("there is nothing to predict with; name a bundle, or a file with --onnx")
         return self.price.of(bundle.load(self.files[0], self.device, observation=self.observation)), self.files[1:]
+
+
+@contextmanager
+def _by_its_option() -> Iterator[None]:
+    """Let messages name an option of the command line where they name an argument."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace("skip_unreadable=True", "--skip-unreadable")) from error
 
 
 def _rows(predicted: Prediction) -> Iterator[Row]:

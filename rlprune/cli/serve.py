@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from pydantic import Field
 
-from rlprune.data.preprocessing import Preprocessing
-from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.intake.notes import network_notes
-from rlprune.intake.preprocessing import confirmed, whole
+from rlprune.cluster.replicas import Opening, Replicas
+from rlprune.intake.preprocessing import of_deployed
 from rlprune.serving.limits import Limits
-from rlprune.serving.served import Backend, Model, Which, find, open_served
+from rlprune.serving.served import Backend, Which, find, open_served
 from rlprune.utils.imports import require
 from rlprune.utils.settings import AtMost, settings_dataclass
 
@@ -41,15 +41,26 @@ class Serve:
     observation: str | None = None
     """Only for a policy with an observation of your own: its package.module:Class, whose code is then run."""
     log_requests: bool = False
-    """Print a line for every request."""
+    """Print a line for every request; those of a cluster go into Ray's logs."""
+    cluster: str | None = None
+    """Answer with several processes, through Ray Serve: on this machine (local), on the cluster that it belongs to
+    (auto), or that of a head's host:port."""
+    scale: tyro.conf.OmitArgPrefixes[Replicas] = field(default_factory=Replicas)
     limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.cluster is None and self.scale != Replicas():
+            yield "--replicas, --max-replicas and --target-requests are for a cluster; give --cluster, such as local"
 
     def run(self) -> None:
         """Do it, until SIGTERM or Ctrl-C."""
+        if self.cluster is not None:
+            self._run_on(self.cluster)
+            return
         serving = require("rlprune.serving.server", "serve")
         source = find(self.folder, self.which, self.backend)
         with serving.listen(self.host, self.port) as listening:
-            served = open_served(source, self.threads, self._prepared, self.observation)
+            served = open_served(source, self.threads, partial(of_deployed, text=self.preprocess), self.observation)
             server = serving.HttpServer(served, listening, self.limits, log_requests=self.log_requests)
             why = f" ({source.note})" if source.note else ""
             print(f"serving {source.path} by {source.backend}{why}")
@@ -59,8 +70,17 @@ class Serve:
             except KeyboardInterrupt:  # the signal that has ended it
                 print("ended; nothing was left undone")
 
-    def _prepared(self, model: Model) -> Preprocessing:
-        """How pictures are prepared; an own transform is imported only where the user names it."""
-        if isinstance(model, DynamicCNN):
-            return confirmed(whole(model), self.preprocess, network_notes(model.metadata).get("model") or "")
-        return confirmed(model.preprocessing, self.preprocess)
+    def _run_on(self, cluster: str) -> None:
+        """Answer with replicas on a cluster."""
+        serving = require("rlprune.cluster.serving", "serve")
+        folder, options = str(self.folder.absolute()), (self.preprocess, self.observation, self.limits)
+        opening = Opening(folder, self.which, self.backend, self.threads, *options)
+        source = opening.source()
+        where: dict[str, Any] = {"cluster": cluster, "host": self.host, "port": self.port}
+        try:
+            with serving.serving(opening, self.scale, **where, log_requests=self.log_requests) as url:
+                print(f"serving {source.path} by {source.backend}, in {self.scale.in_words}")
+                print(f"at {url}", flush=True)
+                serving.watch()
+        except KeyboardInterrupt:
+            print("ended; nothing was left undone")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import socket
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,15 +56,39 @@ def connected(address: str = LOCAL, *, n_cpus: int | None = None) -> Iterator[Cl
         yield _described(ray)
         return
     _check_answers(address)
+    ends = signal.getsignal(signal.SIGTERM)
     own = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:
         raise ClusterError(_no_ray(address, str(error).partition("\n")[0])) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ends)  # Ray's own would end the program without a word
     try:
         yield _described(ray)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def hushed(name: str) -> Iterator[ModuleType]:
+    """A library of Ray, without the lines that it logs, and its warnings of its own settings, on the screen.
+
+    Args:
+        name: of the library, such as ``ray.data``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library, logger = require(name, "cluster"), logging.getLogger(name)
+        before = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield library
+        finally:
+            logger.setLevel(before)
 
 
 def _described(ray: ModuleType) -> Cluster:

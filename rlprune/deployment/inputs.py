@@ -94,6 +94,21 @@ def batches(
     return _prepared(_named(items), read, batch_size, skip_unreadable)
 
 
+def names_of(files: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The paths of all pictures that files and folders stand for, in the order and by the names of a prediction.
+
+    Args:
+        files: files, which need not be there, and folders, which are searched with all that lies below them.
+
+    Raises:
+        DataError: there are none, or a folder has none, or cannot be searched.
+    """
+    names = [name for name, _ in _named(files)]
+    if not names:
+        raise DataError("there are no images; name at least one file")
+    return names
+
+
 def _split(pixels: Tensor, batch_size: int) -> Iterator[Batch]:
     for start in range(0, len(pixels), batch_size):
         part = pixels[start : start + batch_size]

@@ -141,6 +141,7 @@ def make_app(served: Served, limits: Limits | None = None) -> FastAPI:
         await anyio.to_thread.run_sync(desk.close)
 
     app = FastAPI(title="rlprune", version=said["version"], lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.figures = desk.figures
     page = files("rlprune.serving").joinpath("page.html").read_text("utf-8")
 
     @app.post("/predict", openapi_extra={"requestBody": _BODY})

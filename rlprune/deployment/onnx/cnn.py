@@ -103,6 +103,11 @@ class OnnxCNN:
                     self._start()
         return self._session
 
+    @property
+    def content(self) -> bytes:
+        """What the file holds."""
+        return self._opens[0]
+
     def _open(self) -> None:
         self._lock = ForkLock()
         self._start()
