@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from pydantic import AfterValidator
@@ -77,7 +77,7 @@ class Optimize:
             quiet=self.quiet,
         )
         NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights(fresh=True)
-        read = {"weights": self.weights, "trust_pickle": self.trust_pickle, "heldout": self.heldout}
+        read: dict[str, Any] = {"weights": self.weights, "trust_pickle": self.trust_pickle, "heldout": self.heldout}
         with job.on(self.cluster):
             job.read(self.model, **read, **vars(self.source))
             if self.dry_run or job.finished() is None:

@@ -19,12 +19,12 @@ def studies(space: Space, seed: int) -> Any:
         space: what is listed and searched.
         seed: of the first study; each has another.
     """
-    search = require("ray.tune.search", "cluster")
+    base: Any = require("ray.tune.search", "cluster").Searcher
     pickler = require("ray.cloudpickle", "cluster")
     combinations = list(space.combinations())
     asked = [_study(space.ranges, seed + index) for index in range(len(combinations))]
 
-    class Studies(search.Searcher):  # type: ignore[misc]
+    class Studies(base):  # type: ignore[misc]
         """Hands trials to the studies in turn."""
 
         def __init__(self) -> None:

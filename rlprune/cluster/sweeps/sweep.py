@@ -269,7 +269,7 @@ class PolicySweep:
         if found.error is not None:
             reason = str(found.error).strip().rpartition("\n")[2]
         state = "failed" if reason else "finished" if figures.get("finished") else "stopped"
-        known = (
+        known: dict[str, Any] = (
             {} if reason else {key: figures.get(key) for key in ("reward", "accuracy", "macs_share", "steps", "kept")}
         )
         seconds = figures.get("seconds", figures.get("time_total_s"))
@@ -292,8 +292,9 @@ class PolicySweep:
 
 def _teller(tune: Any, n_trials: int) -> Any:
     """What says a line for every trial that ends."""
+    base: Any = tune.Callback
 
-    class Teller(tune.Callback):  # type: ignore[misc]
+    class Teller(base):  # type: ignore[misc]
         """Says what was found."""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -132,7 +132,7 @@ def _train(values: Mapping[str, Value], trials: Trials) -> dict[str, Any]:
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            train_policy(network, *sets, folder, settings, callbacks=ReportCallback(), **how)
+            train_policy(network, sets[0], sets[1], folder, settings, callbacks=ReportCallback(), **how)
             break
         except InUseError:  # by a process of an earlier start, which is ending
             if time.monotonic() > until:
