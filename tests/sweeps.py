@@ -4,7 +4,7 @@
     python tests/sweeps.py --steps 200000 --kills 10
 
 Eight policies (four penalties, two seeds) are trained one after the other by `rlprune train`, then by `rlprune sweep`
-on two processors. Then the process that trains a policy, and the command itself, are killed by SIGKILL at random moments
+X that trains a policy, and the command itself, are killed by SIGKILL at random moments
 of further sweeps, which go on. A line for each bar; the exit status is the number of those that are missed.
 """
 
@@ -89,7 +89,7 @@ def killed(
 
 def worker(out: Path, process: subprocess.Popen[str]) -> bool:
     """Kill one process that trains a policy, if there is any."""
-    owners = list(out.glob("trials/*/.owner.json"))
+    owners = list(out.glob("trials/*/.lock.owner.json"))
     random.shuffle(owners)
     for owner in owners:
         with suppress(OSError, ValueError, ProcessLookupError):

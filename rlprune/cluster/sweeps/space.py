@@ -120,7 +120,7 @@ def settings_of(settings: PolicySettings, values: Mapping[str, Value]) -> Policy
         return replace(settings, **own)  # type: ignore[type-var]
     except SettingsError as error:
         said = " ".join(f"{name}={value}" for name, value in values.items())
-        raise SettingsError("\n".join(f"over ({said}): {line}" for line in str(error).splitlines())) from error
+        raise SettingsError("\n".join(f"over={said!r}: {line}" for line in str(error).splitlines())) from error
 
 
 def trial_name(values: Mapping[str, Value]) -> str:
@@ -143,9 +143,10 @@ def _check_whole(
         raise SettingsError("over is missing: give what differs between trials, such as penalty=0.1,0.2 seed=0,1,2")
     if settings.penalty_range and "penalty" in (*lists, *ranges):
         raise SettingsError("over names the penalty, and penalty_range is given; leave one of them out")
-    if bool(ranges) != (trials is not None):
-        how = "give how many policies search each combination" if ranges else "only ranges are searched; leave it out"
-        raise SettingsError(f"trials={trials}: {how}")
+    if ranges and trials is None:
+        raise SettingsError("trials is missing: give how many policies search the ranges, for each combination")
+    if trials is not None and not ranges:
+        raise SettingsError(f"trials={trials}: only ranges are searched, such as penalty=0.1..0.4; leave it out")
 
 
 def _parted(word: str) -> tuple[str, tuple[Value, ...] | Range]:

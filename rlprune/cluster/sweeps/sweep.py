@@ -301,7 +301,7 @@ def _teller(tune: Any, n_trials: int) -> Any:
             """Say it, and how many are done."""
             found = trial.last_result
             if "reward" in found:
-                n_done = sum(each.is_finished() for each in trials)
+                n_done = 1 + sum(each.is_finished() for each in trials if each is not trial)
                 figures = f"reward {found['reward']:.4f}, accuracy {found['accuracy']:.4f}"
                 share = f"{100 * found['macs_share']:.1f} % of the MACs"
                 say(f"{trial_name(trial.config['values'])}: {figures} at {share} ({n_done} of {n_trials})")

@@ -81,11 +81,11 @@ def kill_in(out: Path, name: str, whom: Callable[[int], None]) -> threading.Thre
     def wait() -> None:
         trial = out / "trials" / name
         until = time.monotonic() + 100
-        while not ((trial / "checkpoint.zip").exists() and (trial / ".owner.json").exists()):
+        while not ((trial / "checkpoint.zip").exists() and (trial / ".lock.owner.json").exists()):
             if time.monotonic() > until:
                 return
             time.sleep(0.005)
-        whom(json.loads((trial / ".owner.json").read_text())["process"])
+        whom(json.loads((trial / ".lock.owner.json").read_text())["process"])
 
     thread = threading.Thread(target=wait)
     thread.start()
@@ -137,9 +137,9 @@ def test_ranges_are_searched_and_what_a_user_can_change_is_said_once(
 ) -> None:
     out = tmp_path / "out"
     quick = {"total_steps": 512, "at_once": 1, "seed": 3}
-    found = swept(cluster, out, ["learning_rate=1e-4..1e-2"], trials=2, stop_early=True, **quick)
-    rates = [row.values["learning_rate"] for row in found.rows]
-    assert len(set(rates)) == 2 and all(1e-4 <= rate <= 1e-2 for rate in rates) and len(found.best) == 1
+    found = swept(cluster, out, ["combine=0..0.5"], trials=2, stop_early=True, **quick)
+    rates = [row.values["combine"] for row in found.rows]
+    assert len(set(rates)) == 2 and all(0 <= rate <= 0.5 for rate in rates) and len(found.best) == 1
 
     out = tmp_path / "failing"
     strange = out / "trials" / "n_epochs=1" / "strange"
@@ -174,8 +174,8 @@ def test_the_command_line_refuses_before_anything_begins(
     save_network("net", make_lamp(), make_lamp_data(4))
     command = ["sweep", "--network", "net", "--data", "mine:lamps", "--out", "out"]
     for more, said in (
-        (["--over", "penalty=x"], "rlprune: error: --over (penalty=x): --penalty"),
-        (["--over", "penalty=1..2"], "rlprune: error: --trials=None: give how many"),
+        (["--over", "penalty=x"], "rlprune: error: --over='penalty=x': penalty='x': give a number"),
+        (["--over", "penalty=1..2"], "rlprune: error: trials is missing: give how many"),
         (["--over", "penalty=1,2", "--cluster", "127.0.0.1:1"], "Ray at '127.0.0.1:1' does not answer"),
     ):
         with pytest.raises(SystemExit, match="2"):
