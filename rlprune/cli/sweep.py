@@ -83,7 +83,7 @@ class SweepPolicies:
             result = sweep.run(cluster, saved.network, splits)
         Console().print(result.table())
         for row in result.best:
-            print(f"best at penalty {row.penalty:g}: {self.out / row.folder}")
+            print(f"best{'' if row.penalty is None else f' at penalty {row.penalty:g}'}: {self.out / row.folder}")
         print(
             f"all are in {self.out / 'results.json'} and results.csv; watch them with: tensorboard --logdir "
             f"{self.out / 'trials'}"

@@ -22,8 +22,7 @@ class SweepRow:
 
     Attributes:
         values: by which it differs from the others.
-        penalty: price of compute that it was trained for; the mean reward's, where it was trained for a range, is that
-            of the range.
+        penalty: price of compute that it was trained for; None where that was a range.
         seed: of the training.
         folder: of the training, below the sweep's.
         reward: mean on the validation images; None if there is none.
@@ -38,7 +37,7 @@ class SweepRow:
     """
 
     values: Mapping[str, Value]
-    penalty: float
+    penalty: float | None
     seed: int
     folder: str
     reward: float | None = None
@@ -112,7 +111,7 @@ class SweepResult:
 
 def with_best(rows: Sequence[SweepRow]) -> SweepResult:
     """The result of some rows: the best of every penalty are marked, the first of equal ones."""
-    best: dict[float, tuple[float, int]] = {}
+    best: dict[float | None, tuple[float, int]] = {}
     for index, row in enumerate(rows):
         if row.reward is not None and row.state == "finished":
             best[row.penalty] = max(best.get(row.penalty, (row.reward, -index)), (row.reward, -index))

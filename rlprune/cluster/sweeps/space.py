@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.elastic.levels import MAX_PROFILES
@@ -115,9 +116,9 @@ def settings_of(settings: PolicySettings, values: Mapping[str, Value]) -> Policy
     Raises:
         SettingsError: they cannot be.
     """
-    own = {name: value for name, value in values.items() if name not in _CODEBOOK}
+    own: dict[str, Any] = {name: value for name, value in values.items() if name not in _CODEBOOK}
     try:
-        return replace(settings, **own)  # type: ignore[type-var]
+        return replace(settings, **own)
     except SettingsError as error:
         said = " ".join(f"{name}={value}" for name, value in values.items())
         raise SettingsError("\n".join(f"over={said!r}: {line}" for line in str(error).splitlines())) from error

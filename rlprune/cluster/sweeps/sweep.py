@@ -212,12 +212,14 @@ class PolicySweep:
         folder = self.out / _RAY
         if not self._goes_on(folder):
             shutil.rmtree(folder, ignore_errors=True)
+        tuner = None
         if tune.Tuner.can_restore(str(folder)) and any(folder.glob("experiment_state-*.json")):
             how: dict[str, Any] = {} if self.space.ranges else {"param_space": self._param_space(tune)}
-            tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=True, **how)
-        else:
-            tuner = self._tuner(tune, trainable)
-        return self._result(tuner.fit())
+            try:
+                tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=True, **how)
+            except Exception:  # whatever unpickling raises of a file that a kill has cut off
+                shutil.rmtree(folder, ignore_errors=True)  # trials go on from their own folders
+        return self._result((tuner or self._tuner(tune, trainable)).fit())
 
     def _goes_on(self, folder: Path) -> bool:
         """Whether what Ray knows is gone on with: of trials that failed it would not try again those that are listed.
@@ -268,12 +270,13 @@ class PolicySweep:
         reason = figures.get("failed", "")
         if found.error is not None:
             reason = str(found.error).strip().rpartition("\n")[2]
+        penalty = None if settings.penalty_range else settings.penalty
         state = "failed" if reason else "finished" if figures.get("finished") else "stopped"
         known: dict[str, Any] = (
             {} if reason else {key: figures.get(key) for key in ("reward", "accuracy", "macs_share", "steps", "kept")}
         )
         seconds = figures.get("seconds", figures.get("time_total_s"))
-        where: dict[str, Any] = {"penalty": settings.penalty, "seed": settings.seed, "folder": name.as_posix()}
+        where: dict[str, Any] = {"penalty": penalty, "seed": settings.seed, "folder": name.as_posix()}
         return SweepRow(values, **where, **known, seconds=seconds, state=state, reason=reason)
 
     def _say_failed(self, result: SweepResult) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
+from lamp import lamp_settings, make_lamp, make_lamp_data
 
 from rlprune.cli.main import main
 from rlprune.cluster.connection import Cluster, connected
@@ -28,29 +28,16 @@ from rlprune.errors import ClusterError, RLPruneError, SettingsError
 from rlprune.storage.networks import save_network
 
 SUPPORT = Path(__file__).parents[2] / "support"
-NETWORK = make_lamp()
-NETWORK.specialise(NETWORK.uniform(0).new_tensor([NETWORK.uniform(0).tolist(), NETWORK.full.tolist()]))
 SETTINGS = lamp_settings(penalty=0.3, total_steps=4096, validate_every=512)
-OVER = ["penalty=0.1,0.3"]
-DRIVER = """
-import sys
-from pathlib import Path
-from rlprune.cluster.connection import connected
-import test_sweep
-with connected("local", n_cpus=2) as cluster:
-    test_sweep.swept(cluster, Path(sys.argv[1]))
-"""
+LEARN = ("--network", "net", "--data", "mine:lamps", "--n-candidates", "2", "--begin", "random", "--n-envs", "64")
+LEARN += ("--n-steps", "8", "--batch-size", "128", "--total-steps", "4096", "--validate-every", "512")
+SWEEP = ("sweep", *LEARN, "--at-once", "2", "--over", "penalty=0.1,0.3", "--out")
 
 
-def splits() -> Splits:
-    return Splits(make_lamp_data(4), make_lamp_data(64), make_lamp_data(16), make_lamp_data(2))
-
-
-def swept(
-    cluster: Cluster, out: Path, over: list[str] = OVER, *, trials: int | None = None, **more: Any
-) -> SweepResult:
+def swept(cluster: Cluster, out: Path, over: list[str], *, trials: int | None = None, **more: Any) -> SweepResult:
     settings = replace(SETTINGS, **{name: more.pop(name) for name in [*more] if hasattr(SETTINGS, name)})
-    return PolicySweep(out, Space.of(over, settings, trials), settings, **more).run(cluster, NETWORK, splits())
+    sweep = PolicySweep(out, Space.of(over, settings, trials), settings, **more)
+    return sweep.run(cluster, make_lamp(), Splits(*map(make_lamp_data, (4, 64, 16, 2))))
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +47,14 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a sweep that nothing interrupted."""
-    out = tmp_path_factory.mktemp("sweep") / "whole"
-    swept(cluster, out)
-    return out
+def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a sweep that nothing interrupted, beside its network: the current folder of all these tests."""
+    place = tmp_path_factory.mktemp("sweeps")
+    save_network(place / "net", make_lamp(), make_lamp_data(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        main([*SWEEP, "whole"])
+        yield Path("whole")
 
 
 def policies(out: Path) -> dict[str, bytes]:
@@ -92,43 +82,43 @@ def kill_in(out: Path, name: str, whom: Callable[[int], None]) -> threading.Thre
     return thread
 
 
-def test_trials_are_what_a_training_alone_makes_to_the_last_digit(whole: Path, tmp_path: Path) -> None:
+def test_trials_are_what_a_training_alone_makes_to_the_last_digit(whole: Path) -> None:
     result = SweepResult.load(whole / "results.json")
     assert [row.values for row in result.rows] == [{"penalty": 0.1}, {"penalty": 0.3}] and result.best == result.rows
-    assert all(0 < row.accuracy <= 1 and 0 < row.macs_share < 2 for row in result.rows)
+    assert all(row.kept == "learnt" and 0 <= row.accuracy <= 1 and row.macs_share > 0 for row in result.rows)
     assert (whole / "results.csv").read_text().count("\n") == 3 and result.table().row_count == 2
-    alone = tmp_path / "alone"
-    train_lamp(alone, replace(SETTINGS, penalty=0.3), codebook=NETWORK.codebook)
+    before = figures(whole)
+    main([*SWEEP, "whole", "--resume"])  # which has nothing left to do
+    assert figures(whole) == before
+    main(["train", *LEARN, "--penalty", "0.3", "--out", "alone"])
     trial = whole / "trials" / "penalty=0.3"
-    for path in (alone / "policy").iterdir():
-        assert path.read_bytes() == (trial / "policy" / path.name).read_bytes()
-    assert list(trial.glob("events.*")) and (trial / "codebook.json").exists()
+    for path in (*Path("alone", "policy").iterdir(), *Path("alone").glob("*.json")):
+        assert path.read_bytes() == (trial / path.relative_to("alone")).read_bytes()
+    assert list(trial.glob("events.*"))
 
 
-def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(
-    cluster: Cluster, whole: Path, tmp_path: Path
-) -> None:
-    out, killed = tmp_path / "out", []
+def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(whole: Path) -> None:
+    out, killed = Path("worker"), []
     thread = kill_in(out, "penalty=0.1", lambda process: killed.append(os.kill(process, signal.SIGKILL)))
-    swept(cluster, out)
+    main([*SWEEP, "worker"])
     thread.join()
     assert killed and figures(out) == figures(whole) and policies(out) == policies(whole)
 
 
-def test_a_sweep_whose_driver_is_killed_is_resumed(cluster: Cluster, whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    path = os.pathsep.join([str(SUPPORT), str(Path(__file__).parent)])
-    command = [sys.executable, "-c", DRIVER, str(out)]
-    driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True)
+def test_a_sweep_whose_driver_is_killed_is_resumed(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = Path("driver")
+    command = [sys.executable, "-m", "rlprune", *SWEEP, "driver"]
+    path = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    driver = subprocess.Popen(command, env=path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     kill_in(out, "penalty=0.1", lambda process: driver.kill())
     said = driver.communicate(timeout=110)[1]
     assert driver.returncode == -signal.SIGKILL, said
     assert not (out / "results.json").exists()
-    with pytest.raises(RLPruneError, match="holds an earlier sweep; resume it"):
-        swept(cluster, out)
-    with pytest.raises(RLPruneError, match="over"):
-        swept(cluster, out, ["penalty=0.1,0.2"], resume=True)
-    swept(cluster, out, resume=True)
+    for wrong, what in (([], "holds an earlier sweep; resume it"), (["--resume", "--n-profiles", "3"], "n_profiles")):
+        with pytest.raises(SystemExit, match="2"):
+            main([*SWEEP, "driver", *wrong])
+        assert what in capsys.readouterr().err.replace("--n-profiles", "n_profiles")
+    main([*SWEEP, "driver", "--resume"])
     assert figures(out) == figures(whole) and policies(out) == policies(whole)
 
 
@@ -143,42 +133,22 @@ def test_ranges_are_searched_and_what_a_user_can_change_is_said_once(
 
     out = tmp_path / "failing"
     strange = out / "trials" / "n_epochs=1" / "strange"
-    trial = out / "trials" / "n_epochs=1"
-    space = Space.of(["n_epochs=1"], SETTINGS)
-    sweep = PolicySweep(out, space, SETTINGS, resume=True)
-    sweep.check()
-    (out / "sweep.json").parent.mkdir()
-    (out / "sweep.json").write_text(json.dumps(sweep._made_of(NETWORK, splits())))
-    trial.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PolicySweep, "_tuned", lambda sweep, trials: strange.parent.mkdir(parents=True) or found)
+        swept(cluster, out, ["n_epochs=1"])  # begun, and nothing trained
     strange.touch()
     with pytest.raises(RLPruneError, match=r"1 of 1 policies could not be trained: .* holds other things"):
-        sweep.run(cluster, NETWORK, splits())
+        swept(cluster, out, ["n_epochs=1"], resume=True)
     assert "Traceback" not in capsys.readouterr().err
     strange.unlink()
-    assert sweep.run(cluster, NETWORK, splits()).rows[0].state == "finished"
+    assert swept(cluster, out, ["n_epochs=1"], resume=True).rows[0].state == "finished"
 
 
 def test_a_store_that_is_too_small_is_said_in_numbers(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match=r"need \d+ MiB in Ray's object store, .*--object-store-memory \d+"):
-        Shared(cluster, NETWORK, (make_lamp_data(64),), [10**9])
+        Shared(cluster, make_lamp(), (make_lamp_data(64),), [10**9])
 
 
 def test_what_cannot_be_compared_is_not_stopped_early(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="another penalty are not comparable"):
-        PolicySweep(tmp_path, Space.of(OVER, SETTINGS), SETTINGS, stop_early=True)
-
-
-def test_the_command_line_refuses_before_anything_begins(
-    apart: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_network("net", make_lamp(), make_lamp_data(4))
-    command = ["sweep", "--network", "net", "--data", "mine:lamps", "--out", "out"]
-    for more, said in (
-        (["--over", "penalty=x"], "rlprune: error: --over='penalty=x': penalty='x': give a number"),
-        (["--over", "penalty=1..2"], "rlprune: error: trials is missing: give how many"),
-        (["--over", "penalty=1,2", "--cluster", "127.0.0.1:1"], "Ray at '127.0.0.1:1' does not answer"),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            main([*command, *more])
-        assert said in capsys.readouterr().err
-    assert not Path("out").exists()
+        PolicySweep(tmp_path, Space.of(["penalty=0.1,0.3"], lamp_settings(penalty=0.3)), SETTINGS, stop_early=True)
