@@ -12,6 +12,7 @@ from pydantic import Field
 from rich.console import Console
 
 from rlprune.agents.settings import PolicySettings
+from rlprune.agents.train import train_policy
 from rlprune.cluster.connection import LOCAL, connected
 from rlprune.cluster.sweeps.space import MOST_TRIALS, Space
 from rlprune.cluster.sweeps.sweep import PolicySweep
@@ -66,6 +67,7 @@ class SweepPolicies:
             self.out,
             Space.of(self.over, self.settings, self.trials),
             self.settings,
+            learn=train_policy,
             n_profiles=self.n_profiles,
             n_candidates=self.n_candidates,
             stop_early=self.stop_early,

@@ -315,7 +315,10 @@ class Optimization:
             how: dict[str, Any] = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
             how["learn"] = train_policy
             if self._cluster is not None:
-                how["learn"], how["search"] = partial(learn_policy, self._cluster), partial(search_on, self._cluster)
+                how["learn"], how["search"] = (
+                    partial(learn_policy, self._cluster, train_policy),
+                    partial(search_on, self._cluster),
+                )
             work = Work(self.subject, examined, self.goal, planned, folder, **how)
             work.memory.count(LOOKING, self._looked)
             return self._reach(examined, work)

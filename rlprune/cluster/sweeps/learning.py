@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from rlprune.agents.settings import PolicySettings
-from rlprune.agents.train import train_policy
 from rlprune.cluster.connection import Cluster
 from rlprune.cluster.sweeps.logits import Shared, logit_caches
 from rlprune.data.image_set import ImageSet
@@ -19,6 +19,7 @@ from rlprune.profiles.search import Search, search_profiles
 
 def learn_policy(
     cluster: Cluster,
+    learn: Callable[..., Policy],
     network: ElasticCNN,
     data: ImageSet,
     validation: ImageSet,
@@ -34,6 +35,7 @@ def learn_policy(
 
     Args:
         cluster: where.
+        learn: `rlprune.agents.train.train_policy`.
         network: the network, on the CPU.
         data: images that did not train it.
         validation: further images.
@@ -45,7 +47,7 @@ def learn_policy(
     sets = (data, validation)
     known = cluster.ray.get(Shared(cluster, network, sets, [len(codebook)]).logits(codebook))
     caches = logit_caches(network, sets, codebook, known)
-    return train_policy(network, *sets, folder, settings, codebook=codebook, logit_caches=caches, **more)
+    return learn(network, *sets, folder, settings, codebook=codebook, logit_caches=caches, **more)
 
 
 def search_on(cluster: Cluster, network: ElasticCNN, images: ImageSet, n_candidates: int, seed: int) -> Search:

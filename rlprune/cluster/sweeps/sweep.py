@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from rlprune.cluster.sweeps.logits import Shared
 from rlprune.cluster.sweeps.results import SweepResult, SweepRow, with_best
 from rlprune.cluster.sweeps.space import Space, Value, settings_of, trial_name
 from rlprune.cluster.sweeps.studies import studies
-from rlprune.cluster.sweeps.trial import Codebook, Trials, codebook_key, run_trial
+from rlprune.cluster.sweeps.trial import TRIALS, Codebook, Trials, codebook_key, run_trial
 from rlprune.data.image_set import Splits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError, SettingsError
+from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.search import check_candidates, choose_codebook
 from rlprune.storage.provenance import check_ours, fingerprint, noted, plain
@@ -53,6 +54,7 @@ class PolicySweep:
         out: the folder; on a cluster, on a disk that all machines share.
         space: what differs between trials.
         settings: of all trials, but for that.
+        learn: `rlprune.agents.train.train_policy`.
         n_profiles: of a codebook that is searched, where it does not differ.
         n_candidates: of the search, likewise.
         stop_early: end trials that are behind at a validation sweep, by ASHA.
@@ -69,6 +71,7 @@ class PolicySweep:
         space: Space,
         settings: PolicySettings,
         *,
+        learn: Callable[..., Policy],
         n_profiles: int = 6,
         n_candidates: int = 64,
         stop_early: bool = False,
@@ -87,6 +90,7 @@ class PolicySweep:
         self.out = Path(out).absolute()
         self.space = space
         self.settings = settings
+        self.learn = learn
         self.n_profiles = n_profiles
         self.n_candidates = n_candidates
         self.stop_early = stop_early
@@ -128,7 +132,7 @@ class PolicySweep:
             RLPruneError: the folder was begun with other things, or no policy can be trained.
         """
         self.check()
-        what, made = f"the sweep in {self.out}", self.out / ("codebooks" if self._finds(network) else "trials")
+        what, made = f"the sweep in {self.out}", self.out / ("codebooks" if self._finds(network) else TRIALS)
         note = noted(self.out / NOTE, self._made_of(network, splits), what=what, cure=_CURE, made=made)
         with hold(self.out, inside=True), note:
             trials = self._shared(cluster, network, splits)
@@ -170,7 +174,7 @@ class PolicySweep:
             profiles = network.codebook if self._chooses_profiles else None
             one = Codebook(profiles, None, shared.logits(profiles))
             codebooks = dict.fromkeys(keys, one)
-        return Trials(self.out, self.settings, shared.stored, codebooks, self.n_profiles, self.n_candidates)
+        return Trials(self.learn, self.out, self.settings, shared.stored, codebooks, self.n_profiles, self.n_candidates)
 
     def _finds(self, network: ElasticCNN) -> bool:
         """Whether codebooks are searched."""
@@ -266,7 +270,7 @@ class PolicySweep:
         figures = found.metrics or {}
         values = dict(found.config["values"])
         settings = settings_of(self.settings, values)
-        name = Trials(self.out, self.settings, None, {}, 0, 0).folder(values).relative_to(self.out)
+        folder = Path(TRIALS, trial_name(values))
         reason = figures.get("failed", "")
         if found.error is not None:
             reason = str(found.error).strip().rpartition("\n")[2]
@@ -276,7 +280,7 @@ class PolicySweep:
             {} if reason else {key: figures.get(key) for key in ("reward", "accuracy", "macs_share", "steps", "kept")}
         )
         seconds = figures.get("seconds", figures.get("time_total_s"))
-        where: dict[str, Any] = {"penalty": penalty, "seed": settings.seed, "folder": name.as_posix()}
+        where: dict[str, Any] = {"penalty": penalty, "seed": settings.seed, "folder": folder.as_posix()}
         return SweepRow(values, **where, **known, seconds=seconds, state=state, reason=reason)
 
     def _say_failed(self, result: SweepResult) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,18 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from rlprune.agents.settings import PolicySettings
-from rlprune.agents.train import train_policy
 from rlprune.cluster.sweeps.logits import logit_caches, opened
 from rlprune.cluster.sweeps.space import Value, settings_of, trial_name
 from rlprune.errors import InUseError, RLPruneError
+from rlprune.policies.policy import Policy
 from rlprune.storage.policies import load_policy
 from rlprune.utils.files import write_json
 from rlprune.utils.imports import require
 
 FIGURES = {"reward": "reward", "accuracy": "accuracy", "macs_share": "active_macs"}
 """What is reported of validation images, by the names that a training's notes have."""
+TRIALS = "trials"
+"""Folder of the trials, below the sweep's."""
 _PATIENCE = 60.0
 """Seconds in which the process of an earlier start must have let go of a trial's folder."""
 
@@ -46,6 +48,7 @@ class Trials:
     """What the trials of a sweep have in common.
 
     Attributes:
+        learn: `rlprune.agents.train.train_policy`.
         out: folder of the sweep, on a disk that all machines share.
         settings: of all, but for what differs.
         stored: reference to network and images: those that train the policy, and those that validate.
@@ -54,6 +57,7 @@ class Trials:
         n_candidates: likewise.
     """
 
+    learn: Callable[..., Policy]
     out: Path
     settings: PolicySettings
     stored: Any
@@ -63,7 +67,7 @@ class Trials:
 
     def folder(self, values: Mapping[str, Value]) -> Path:
         """Where a trial is trained."""
-        return self.out / "trials" / trial_name(values)
+        return self.out / TRIALS / trial_name(values)
 
     def codebook(self, values: Mapping[str, Value]) -> Codebook:
         """What a trial chooses from."""
@@ -132,7 +136,7 @@ def _train(values: Mapping[str, Value], trials: Trials) -> dict[str, Any]:
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            train_policy(network, sets[0], sets[1], folder, settings, callbacks=ReportCallback(), **how)
+            trials.learn(network, sets[0], sets[1], folder, settings, callbacks=ReportCallback(), **how)
             break
         except InUseError:  # by a process of an earlier start, which is ending
             if time.monotonic() > until:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
 
+from rlprune.agents.train import train_policy
 from rlprune.cluster.connection import connected
 from rlprune.cluster.sweeps.learning import learn_policy, search_on
 from rlprune.errors import ClusterError, RLPruneError
@@ -22,7 +23,7 @@ def test_a_policy_and_a_search_are_the_same_to_the_last_digit(tmp_path: Path) ->
     settings = lamp_settings(total_steps=1024)
     with connected("local", n_cpus=2) as cluster:
         more = {"codebook": codebook, "progress": False}
-        learn_policy(cluster, network, images, validation, tmp_path / "there", settings, **more)
+        learn_policy(cluster, train_policy, network, images, validation, tmp_path / "there", settings, **more)
         found = search_on(cluster, network, images, 4, 0)
     train_lamp(tmp_path / "here", settings, codebook=codebook)
     here = search_profiles(network, images, 4, 0)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from lamp import lamp_settings, make_lamp, make_lamp_data
 
+from rlprune.agents.train import train_policy
 from rlprune.cli.main import main
 from rlprune.cluster.connection import Cluster, connected
 from rlprune.cluster.sweeps.logits import Shared
@@ -36,7 +37,7 @@ SWEEP = ("sweep", *LEARN, "--at-once", "2", "--over", "penalty=0.1,0.3", "--out"
 
 def swept(cluster: Cluster, out: Path, over: list[str], *, trials: int | None = None, **more: Any) -> SweepResult:
     settings = replace(SETTINGS, **{name: more.pop(name) for name in [*more] if hasattr(SETTINGS, name)})
-    sweep = PolicySweep(out, Space.of(over, settings, trials), settings, **more)
+    sweep = PolicySweep(out, Space.of(over, settings, trials), settings, learn=train_policy, **more)
     return sweep.run(cluster, make_lamp(), Splits(*map(make_lamp_data, (4, 64, 16, 2))))
 
 
@@ -70,7 +71,7 @@ def kill_in(out: Path, name: str, whom: Callable[[int], None]) -> threading.Thre
 
     def wait() -> None:
         trial = out / "trials" / name
-        until = time.monotonic() + 100
+        until = time.monotonic() + 300
         while not ((trial / "checkpoint.zip").exists() and (trial / ".lock.owner.json").exists()):
             if time.monotonic() > until:
                 return
@@ -111,7 +112,7 @@ def test_a_sweep_whose_driver_is_killed_is_resumed(whole: Path, capsys: pytest.C
     path = {**os.environ, "PYTHONPATH": str(SUPPORT)}
     driver = subprocess.Popen(command, env=path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     kill_in(out, "penalty=0.1", lambda process: driver.kill())
-    said = driver.communicate(timeout=110)[1]
+    said = driver.communicate(timeout=300)[1]
     assert driver.returncode == -signal.SIGKILL, said
     assert not (out / "results.json").exists()
     for wrong, what in (([], "holds an earlier sweep; resume it"), (["--resume", "--n-profiles", "3"], "n_profiles")):
@@ -151,4 +152,10 @@ def test_a_store_that_is_too_small_is_said_in_numbers(cluster: Cluster) -> None:
 
 def test_what_cannot_be_compared_is_not_stopped_early(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="another penalty are not comparable"):
-        PolicySweep(tmp_path, Space.of(["penalty=0.1,0.3"], lamp_settings(penalty=0.3)), SETTINGS, stop_early=True)
+        PolicySweep(
+            tmp_path,
+            Space.of(["penalty=0.1,0.3"], lamp_settings(penalty=0.3)),
+            SETTINGS,
+            learn=train_policy,
+            stop_early=True,
+        )
