@@ -36,6 +36,7 @@ MODULES = (
     "rlprune.agents.tracking",
     "rlprune.pipelines",
     "rlprune.cluster",
+    "rlprune.cluster.sweeps",
     "rlprune.optimization",
     "rlprune.optimization.entry",
     "rlprune.optimization.verdict",

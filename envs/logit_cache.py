@@ -44,6 +44,7 @@ class LazyTable:
     def __init__(
         self, n_tables: int, n_items: int, width: int, compute: Callable[[int, Tensor], Tensor], keep: bool
     ) -> None:
+        self._n_tables = n_tables
         self._n_items = n_items
         self._width = width
         self._compute = compute
@@ -51,6 +52,22 @@ class LazyTable:
         if self._keep:
             self._values = torch.zeros(n_tables, n_items, width)
             self._known = torch.zeros(n_tables, math.ceil(n_items / _BLOCK), dtype=torch.bool)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what was computed is kept."""
+        return self._keep
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """How many tables there are, rows of each, and numbers of a row."""
+        return self._n_tables, self._n_items, self._width
+
+    def take(self, values: Tensor) -> None:
+        """Have all values as they were computed by another table, float32 (n_tables, n_items, width); not copied."""
+        assert self._keep and tuple(values.shape) == self.shape
+        self._values = values
+        self._known.fill_(True)
 
     def __call__(self, tables: Tensor, items: Tensor) -> Tensor:
         """Values float32 (B, width) of items, int64 (B,), in tables, by index, int64 (B,)."""
@@ -125,6 +142,13 @@ class LogitCache:
             raise RLPruneError(
                 "the logit cache is for another network, other images or another codebook; make a new one"
             )
+
+    @property
+    def tables(self) -> dict[str, LazyTable]:
+        """Tables that are kept, and so can be shared: of the profiles, and of the whole network, where none is it."""
+        used = {"profiles": self._of_profiles} if self.n_profiles else {}
+        used |= {"whole": self._of_whole} if self._index_of_whole is None else {}
+        return {name: table for name, table in used.items() if table.keeps}
 
     def of_profiles(self, images: Tensor, profiles: Tensor) -> Tensor:
         """Logits float32 (B, classes) of images, by index, int64 (B,), under profiles of the codebook, int64 (B,)."""

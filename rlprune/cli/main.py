@@ -30,6 +30,7 @@ from rlprune.cli.prune import Prune
 from rlprune.cli.resumable import FinishedError
 from rlprune.cli.run import RunRecipe
 from rlprune.cli.serve import Serve
+from rlprune.cli.sweep import SweepPolicies
 from rlprune.cli.train import Train
 from rlprune.errors import RLPruneError, SettingsError
 from rlprune.utils.files import ROOM
@@ -41,6 +42,7 @@ Verb = (
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Adapt, tyro.conf.subcommand("adapt")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[SweepPolicies, tyro.conf.subcommand("sweep")]
     | Annotated[Gate, tyro.conf.subcommand("gate")]
     | Annotated[Prune, tyro.conf.subcommand("prune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from pydantic import AfterValidator
@@ -53,6 +53,9 @@ class Optimize:
     """Show no progress."""
     device: Annotated[str, AfterValidator(check_device)] = "cpu"
     """Where networks are trained, such as cpu or cuda; times are measured on the processor."""
+    cluster: str | None = None
+    """Let Ray compute side by side what can be, slices that are searched and logits that decisions are learnt from:
+    local starts it on this machine; auto is the cluster that it belongs to; or the address of one."""
     seed: Seed = 0
     """Fixes everything but times, on the same machine and as many threads."""
     plan: tyro.conf.OmitArgPrefixes[PlanOptions] = field(default_factory=PlanOptions)
@@ -74,12 +77,12 @@ class Optimize:
             quiet=self.quiet,
         )
         NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights(fresh=True)
-        job.read(
-            self.model, weights=self.weights, trust_pickle=self.trust_pickle, heldout=self.heldout, **vars(self.source)
-        )
-        if self.dry_run or job.finished() is None:
-            print_check(console, job.check())
-        if self.dry_run:
-            return
-        result = job.run()
+        read: dict[str, Any] = {"weights": self.weights, "trust_pickle": self.trust_pickle, "heldout": self.heldout}
+        with job.on(self.cluster):
+            job.read(self.model, **read, **vars(self.source))
+            if self.dry_run or job.finished() is None:
+                print_check(console, job.check())
+            if self.dry_run:
+                return
+            result = job.run()
         print_verdict(console, result, self.out)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 
 from rlprune.agents.train import train_policy
+from rlprune.cluster.connection import Cluster, connected
+from rlprune.cluster.sweeps.learning import learn_policy, search_on
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.optimization.check import examine
@@ -72,6 +75,7 @@ def optimize(
     seed: int = 0,
     trust_pickle: bool = False,
     quiet: bool = False,
+    cluster: str | None = None,
 ) -> OptimizeResult:
     """Make a trained network spend less where less is enough, and say honestly whether that was worth it.
 
@@ -108,6 +112,10 @@ def optimize(
         seed: of everything but times.
         trust_pickle: read weights that run code, too.
         quiet: show no progress.
+        cluster: `local`, `auto` or the address of Ray's head: slices that a search tries, and the logits that decisions
+            are learnt from, are then computed side by side by its processors. All else is one chain, each training
+            begun with the one before, and is done here; so is learning the one policy. Processors compute with one
+            thread each, so figures are those of a run without it on one thread.
 
     Returns:
         The result, as `report.json` has it.
@@ -125,21 +133,22 @@ def optimize(
     job = Optimization(
         goal, out, time_limit=time_limit, plan=plan or PlanOptions(), device=device, seed=seed, quiet=quiet
     )
-    job.read(
-        model,
-        data,
-        weights=None if weights is None else Path(weights),
-        preprocess=preprocess,
-        heldout=heldout,
-        trust_pickle=trust_pickle,
-        image_size=image_size,
-        image_column=image_column,
-        label_column=label_column,
-        shares=shares,
-        split_seed=split_seed,
-        test_split=test_split,
-    )
-    return job.run()
+    with job.on(cluster):
+        job.read(
+            model,
+            data,
+            weights=None if weights is None else Path(weights),
+            preprocess=preprocess,
+            heldout=heldout,
+            trust_pickle=trust_pickle,
+            image_size=image_size,
+            image_column=image_column,
+            label_column=label_column,
+            shares=shares,
+            split_seed=split_seed,
+            test_split=test_split,
+        )
+        return job.run()
 
 
 class Optimization:
@@ -194,11 +203,33 @@ class Optimization:
         self._subject: Subject | None = None
         self._examined: Examined | None = None
         self._origin: dict[str, Any] | None = None
+        self._cluster: Cluster | None = None
         self._began, self._looked = time.monotonic(), 0.0
         if not others_in(self.out / WORK, ()):  # what a start that was refused has left
             may = (*may, WORK)
         check_ours(self.out, (self.out / WORK / _SETTINGS).exists(), may)
         check_target_folder(self.out)
+
+    @contextmanager
+    def on(self, address: str | None) -> Iterator[None]:
+        """Let a cluster compute, within the block, what can be computed side by side; see `optimize`.
+
+        Args:
+            address: of the cluster; None: nothing is.
+
+        Raises:
+            ClusterError: nothing answers there.
+            MissingExtraError: Ray is not installed.
+            RLPruneError: networks are trained on another device than the processor.
+        """
+        if address is None:
+            yield
+            return
+        if self.device != "cpu":
+            raise RLPruneError(f"device={self.device}: a cluster computes on processors; leave one of them out")
+        with connected(address) as self._cluster:
+            yield
+        self._cluster = None
 
     def read(self, model: str | nn.Module, data: str | Path | Splits, **more: Any) -> Subject:
         """Load network and images; the arguments are those of `rlprune.optimization.inputs.read_subject`.
@@ -282,7 +313,13 @@ class Optimization:
             bar = WholeBar(to_do, quiet=self.quiet)
             stack.callback(bar.close)
             how: dict[str, Any] = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
-            work = Work(self.subject, examined, self.goal, planned, folder, learn=train_policy, **how)
+            how["learn"] = train_policy
+            if self._cluster is not None:
+                how["learn"], how["search"] = (
+                    partial(learn_policy, self._cluster, train_policy),
+                    partial(search_on, self._cluster),
+                )
+            work = Work(self.subject, examined, self.goal, planned, folder, **how)
             work.memory.count(LOOKING, self._looked)
             return self._reach(examined, work)
 

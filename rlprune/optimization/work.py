@@ -60,7 +60,8 @@ class Work:
         goal: what is asked for.
         plan: what is done.
         folder: gets everything that is made, checkpoints and TensorBoard's events included.
-        learn: `rlprune.agents.train.train_policy`.
+        learn: `rlprune.agents.train.train_policy`, or what does the same elsewhere.
+        search: `rlprune.profiles.search_profiles`, likewise.
         seed: of everything.
         minutes: time limit of the optimisation.
         bar: shows how far it is.
@@ -76,6 +77,7 @@ class Work:
         folder: Path,
         *,
         learn: Callable[..., Policy],
+        search: Callable[..., Search] = search_profiles,
         seed: int,
         minutes: float,
         bar: WholeBar,
@@ -92,6 +94,7 @@ class Work:
         self._bar = bar
         self._device = device
         self._learn = learn
+        self._search = search
 
     @property
     def seconds(self) -> float:
@@ -177,7 +180,7 @@ class Work:
             images = self.subject.splits.policy.subset(slice(0, _N_SEARCHED))
             n_candidates = self.plan.n_candidates if self.plan.slice_epochs else elastic.n_levels  # only uniform ones
             with self.step("searching slices"):
-                found = search_profiles(elastic.to(self._device), images, n_candidates, self.seed)
+                found = self._search(elastic.to(self._device), images, n_candidates, self.seed)
                 elastic.cpu()
             write_json(path, found.to_json())
         return Search.from_json(json.loads(path.read_text()))

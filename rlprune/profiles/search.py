@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,7 @@ def search_profiles(
     seed: int = 0,
     also: Tensor | None = None,
     latency: Latency | None = None,
+    measure: Callable[[Tensor], Tensor] | None = None,
 ) -> Search:
     """Search static profiles by evolution: uniform and random ones first, then variations of the best at every cost.
 
@@ -105,6 +106,7 @@ def search_profiles(
         seed: of the random profiles.
         also: further profiles to try, such as a codebook, int64 (M, G).
         latency: measured times, which then are the price instead of MACs.
+        measure: measures profiles, int64 (M, G), in place of `profile_accuracies`, such as by several processes.
 
     Raises:
         RLPruneError: `n_candidates` is below the number of keep levels.
@@ -117,7 +119,8 @@ def search_profiles(
     def judge(profiles: Tensor) -> Search:
         macs = cost.of(profiles).macs.double() / cost.dense.macs
         price = macs if latency is None else latency.predict_ms(cost, profiles) / latency.dense
-        return Search(profiles, profile_accuracies(elastic, data, profiles), price)
+        found = profile_accuracies(elastic, data, profiles) if measure is None else measure(profiles)
+        return Search(profiles, found, price)
 
     uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
     first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
