@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +12,18 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the networks of these tests are too small to share, and workers run side by side
+
+with contextlib.suppress(ImportError):  # without the extra onnx
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    # Torch reads its list of operators anew for each of the five or more parts of a file, which is half of the time.
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+
+
+def pytest_collection_finish() -> None:
+    """Look no more through what all tests share: each conversion of a network collects what is left of tracing."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

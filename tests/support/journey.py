@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import rlprune
 from rlprune.optimization import check, pace, plan
@@ -49,7 +48,7 @@ def quick_arguments() -> list[str]:
 def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Go to a folder with pictures of two classes, bright and dark, and a network that tells them apart.
 
-    Nothing is timed for long, and what torch builds anew for each part of an ONNX file is built once.
+    Nothing is timed for long.
     """
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
@@ -57,7 +56,6 @@ def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "ENOUGH", 0.05)
     monkeypatch.setattr(check, "_SLACK", 100.0)  # so small a network gains nothing, and would be refused at once
     monkeypatch.setattr(check, "interleaved", lambda runs, seconds: _interleaved(runs, 0.05))
-    monkeypatch.setattr(ONNXRegistry, "from_torchlib", staticmethod(_operators))
     monkeypatch.setattr(rlprune, "optimize", functools.partial(rlprune.optimize, plan=PlanOptions(**QUICK)))
     if not Path("checkpoint.pth").exists():
         _draw_pictures(Path("pictures"))
@@ -66,7 +64,6 @@ def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _interleaved = check.interleaved
-_operators = functools.cache(ONNXRegistry.from_torchlib)
 
 
 def _draw_pictures(folder: Path, n: int = 40) -> None:

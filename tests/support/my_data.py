@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
 from rlprune.data.image_set import ImageSet, Splits
+from rlprune.data.loading import load
 
 PARTS = ("network", "policy", "validation", "test")
 
@@ -137,6 +138,12 @@ def too_many_labels() -> Codes:
 def five_colours() -> TensorDataset:
     images = make_colours(100)
     return tensors(images.images, images.labels.tolist())
+
+
+def few_digits() -> TensorDataset:
+    """What stands for mnist5k where a test is about the way and not about the figures."""
+    test = load("mnist5k").test
+    return tensors(test.images[:300], test.labels[:300].tolist())
 
 
 def not_pairs() -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 
 import torch
@@ -175,8 +177,17 @@ def randomise_levels(elastic: ElasticCNN, seed: int = 0) -> ElasticCNN:
 
 
 def make_elastic(kind: str, seed: int = 0, residual: bool = False) -> ElasticCNN:
-    """The elastic network of one of the five, whose levels have norms of their own."""
-    return randomise_levels(ElasticCNN.from_model(network(kind, seed), IMAGE_SHAPE, residual=residual), seed)
+    """The elastic network of one of the five, whose levels have norms of their own: a copy of the first one made."""
+    made, random_state = _elastic(kind, seed, residual)
+    torch.set_rng_state(random_state)  # tests go on from the seed, whether or not another one came before
+    return copy.deepcopy(made)
+
+
+@functools.cache
+def _elastic(kind: str, seed: int, residual: bool) -> tuple[ElasticCNN, Tensor]:
+    """The network, and the state of torch's generator after it; to find the groups takes 30 times as long as a copy."""
+    made = randomise_levels(ElasticCNN.from_model(network(kind, seed), IMAGE_SHAPE, residual=residual), seed)
+    return made, torch.get_rng_state()
 
 
 def make_levels(elastic: ElasticCNN, n: int, seed: int = 0) -> Tensor:
