@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rlprune.agents.settings import PolicySettings
 from rlprune.agents.train import train_policy
-from rlprune.cluster.connection import LOCAL, connected
+from rlprune.cluster.connection import LOCAL, check_answers, connected
 from rlprune.cluster.sweeps.space import MOST_TRIALS, Space
 from rlprune.cluster.sweeps.sweep import PolicySweep
 from rlprune.elastic.levels import MAX_PROFILES
@@ -79,9 +79,10 @@ class SweepPolicies:
         """Do it."""
         sweep = self._sweep()
         sweep.check()
-        with connected(self.cluster, n_cpus=self.at_once) as cluster:  # a dead address is said before images are read
-            saved = networks.load_network(self.network)
-            splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
+        saved = networks.load_network(self.network)
+        check_answers(self.cluster)  # before images are read; and Ray starts once they are
+        splits = load_fitting(saved.network.image_shape, saved.data, saved.metadata, self.source)
+        with connected(self.cluster, n_cpus=self.at_once) as cluster:
             result = sweep.run(cluster, saved.network, splits)
         Console().print(result.table())
         for row in result.best:

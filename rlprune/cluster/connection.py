@@ -55,7 +55,7 @@ def connected(address: str = LOCAL, *, n_cpus: int | None = None) -> Iterator[Cl
     if ray.is_initialized():
         yield _described(ray)
         return
-    _check_answers(address)
+    check_answers(address)
     ends = signal.getsignal(signal.SIGTERM)
     own = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
     try:
@@ -97,7 +97,7 @@ def _described(ray: ModuleType) -> Cluster:
     return Cluster(ray, ray.get_runtime_context().gcs_address, n_cpus, sum(node["Alive"] for node in ray.nodes()))
 
 
-def _check_answers(address: str) -> None:
+def check_answers(address: str) -> None:
     """Make sure that something listens at an address.
 
     Raises:

@@ -46,6 +46,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "pretrain": ("--model", "digits_cnn", "--out", "made.safetensors", *SMALL),
     "adapt": (*NETWORK, "--out", "made", *SMALL),
     "train": ("--network", "net", "--out", "made", "--data", "pets", *TINY),
+    "sweep": ("--network", "net", "--out", "made", "--data", "pets", "--over", "max_passes=1,2", *TINY),
     "gate": (*NETWORK, "--out", "made", *SMALL),
     "prune": ("--network", "net", "--out", "made", *SMALL, "--n-candidates", "8"),
     "evaluate": ("bundle", "--data", "pets", "--n-candidates", "8"),
@@ -104,6 +105,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "policy_kwargs": ("x", "[]", '{"activation_fn": "GELU"}', '{"activation_fn": 3}', '{"a": 1}', '{"net_arch": [4]}'),
     "callbacks": ("nothing", "nothing:there", "os:getcwd", "math:inf", "recipe.toml", ""),
     "host": ("256.1.1.1", "1.1.1.1", "a b", ""),
+    "cluster": ("nothing", "nothing:0", "host:port", "127.0.0.1:1", ""),
+    "over": ("nothing", "nothing=3", "penalty=", "penalty=x", "penalty=2..1", "seed=1..2", "pool=0..4", "cost=x", ""),
     "triton_name": ("a/b", "..", ""),
 }
 """Text that is none of what an option takes."""
