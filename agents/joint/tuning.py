@@ -92,8 +92,8 @@ def tune(
 
     Raises:
         BundleError: the policy is of another network.
-        RLPruneError: the teacher's logits were cached under other settings, or there are more processes than `floor` has
-            images.
+        RLPruneError: the teacher's logits were cached under other settings, or there are more processes than `floor`
+            has images.
     """
     settings = TuneSettings() if settings is None else settings
     check_fit(elastic, policy, tuple(data.classes))

@@ -47,8 +47,8 @@ def fit(
 ) -> None:
     """Train a network in place.
 
-    Where torchrun or Ray started several processes (`rlprune.training.parallel`), each calls this alike and takes its part
-    of every batch; the gradients are those of the whole batch, and the first process alone writes and logs.
+    Where torchrun or Ray started several processes (`rlprune.training.parallel`), each calls this alike and takes its
+    part of every batch; the gradients are those of the whole batch, and the first process alone writes and logs.
 
     Args:
         network: what is trained; left in eval mode.
@@ -151,7 +151,7 @@ def _check_compile(settings: TrainingSettings) -> None:
     """
     if settings.compile and (size := current().size) > 1:
         raise RLPruneError(
-            f"compile=True in {size} processes: norms that are shared cannot be compiled; leave it out, or use one process"
+            f"compile=True in {size} processes: norms that they share cannot be compiled; leave it out, or use one"
         )
 
 

@@ -104,7 +104,7 @@ class TrainingRun:
             self.average.update_parameters(self.network)
 
     def save(self, checkpoint: Path, epoch: int) -> None:
-        """Write a checkpoint after so many epochs, and the part of the next one that is done: in one process for all."""
+        """Write a checkpoint after so many epochs, and the part of the next one that is done: one process for all."""
         if not current().leads:
             return
         state = {name: part.state_dict() for name, part in self._parts().items()}

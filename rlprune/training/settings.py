@@ -77,8 +77,8 @@ class TrainingSettings:
     device: Annotated[str, AfterValidator(check_device)] = "cpu"
     """Where to train, such as cpu or cuda."""
     accumulate: Annotated[PositiveInt, AtMost(1024)] = 1
-    """Pieces in which the images of a step go through the network, one after the other, for less memory; the gradient is
-    that of the whole batch, but that norms see the statistics of each piece."""
+    """Pieces in which the images of a step go through the network, one after the other, for less memory; the gradient
+    is that of the whole batch, but that norms see the statistics of each piece."""
     fp16: bool = False
     """Run convolutions in float16 on a GPU, with losses scaled so that small gradients are not lost: for cards that do
     not compute in bfloat16."""

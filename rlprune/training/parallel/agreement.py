@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import nn
 
-import rlprune
 from rlprune.data.image_set import ImageSet
 from rlprune.errors import ClusterError
 from rlprune.storage.provenance import HOW, differences, fingerprint, plain
@@ -36,7 +36,10 @@ def check_alike(network: nn.Module, data: ImageSet, settings: TrainingSettings) 
     how = {key: value for key, value in plain(settings).items() if key not in HOW}
     own: dict[str, Any] = {
         "settings": how | {"computes in bf16": settings.computes_in_bf16},
-        "version": {"rlprune": rlprune.__version__, "torch": torch.__version__.partition("+")[0]},
+        "version": {
+            "rlprune": vars(sys.modules["rlprune"]).get("__version__"),
+            "torch": torch.__version__.partition("+")[0],
+        },
         "network": fingerprint(*network.state_dict().values()),
         "images": [len(data), *data.classes, fingerprint(data.labels, data.normalised(some))],
     }

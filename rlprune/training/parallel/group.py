@@ -45,7 +45,7 @@ class Group:
         return self.rank == 0
 
     def part(self, n: int) -> slice:
-        """Which of n items are this process's: in one piece, in the order of the processes, as many for each as can be."""
+        """Which of n items are this process's: one piece, in the order of the processes, as many for each as can be."""
         return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
 
     def sum(self, values: Tensor) -> Tensor:

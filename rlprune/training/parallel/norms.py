@@ -82,8 +82,8 @@ def _format_of(x: Tensor) -> torch.memory_format:
 class _Normalised(torch.autograd.Function):
     """Features normalised by the mean and variance of those of all processes.
 
-    With x' = (x - mean) / sqrt(var + eps) over n values of a channel, dL/dx = weight / sqrt(var + eps) * (g - sum(g) / n
-    - x' sum(g x') / n), where g = dL/dy: the sums are over all processes, as every loss depends on every x.
+    With x' = (x - mean) / sqrt(var + eps) over n values of a channel and g = dL/dy, the gradient of x is
+    weight / sqrt(var + eps) * (g - sum(g) / n - x' sum(g x') / n): sums over all processes, whose losses depend on x.
     """
 
     @staticmethod

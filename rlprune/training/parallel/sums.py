@@ -13,9 +13,9 @@ from rlprune.training.parallel.group import Group, current
 def sum_gradients(network: nn.Module) -> None:
     """Add up the gradients of all processes, in place.
 
-    Once after a step, not while it goes backward, as `DistributedDataParallel` does: a step has several passes backward,
-    through other parameters each, and what such a hook waits for would have to be told it every time. Parameters that
-    no profile of a step touched have no gradient in any process, and keep having none.
+    Once after a step, not while it goes backward, as `DistributedDataParallel` does: a step has several passes
+    backward, through other parameters each, and what such hooks wait for would have to be told every time. Parameters
+    that no profile of a step touched have no gradient in any process, and keep having none.
 
     Args:
         network: whose parameters have the gradients of this process's share of the loss.

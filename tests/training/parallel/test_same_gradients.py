@@ -73,7 +73,7 @@ def _call(training: Callable[..., Weights], kind: str, n: int, how: dict[str, An
         (pretrained, "residual", 1280, {"batch_size": 128, "epochs": 2}),  # 20 steps, of 1 x 128 or 2 x 64 images
         (adapted, "residual", 160, {"batch_size": 16, "epochs": 2}),  # 20 steps, of 1 x 16 or 2 x 8, in four profiles
         (pretrained, "plain", 31, {"batch_size": 15, "epochs": 2}),  # with dropout; parts of 7 and 8 images
-        (adapted, "depthwise", 27, {"batch_size": 13, "epochs": 2, "average_share": 0.5}),
+        (adapted, "residual", 13, {"batch_size": 13, "epochs": 2, "average_share": 0.5}),
         (adapted, "plain", 27, {"batch_size": 13, "epochs": 1, "accumulate": 2, "views": 2}),
         (tuned, "plain", 26, {"batch_size": 13, "epochs": 2}),
         (gated, "plain", 26, {"batch_size": 13, "epochs": 1}),
