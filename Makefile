@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills load fuzz browser gpu journey clients clean
+.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills ranks load fuzz browser gpu journey clients clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -90,6 +90,10 @@ zoo: $(VENV)/test
 # Training killed and resumed, 50 times each verb (an hour or so): it must end as if nothing had happened.
 kills: $(VENV)/test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/kills.py
+
+# One of two processes that train together, killed at ten random moments (ten minutes): all resume, and end as if nothing had happened.
+ranks: $(VENV)/test
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(VENV)/bin/python tests/ranks_killed.py
 
 # Threads, forked and spawned workers, 10,000 calls and 1,000 reloads: a line per bar (a quarter of an hour).
 load: $(VENV)/test

@@ -54,6 +54,8 @@ Verb = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )
 
+_SHARED = (Adapt, Gate, Pretrain, Prune, RunRecipe)
+"""The verbs that train networks, which several processes may do together."""
 _DESCRIPTION = "Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning."
 
 
@@ -73,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     verb: Any = None
     try:
         verb = parse(Verb, arguments, _DESCRIPTION)
-        with shared(verb, arguments[0]):
+        with shared(verb, arguments[0], _SHARED):
             verb.run()
         sys.stdout.flush()
     except FinishedError as done:

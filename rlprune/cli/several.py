@@ -7,34 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from rlprune.cli.adapt import Adapt
-from rlprune.cli.gate import Gate
-from rlprune.cli.pretrain import Pretrain
-from rlprune.cli.prune import Prune
-from rlprune.cli.run import RunRecipe
 from rlprune.errors import ClusterError
 from rlprune.training.parallel.group import joined, launched
 
-SHARED = (Adapt, Gate, Pretrain, Prune, RunRecipe)
-"""The verbs that train networks."""
-
 
 @contextmanager
-def shared(verb: Any, name: str) -> Iterator[None]:
+def shared(verb: Any, name: str, may: tuple[type, ...]) -> Iterator[None]:
     """Be one of the processes that carry out a verb; but for the first they print nothing.
 
     Args:
         verb: the verb.
         name: of it.
+        may: the verbs that share their work.
 
     Raises:
         ClusterError: the verb is for one process, and there are several; or they do not find each other.
     """
-    if launched() > 1 and not isinstance(verb, SHARED):
-        raise ClusterError(
-            f"rlprune {name} runs in one process, and torchrun started {launched()}; start it alone (adapt, gate, "
-            "pretrain, prune and run share their work)"
+    if launched() > 1 and not isinstance(verb, may):
+        error = ClusterError(
+            f"rlprune {name} runs in one process, and torchrun started {launched()}; start it alone ("
+            f"{', '.join(sorted(kind.__name__.removesuffix('Recipe').lower() for kind in may))} share their work)"
         )
+        error.agreed = True  # type: ignore[attr-defined]
+        raise error
     with joined() as group:
         if group.leads:
             yield

@@ -5,5 +5,6 @@ works without it.
 """
 
 from rlprune.cluster.connection import Cluster, connected
+from rlprune.cluster.training import train_on
 
-__all__ = ["Cluster", "connected"]
+__all__ = ["Cluster", "connected", "train_on"]

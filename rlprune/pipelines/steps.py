@@ -95,8 +95,7 @@ class Steps(RecipeRun):
             raise RLPruneError(f"step {last!r} is unknown; allowed: {', '.join(self.NAMES)}")
         if last == "evaluate":
             require("matplotlib", "plots")
-        group = current()
-        group.from_first(self._check)
+        current().from_first(self._check)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             if name == "static" and self.recipe.static is None:
                 continue  # nor is it noted, so that a recipe may ask for it later
@@ -110,10 +109,9 @@ class Steps(RecipeRun):
                 same=same_source,
             )
             less = "smaller batches, fewer views or smaller images need less"
-            do = getattr(self, name)
-            with group.first(note), memory_for(f"doing the step {name!r}", less):
-                group.from_first(do) if name in _ALONE else do()
-            group.wait()  # for what the first writes, which the next step reads
+            with current().first(note), memory_for(f"doing the step {name!r}", less):
+                current().from_first(getattr(self, name)) if name in _ALONE else getattr(self, name)()
+            current().wait()  # for what the first writes, which the next step reads
 
     def _check(self) -> None:
         """Make sure, before anything long begins, that the steps can be done."""

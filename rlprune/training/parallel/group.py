@@ -19,7 +19,7 @@ from rlprune.errors import ClusterError
 
 _T = TypeVar("_T")
 
-PATIENCE = timedelta(minutes=10)
+PATIENCE = timedelta(minutes=5)
 """How long one process waits for another in a step. One that was killed is noticed at once, by its connections."""
 _FOREVER = timedelta(days=365)
 """How long the others wait while the first does alone what cannot be divided."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from rlprune.training.parallel.group import Group
@@ -88,7 +88,7 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: Group
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, group: Group
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Normalise x (B, C, ...) of this process; also the mean, variance (C,) and number of values of all."""
         over = [0, *range(2, x.ndim)]
@@ -106,8 +106,8 @@ class _Normalised(torch.autograd.Function):
         y = normed if weight is None else normed * weight.view(shape)
         y = y if bias is None else y + bias.view(shape)
         ctx.save_for_backward(normed, scale, weight)
-        ctx.count, ctx.over, ctx.shape, ctx.group = count, over, shape, group  # type: ignore[attr-defined]
-        ctx.has_bias = bias is not None  # type: ignore[attr-defined]
+        ctx.count, ctx.over, ctx.shape, ctx.group = count, over, shape, group
+        ctx.has_bias = bias is not None
         ctx.mark_non_differentiable(mean, var, count)
         return y.to(x.dtype), mean, var, count
 

@@ -47,7 +47,8 @@ def average(value: Tensor, n: int) -> Tensor:
         ClusterError: a process was lost.
     """
     group = current()
-    return value if group.size == 1 else _Average.apply(value, n, group)  # type: ignore[no-any-return]
+    found: Tensor = value if group.size == 1 else _Average.apply(value, n, group)
+    return found
 
 
 class _Average(torch.autograd.Function):
@@ -58,9 +59,11 @@ class _Average(torch.autograd.Function):
         """The mean."""
         total, count = group.sum(torch.stack([value.detach() * n, value.new_tensor(n)]))
         ctx.share, ctx.group = n / count, group
-        return total / count
+        mean: Tensor = total / count
+        return mean
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """The gradient of this process's mean."""
-        return ctx.group.sum(gradient.clone()) * ctx.share, None, None
+        own: Tensor = ctx.group.sum(gradient.clone()) * ctx.share
+        return own, None, None
