@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills sweeps load machines fuzz browser gpu journey clients clean
+.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills ranks sweeps load machines fuzz browser gpu journey clients clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -94,6 +94,10 @@ kills: $(VENV)/test
 # Eight policies on two cores, with processes killed meanwhile: a line per bar (a quarter of an hour).
 sweeps: $(VENV)/test
 	$(VENV)/bin/python tests/sweeps.py
+
+# One of two processes that train together, killed at ten random moments (ten minutes): all resume, and end as if nothing had happened.
+ranks: $(VENV)/test
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(VENV)/bin/python tests/ranks_killed.py
 
 # Threads, forked and spawned workers, 10,000 calls and 1,000 reloads: a line per bar (a quarter of an hour).
 load: $(VENV)/test

@@ -23,6 +23,7 @@ MODULES = (
     "rlprune.serving",
     "rlprune.intake",
     "rlprune.training",
+    "rlprune.training.parallel",
     "rlprune.envs",
     "rlprune.envs.running",
     "rlprune.baselines",

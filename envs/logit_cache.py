@@ -18,12 +18,15 @@ from rlprune.errors import RLPruneError
 from rlprune.policies.observations import Observer
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.storage.provenance import fingerprint
+from rlprune.training.parallel.group import Group, current
 from rlprune.utils.finite import finite_logits
 
 _MEMORY_LIMIT = 2**30
 _CHUNK = 512
 _BLOCK = 32
 _SOME = 64
+_AT_ONCE = 1024
+"""Blocks that several processes compute before they tell each other."""
 _MOST_OBSERVERS = 16
 
 
@@ -80,6 +83,26 @@ class LazyTable:
                 self._fill(table, block)
         return self._values[tables, items]
 
+    def fill(self, group: Group) -> None:
+        """Compute what is not known yet of all tables, if they are kept: each process some blocks, which all get.
+
+        Args:
+            group: the processes, which know the same.
+        """
+        if not self._keep:
+            return
+        missing = (~self._known).nonzero().tolist()
+        for part in (missing[start : start + _AT_ONCE] for start in range(0, len(missing), _AT_ONCE)):
+            own = part[group.part(len(part))]
+            for table, block in own:
+                self._fill(table, block)
+            found = [self._values[table, self._items(block)] for table, block in own]
+            values = group.gather(torch.cat(found) if found else torch.zeros(0, self._width))
+            sizes = [len(self._items(block)) for _, block in part]
+            for (table, block), rows in zip(part, values.split(sizes), strict=True):
+                self._values[table, self._items(block)] = rows
+                self._known[table, block] = True
+
     def row(self, table: int, item: int) -> NDArray[np.float32]:
         """Values float32 (width,) of one item in one table."""
         if not self._keep:
@@ -93,10 +116,13 @@ class LazyTable:
 
     def _fill(self, table: int, block: int) -> None:
         """Compute the items of a block."""
-        start = block * _BLOCK
-        items = torch.arange(start, min(start + _BLOCK, self._n_items))
+        items = self._items(block)
         self._values[table, items] = self._compute(table, items)
         self._known[table, block] = True
+
+    def _items(self, block: int) -> Tensor:
+        """The items of a block, int64."""
+        return torch.arange(block * _BLOCK, min((block + 1) * _BLOCK, self._n_items))
 
     def _computed(self, tables: Tensor, items: Tensor) -> Tensor:
         """Table by table, in chunks; nothing is kept."""
@@ -181,6 +207,15 @@ class LogitCache:
             logits = self.network(pixels, levels if levels.ndim == 1 else levels[here])
             parts.append(finite_logits(logits.float().cpu()))
         return torch.cat(parts)
+
+    def fill(self) -> None:
+        """Compute the logits of all images under all profiles, where they are kept; several processes share the images.
+
+        Raises:
+            ClusterError: a process was lost.
+            NotFiniteError: a logit is NaN or infinite.
+        """
+        self._of_profiles.fill(current())
 
     def check_logits(self) -> None:
         """Run some images through the network, before anything is trained on it; what is computed is kept.

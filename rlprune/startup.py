@@ -127,7 +127,7 @@ def end() -> NoReturn:
     Raises:
         Interrupted: always.
     """
-    number = _state["asked"]
+    number = _state["asked"] or signal.SIGTERM  # where another process of a training was asked
     _state["asked"] = None
     raise Interrupted(number)
 

@@ -13,6 +13,7 @@ from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
 from rlprune.policies.passes import CostBreakdown, another_pass
 from rlprune.policies.policy import Policy
+from rlprune.training.parallel.group import ALONE, Group
 
 _SOME = 4096
 """Images that tell how many go on, at most."""
@@ -51,6 +52,7 @@ def route(
     images: Tensor,
     prices: CostBreakdown,
     shares: Sequence[float] | None = None,
+    group: Group = ALONE,
 ) -> Routes:
     """Let a policy decide for images as it does when it is deployed, or for as many of them as it is told.
 
@@ -61,6 +63,7 @@ def route(
         prices: of the network and the policy.
         shares: of the images that ran each pass but the last, how many go on: those that the policy is keenest on. For
             policies over profiles; if None, as many as it decides.
+        group: the processes whose images all of these shares are of; the ways are those of this one's images.
     """
     observer = policy.observer
     features = elastic.stem(images)
@@ -76,7 +79,9 @@ def route(
             seen = observer.observe(observed[running], belief, passes, spent[running] / prices.dense.macs)
             outputs = policy.network(seen)
         last = profiles[running, made - 1] if made else None
-        goes_on, choice = _decided(policy, outputs, last, None if shares is None or not made else shares[made - 1])
+        goes_on, choice = _decided(
+            policy, outputs, last, None if shares is None or not made else shares[made - 1], group
+        )
         running, choice, passes = running[goes_on], choice[goes_on], passes[goes_on]
         for profile in choice.unique().tolist():
             bucket = running[choice == profile]
@@ -88,7 +93,9 @@ def route(
     return Routes(profiles, beliefs)
 
 
-def _decided(policy: Policy, outputs: Tensor, last: Tensor | None, share: float | None) -> tuple[Tensor, Tensor]:
+def _decided(
+    policy: Policy, outputs: Tensor, last: Tensor | None, share: float | None, group: Group
+) -> tuple[Tensor, Tensor]:
     """Which of n images run another pass, bool (n,), and which profile they would, int64 (n,).
 
     Args:
@@ -96,6 +103,7 @@ def _decided(policy: Policy, outputs: Tensor, last: Tensor | None, share: float 
         outputs: of its network, float32 (n, outputs).
         last: the profile that each ran before, int64 (n,); None before the first pass.
         share: how many go on; None for as many as the policy decides.
+        group: the processes whose images the share is of.
     """
     choice, accept = policy.decided(outputs)
     if last is None:
@@ -103,9 +111,11 @@ def _decided(policy: Policy, outputs: Tensor, last: Tensor | None, share: float 
     if share is None:
         return ~accept & (choice != last), choice  # the same profile would predict the same
     scores, others = another_pass(policy, outputs, last)
-    goes_on = torch.zeros_like(accept)
-    goes_on[scores.topk(round(share * len(outputs))).indices] = True
-    return goes_on, others
+    whose = group.gather(torch.full_like(scores, group.rank))
+    scores = group.gather(scores)
+    goes_on = torch.zeros_like(scores, dtype=torch.bool)
+    goes_on[scores.topk(round(share * len(scores))).indices] = True
+    return goes_on[whose == group.rank], others
 
 
 def shares_going_on(

@@ -15,13 +15,16 @@ from torch import Tensor
 from rlprune.agents.joint.routes import Routes, route, shares_going_on
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.module import ElasticModule
+from rlprune.errors import RLPruneError
 from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.training.batches import Batch
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
 from rlprune.training.loop import Step, fit
-from rlprune.training.settings import TrainingSettings
+from rlprune.training.parallel.division import Division
+from rlprune.training.parallel.group import current
+from rlprune.training.settings import NO_COMPILING, TrainingSettings
 from rlprune.utils.progress import Log
 from rlprune.utils.settings import AtMost, BatchSize, Epochs, LearningRate, NonNegativeInt, Share, settings_dataclass
 
@@ -45,6 +48,11 @@ class TuneSettings(TrainingSettings):
     pass is asked less to be right about what another will answer."""
 
     def _conflicts(self) -> Iterator[str]:
+        yield from super()._conflicts()
+        if self.compile:
+            yield NO_COMPILING
+        if self.accumulate > 1:
+            yield f"accumulate={self.accumulate}: the policy divides whole batches; give a smaller batch_size instead"
         if self.floor > self.batch_size:
             yield f"floor={self.floor}, batch_size={self.batch_size}: give a floor of 2 to batch_size"
 
@@ -84,10 +92,13 @@ def tune(
 
     Raises:
         BundleError: the policy is of another network.
-        RLPruneError: the teacher's logits were cached under other settings.
+        RLPruneError: the teacher's logits were cached under other settings, or there are more processes than `floor`
+            has images.
     """
     settings = TuneSettings() if settings is None else settings
     check_fit(elastic, policy, tuple(data.classes))
+    if settings.floor < (size := current().size):
+        raise RLPruneError(f"floor={settings.floor}: give at least {size}, an image for each of {size} processes")
     policy = copy.deepcopy(policy).eval().at()
     prices = CostBreakdown.of(Cost(elastic), policy)
     elastic.to(settings.device).eval()
@@ -97,30 +108,34 @@ def tune(
     def make_step(generator: torch.Generator) -> Step:
         def step(batch: Batch) -> dict[str, float]:
             n_images = len(batch.images)
-            soft = soft_of(batch)
+            group = Division.of(batch.n_step).pieces[0].group
             with settings.autocast():
-                routes = route(elastic.eval(), policy, batch.images, prices, shares)
+                own = route(elastic.eval(), policy, batch.images, prices, shares, group)
+            routes = Routes(group.gather(own.profiles), group.gather(own.beliefs))
+            soft, images, labels = map(group.gather, (soft_of(batch), batch.images, batch.labels))
             elastic.train().stem.eval()  # else its statistics would follow whichever images came last
             figures = {"loss": 0.0}
             for index, profile in enumerate(policy.codebook):
-                students = _students(routes, index, settings, generator)
-                here = students.images.to(batch.images.device)
-                with settings.autocast():
-                    logits = elastic(batch.images[here], profile)
+                students, n_chosen = _students(routes, index, settings, generator)
+                (part,) = Division.of(len(students.images)).pieces
+                students = students.some(part.own)  # of all students, as many for each process
+                here = students.images.to(images.device)
+                with settings.autocast(), part.together():
+                    logits = elastic(images[here], profile)
                 before = routes.before(students.images, students.passes).to(logits.device)
                 believed = policy.observer.believe(before, logits.float(), students.passes.to(logits.device))
                 loss = distillation_loss(
                     believed,
-                    batch.labels[here],
+                    labels[here],
                     soft[here],
                     settings.temperature,
                     settings.distillation,
                     students.weights.to(logits.device),
                 )
                 loss = loss * len(here) / n_images
-                loss.backward()  # type: ignore[no-untyped-call]
+                batch.backward(loss)
                 figures["loss"] += loss.item()
-                figures[f"profile_{index}"] = students.n_chosen / n_images
+                figures[f"profile_{index}"] = n_chosen / batch.n_step
             return figures
 
         return step
@@ -136,17 +151,21 @@ class _Students:
         images: their indices, int64 (n,); first those that chose it.
         passes: how many passes each had before, int64 (n,).
         weights: of each in the loss, float32 (n,).
-        n_chosen: how many chose it.
     """
 
     images: Tensor
     passes: Tensor
     weights: Tensor
-    n_chosen: int
+
+    def some(self, which: slice) -> _Students:
+        """Some of them."""
+        return _Students(self.images[which], self.passes[which], self.weights[which])
 
 
-def _students(routes: Routes, profile: int, settings: TuneSettings, generator: torch.Generator) -> _Students:
-    """Who trains a profile: the images that chose it, and others, which run it as most of those do.
+def _students(
+    routes: Routes, profile: int, settings: TuneSettings, generator: torch.Generator
+) -> tuple[_Students, int]:
+    """Who trains a profile: the images that chose it, and others, which run it as most of those do; and how many chose.
 
     Those others come first or, where most had a pass before, one pass after their last.
     """
@@ -162,7 +181,7 @@ def _students(routes: Routes, profile: int, settings: TuneSettings, generator: t
         filled = torch.zeros_like(images[n_chosen:])
     goes_on = routes.passes[images[:n_chosen]] > own + 1
     weights = torch.cat([torch.where(goes_on, settings.early_weight, 1.0), torch.ones(len(filled))])
-    return _Students(images, torch.cat([own, filled]), weights, n_chosen)
+    return _Students(images, torch.cat([own, filled]), weights), n_chosen
 
 
 def _at_least(n: int, chosen: Tensor, generator: torch.Generator) -> Tensor:

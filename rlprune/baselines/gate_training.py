@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,8 @@ from rlprune.data.image_set import ImageSet
 from rlprune.training.batches import Batch
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
 from rlprune.training.loop import Step, fit
-from rlprune.training.settings import TrainingSettings
+from rlprune.training.parallel.sums import average
+from rlprune.training.settings import NO_COMPILING, TrainingSettings
 from rlprune.utils.progress import Log
 from rlprune.utils.settings import AtMost, InnerShare, LearningRate, NonNegativeFloat, settings_dataclass
 
@@ -31,6 +33,11 @@ class GateSettings(TrainingSettings):
     """Weight, for every gate's value, of the squared distance from that share."""
     sparsity: Annotated[NonNegativeFloat, AtMost(1000)] = 0.0
     """Weight of the L1 norm of what all gates want for an image; makes them close without a target too."""
+
+    def _conflicts(self) -> Iterator[str]:
+        yield from super()._conflicts()
+        if self.compile:
+            yield NO_COMPILING
 
     @property
     def target(self) -> float | None:
@@ -71,11 +78,11 @@ def train_gates(
             soft = soft_of(batch)
             loss = distillation_loss(logits.float(), batch.labels, soft, settings.temperature, settings.distillation)
             gate_probs = torch.cat(of_gates, 1)
-            density = straight_through(gate_probs, network.threshold).mean()
+            density = average(straight_through(gate_probs, network.threshold).mean(), len(batch.images))
             if settings.target is not None:
                 loss = loss + settings.strength * gate_probs.shape[1] * (density - settings.target).square()
             loss = loss + settings.sparsity * gate_probs.sum(1).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            batch.backward(loss)
             return {"loss": loss.item(), "density": density.item()}
 
         return step

@@ -13,11 +13,12 @@ from rlprune.cli.resumable import resumable
 from rlprune.intake.notes import split_notes
 from rlprune.intake.options import DataOptions, ElasticOptions, source_notes
 from rlprune.intake.preparation import load_for
-from rlprune.metrics import accuracy
 from rlprune.storage import folders, networks
 from rlprune.storage.structure import describe
 from rlprune.training.adaptation import AdaptSettings, adapt
 from rlprune.training.loop import check_checkpoint_room
+from rlprune.training.parallel.group import current
+from rlprune.training.parallel.measuring import shared_accuracy
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Adapt:
             elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
             describe(elastic)  # what cannot be stored is not trained
             check_checkpoint_room(checkpointing["checkpoint"], elastic, self.settings)
-            print(f"validation accuracy before: {accuracy(model.eval(), splits.validation):.4f}")
+            print(f"validation accuracy before: {shared_accuracy(model.eval(), splits.validation):.4f}")
             metadata = {"model": self.network.model, "source": source_notes(self.source), "split": split_notes(splits)}
             adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)
-            networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
+            if current().leads:
+                networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
         for level in range(elastic.narrowest, elastic.n_levels):
-            share = accuracy(elastic.slice(elastic.uniform(level)), splits.validation)
+            share = shared_accuracy(elastic.cpu().slice(elastic.uniform(level)), splits.validation)
             print(f"validation accuracy at keep ratio {elastic.keep_ratios[level]:g}: {share:.4f}")
         print(f"the elastic network is in {self.out}")

@@ -23,6 +23,7 @@ from rlprune.intake.options import DataOptions, source_notes
 from rlprune.intake.preparation import load_for
 from rlprune.storage import folders
 from rlprune.storage.structure import describe
+from rlprune.training.parallel.group import current
 from rlprune.utils.settings import InnerShare, PositiveInt, settings_dataclass
 
 
@@ -59,6 +60,8 @@ class Gate:
             metadata = {"model": self.network.model, "source": source_notes(self.source), "split": split_notes(splits)}
             metadata |= {"settings": asdict(self.settings)}
             train_gates(gated, splits.network, self.settings, teacher=teacher, **kept)
+            if not current().leads:
+                return
             stored.save_gated(self.out, gated.cpu(), splits.network, metadata)
         Console().print(tables.gates(evaluate_gated(gated, splits.validation)))
         print(f"the gated network is in {self.out}; those figures are of the images for validation")

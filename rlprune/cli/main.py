@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from contextlib import suppress
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import tyro
 
@@ -30,6 +30,7 @@ from rlprune.cli.prune import Prune
 from rlprune.cli.resumable import FinishedError
 from rlprune.cli.run import RunRecipe
 from rlprune.cli.serve import Serve
+from rlprune.cli.several import launcher, says, shared
 from rlprune.cli.sweep import SweepPolicies
 from rlprune.cli.train import Train
 from rlprune.errors import RLPruneError, SettingsError
@@ -55,6 +56,8 @@ Verb = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )
 
+_SHARED = (Adapt, Gate, Pretrain, Prune, RunRecipe)
+"""The verbs that train networks, which several processes may do together."""
 _DESCRIPTION = "Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning."
 
 
@@ -74,21 +77,22 @@ def main(arguments: list[str] | None = None) -> None:
     verb: Any = None
     try:
         verb = parse(Verb, arguments, _DESCRIPTION)
-        verb.run()
+        with shared(verb, arguments[0], _SHARED):
+            verb.run()
         sys.stdout.flush()
     except FinishedError as done:
-        print(f"rlprune: {done}")
+        _say(done, verb, f"rlprune: {done}", file=sys.stdout)
     except SettingsError as error:
-        _fail(*str(error).splitlines())
+        _fail(error, verb, *str(error).splitlines())
     except BrokenPipeError:
         _drop_output()
         sys.exit(1)  # as rich does
     except (RLPruneError, OSError, MemoryError, RuntimeError) as error:
-        _fail(with_options(_explained(error, arguments), arguments, Verb))
+        _fail(error, verb, with_options(_explained(error, arguments), arguments, Verb))
     except KeyboardInterrupt as error:
         number = startup.status_of(error)
         how = "terminated" if number == startup.TERMINATED else "interrupted"
-        print(f"rlprune: {how}; {_how_to_continue(verb, arguments)}", file=sys.stderr)
+        _say(error, None, f"rlprune: {how}; {_how_to_continue(verb, arguments)}")
         sys.exit(number)
 
 
@@ -118,14 +122,19 @@ def _how_to_continue(verb: Any, arguments: list[str]) -> str:
     if verb is None:
         return "nothing was begun"
     again = [*arguments, "--resume"] if getattr(verb, "resume", None) is False else arguments
-    return f"to continue: {shlex.join(['rlprune', *again])}"
+    return f"to continue: {shlex.join([*launcher(), *again])}"
 
 
-def _fail(*lines: str) -> NoReturn:
+def _fail(error: Exception, verb: Any, *lines: str) -> NoReturn:
     """Say what is wrong, and end."""
-    for line in lines:
-        print(f"rlprune: error: {line}", file=sys.stderr)
+    _say(error, verb, *(f"rlprune: error: {line}" for line in lines))
     sys.exit(2)
+
+
+def _say(error: BaseException, verb: Any, *lines: str, file: TextIO | None = None) -> None:
+    """Print lines on an error, in one of the processes that it is the same for; a verb, if it had begun."""
+    if says(error, begun=verb is not None):
+        print(*lines, sep="\n", file=file or sys.stderr)
 
 
 def _drop_output() -> None:

@@ -13,8 +13,9 @@ from rlprune.cli.resumable import resumable
 from rlprune.errors import RLPruneError
 from rlprune.intake.options import DataOptions
 from rlprune.intake.preparation import load_for, note_of
-from rlprune.metrics import accuracy
 from rlprune.models import weights
+from rlprune.training.parallel.group import current
+from rlprune.training.parallel.measuring import shared_accuracy
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import check_target_file
@@ -46,5 +47,6 @@ class Pretrain:
             model = self.network.build(splits, new_head=True)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             pretrain(model, splits.network, self.settings, teacher=teacher, **kept)
-            weights.save_weights(model, self.out, note_of(splits.network))
-        print(f"validation accuracy {accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")
+            if current().leads:
+                weights.save_weights(model, self.out, note_of(splits.network))
+        print(f"validation accuracy {shared_accuracy(model.cpu(), splits.validation):.4f}; weights are in {self.out}")

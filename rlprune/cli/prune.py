@@ -20,6 +20,7 @@ from rlprune.intake.options import DataOptions
 from rlprune.profiles.cost import Cost
 from rlprune.storage import folders, networks
 from rlprune.training.loop import check_checkpoint_room
+from rlprune.training.parallel.group import current
 from rlprune.training.pretraining import pretrain
 
 
@@ -53,6 +54,8 @@ class Prune:
             dense = Cost(elastic).dense
             metadata = saved.metadata | {"how": self.settings.how, "settings": asdict(self.settings)}
             metadata |= {"dense": {"params": int(dense.params), "macs": int(dense.macs)}}
+            if not current().leads:
+                return
             stored.save_plain(self.out, network.cpu(), elastic.image_shape, splits.network, metadata)
         Console().print(tables.static(evaluate_static(network, splits.validation, metadata)))
         print(f"the pruned network is in {self.out}; those figures are of the images for validation")

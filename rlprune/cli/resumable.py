@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from rlprune.errors import RLPruneError
 from rlprune.intake.identity import same_source
 from rlprune.storage.provenance import check_unchanged, note_to_compare, plain
+from rlprune.training.parallel.group import current
 from rlprune.utils.files import check_target_folder, write_json
 from rlprune.utils.locks import hold
 from rlprune.utils.tensorboard import scalar_log
@@ -40,7 +41,8 @@ class Verb(Protocol):
 def resumable(verb: Verb, name: str, check: Callable[[Path], None]) -> Iterator[dict[str, Any]]:
     """Where a training's checkpoint and events go, as its arguments; the checkpoint goes away once `out` is written.
 
-    No other process can train into `out` meanwhile. Nothing else is done before that is sure.
+    No other process can train into `out` meanwhile. Nothing else is done before that is sure. Of several that train
+    together the first alone looks, writes and removes; what it finds wrong is wrong for all.
 
     Args:
         verb: the verb.
@@ -53,6 +55,13 @@ def resumable(verb: Verb, name: str, check: Callable[[Path], None]) -> Iterator[
         RLPruneError: what is finished would be trained again, or what was interrupted would be overwritten, or
             continued under other options.
     """
+    with current().first(_kept(verb, name, check)) as kept:
+        yield {"checkpoint": _checkpoint_of(verb.out), "log": None} if kept is None else kept
+
+
+@contextmanager
+def _kept(verb: Verb, name: str, check: Callable[[Path], None]) -> Iterator[dict[str, Any]]:
+    """The same, in a process that writes."""
     with hold(verb.out):
         check(verb.out)
         logs = verb.out.parent / "logs"
@@ -88,6 +97,10 @@ def _note_of(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".json")
 
 
+def _checkpoint_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.checkpoint.pt")
+
+
 def check_unfinished(out: Path, *, resume: bool) -> Path:
     """Where the checkpoint of a training is that is to begin, or to continue.
 
@@ -95,7 +108,7 @@ def check_unfinished(out: Path, *, resume: bool) -> Path:
         FinishedError: it was finished and is to be resumed: what is left of the run is removed.
         RLPruneError: what is finished would be trained again, or what was interrupted would be overwritten.
     """
-    checkpoint = out.with_name(f"{out.name}.checkpoint.pt")
+    checkpoint = _checkpoint_of(out)
     if checkpoint.exists() and not resume:
         raise RLPruneError(f"{checkpoint} is from an interrupted run: add --resume to continue it, or remove it")
     if out.exists() and resume:  # written whole after the last step; the checkpoint goes after it, and the note last

@@ -12,6 +12,7 @@ from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import StepName, steps_begun
 from rlprune.pipelines.steps import Steps
 from rlprune.storage.provenance import check_ours
+from rlprune.training.parallel.group import current
 from rlprune.utils.locks import hold
 from rlprune.utils.settings import Seed, settings_dataclass
 
@@ -39,7 +40,7 @@ class RunRecipe:
         recipe = recipe if self.seed is None else replace(recipe, seed=self.seed)
         out = Path("runs") / self.recipe.resolve().parent.name if self.out is None else self.out
         if out.resolve() != self.recipe.resolve().parent:
-            check_ours(out, steps_begun(out))
-        with hold(out, inside=True):
+            current().from_first(lambda: check_ours(out, steps_begun(out)))
+        with current().first(hold(out, inside=True)):
             Steps(recipe, out, self.recipe.parent).run(self.until)
         print(f"done; everything is in {out}, watch it with: tensorboard --logdir {out}")

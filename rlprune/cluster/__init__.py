@@ -7,5 +7,6 @@ works without it. `rlprune.cluster.serving` needs the extra `serve`, too, and is
 from rlprune.cluster.connection import Cluster, connected
 from rlprune.cluster.predicting import Predicted, predict_files
 from rlprune.cluster.replicas import Opening, Replicas
+from rlprune.cluster.training import train_on
 
-__all__ = ["Cluster", "Opening", "Predicted", "Replicas", "connected", "predict_files"]
+__all__ = ["Cluster", "Opening", "Predicted", "Replicas", "connected", "predict_files", "train_on"]

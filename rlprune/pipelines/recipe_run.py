@@ -19,6 +19,7 @@ from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.latency import Latency, measured
 from rlprune.profiles.search import Search, search_profiles
 from rlprune.storage.networks import load_network, save_network
+from rlprune.training.parallel.group import current
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.tensorboard import scalar_log
@@ -95,8 +96,9 @@ class RecipeRun(ABC):
         return {"checkpoint": self.out / f"{step}.checkpoint.pt", "log": scalar_log(self.out / "logs", step)}
 
     def save(self, name: str, elastic: ElasticCNN) -> None:
-        """Keep a network."""
-        save_network(self.out / name, elastic.cpu(), self.splits.network, self.made_of | self.split_noted)
+        """Keep a network; of several processes the first does."""
+        if current().leads:
+            save_network(self.out / name, elastic.cpu(), self.splits.network, self.made_of | self.split_noted)
 
     def load(self, name: str) -> ElasticCNN:
         """Read one that was kept."""

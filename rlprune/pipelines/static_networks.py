@@ -23,6 +23,7 @@ from rlprune.pipelines.recipe_run import RecipeRun
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import Search, best_within
 from rlprune.training.distillation import Teacher
+from rlprune.training.parallel.group import current
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
 
@@ -79,7 +80,7 @@ class StaticNetworks:
         missing = [budget for budget in self._settings.budgets if not self._folder(budget).exists()]
         if not missing:
             return
-        profiles = self._profiles()
+        profiles = current().from_first(self._profiles)
         trainings = list(self._trainings())
         for budget in missing:
             profile = profiles[self._settings.budgets.index(budget)]
@@ -87,6 +88,8 @@ class StaticNetworks:
             network = elastic.slice(profile)
             for training in trainings:
                 self._train(network, training, budget)
+            if not current().leads:
+                continue
             notes = self._run.made_of | self._run.split_noted | {"budget": budget}
             save_sliced(self._folder(budget), network, elastic, profile, self._run.splits.network, notes)
 

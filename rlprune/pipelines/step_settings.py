@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rlprune.errors import RLPruneError
 from rlprune.intake.options import without_unset
 from rlprune.models.weights import find_weights
 from rlprune.pipelines.recipe import Recipe
@@ -19,7 +20,7 @@ FOLDERS = {**dict.fromkeys(("adapted", "specialised", "tuned", "refitted"), "net
 """Kinds of the folders that steps make, by name."""
 FILES = ("dense.safetensors", "codebook.json", "search.json", "results.json", "frontier.png")
 """The files that they make."""
-_LATER = {"early_weight": 1.0, "mean_budgets": ()}
+_LATER = {"early_weight": 1.0, "mean_budgets": (), "accumulate": 1, "fp16": False, "compile": False}
 """Settings that 0.1.0 did not know, and their defaults."""
 
 
@@ -43,13 +44,13 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
             "views": views_of(recipe.specialise),
             "refit_views": views_of(recipe.refit) if recipe.refit else None,
         },
-        "dense": {"model": recipe.model, "weights": recipe.weights, "dense": recipe.dense},
-        "adapt": {"elastic": recipe.elastic, "adapt": recipe.adapt},
+        "dense": {"model": recipe.model, "weights": recipe.weights, "dense": _known(recipe.dense)},
+        "adapt": {"elastic": recipe.elastic, "adapt": _known(recipe.adapt)},
         "search": {"search": _known(recipe.search)},
-        "specialise": {"specialise": recipe.specialise},
+        "specialise": {"specialise": _known(recipe.specialise)},
         "tune": {"policy": recipe.policy.noted(), "tune": _known(recipe.tune), "penalties": higher},
         "policies": {"penalties": recipe.penalties},
-        "refit": {"refit": recipe.refit, "refit_weights": recipe.refit_weights},
+        "refit": {"refit": recipe.refit and _known(recipe.refit), "refit_weights": recipe.refit_weights},
         "static": {"static": recipe.static},
         "evaluate": {"reference": recipe.reference, "static": recipe.static},
     }
@@ -67,6 +68,19 @@ def check_weights(recipe: Recipe, recipe_dir: Path) -> None:
     for name in names:
         if name is not None and name != "none":
             find_weights(name, recipe_dir)
+
+
+def check_static(recipe: Recipe, out: Path) -> None:
+    """Refuse to train static networks for results that were measured without them.
+
+    Raises:
+        RLPruneError: there are such results.
+    """
+    if recipe.static is not None and (out / "results.json").exists() and not (out / "static").exists():
+        raise RLPruneError(
+            f"{out / 'results.json'} was measured without the networks of [static]; remove that file, bundle/ and "
+            "steps/evaluate.json, and all is measured again with them"
+        )
 
 
 def weights_noted(recipe: Recipe, out: Path, recipe_dir: Path) -> Path | None:
@@ -87,7 +101,9 @@ def told(recipe: Recipe) -> dict[str, Any]:
     settings = recipe.to_json()
     if recipe.static is None:
         del settings["static"]
-    known = {"search": _known(recipe.search), "tune": _known(recipe.tune), "policy": recipe.policy.noted()}
+    names = ("dense", "adapt", "search", "specialise", "tune", "refit")
+    known = {name: _known(given) for name in names if (given := getattr(recipe, name)) is not None}
+    known["policy"] = recipe.policy.noted()
     return settings | {"data": without_unset(settings["data"])} | known
 
 

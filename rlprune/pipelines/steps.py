@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from rlprune.pipelines.penalty_chain import PenaltyChain
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.recipe_run import RecipeRun
 from rlprune.pipelines.static_networks import StaticNetworks
-from rlprune.pipelines.step_settings import FILES, FOLDERS, StepName, settings_of, told, weights_noted
+from rlprune.pipelines.step_settings import FILES, FOLDERS, StepName, check_static, settings_of, told, weights_noted
 from rlprune.pipelines.teachers import Teachers, check_networks
 from rlprune.policies.policy import Policy
 from rlprune.profiles.search import best_within
@@ -43,10 +44,14 @@ from rlprune.storage.bundle import save_bundle
 from rlprune.storage.policies import load_policy
 from rlprune.storage.provenance import check_targets, noted, plain
 from rlprune.training.adaptation import adapt
+from rlprune.training.parallel.group import current
 from rlprune.training.pretraining import pretrain
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.imports import require
+
+_ALONE = ("search", "evaluate")
+"""Steps that the first of several processes does; of others it does parts."""
 
 
 class Steps(RecipeRun):
@@ -90,11 +95,7 @@ class Steps(RecipeRun):
             raise RLPruneError(f"step {last!r} is unknown; allowed: {', '.join(self.NAMES)}")
         if last == "evaluate":
             require("matplotlib", "plots")
-        check_targets(self.out, FOLDERS, FILES)
-        if not (self.out / "steps").exists():
-            check_networks(self.recipe, self.recipe_dir)
-            self.teachers.check_all()
-        self._check_static()
+        current().from_first(self._check)
         for name in self.NAMES[: self.NAMES.index(last) + 1]:
             if name == "static" and self.recipe.static is None:
                 continue  # nor is it noted, so that a recipe may ask for it later
@@ -108,24 +109,17 @@ class Steps(RecipeRun):
                 same=same_source,
             )
             less = "smaller batches, fewer views or smaller images need less"
-            with note, memory_for(f"doing the step {name!r}", less):
-                getattr(self, name)()
+            with current().first(note), memory_for(f"doing the step {name!r}", less):
+                current().from_first(getattr(self, name)) if name in _ALONE else getattr(self, name)()
+            current().wait()  # for what the first writes, which the next step reads
 
-    def _check_static(self) -> None:
-        """Refuse to train static networks for results that were measured without them.
-
-        Raises:
-            RLPruneError: there are such results.
-        """
-        if (
-            self.recipe.static is not None
-            and (self.out / "results.json").exists()
-            and not (self.out / "static").exists()
-        ):
-            raise RLPruneError(
-                f"{self.out / 'results.json'} was measured without the networks of [static]; remove that file, bundle/ "
-                "and steps/evaluate.json, and all is measured again with them"
-            )
+    def _check(self) -> None:
+        """Make sure, before anything long begins, that the steps can be done."""
+        check_targets(self.out, FOLDERS, FILES)
+        if not (self.out / "steps").exists():
+            check_networks(self.recipe, self.recipe_dir)
+            self.teachers.check_all()
+        check_static(self.recipe, self.out)
 
     def teacher(self) -> None:
         """Cache the final teachers' logits on all views, if the recipe keeps views; and on those of a refit."""
@@ -141,7 +135,8 @@ class Steps(RecipeRun):
         if not trained:
             teacher = self.teachers.first(settings) if self.recipe.teacher else None
             pretrain(model, self.splits.network, settings, teacher=teacher, **self.checkpointing("dense"))
-        save_weights(model, path, note_of(self.splits.network))
+        if current().leads:
+            save_weights(model, path, note_of(self.splits.network))
 
     def adapt(self) -> None:
         """Make it elastic, rank its channels, train it under random profiles."""
@@ -193,25 +188,29 @@ class Steps(RecipeRun):
         teacher = self.teachers.final(settings)
         best = self.load("specialised")
         best_chain = PenaltyChain(folder / "policies-0")
-        policy, reward = self._learn_own(best, best_chain)
+        policy, reward = self._learn_alone(partial(self._learn_own, best, best_chain), best)
         rewards = [reward]
         for n in range(settings.rounds):
             tuned = copy.deepcopy(best)
             how: dict[str, Any] = {"held_out": self.splits.policy, "teacher": teacher}
             tune(tuned, policy, self.splits.network, settings, **how, **self.checkpointing(f"tuning/network-{n}"))
             chain = PenaltyChain(folder / f"policies-{n + 1}")
-            policy, reward = self._learn_own(tuned, chain)
+            policy, reward = self._learn_alone(partial(self._learn_own, tuned, chain), tuned)
             rewards.append(reward)
             if rewards[-1] < rewards[-2]:
                 break
             best, best_chain = tuned, chain
-        write_json(folder / "rewards.json", rewards)
-        self._chain.take(best_chain)
+        if current().leads:
+            write_json(folder / "rewards.json", rewards)
+            self._chain.take(best_chain)
         self.save("tuned", best)
 
     def policies(self) -> None:
         """Learn a policy for the tuned network at every penalty: from the highest down, then from the lowest up."""
         elastic = self.load("tuned")
+        self._learn_alone(partial(self._learn_policies, elastic), elastic)
+
+    def _learn_policies(self, elastic: ElasticCNN) -> None:
         learn = partial(self._train, elastic)
         learnt = self._chain.learn_down(learn, self._penalties)
         if self._chain.rewards.exists() or (self.out / "results.json").exists():  # measured as they are
@@ -314,6 +313,13 @@ class Steps(RecipeRun):
     def _penalties(self) -> tuple[float, ...]:
         """The recipe's own first, then the further ones."""
         return (self.recipe.policy.penalty, *self.recipe.penalties)
+
+    def _learn_alone(self, learn: Callable[[], Any], elastic: ElasticCNN) -> Any:
+        """Let the first of several processes learn policies, from logits that all of them compute."""
+        if current().size > 1 and self.recipe.policy.action == "profiles":
+            for cache in self._logit_caches.of(elastic, self.codebook):
+                cache.fill()
+        return current().from_first(learn)
 
     def _learn_own(self, elastic: ElasticCNN, chain: PenaltyChain) -> tuple[Policy, float]:
         """The policy of the recipe's own penalty, after those of all higher ones; and its reward."""

@@ -16,6 +16,7 @@ from rlprune.pipelines.recipe import Recipe, TrainedNetwork
 from rlprune.pipelines.step_settings import check_weights, views_of
 from rlprune.profiles.search import check_budget, check_candidates
 from rlprune.training.distillation import Ensemble, Teacher, cache_teacher_logits
+from rlprune.training.parallel.group import current
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write, check_room
 
@@ -179,5 +180,7 @@ class Teachers:
         """Keep the final teachers' logits on the views of images; those of the first images may be in a file."""
         known_logits = None if known is None else load_file(known)["logits"]
         logits = cache_teacher_logits(self._network(self.names_final), images, settings, known=known_logits)
+        if not current().leads:
+            return
         with atomic_write(path) as temporary:
             temporary.write_bytes(save({"logits": logits}))  # `save_file` would make a temporary file of its own

@@ -18,7 +18,8 @@ from rlprune.training.batches import Batch, index_batches
 from rlprune.training.distillation import Teacher, distillation_loss, soft_labels
 from rlprune.training.fake_quantisation import Rounded
 from rlprune.training.loop import Step, check_checkpoint_room, fit
-from rlprune.training.settings import TrainingSettings
+from rlprune.training.parallel.division import Division
+from rlprune.training.settings import NO_COMPILING, TrainingSettings
 from rlprune.utils.progress import Log
 from rlprune.utils.settings import (
     AtMost,
@@ -52,8 +53,11 @@ class AdaptSettings(TrainingSettings):
     is then computed in float32, since bfloat16 would round to other numbers."""
 
     def _conflicts(self) -> Iterator[str]:
-        if self.int8 and self.bf16:
-            yield "int8=True and bf16=True round to different numbers; give only one"
+        yield from super()._conflicts()
+        if self.int8 and (self.bf16 or self.fp16):
+            yield f"int8=True and {'bf16' if self.bf16 else 'fp16'}=True round to different numbers; give only one"
+        if self.compile:
+            yield NO_COMPILING
         if not self.n_random and not self.sandwich:
             yield "n_random=0, sandwich=False: a step needs a profile; give an n_random of 1 or more, or the sandwich"
 
@@ -127,7 +131,7 @@ def adapt(
                 loss = distillation_loss(
                     logits.float(), batch.labels, soft, settings.temperature, settings.distillation
                 )
-                (loss / len(profiles)).backward()  # type: ignore[no-untyped-call]
+                batch.backward(loss / len(profiles))
                 losses.append(loss.item())
             return {"loss": sum(losses) / len(losses)} | dict(zip(sampler.names, losses, strict=False))
 
@@ -203,7 +207,7 @@ def calibrate(elastic: ElasticModule, data: ImageSet, settings: TrainingSettings
         elastic: its norms that have several sets are changed in place.
         data: images to measure on.
         settings: batch size and device.
-        n_batches: batches per profile; the statistics are their mean.
+        n_batches: batches per profile; the statistics are their mean. Of each batch, every process runs its part.
     """
     elastic.to(settings.device).eval()
     norms = [layer for layer in elastic.elastic_layers().values() if isinstance(layer, ElasticBatchNorm)]
@@ -217,7 +221,9 @@ def calibrate(elastic: ElasticModule, data: ImageSet, settings: TrainingSettings
         for batch, indices in enumerate(index_batches(torch.arange(len(data)), settings.batch_size)[:n_batches]):
             for layer in switched:
                 layer.momentum = 1 / (batch + 1)
-            elastic(data.normalised(indices).to(settings.device), profile)
+            (part,) = Division.of(len(indices)).pieces
+            with part.together():
+                elastic(data.normalised(indices[part.rows]).to(settings.device), profile)
     for layer, momentum in zip(switched, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlprune.data.augmentation import draw_views, take_views
 from rlprune.data.image_set import ImageSet
+from rlprune.training.parallel.division import Division
 from rlprune.training.settings import TrainingSettings
 
 
@@ -25,6 +26,18 @@ class Batch(NamedTuple):
     """Which images of the training set, int64 (B,)."""
     views: Tensor
     """Which of an image's fixed views, int64 (B,); zeros where views are drawn afresh."""
+    n_step: int = 0
+    """Images of the step, in all processes and pieces."""
+    weight: float = 1.0
+    """What a loss, a mean over these images, counts in the step's: the share of its images, times the scale of fp16."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, a mean over these images, by its weight in the step."""
+        (loss * self.weight).backward()  # type: ignore[no-untyped-call]
+
+    def piece(self, images: slice) -> Batch:
+        """Some of its images."""
+        return self._replace(**{name: getattr(self, name)[images] for name in Batch._fields[:4]})
 
 
 def index_batches(indices: Tensor, batch_size: int) -> Sequence[Tensor]:
@@ -38,7 +51,8 @@ def epoch_batches(
 ) -> Iterator[Batch]:
     """Every image once, in an order, int64 (N,), and a random view, shrunk to `size` pixels unless that is 0.
 
-    Batches before the `first` are left out, and draw nothing.
+    Batches before the `first` are left out, and draw nothing. All processes draw alike, for the whole batch; then each
+    takes the images that are its own.
     """
     table = remembered_views(len(data), settings) if settings.views else None
     for indices in index_batches(order, settings.batch_size)[first:]:
@@ -48,7 +62,9 @@ def epoch_batches(
         else:
             chosen = torch.randint(settings.views, (len(indices),), generator=generator)
             views = table[indices, chosen]
-        yield to_batch(data, indices, chosen, views, settings, size)
+        own = Division.of(len(indices), settings.accumulate).rows
+        batch = to_batch(data, indices[own], chosen[own], views[own], settings, size)
+        yield batch._replace(n_step=len(indices))
 
 
 def remembered_views(n: int, settings: TrainingSettings) -> Tensor:

@@ -12,6 +12,7 @@ from rlprune.data.image_set import ImageSet
 from rlprune.errors import RLPruneError
 from rlprune.graph.folding import fold_for_teacher
 from rlprune.training.batches import Batch, remembered_views, to_batch
+from rlprune.training.parallel.group import current
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.finite import check_whole
 from rlprune.utils.progress import progress_bar
@@ -45,7 +46,7 @@ def cache_teacher_logits(
     *,
     known: Tensor | None = None,
 ) -> Tensor:
-    """Ask a teacher once about every view of every image, instead of once per step.
+    """Ask a teacher once about every view of every image, instead of once per step; several processes share the images.
 
     Args:
         teacher: normalised images (B, C, H, W) -> logits (B, classes).
@@ -71,16 +72,20 @@ def cache_teacher_logits(
         )
     ask = _asked(teacher, settings)
     table = remembered_views(len(data), settings)
-    logits_so_far = [] if known is None else [known]
+    group = current()
+    logits_so_far: list[Tensor] = []
     n_known = 0 if known is None else len(known)
     max_batch = max(1, batch_size // settings.views)
-    for start in progress_bar(range(n_known, len(data), max_batch), desc="teacher", unit="batch"):
+    starts = range(n_known, len(data), max_batch)  # of the same batches, whoever runs them
+    own = starts[group.part(len(starts))]
+    for start in progress_bar(own, desc="teacher", unit="batch", hidden=not group.leads):
         part = torch.arange(start, min(start + max_batch, len(data)))
         indices = part.repeat_interleave(settings.views)
         views = torch.arange(settings.views).repeat(len(part))
         logits = ask(to_batch(data, indices, views, table[indices, views], settings).images)
         logits_so_far.append(logits.half().cpu().view(len(part), settings.views, -1))
-    return torch.cat(logits_so_far)
+    asked = torch.cat(logits_so_far) if logits_so_far else torch.zeros(0, *shape, dtype=torch.float16)
+    return torch.cat([*([] if known is None else [known]), group.gather(asked)])
 
 
 def soft_labels(teacher: Teacher, settings: TrainingSettings) -> Callable[[Batch], Tensor]:

@@ -16,6 +16,9 @@ from rlprune import startup
 from rlprune.data.image_set import ImageSet
 from rlprune.errors import NotFiniteError, RLPruneError
 from rlprune.training.batches import Batch, epoch_batches, index_batches
+from rlprune.training.parallel.agreement import check_alike
+from rlprune.training.parallel.division import Division
+from rlprune.training.parallel.group import current
 from rlprune.training.run import TrainingRun
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import check_room
@@ -44,25 +47,32 @@ def fit(
 ) -> None:
     """Train a network in place.
 
+    Where torchrun or Ray started several processes (`rlprune.training.parallel`), each calls this alike and takes its
+    part of every batch; the gradients are those of the whole batch, and the first process alone writes and logs.
+
     Args:
         network: what is trained; left in eval mode.
         data: its training images.
         settings: how.
-        step: given the run's random generator, returns the forward and backward of a batch; gradients may add up there.
+        step: given the run's random generator, returns the forward and backward of a batch. Its loss is a mean over the
+            batch's images, and goes backward by `Batch.backward`, which weighs it; gradients may add up there.
         checkpoint: file written after every epoch; if it exists, training continues from it. On the command line, it is
             also written after the step in which Ctrl-C or SIGTERM comes, before the process ends.
         log: called after every epoch.
         label: what the progress bar says.
 
     Raises:
+        ClusterError: one of several processes was lost, or is about to train something else than the others.
         InUseError: another process trains with that checkpoint.
         NotFiniteError: the weights hold NaN before training; or a loss, a gradient or a norm's statistics become so,
             and training stops: the checkpoint is that of the epoch before.
         RLPruneError: the checkpoint belongs to other settings or another network; or the network takes no smaller
-            images, which `early_size` asks for; or images are shifted by more than their size.
+            images, which `early_size` asks for; or images are shifted by more than their size; or several processes
+            are to compile.
         WriteError: there is no room for the checkpoint, which is asked before the first step, too.
     """
-    with nullcontext() if checkpoint is None else hold(checkpoint), startup.finishing(checkpoint is not None):
+    held = nullcontext() if checkpoint is None else current().first(hold(checkpoint))
+    with held, startup.finishing(checkpoint is not None):
         _fit(network, data, settings, step, checkpoint, log, label)
 
 
@@ -76,7 +86,9 @@ def _fit(
     label: str,
 ) -> None:
     """Train while the checkpoint is held."""
+    group = current()
     keep_freed()
+    _check_compile(settings)
     _check_padding(settings, max(data.images.shape[2:]))
     if name := not_finite_in(network):
         raise NotFiniteError(f"{name} of the network holds NaN or infinity before training; give other weights")
@@ -84,28 +96,31 @@ def _fit(
     n_steps = len(index_batches(torch.arange(len(data)), settings.batch_size))
     run = TrainingRun(network, settings, n_steps)
     run_batch = step(run.generator)
-    first_epoch = 0 if checkpoint is None or not checkpoint.exists() else run.resume(checkpoint)
+    check_alike(network, data, settings)
+    there = checkpoint is not None and group.from_first(checkpoint.exists)
+    first_epoch = run.resume(checkpoint) if there and checkpoint is not None else 0
     if first_epoch < settings.epochs:
-        check_checkpoint_room(checkpoint, network, settings)
+        group.from_first(lambda: check_checkpoint_room(checkpoint, network, settings))
     n_done = first_epoch * n_steps + (run.epoch.n_done if run.epoch else 0)
-    with counting_bar(settings.epochs * n_steps, initial=n_done, desc=label, unit="batch") as progress:
+    n_all, hidden = settings.epochs * n_steps, not group.leads
+    with counting_bar(n_all, initial=n_done, desc=label, unit="batch", hidden=hidden) as progress:
         for epoch in range(first_epoch, settings.epochs):
             now = f"training, in epoch {epoch + 1} of {settings.epochs}"
             cure = f"a batch_size below {settings.batch_size} needs less; what the last checkpoint has stays"
             with _stopped_if_not_finite(run, epoch, checkpoint), memory_for(now, cure):
                 means = _train_epoch(run, data, run_batch, epoch, checkpoint, progress)
             progress.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
-            if log is not None:
+            if log is not None and group.leads:
                 log((epoch + 1) * len(data), means | {"learning_rate": run.learning_rate})
             if checkpoint is not None:
                 run.save(checkpoint, epoch + 1)
-                if startup.asked_to_end():
+                if group.any(startup.asked_to_end()):
                     startup.end()
     if run.average is not None:
         network.load_state_dict(run.average.module.state_dict())
         orders = (torch.randperm(len(data), generator=run.generator) for _ in count())
         epochs = (epoch_batches(data, settings, run.generator, 0, order) for order in orders)
-        _measure_norms(network, islice(chain.from_iterable(epochs), _N_MEASURED), run_batch)
+        _measure_norms(run, islice(chain.from_iterable(epochs), _N_MEASURED), run_batch)
     network.eval()
 
 
@@ -128,6 +143,18 @@ def check_checkpoint_room(checkpoint: Path | None, network: nn.Module, settings:
     check_room(checkpoint, n_copies * n_parts * n_bytes)
 
 
+def _check_compile(settings: TrainingSettings) -> None:
+    """Make sure that what is compiled is trained in one process.
+
+    Raises:
+        RLPruneError: it is not.
+    """
+    if settings.compile and (size := current().size) > 1:
+        raise RLPruneError(
+            f"compile=True in {size} processes: norms that they share cannot be compiled; leave it out, or use one"
+        )
+
+
 def _check_padding(settings: TrainingSettings, size: int) -> None:
     """Make sure that images of so many pixels a side can be shifted so far.
 
@@ -142,25 +169,44 @@ def _train_epoch(
     run: TrainingRun, data: ImageSet, run_batch: Step, number: int, checkpoint: Path | None, progress: Any
 ) -> dict[str, float]:
     """Train on every image once, or on those that are left of an epoch; return the means of the steps' figures."""
-    settings = run.settings
+    group, settings = current(), run.settings
     run.network.train()
     epoch = run.begin_epoch(len(data))
     for batch in epoch_batches(data, settings, run.generator, settings.size_in(number), epoch.order, epoch.n_done):
         run.optimizer.zero_grad(set_to_none=True)
         with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
-            figures = run_batch(batch)
+            figures = _run_step(run, batch, run_batch)
         if not all(map(math.isfinite, figures.values())):
             raise NotFiniteError("the loss is not finite")
         run.update(number)
         epoch.add(figures, run.n_steps)
         progress.update()
-        if checkpoint is not None and startup.asked_to_end() and epoch.n_done < run.n_steps:
+        if checkpoint is not None and group.any(startup.asked_to_end()) and epoch.n_done < run.n_steps:
             _save_part(run, checkpoint, number)
     run.network.eval()
     if name := not_finite_in(run.network):
         raise NotFiniteError(f"{name} is not finite")
     run.epoch = None
     return epoch.means
+
+
+def _run_step(run: TrainingRun, batch: Batch, run_batch: Step) -> dict[str, float]:
+    """Forward and backward of a step, piece by piece; its figures, which are those of all processes."""
+    group, scale = current(), run.scaler.get_scale()
+    before = run.generator.get_state()
+    figures: dict[str, float] = {}
+    done = 0
+    for piece in Division.of(batch.n_step, run.settings.accumulate).pieces:
+        n = piece.own.stop - piece.own.start
+        run.generator.set_state(before)  # a step has the same profiles in all of its pieces
+        with piece.together():
+            found = run_batch(batch.piece(slice(done, done + n))._replace(weight=piece.weight * scale))
+        done += n
+        for key, value in found.items():
+            figures[key] = figures.get(key, 0.0) + value * piece.weight
+    if group.size == 1:
+        return figures
+    return dict(zip(figures, group.total(list(figures.values())), strict=True))
 
 
 def _save_part(run: TrainingRun, checkpoint: Path, n_epochs: int) -> NoReturn:
@@ -183,19 +229,21 @@ def _stopped_if_not_finite(run: TrainingRun, epoch: int, checkpoint: Path | None
     except NotFiniteError as error:
         precision = "bf16=False, which --resume can go on with, " if run.settings.computes_in_bf16 else ""
         kept = checkpoint is not None and checkpoint.exists()
-        raise NotFiniteError(
+        stopped = NotFiniteError(
             f"training stopped: {error} in epoch {epoch + 1} of {run.settings.epochs}, at learning rate "
             f"{run.learning_rate:g}; a lower learning_rate or clip_norm, {precision}or images without odd ones (all "
             f"black, say) may help; {f'{checkpoint} has the epochs before' if kept else 'no checkpoint was written'}"
-        ) from error
+        )
+        stopped.agreed = True  # type: ignore[attr-defined]  # losses and gradients are those of all processes
+        raise stopped from error
 
 
-def _measure_norms(network: nn.Module, batches: Iterable[Batch], run_batch: Step) -> None:
+def _measure_norms(run: TrainingRun, batches: Iterable[Batch], run_batch: Step) -> None:
     """Let norms measure the statistics of weights that were set, not trained; nothing else changes."""
-    network.train()
+    run.network.train()
     for batch in batches:
-        run_batch(batch)
-    network.zero_grad(set_to_none=True)
+        _run_step(run, batch, run_batch)
+    run.network.zero_grad(set_to_none=True)
 
 
 @contextmanager

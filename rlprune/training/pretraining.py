@@ -36,18 +36,19 @@ def pretrain(
         log: called with the figures of every epoch.
     """
     soft_of = None if teacher is None else soft_labels(teacher, settings)
+    run = torch.compile(model) if settings.compile else model
 
     def make_step(generator: torch.Generator) -> Step:
         def step(batch: Batch) -> dict[str, float]:
             with settings.autocast():
-                logits = model(batch.images)
+                logits = run(batch.images)
             logits = logits.float()
             labels = batch.labels
             if soft_of is None:
                 loss = F.cross_entropy(logits, labels)
             else:
                 loss = distillation_loss(logits, labels, soft_of(batch), settings.temperature, settings.distillation)
-            loss.backward()  # type: ignore[no-untyped-call]
+            batch.backward(loss)
             return {"loss": loss.item(), "accuracy": (logits.argmax(1) == labels).float().mean().item()}
 
         return step

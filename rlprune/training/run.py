@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rlprune.errors import NotFiniteError, OutOfMemoryError, RLPruneError
+from rlprune.errors import ClusterError, NotFiniteError, OutOfMemoryError, RLPruneError
 from rlprune.storage.provenance import HOW, check_unchanged, plain
+from rlprune.training.parallel.group import current
+from rlprune.training.parallel.sums import sum_gradients
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write
 from rlprune.utils.hardware import memory_for
@@ -61,6 +64,8 @@ class TrainingRun:
             nesterov=settings.momentum > 0,
         )
         self.schedule = self._schedule()
+        self.scaler = torch.amp.GradScaler(enabled=settings.fp16)
+        self.scaler.scale(torch.zeros((), device=settings.device))  # which makes its scale
         self.average = AveragedModel(network) if settings.first_averaged < settings.epochs else None
 
     def _schedule(self) -> torch.optim.lr_scheduler.LambdaLR:
@@ -84,19 +89,24 @@ class TrainingRun:
         return self.epoch
 
     def update(self, epoch: int) -> None:
-        """Take a step along the gradients that the network has."""
+        """Take a step along the gradients that the network has, in all processes together."""
+        sum_gradients(self.network)
+        self.scaler.unscale_(self.optimizer)
         if self.settings.scale_penalty:
             _penalise_scales(self.network, self.settings.scale_penalty)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:  # above that, float16 is out of its range: once
             raise NotFiniteError("the gradient is not finite")
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.schedule.step()
         if self.average is not None and epoch >= self.settings.first_averaged:
             self.average.update_parameters(self.network)
 
     def save(self, checkpoint: Path, epoch: int) -> None:
-        """Write a checkpoint after so many epochs, and the part of the next one that is done."""
+        """Write a checkpoint after so many epochs, and the part of the next one that is done: one process for all."""
+        if not current().leads:
+            return
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"generator": self.generator.get_state(), "settings": asdict(self.settings), "epoch": epoch}
         state |= {"dropout": torch.get_rng_state()}  # what follows the last epoch draws from it, too
@@ -116,16 +126,17 @@ class TrainingRun:
         """
         try:
             with memory_for(f"reading {checkpoint}", "it stays: give the same command again where there is more"):
-                saved = torch.load(checkpoint, weights_only=True, map_location=self.settings.device)
+                saved = torch.load(_content(checkpoint), weights_only=True, map_location=self.settings.device)
             saved["settings"], saved["epoch"], saved["generator"]
-        except OutOfMemoryError:
+        except (OutOfMemoryError, ClusterError):
             raise
         except Exception as error:
             raise RLPruneError(f"{checkpoint} is damaged or no checkpoint; remove it to start anew") from error
         _check_settings(checkpoint, saved["settings"], self.settings)
         try:
             for name, part in self._parts().items():
-                part.load_state_dict(saved[name])
+                if name in saved or name != "scaler":  # where it was begun in bfloat16, there is none yet
+                    part.load_state_dict(saved[name])
         except (RuntimeError, ValueError, KeyError) as error:
             raise RLPruneError(f"checkpoint {checkpoint} belongs to another network: {error}") from error
         self.generator.set_state(saved["generator"].cpu())
@@ -140,7 +151,14 @@ class TrainingRun:
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own, as checkpoints call it."""
         parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
-        return parts if self.average is None else parts | {"average": self.average}
+        parts |= {} if self.average is None else {"average": self.average}
+        return parts | {"scaler": self.scaler} if self.settings.fp16 else parts
+
+
+def _content(checkpoint: Path) -> Path | io.BytesIO:
+    """A checkpoint to be read, which other processes get from the first: they may be where its disk is not."""
+    group = current()
+    return checkpoint if group.size == 1 else io.BytesIO(group.from_first(checkpoint.read_bytes))
 
 
 def _check_settings(checkpoint: Path, before: dict[str, Any], settings: TrainingSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
@@ -17,11 +18,17 @@ from rlprune.utils.settings import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
+    PositiveInt,
     Seed,
     Share,
     ShareBelowOne,
     settings_dataclass,
 )
+
+NO_COMPILING = (
+    "compile=True: here every step runs other parts of a network, each of which would be compiled; leave it out"
+)
+"""Why what is not trained as a whole is not compiled."""
 
 
 @settings_dataclass
@@ -69,9 +76,23 @@ class TrainingSettings:
     """Keep tensors in channels-last memory format."""
     device: Annotated[str, AfterValidator(check_device)] = "cpu"
     """Where to train, such as cpu or cuda."""
+    accumulate: Annotated[PositiveInt, AtMost(1024)] = 1
+    """Pieces in which the images of a step go through the network, one after the other, for less memory; the gradient
+    is that of the whole batch, but that norms see the statistics of each piece."""
+    fp16: bool = False
+    """Run convolutions in float16 on a GPU, with losses scaled so that small gradients are not lost: for cards that do
+    not compute in bfloat16."""
+    compile: bool = False
+    """Compile the network (torch.compile) before it is trained, which pays for large ones; in one process alone."""
     seed: Seed = 0
     """Fixes the order of images, augmentation and random profiles: with it, on the same machine and as many threads, a
     training gives the same weights, byte for byte."""
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.fp16 and self.bf16:
+            yield "fp16=True and bf16=True are different numbers; give only one"
+        if self.fp16 and torch.device(self.device).type != "cuda":
+            yield f"fp16=True, device={self.device!r}: float16 is for GPUs; give device='cuda', or leave fp16 out"
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -90,11 +111,14 @@ class TrainingSettings:
     @property
     def computes_in_bf16(self) -> bool:
         """Whether it was asked for, or, if nothing was said, whether the hardware computes in it."""
-        return _computes_in_bf16(torch.device(self.device).type) if self.bf16 is None else self.bf16
+        if self.bf16 is None:
+            return not self.fp16 and _computes_in_bf16(torch.device(self.device).type)
+        return self.bf16
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes."""
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.computes_in_bf16)
+        dtype = torch.float16 if self.fp16 else torch.bfloat16
+        return torch.autocast(torch.device(self.device).type, dtype, enabled=self.fp16 or self.computes_in_bf16)
 
 
 def _computes_in_bf16(device: str) -> bool:

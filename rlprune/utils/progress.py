@@ -18,21 +18,22 @@ Log = Callable[[int, dict[str, float]], None]
 """Receives the number of images seen and figures: the means over an epoch."""
 
 
-def progress_bar(items: Iterable[_T], *, desc: str, unit: str) -> Iterable[_T]:
+def progress_bar(items: Iterable[_T], *, desc: str, unit: str, hidden: bool = False) -> Iterable[_T]:
     """Iterate over items behind a progress bar, which disappears at the end.
 
     Args:
         items: an iterable with a length.
         desc: text at the start of the bar.
         unit: name of one item.
+        hidden: show none.
     """
     if _whole is not None:
         return _moving(items, _whole)
     bar: Any = _tqdm()
-    return items if bar is None else bar(items, desc=desc, unit=unit, leave=False)
+    return items if bar is None or hidden else bar(items, desc=desc, unit=unit, leave=False)
 
 
-def counting_bar(total: int, *, desc: str, unit: str, initial: int = 0) -> Any:
+def counting_bar(total: int, *, desc: str, unit: str, initial: int = 0, hidden: bool = False) -> Any:
     """A progress bar that is told how far a training is, as tqdm's are: `update`, `set_postfix`, `close`.
 
     Args:
@@ -40,10 +41,11 @@ def counting_bar(total: int, *, desc: str, unit: str, initial: int = 0) -> Any:
         desc: text at the start of the bar.
         unit: name of one.
         initial: how many are done already.
+        hidden: show none.
     """
     if _whole is not None:
         return _Part(total, initial, _whole)
-    return _tqdm()(total=total, initial=initial, desc=desc, unit=unit)
+    return _tqdm()(total=total, initial=initial, desc=desc, unit=unit, disable=hidden)
 
 
 class WholeBar:

@@ -1,0 +1,94 @@
+"""A training in several processes that Ray starts, on one machine or many, instead of torchrun."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlprune.cluster.connection import LOCAL, connected
+from rlprune.errors import ClusterError, RLPruneError
+from rlprune.training.parallel.group import PATIENCE, launched
+from rlprune.utils.imports import require
+
+
+def train_on(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    folder: Path,
+    *,
+    n_workers: int,
+    address: str = LOCAL,
+    gpus: bool = False,
+    n_retries: int = 3,
+) -> Any:
+    """Call a function that trains in several workers, which are one group (`rlprune.training.parallel`).
+
+    After a worker, or its machine, was lost, all begin again: a function that names a checkpoint goes on from that.
+
+    Args:
+        function: what every worker calls, such as one that builds a network and calls `rlprune.training.pretrain`, of
+            the script that runs or of a module that the workers find, too.
+        arguments: of the function, by name.
+        folder: where Ray keeps what it notes about the run; of several machines, one that all of them see.
+        n_workers: how many there are, each of them on one processor, or one GPU.
+        address: of Ray, as `connected` takes it.
+        gpus: give each worker a GPU, which is its `cuda`.
+        n_retries: how often all may begin again.
+
+    Returns:
+        What the function returns in the first worker; tensors are on the CPU.
+
+    Raises:
+        ClusterError: Ray does not answer, has fewer processors or GPUs than workers, or the training failed.
+        MissingExtraError: Ray is not installed.
+        RLPruneError: what `function` raises in a worker.
+    """
+    if launched() > 1:
+        raise ClusterError("torchrun has started this process, and Ray would start others; use one of the two")
+    train = require("ray.train", "cluster")
+    in_torch = require("ray.train.torch", "cluster")
+    with connected(address, n_cpus=n_workers + 1 if address == LOCAL else None) as cluster:
+        kind = "GPU" if gpus else "CPU"
+        there = int(cluster.ray.cluster_resources().get(kind, 0))
+        if there < n_workers:
+            what = f"Ray at {cluster.address} has {there} {kind}s"
+            raise ClusterError(f"n_workers={n_workers}: {what}; give that at most")
+        trainer = in_torch.TorchTrainer(
+            _call,
+            train_loop_config={"function": function, "arguments": dict(arguments)},
+            torch_config=in_torch.TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
+            scaling_config=train.ScalingConfig(num_workers=n_workers, use_gpu=gpus, placement_strategy="SPREAD"),
+            run_config=train.RunConfig(
+                name="training",
+                storage_path=str(folder.resolve()),
+                failure_config=train.FailureConfig(max_failures=n_retries),
+            ),
+        )
+        try:
+            found = trainer.fit().return_value
+        except Exception as error:
+            raise _told(error) from error
+    return torch.load(io.BytesIO(found), weights_only=False, map_location="cpu")  # what our own worker wrote
+
+
+def _told(error: Exception) -> RLPruneError:
+    """What went wrong in a worker, in a line: its own, where it is an error of ours."""
+    of_workers = [getattr(each, "_base_exc", each) for each in getattr(error, "worker_failures", {}).values()]
+    for found in of_workers:
+        if isinstance(found, RLPruneError) and not isinstance(found, ClusterError):
+            return found
+    reason = str((of_workers or [error])[0]).strip().partition("\n")[0][:300]
+    return ClusterError(f"the training failed in a worker ({reason}); what its last checkpoint has stays")
+
+
+def _call(config: dict[str, Any]) -> bytes:
+    """Be a worker."""
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # Ray counts a processor for each
+    found = io.BytesIO()  # as Ray gives back no tensors
+    torch.save(config["function"](**config["arguments"]), found)
+    return found.getvalue()
