@@ -142,11 +142,12 @@ journey: $(VENV)/test
 docs: $(VENV)/test
 	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
 
-# The wheel, in an environment of its own and far from the sources.
+# The wheel, far from the sources, in an environment that has what its metadata asks for and nothing else.
 wheel: $(VENV)/test
 	rm -rf build/lib build/wheel && $(PIP) wheel --quiet --no-deps --wheel-dir build/wheel .
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt build/wheel/*.whl
+	$(PYTHON) -m venv --without-pip build/wheel/venv
+	$(PIP) --python build/wheel/venv/bin/python install --quiet --no-deps build/wheel/*.whl
+	$(VENV)/bin/python tests/support/lent.py build/wheel/venv
 	cd build/wheel && venv/bin/rlprune inspect --model digits_cnn --image-shape 1 28 28 >/dev/null
 	cd build/wheel && venv/bin/python -m rlprune --help >/dev/null
 

@@ -7,12 +7,11 @@ import shutil
 import subprocess
 import sys
 import venv
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 import torch
-from packaging.requirements import Requirement
+from lent import lend
 
 import rlprune
 
@@ -55,23 +54,6 @@ def test_what_trains_is_imported_when_it_is_asked_for(tmp_path: Path) -> None:
     assert "rlprune.training.settings" in loaded and "stable_baselines3" not in loaded
 
 
-def _lend(requirements: Path, site: Path) -> None:
-    """Put links to what requirements need, and to nothing else, into an environment: to unpack torch takes a minute."""
-    waiting = [Requirement(line) for line in requirements.read_text().splitlines() if not line.startswith("#")]
-    known: set[str] = set()
-    while waiting:
-        needed = waiting.pop()
-        if needed.name in known or not (needed.marker is None or needed.marker.evaluate({"extra": ""})):
-            continue
-        known.add(needed.name)
-        package = distribution(needed.name)
-        assert needed.specifier.contains(package.version, prereleases=True), needed
-        waiting += map(Requirement, package.requires or ())
-        for name in {path.parts[0] for path in package.files or ()} - {"..", "__pycache__"}:
-            if not (site / name).exists():
-                (site / name).symlink_to(Path(str(package.locate_file(name))))
-
-
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a fresh environment: requirements-serving.txt, and the wheel without its dependencies."""
@@ -84,7 +66,8 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     venv.create(work / "venv", with_pip=False)
     executable = work / "venv" / "bin" / "python"
-    _lend(ROOT / "requirements-serving.txt", next((work / "venv").glob("lib/python*/site-packages")))
+    needed = (ROOT / "requirements-serving.txt").read_text().splitlines()
+    lend([line for line in needed if not line.startswith("#")], work / "venv")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
     python(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", work, source, cwd=work)
     python(*pip, "--python", executable, "install", "--no-deps", next(work.glob("*.whl")), cwd=work)
