@@ -23,7 +23,7 @@ from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.prediction import Prediction, in_words
 from rlprune.errors import DataError, RLPruneError
 from rlprune.evaluation import tables
-from rlprune.intake.preprocessing import of_deployed
+from rlprune.intake.deployed import of_deployed
 from rlprune.storage import bundle
 from rlprune.utils.locks import hold_file
 from rlprune.utils.progress import progress_bar

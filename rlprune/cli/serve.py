@@ -12,7 +12,7 @@ import tyro
 from pydantic import Field
 
 from rlprune.cluster.replicas import Opening, Replicas
-from rlprune.intake.preprocessing import of_deployed
+from rlprune.intake.deployed import of_deployed
 from rlprune.serving.limits import Limits
 from rlprune.serving.served import Backend, Which, find, open_served
 from rlprune.utils.imports import require

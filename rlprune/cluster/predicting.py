@@ -109,8 +109,9 @@ def predict_files(
             before = _there(out)
             left = [number for number in range(len(parts)) if number not in before]
             if left:
-                how = {"batch_size": batch_size, "skip_unreadable": skip_unreadable}
-                how |= {} if budget is None else {"budget": budget}
+                how: dict[str, Any] = {"batch_size": batch_size, "skip_unreadable": skip_unreadable}
+                if budget is not None:
+                    how["budget"] = budget
                 with connected(cluster) as ray:
                     _predict(ray, network, {number: parts[number] for number in left}, out, workers, how)
         return _summary(out, len(parts), len(parts) - len(left))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from rlprune.data.preprocessing import Preprocessing
-from rlprune.intake.preprocessing import of_deployed
+from rlprune.intake.deployed import of_deployed
 from rlprune.serving.limits import Limits
 from rlprune.serving.served import Backend, Model, Served, Source, Which, find, open_served
 from rlprune.utils.settings import AtMost, NonNegativeInt, PositiveFloat, PositiveInt, settings_dataclass

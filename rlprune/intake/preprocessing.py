@@ -8,10 +8,7 @@ from dataclasses import replace
 from rlprune.data.image_set import InputFormat
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import parse
-from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.errors import DataError
-from rlprune.intake.notes import network_notes
 from rlprune.models.libraries import library_of, own_preprocessing
 
 
@@ -41,21 +38,6 @@ def confirmed(expected: Preprocessing, text: str | None, model: str = "") -> Pre
             "stored with the network"
         )
     return given.without_statistics
-
-
-def of_deployed(model: DynamicCNN | OnnxCNN, text: str | None) -> Preprocessing:
-    """How pictures are prepared for a network that is deployed; an own transform is imported only where it is named.
-
-    Args:
-        model: the network.
-        text: as for `confirmed`.
-
-    Raises:
-        DataError: as `confirmed`.
-    """
-    if isinstance(model, DynamicCNN):
-        return confirmed(whole(model), text, network_notes(model.metadata).get("model") or "")
-    return confirmed(model.preprocessing, text)
 
 
 def _agree(given: Preprocessing, stored: Preprocessing) -> bool:
