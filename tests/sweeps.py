@@ -74,7 +74,7 @@ def killed(
     out = folder / command[command.index("--out") + 1]
     while True:
         process = rlprune(*command, *resume, folder=folder)
-        until = time.monotonic() + rng.uniform(0.2, 0.9) * seconds
+        until = time.monotonic() + rng.uniform(0.1, 0.6) * seconds
         while process.poll() is None:
             if kills < n and time.monotonic() > until and whom(out, process):
                 kills += 1
