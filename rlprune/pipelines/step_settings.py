@@ -77,9 +77,9 @@ def weights_noted(recipe: Recipe, out: Path, recipe_dir: Path) -> Path | None:
     return Path("none") if recipe.weights == "none" else find_weights(recipe.weights, recipe_dir)
 
 
-def views_of(settings: TrainingSettings) -> list[int]:
+def views_of(settings: TrainingSettings) -> list[float]:
     """What cached logits depend on: the views of an image, and the way they are drawn, which is the second so far."""
-    return [settings.views, settings.padding, int(settings.flip), 2]
+    return [settings.views, settings.padding, int(settings.flip), 2, *(settings.crop_scale or ())]
 
 
 def told(recipe: Recipe) -> dict[str, Any]:

@@ -14,14 +14,22 @@ from rlprune.utils.settings import (
     BatchSize,
     Epochs,
     LearningRate,
+    Must,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     Seed,
     Share,
     ShareBelowOne,
+    as_tuple,
     settings_dataclass,
 )
+
+CropScale = Annotated[
+    tuple[PositiveFloat, PositiveFloat],
+    as_tuple,
+    Must(lambda scale: scale[0] <= scale[1] <= 1, "two shares above 0 and up to 1, the smaller one first"),
+]
 
 
 @settings_dataclass
@@ -47,6 +55,10 @@ class TrainingSettings:
     """Gradients are scaled down to this norm."""
     padding: Annotated[NonNegativeInt, AtMost(4096)] = 4
     """Pixels by which images are shifted at random in every direction; 0 for none."""
+    crop_scale: CropScale | None = None
+    """Smallest and largest share of a picture's area that is cut out at random and scaled, in place of shifts, as
+    pretrained networks expect: 0.08 1 is usual for ImageNet. Width / height is 3/4 to 4/3. Pictures in memory are cut
+    as they are there, streamed ones before their middle is."""
     flip: bool = True
     """Mirror images at random; wrong for digits."""
     views: Annotated[NonNegativeInt, AtMost(1000)] = 0
@@ -67,6 +79,9 @@ class TrainingSettings:
     """Run convolutions in bfloat16 (autocast); if not given, where the hardware computes in it."""
     channels_last: bool = True
     """Keep tensors in channels-last memory format."""
+    workers: Annotated[NonNegativeInt, AtMost(256)] | None = None
+    """Processes that decode streamed images ahead; 0 decodes in the process that trains. As many as there are
+    processors, at most 8, if not given. Results are the same for any number."""
     device: Annotated[str, AfterValidator(check_device)] = "cpu"
     """Where to train, such as cpu or cuda."""
     seed: Seed = 0
