@@ -105,11 +105,11 @@ def _mnist5k() -> Source:
 
 def _from_callable(source: str, columns: Columns, test_split: str | None) -> Source:
     found = call(source, DataError)
-    if isinstance(found, Mapping) and found and all(_is_table(part) for part in found.values()):
-        return from_splits(source, found, columns, test_split)
     streams = dict(found) if isinstance(found, Mapping) else {"train": found}
     if streams and all(is_stream(part) for part in streams.values()):
         return from_streams(source, streams, columns.image, columns.label, test_split)
+    if isinstance(found, Mapping) and found and all(_is_table(part) for part in found.values()):
+        return from_splits(source, found, columns, test_split)
     if _is_table(found):
         return from_splits(source, {"train": found}, columns, test_split)
     _check_none(source, test_split=test_split)

@@ -83,7 +83,7 @@ class LogitShards:
             RLPruneError: the folder holds something else.
             WriteError: there is no room.
         """
-        with hold(folder / _NOTE):
+        with hold(folder):
             check_ours(folder, (folder / _NOTE).exists())
             missing = [start for start in range(0, shape[0], _PER_SHARD) if not _path(folder, start).exists()]
             check_room(folder, len(missing) * _PER_SHARD * shape[1] * shape[2] * 2)
