@@ -111,6 +111,8 @@ def memory(pictures: Path, n: int, steps: int, model: str) -> tuple[bool, str]:
         pass
     finally:
         TrainingRun.update = update  # type: ignore[method-assign]
+    parts = [found[place : place + 25] for place in range(0, len(found), 25)]
+    series = " ".join(f"{statistics.median(each for _, each in part):.2f}" for part in parts)
     third = max(1, len(found) // 3)
     own = max(each for each, _ in found)
     everything = max(each for _, each in found)
@@ -119,6 +121,7 @@ def memory(pictures: Path, n: int, steps: int, model: str) -> tuple[bool, str]:
     text = (
         f"{n} files, {model}, {len(found)} steps of 16 in {time.monotonic() - begun:.0f} s (opened in {opened:.0f} s): "
         f"at most {own:.2f} GiB here, {everything:.2f} GiB with workers; middle third {early:.2f}, last {late:.2f}"
+        f"; every 25 steps {series}"
     )
     return everything <= MOST_GIB and late - early <= FLAT_GIB, text
 
