@@ -19,7 +19,7 @@ FOLDERS = {**dict.fromkeys(("adapted", "specialised", "tuned", "refitted"), "net
 """Kinds of the folders that steps make, by name."""
 FILES = ("dense.safetensors", "codebook.json", "search.json", "results.json", "frontier.png")
 """The files that they make."""
-_LATER = {"early_weight": 1.0, "mean_budgets": ()}
+_LATER = {"crop_scale": None, "early_weight": 1.0, "mean_budgets": (), "workers": None}
 """Settings that 0.1.0 did not know, and their defaults."""
 
 
@@ -87,7 +87,9 @@ def told(recipe: Recipe) -> dict[str, Any]:
     settings = recipe.to_json()
     if recipe.static is None:
         del settings["static"]
-    known = {"search": _known(recipe.search), "tune": _known(recipe.tune), "policy": recipe.policy.noted()}
+    steps = ("search", "dense", "adapt", "specialise", "tune", "refit")
+    known = {name: _known(getattr(recipe, name)) for name in steps if getattr(recipe, name) is not None}
+    known["policy"] = recipe.policy.noted()
     return settings | {"data": without_unset(settings["data"])} | known
 
 
