@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills ranks sweeps load machines fuzz browser gpu journey clients clean
+.PHONY: demo test lint types walls unit lowest lowest-few commands audit docs wheel reference zoo kills ranks sweeps load machines fuzz browser gpu streamed journey clients clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/rlprune demo
@@ -123,6 +123,11 @@ browser: $(VENV)/test examples/browser/node_modules
 
 examples/browser/node_modules: examples/browser/package-lock.json
 	cd examples/browser && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules
+
+# Memory that adapting on 200,000 files takes, and the pace of streamed beside in-memory training (half an hour on two cores).
+# PICTURES names a folder of class folders, whose files are linked; IMAGES small images.
+streamed: $(VENV)/test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/streamed.py $(if $(PICTURES),--pictures $(PICTURES)) $(if $(IMAGES),--images $(IMAGES))
 
 # Everything that takes a device, on a graphics card; then times beside the processor's (some minutes).
 gpu: $(VENV)/test

@@ -10,6 +10,7 @@ MODULES = (
     "rlprune.errors",
     "rlprune.metrics",
     "rlprune.data",
+    "rlprune.data.streamed",
     "rlprune.models",
     "rlprune.graph",
     "rlprune.elastic",

@@ -202,8 +202,9 @@ class LogitCache:
             NotFiniteError: one is NaN or infinite.
         """
         parts = []
-        for here in torch.arange(len(images)).split(_CHUNK):
-            pixels = self.data.normalised(images[here]).to(self.network.widths.device)
+        chunks = torch.arange(len(images)).split(_CHUNK)
+        for here, pixels in zip(chunks, self.data.pixels_at(images.split(_CHUNK)), strict=True):
+            pixels = self.data.normalise(pixels).to(self.network.widths.device)
             logits = self.network(pixels, levels if levels.ndim == 1 else levels[here])
             parts.append(finite_logits(logits.float().cpu()))
         return torch.cat(parts)
@@ -270,7 +271,7 @@ def fitted_observer(network: ElasticModule, images: ImageSet, **settings: Any) -
         return Observer.fit(network, images, **settings)
     try:
         stem = fingerprint(*network.stem.state_dict().values())
-        key = (stem, images.images._version, images.mean, images.std, *sorted(settings.items()))
+        key = (stem, getattr(images.images, "_version", 0), images.mean, images.std, *sorted(settings.items()))
     except (RuntimeError, TypeError):  # of tensors that count no changes, or have no counterpart in NumPy
         return Observer.fit(network, images, **settings)
     known = _observers.setdefault(images, {})

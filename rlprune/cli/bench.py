@@ -191,7 +191,7 @@ class Bench:
             )
         rows = ROWS if self.rows == ("all",) else self.rows or default_rows()
         row_images = self._row_images(dynamic)
-        pixels = self._pixels(dynamic) if row_images is None else row_images.test.images
+        pixels = self._pixels(dynamic) if row_images is None else row_images.test.held()
         batches = self.batch or (1, min(64, len(pixels)))
         if self.profile:
             return profile(dynamic, pixels, batches, self.seconds)
@@ -234,14 +234,14 @@ class Bench:
     def _pixels(self, dynamic: DynamicCNN) -> torch.Tensor:
         """Test images of the data that were asked for, or noise."""
         if self.data is not None:
-            return DataOptions(self.data, self.image_size).load(preprocessing=dynamic.preprocessing).test.images
+            return DataOptions(self.data, self.image_size).load(preprocessing=dynamic.preprocessing).test.held()
         made_with = (network_notes(dynamic.metadata).get("source") or {}).get("data")
         said = "" if made_with is None else f", such as those that it was made with, which it calls {_shown(made_with)}"
         print(
             f"rlprune: timing on noise; what is spent on real images may differ: name some with --data{said}",
             file=sys.stderr,
         )
-        return _noise(dynamic.elastic.image_shape).images
+        return _noise(dynamic.elastic.image_shape).held()
 
 
 def _shown(text: str) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-import shutil
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,12 @@ from torch import Tensor
 
 from rlprune.data.pictures import cover, read_picture
 from rlprune.data.preprocessing import Preprocessing
+from rlprune.data.streamed.records import Record, Records
 from rlprune.errors import DataError
 
-MEMORY_LIMIT = 2 * 2**30
-"""Bytes of pixels above which they are kept in a temporary file that is mapped into memory."""
 
-Record = tuple[str, Any, Any]
-"""The name of an image in messages; the image in any form that `read_picture` takes; its label."""
+class TooLargeError(Exception):
+    """The pixels of all images need more memory than they may take; it has the number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class Source:
         classes: class names in the order of the labels; None where nothing names them.
         n_validation: how many records of the source's own validation split, which come last; 0 where it has none, or
             where they test.
+        open: gives the same records in any order.
     """
 
     n_train: int
@@ -46,10 +44,15 @@ class Source:
     records: Iterable[Record]
     classes: tuple[str, ...] | None
     n_validation: int = 0
+    open: Callable[[], Records] | None = None
 
 
 def decode(
-    source: Source, slots: Sequence[int], image_size: int | None, preprocessing: Preprocessing | None = None
+    source: Source,
+    slots: Sequence[int],
+    image_size: int | None,
+    preprocessing: Preprocessing | None = None,
+    most: float = math.inf,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read every image of a source into its row of one array.
 
@@ -59,12 +62,13 @@ def decode(
         image_size: pixels of height and width, reached by scaling the shorter side and cropping the centre; None keeps
             the images as they are.
         preprocessing: how they come to their size where it says so, in place of `image_size`; and their channels.
+        most: bytes that the pixels may take.
 
     Returns:
-        Pixels uint8 (N, C, H, W), where C is 1 if all images are grey and otherwise 3, memory-mapped above
-        `MEMORY_LIMIT`; labels int64 (N,).
+        Pixels uint8 (N, C, H, W), where C is 1 if all images are grey and otherwise 3; labels int64 (N,).
 
     Raises:
+        TooLargeError: they would take more.
         DataError: an image is damaged or of another size than the first, or a label is not a whole number in range.
     """
     preprocessing = preprocessing or Preprocessing()
@@ -78,7 +82,7 @@ def decode(
         image = read_picture(name, item, frame, preprocessing.mode)
         if not first:
             first = name
-            pixels = _allocate((len(slots), *image.shape))
+            pixels = _allocate((len(slots), *image.shape), most)
         if image.shape[1:] != pixels.shape[2:]:
             height, width = image.shape[1:]
             first_height, first_width = pixels.shape[2:]
@@ -88,7 +92,7 @@ def decode(
             )
         if len(image) > pixels.shape[1]:  # the first image in colour: the grey ones so far become colour too
             grey = pixels
-            pixels = _allocate((len(slots), *image.shape))
+            pixels = _allocate((len(slots), *image.shape), most)
             pixels[...] = grey
         pixels[slot] = image
         labels[slot] = _label(name, label, source.classes)
@@ -154,19 +158,25 @@ def read_image(
     return picture
 
 
-def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    n_bytes = math.prod(shape)
-    if n_bytes <= MEMORY_LIMIT:
-        return np.empty(shape, np.uint8)
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
-    if free < n_bytes:  # writing to a map on a full disk would end the process with a bus error
-        raise DataError(
-            f"the images need {n_bytes / 2**30:.1f} GiB in {folder}, which has {free / 2**30:.1f} GiB left; "
-            "set TMPDIR to a folder with more room, or image_size to fewer pixels"
-        )
-    with tempfile.TemporaryFile() as file:  # nameless: its space is free again when the last array on it is gone
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+def _allocate(shape: tuple[int, ...], most: float) -> NDArray[np.uint8]:
+    if math.prod(shape) > most:
+        raise TooLargeError(math.prod(shape))
+    return np.empty(shape, np.uint8)
+
+
+def labels_of(records: Records, n: int, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
+    """The labels of the first n records, int64 (n,); no picture is decoded for them, where that can be helped.
+
+    Raises:
+        DataError: one is not a whole number in range.
+    """
+    found = records.labels()[:n]
+    try:
+        return np.array([_label("", label, classes) for label in found], np.int64)
+    except DataError:
+        for index, label in enumerate(found):
+            _label(records[index][0], label, classes)
+        raise
 
 
 def _label(name: str, label: Any, classes: tuple[str, ...] | None) -> int:

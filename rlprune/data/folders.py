@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from rlprune.data.decoding import Record, Source
+from rlprune.data.decoding import Source
 from rlprune.data.parts import assign, by_role, role_of
 from rlprune.data.pictures import FOREIGN_SUFFIXES, suffixes
+from rlprune.data.streamed.records import FileRecords, Record
 from rlprune.errors import DataError
+from rlprune.utils.files import read_text
 from rlprune.utils.notes import say_once
 
 COMMON_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tiff", ".webp")
@@ -31,6 +35,17 @@ def visible(folder: Path) -> list[Path]:
 
 def _visible_names(folder: Path) -> list[str]:
     return sorted((name for name in os.listdir(folder) if not _hidden(name)), key=class_name)
+
+
+def files_with(folder: Path, suffix: str) -> list[Path]:
+    """The files in a folder and those below it whose names end with something, without what is hidden."""
+    found: list[Path] = []
+    for path in visible(folder):
+        if path.is_dir() and not path.is_symlink():
+            found += files_with(path, suffix)
+        elif path.suffix.lower() == suffix:
+            found.append(path)
+    return found
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
@@ -73,16 +88,40 @@ def from_folders(root: Path, test_split: str | None) -> Source:
         if test_split is not None:
             raise DataError(f"{root} has no part {test_split!r}, but classes: {_names(inside)}; leave test_split out")
         records, classes = _records(_classes(root))
-        return Source(len(records), 0, records, classes)
-    found = by_role(str(root), ((path.name, path) for path in inside if _has_images(path)))
-    others = [path for path in inside if role_of(path.name) is None and _has_images(path)]
+        return Source(len(records), 0, records, classes, open=lambda: FileRecords(records))
+    found = by_role(str(root), ((path.name, path) for path in inside if has_images(path)))
+    others = [path for path in inside if role_of(path.name) is None and has_images(path)]
     if others:
         say_once(f"{root}: {_names(others)} is for neither training nor testing, and left out")
     parts = assign(str(root), found, lambda path: _is_labelled(path, _class_names(found["train"].content)), test_split)
     train, classes = _records(_classes(_without_wrapping(parts.train)))
     test = _records_of_part(parts.test, parts.train, classes) if parts.test else []
     validation = _records_of_part(parts.validation, parts.train, classes) if parts.validation else []
-    return Source(len(train), len(test), train + test + validation, classes, len(validation))
+    records = train + test + validation
+    return Source(len(train), len(test), records, classes, len(validation), lambda: FileRecords(records))
+
+
+def with_class_names(source: Source, folder: Path) -> Source:
+    """The source, with the class names in a ``classes.json`` of the folder if the files themselves have none.
+
+    Raises:
+        DataError: that is no list of different names.
+    """
+    path = folder / "classes.json"
+    if source.classes is not None or not path.is_file():
+        return source
+    try:
+        names = json.loads(read_text(path))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); make it a list of the classes' names, or remove it"
+        ) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise DataError(f'{path} is no list of names; make it one, such as ["cat", "dog"] for the labels 0 and 1')
+    classes = tuple(map(class_name, names))
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{path} has a name more than once; give every class its own, in the order of the labels")
+    return replace(source, classes=classes)
 
 
 def _hidden(name: str) -> bool:
@@ -111,7 +150,8 @@ def _images(folder: Path) -> Iterator[Path]:
     return (path for path in _files(folder) if path.suffix.lower() in suffixes())
 
 
-def _has_images(folder: Path) -> bool:
+def has_images(folder: Path) -> bool:
+    """Whether there is a picture anywhere below a folder."""
     return any(True for _ in _images(folder))
 
 
@@ -121,12 +161,12 @@ def _has_own_images(folder: Path) -> bool:
 
 def _holds_classes(folder: Path) -> bool:
     """Whether its images lie in folders, and not in itself."""
-    return not _has_own_images(folder) and any(_has_images(path) for path in _folders(folder))
+    return not _has_own_images(folder) and any(has_images(path) for path in _folders(folder))
 
 
 def _without_wrapping(folder: Path) -> Path:
     """The folder, or the only one in it that has images, if that holds folders of images again."""
-    full = [path for path in _folders(folder) if _has_images(path)]
+    full = [path for path in _folders(folder) if has_images(path)]
     if _has_own_images(folder) or len(full) != 1 or not _holds_classes(full[0]):
         return folder
     if role_of(full[0].name) not in (None, role_of(folder.name)):
@@ -137,7 +177,7 @@ def _without_wrapping(folder: Path) -> Path:
 
 def _has_parts(inside: list[Path]) -> bool:
     """Whether folders are parts of a set (train, test) and no classes, one of which may be called train."""
-    full = [path for path in inside if _has_images(path)]
+    full = [path for path in inside if has_images(path)]
     roles = [path for path in full if role_of(path.name)]
     others = len(full) - len(roles)
     train = next((path for path in roles if role_of(path.name) == "train" and _holds_classes(path)), None)

@@ -1,8 +1,9 @@
-"""Images with their labels in memory, and the four splits that everything works on."""
+"""Images with their labels, in memory or streamed, and the four splits that everything works on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from rlprune.data.preprocessing import Preprocessing
+from rlprune.data.streamed.fetching import Workers, fetch
+from rlprune.data.streamed.pixels import Pixels, StreamedPixels, join_pixels
 from rlprune.errors import DataError
 
 
@@ -38,7 +41,7 @@ class ImageSet:
     """Images, their labels, and the statistics that normalise them.
 
     Attributes:
-        images: pixels in [0, 255], uint8 (N, C, H, W); may be a memory-mapped file.
+        images: pixels in [0, 255], uint8 (N, C, H, W): a tensor, or what decodes them whenever they are asked for.
         labels: class of each image in [0, len(classes)), int64 (N,).
         classes: class names.
         mean: per channel, of pixel values in [0, 1]; C numbers.
@@ -46,7 +49,7 @@ class ImageSet:
         preprocessing: how pictures became these pixels, and the order of channels that a network reads.
     """
 
-    images: Tensor
+    images: Pixels
     labels: Tensor
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -62,8 +65,24 @@ class ImageSet:
         return f"ImageSet({len(self)} images of {shape} in {len(self.classes)} classes)"
 
     def subset(self, indices: Sequence[int] | Tensor | slice) -> ImageSet:
-        """The images at some indices, in that order; a slice shares memory, other indices copy."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        """The images at some indices, in that order; a slice shares memory, other indices copy what is in memory."""
+        images = self.images.at(indices) if isinstance(self.images, StreamedPixels) else self.images[indices]
+        return replace(self, images=images, labels=self.labels[indices])
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are decoded when they are asked for, and not held in memory."""
+        return isinstance(self.images, StreamedPixels)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Short texts that differ where images have changed: of their labels; of streamed ones of names and sizes, too.
+
+        They cost no decoding.
+        """
+        labels = hashlib.blake2b(self.labels.numpy().tobytes(), digest_size=8)
+        labels.update(str(tuple(self.images.shape)).encode())
+        found = {"labels": labels.hexdigest(), "kept": "streamed" if self.streamed else "in memory"}
+        return found | (self.images.marks() if isinstance(self.images, StreamedPixels) else {})
 
     def prepared_for(self, network: InputFormat) -> ImageSet:
         """The same images, normalised as a network expects."""
@@ -71,7 +90,12 @@ class ImageSet:
 
     def normalised(self, indices: Sequence[int] | Tensor | slice | None = None) -> Tensor:
         """The images at some indices (None: all) as a network takes them, normalised, float32 (B, C, H, W)."""
-        return self.normalise(self.images if indices is None else self.images[indices])
+        return self.normalise(self.images[slice(None) if indices is None else indices])
+
+    def held(self, most: int = 1024) -> Tensor:
+        """All pixels, if they are in memory; else so many, from all over the set, to measure times on."""
+        step = -(-len(self) // most) or 1
+        return self.images if isinstance(self.images, Tensor) else self.images[::step]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn pixels like those of this set, uint8 (B, C, H, W), into what a network takes, float32."""
@@ -91,9 +115,18 @@ class ImageSet:
         Yields:
             Normalised images float32 (B, C, H, W) and labels int64 (B,).
         """
-        for start in range(0, len(self), batch_size):
-            batch = slice(start, start + batch_size)
-            yield self.normalised(batch), self.labels[batch]
+        for pixels, labels in zip(self.pixels(batch_size), self.labels.split(batch_size), strict=False):
+            yield self.normalise(pixels), labels
+
+    def pixels(self, batch_size: int) -> Generator[Tensor, None, None]:
+        """Iterate over pixels in order, uint8 (B, C, H, W), the last batch maybe smaller; streamed, decoded ahead."""
+        batches = [slice(start, start + batch_size) for start in range(0, len(self), batch_size)]
+        return self.pixels_at(batches)
+
+    def pixels_at(self, batches: Sequence[Sequence[int] | Tensor | slice]) -> Generator[Tensor, None, None]:
+        """Iterate over the pixels at the indices of one batch after the other, uint8 (B, C, H, W)."""
+        workers = Workers(None if len(batches) > 1 else 0)
+        return fetch(self.images, ((batch, None) for batch in batches), workers=workers)
 
 
 @dataclass(frozen=True)
@@ -118,10 +151,13 @@ class Splits:
     @property
     def training(self) -> ImageSet:
         """All images but the test set: for a last training, once every choice has been made."""
-        parts = (self.network, self.policy, self.validation)
-        images = torch.cat([part.images for part in parts])
-        labels = torch.cat([part.labels for part in parts])
-        return replace(self.network, images=images, labels=labels)
+        return joined((self.network, self.policy, self.validation))
+
+
+def joined(parts: Sequence[ImageSet]) -> ImageSet:
+    """Several sets of images as one; streamed ones are not copied."""
+    images = join_pixels([part.images for part in parts])
+    return replace(parts[0], images=images, labels=torch.cat([part.labels for part in parts]))
 
 
 def normalise(

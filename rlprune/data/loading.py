@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import replace
 from itertools import islice
 
@@ -9,17 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlprune.data.decoding import decode
+from rlprune.data.decoding import Source, TooLargeError, decode, labels_of
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.data.preprocessing_forms import Transform, read_preprocessing
 from rlprune.data.sources import find, may_have_columns
 from rlprune.data.splitting import SPLIT_RULE, Division, divide, exchanges
+from rlprune.data.streamed.decoded import DecodedRecords
+from rlprune.data.streamed.pixels import StreamedPixels
 from rlprune.errors import DataError
 from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.notes import say_once
 
 _CHUNK = 4096
+_MEMORY = 2.0
+"""GiB that pixels may take, if nothing is said."""
+_MOST_MEASURED = 50_000
+"""Streamed images on which mean and std are measured: a hundredth of the error of one image's mean, or less."""
 SHARES = (0.7, 0.2, 0.1)
 """Default shares of the images outside the test set: for the network, the policy and validation."""
 
@@ -42,8 +50,12 @@ def load(
     test_share: float = 0.2,
     test_split: str | None = None,
     split_rule: int = SPLIT_RULE,
+    memory: float | None = None,
 ) -> Splits:
-    """Load images and labels into memory and split them, the same way for the same seed on any machine.
+    """Load images and labels and split them, the same way for the same seed on any machine.
+
+    Pixels that need no more than ``memory`` are loaded; others stay where they are, and are decoded by workers whenever
+    they are needed. A line says so. Splits are the same either way.
 
     A test split of the source's own is taken whole and in its order, and so is its validation split; that tests where
     there is no test split with labels. Without either, ``test_share`` of the images is set aside at random first. The
@@ -54,9 +66,10 @@ def load(
         source: in this order of preference a file or folder in ``$RLPRUNE_DATA``; a name: ``mnist5k`` (5,000 digits,
             offline), ``cifar10``, ``cifar100``, ``fashion_mnist``; a folder of class folders, alone or below ``train``
             and ``test``; a parquet file, or a folder of ``train-*.parquet`` and ``test-*.parquet`` as the Hugging Face
-            hub has them; ``package.module:callable``, which returns a torch Dataset of (image, label) or a tuple
-            (train, test) of two, or of dictionaries with ``image`` and ``label``, the image a PIL image, or a tensor or
-            array of uint8 or of floats in [0, 1]; a hub data set.
+            hub has them; likewise of ``train-*.tar``, shards of WebDataset; ``package.module:callable``, which returns
+            a torch Dataset of (image, label) or a tuple (train, test) of two, or of dictionaries with ``image`` and
+            ``label``, the image a PIL image, or a tensor or array of uint8 or of floats in [0, 1]; or which returns
+            what ``datasets.load_dataset`` gives, with ``streaming=True`` too; a hub data set.
         seed: seed of the shuffle, at least 0.
         image_size: pixels of height and width (shorter side scaled, centre cropped); None keeps images as they are,
             which must then all have one size.
@@ -73,6 +86,7 @@ def load(
             validation split.
         split_rule: 2, or 1 as networks were trained by that were stored without one; see
             `rlprune.data.splitting.SPLIT_RULE`.
+        memory: GiB that the pixels may take; 0 streams any images. None takes ``$RLPRUNE_MEMORY``, else 2.
 
     Raises:
         DataError: an option is out of range; the source is unknown, unreachable or damaged; its labels do not fit; or
@@ -89,19 +103,57 @@ def load(
         found = replace(found, records=records, n_validation=0)
     division = divide(source, found, seed, shares, test_share)
 
-    # Row j of the stored array is record order[j]: the four splits are slices of it, and no image is held twice.
-    pixels, labels = decode(found, np.argsort(division.order).tolist(), image_size, preprocessing)
+    # Row j is record order[j]: the four splits are slices of all rows, and no image is held twice.
+    pixels, labels = _read(source, found, division.order, image_size, preprocessing, memory)
     if split_rule > 1:
         for pair in exchanges(division, labels):
-            for rows in (pixels, labels):
+            for rows in (pixels.rows if isinstance(pixels, StreamedPixels) else pixels, labels):
                 rows[list(pair)] = rows[list(pair[::-1])]
     classes = _check_classes(source, labels[: division.bounds[3]], labels, found.classes)
     _say_missing(source, labels, division, classes)
-    mean, std = _normalisation(source, preprocessing, pixels, division)
-    rest = preprocessing.without_statistics
-    everything = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), classes, mean, std, rest)
+    images = pixels if isinstance(pixels, StreamedPixels) else torch.from_numpy(pixels)
+    everything = ImageSet(images, torch.from_numpy(labels), classes, (), (), preprocessing.without_statistics)
+    mean, std = _normalisation(source, preprocessing, everything.subset(division.slices[0]))
+    everything = replace(everything, mean=mean, std=std)
     network, policy, validation, test = map(everything.subset, division.slices)
     return Splits(network, policy, validation, test, test_set_aside=not found.n_test)
+
+
+def _read(
+    source: str,
+    found: Source,
+    order: NDArray[np.int64],
+    image_size: int | None,
+    preprocessing: Preprocessing,
+    memory: float | None,
+) -> tuple[NDArray[np.uint8] | StreamedPixels, NDArray[np.int64]]:
+    """The pixels of all records in an order, in memory or streamed, and their labels, int64 (N,)."""
+    most = _most_bytes(memory) if found.open is not None else math.inf
+    try:
+        return decode(found, np.argsort(order).tolist(), image_size, preprocessing, most)
+    except TooLargeError as error:
+        assert found.open is not None
+        records = found.open()
+        say_once(
+            f"{source}: the pixels of {len(order)} images take {error.args[0] / 2**30:.1f} GiB, more than "
+            f"{most / 2**30:g} (RLPRUNE_MEMORY), so they are streamed: decoded whenever they are needed"
+        )
+    labels = labels_of(records, len(order), found.classes)
+    pictures = DecodedRecords(records, image_size, preprocessing)
+    return StreamedPixels((pictures,), order.copy(), pictures.shape(len(order))), labels[order]
+
+
+def _most_bytes(memory: float | None) -> float:
+    """How many bytes pixels may take."""
+    named = os.environ.get("RLPRUNE_MEMORY")
+    try:
+        found = float(named) if memory is None and named else _MEMORY if memory is None else memory
+    except ValueError:
+        found = math.nan
+    if not found >= 0:  # also of NaN
+        given = f"RLPRUNE_MEMORY is {named!r}" if memory is None else f"memory is {memory}"
+        raise DataError(f"{given}; give the GiB that pixels may take, 0 or more")
+    return found * 2**30
 
 
 def load_whole(
@@ -111,6 +163,7 @@ def load_whole(
     image_size: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    memory: float | None = None,
 ) -> ImageSet:
     """Load all images of a source, which is not split: further images of the classes of some that are known.
 
@@ -121,6 +174,7 @@ def load_whole(
         image_size: as for `load`.
         image_column: as for `load`; it counts where the source is a table.
         label_column: likewise.
+        memory: as for `load`.
 
     Raises:
         DataError: the source has other classes, or cannot be read.
@@ -130,10 +184,11 @@ def load_whole(
     if found.classes is not None:
         _check_same_classes(source, like.classes, found.classes)
     n_images = found.n_train + found.n_test + found.n_validation
-    pixels, labels = decode(found, range(n_images), image_size, like.preprocessing)
+    pixels, labels = _read(source, found, np.arange(n_images), image_size, like.preprocessing, memory)
     if found.classes is None:
         _check_same_classes(source, like.classes, tuple(map(str, range(int(labels.max(initial=-1)) + 1))))
-    return replace(like, images=torch.from_numpy(pixels), labels=torch.from_numpy(labels))
+    images = pixels if isinstance(pixels, StreamedPixels) else torch.from_numpy(pixels)
+    return replace(like, images=images, labels=torch.from_numpy(labels))
 
 
 def _check_same_classes(source: str, classes: tuple[str, ...], found: tuple[str, ...]) -> None:
@@ -197,14 +252,14 @@ def _say_missing(source: str, labels: NDArray[np.int64], division: Division, cla
 
 
 def _normalisation(
-    source: str, preprocessing: Preprocessing, pixels: NDArray[np.uint8], division: Division
+    source: str, preprocessing: Preprocessing, images: ImageSet
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std as the preprocessing gives them, as they are known, or as measured on the network's images."""
-    n_channels = pixels.shape[1]
+    n_channels = images.images.shape[1]
     if preprocessing.mean is None or preprocessing.std is None:
         mean, std = STATISTICS.get(source, ((), ()))
         if len(mean) != n_channels:
-            mean, std = _statistics(pixels[division.slices[0]])
+            mean, std = _statistics(source, images)
         return (mean[::-1], std[::-1]) if preprocessing.bgr else (mean, std)
     if len(preprocessing.mean) == 1:
         return preprocessing.mean * n_channels, preprocessing.std * n_channels
@@ -216,13 +271,21 @@ def _normalisation(
     return preprocessing.mean, preprocessing.std
 
 
-def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measure mean and standard deviation per channel of (N, C, H, W), rounded to 4 decimals; a constant gets std 1."""
-    n_channels = pixels.shape[1]
+def _statistics(source: str, images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measure mean and standard deviation per channel, rounded to 4 decimals; a constant gets std 1.
+
+    They are those of all images in memory, and of so many of streamed ones: the first, which were drawn at random.
+    """
+    if images.streamed and len(images) > _MOST_MEASURED:
+        say_once(
+            f"{source}: mean and std are measured on {_MOST_MEASURED} images drawn at random; preprocess can say them"
+        )
+        images = images.subset(slice(0, _MOST_MEASURED))
+    n_channels = images.images.shape[1]
     counts = np.zeros((n_channels, 256))
-    for start in range(0, len(pixels), _CHUNK):  # exact, and no float copy of the images
+    for pixels in images.pixels(images.at_once if images.streamed else _CHUNK):  # exact, and no float copy of them
         for channel in range(n_channels):
-            counts[channel] += np.bincount(pixels[start : start + _CHUNK, channel].ravel(), minlength=256)
+            counts[channel] += np.bincount(pixels[:, channel].numpy().ravel(), minlength=256)
     weights = counts / counts.sum(1, keepdims=True)
     values = np.arange(256) / 255
     mean = weights @ values

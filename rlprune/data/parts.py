@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from rlprune.errors import DataError
@@ -112,3 +114,86 @@ def assign(
 
 def _why(labelled: bool) -> str:
     return "not chosen" if labelled else "without labels"
+
+
+def parts_of_files(folder: Path, files: list[Path]) -> dict[Role, Part[list[Path]]]:
+    """The files that make up each part of a set, by their names or those of their folders.
+
+    Args:
+        folder: where they are, at any depth.
+        files: all of one kind, such as ``train-00000-of-00002.parquet``.
+
+    Raises:
+        DataError: none is to learn from, shards are missing, or they are those of several sets.
+    """
+    grouped: dict[tuple[str, Role | None], list[Path]] = defaultdict(list)
+    for file in files:
+        grouped[_set_and_role(file, folder)].append(file)
+    sets = sorted({name for name, role in grouped if role is not None})
+    if not any(role == "train" for _, role in grouped):
+        raise DataError(
+            f"{folder} has {files[0].name} but no train-*{files[0].suffix}; rename it, or name that file itself"
+        )
+    if len(sets) > 1:
+        raise DataError(
+            f"{folder} has the files of several sets ({', '.join(repr(name or '.') for name in sets)}); name the "
+            "folder of one, or take the others away"
+        )
+    found: dict[Role, Part[list[Path]]] = {}
+    for (_, role), group in grouped.items():
+        if role is not None:
+            _check_shards(group)
+            found[role] = Part(f"{_words_before_numbers(group[0]) or role}", group)
+    return found
+
+
+def _set_and_role(file: Path, root: Path) -> tuple[str, Role | None]:
+    """The set that a file belongs to, by its folder and what its name begins with, and the part of it.
+
+    The part is named by the file (``train-00000-of-00001``), or by a folder (``train/0000``).
+    """
+    words = re.split(r"[-_. ]+", file.stem)
+    place = next((i for i, word in enumerate(words) if role_of(word)), None)
+    folders = list(file.parent.relative_to(root).parts)
+    if place is not None:
+        return "/".join((*folders, *words[:place])), role_of(words[place])
+    inner = next((i for i in reversed(range(len(folders))) if role_of(folders[i])), None)
+    if inner is None:
+        return "/".join(folders), None
+    return "/".join(folders[:inner] + folders[inner + 1 :]), role_of(folders[inner])
+
+
+def _words_before_numbers(file: Path) -> str:
+    words = re.split(r"[-_. ]+", file.stem)
+    return next((word for word in words if role_of(word)), file.parent.name)
+
+
+def _check_shards(files: list[Path]) -> None:
+    """Make sure that all shards of a part are there, and of one division of it alone.
+
+    Raises:
+        DataError: some are missing, or there are those of two.
+    """
+    shards = {file: re.search(r"(\d+)-of-(\d+)$", file.stem) for file in files}
+    totals = {match[2] for match in shards.values() if match}
+    if len(totals) > 1 or (totals and None in shards.values()):
+        raise DataError(
+            f"{files[0].parent} has {', '.join(file.name for file in files[:3])}, ...: shards of more than one "
+            "division of the same rows; leave one of them there"
+        )
+    for total in totals:
+        names = {file.name for file in files}
+        pattern = files[0].name
+        wanted = [re.sub(r"\d+(?=-of-)", f"{i:0{_digits(pattern)}d}", pattern) for i in range(int(total))]
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise DataError(
+                f"{files[0].parent} lacks {', '.join(missing[:5])}, of {int(total)} shards; download "
+                f"{'it' if len(missing) == 1 else 'them'} again"
+            )
+
+
+def _digits(name: str) -> int:
+    found = re.search(r"(\d+)-of-", name)
+    assert found is not None
+    return len(found[1])

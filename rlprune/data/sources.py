@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from rlprune.data.decoding import Record, Source
+from rlprune.data.decoding import Source
 from rlprune.data.folders import from_folders
+from rlprune.data.streamed.records import DatasetRecords, Record
+from rlprune.data.streamed.sets import from_streams, from_tars, is_stream, tar_files
 from rlprune.data.tables import Columns, from_parquet, from_splits, parquet_files
 from rlprune.errors import DataError, MissingExtraError
 from rlprune.utils.imports import call, names_callable, require
@@ -30,7 +32,7 @@ NAMES: tuple[str, ...] = ("mnist5k", *HUB_IDS)
 
 FORMS = (
     f"a name ({', '.join(NAMES)}), a folder with one folder of images per class, a parquet file, a folder with "
-    "train-*.parquet, a data set of the Hugging Face hub, or package.module:callable"
+    "train-*.parquet or train-*.tar, a data set of the Hugging Face hub, or package.module:callable"
 )
 
 
@@ -103,6 +105,9 @@ def _mnist5k() -> Source:
 
 def _from_callable(source: str, columns: Columns, test_split: str | None) -> Source:
     found = call(source, DataError)
+    streams = dict(found) if isinstance(found, Mapping) else {"train": found}
+    if streams and all(is_stream(part) for part in streams.values()):
+        return from_streams(source, streams, columns.image, columns.label, test_split)
     if isinstance(found, Mapping) and found and all(_is_table(part) for part in found.values()):
         return from_splits(source, found, columns, test_split)
     if _is_table(found):
@@ -118,10 +123,9 @@ def _from_callable(source: str, columns: Columns, test_split: str | None) -> Sou
     classes = getattr(parts[0], "classes", None)
     n_train = len(parts[0])
     n_test = len(parts[1]) if len(parts) == 2 else 0
-    records = itertools.chain.from_iterable(
-        _items(name, part, columns) for name, part in zip(names, parts, strict=True)
-    )
-    return Source(n_train, n_test, records, tuple(map(str, classes)) if classes else None)
+    records = DatasetRecords(list(zip(names, parts, strict=True)), partial(_item, columns))
+    in_order = (records[index] for index in range(len(records)))
+    return Source(n_train, n_test, in_order, tuple(map(str, classes)) if classes else None, open=lambda: records)
 
 
 def _is_table(dataset: Any) -> bool:
@@ -130,18 +134,18 @@ def _is_table(dataset: Any) -> bool:
     return hasattr(features, "arrow_schema") and any(type(kind).__name__ == "Image" for kind in features.values())
 
 
-def _items(where: str, dataset: Any, columns: Columns) -> Iterator[Record]:
-    for index in range(len(dataset)):
-        try:
-            item = dataset[index]
-            if not isinstance(item, Mapping):
-                _check_none(where, image_column=columns.image, label_column=columns.label)
-            image, label = _of_mapping(item, columns) if isinstance(item, Mapping) else item
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(f"item {index} of {where} is no (image, label): {type(error).__name__}: {error}") from error
-        yield f"item {index} of {where}", image, label
+def _item(columns: Columns, where: str, dataset: Any, index: int) -> Record:
+    """One item of a data set as Python has it."""
+    try:
+        item = dataset[index]
+        if not isinstance(item, Mapping):
+            _check_none(where, image_column=columns.image, label_column=columns.label)
+        image, label = _of_mapping(item, columns) if isinstance(item, Mapping) else item
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"item {index} of {where} is no (image, label): {type(error).__name__}: {error}") from error
+    return f"item {index} of {where}", image, label
 
 
 def _of_mapping(item: Mapping[str, Any], columns: Columns) -> tuple[Any, Any]:
@@ -155,9 +159,13 @@ def _of_mapping(item: Mapping[str, Any], columns: Columns) -> tuple[Any, Any]:
 
 def _from_path(path: Path, columns: Columns, test_split: str | None) -> Source:
     if path.is_dir():
-        return from_parquet(path, columns, test_split) if parquet_files(path) else from_folders(path, test_split)
+        if parquet_files(path):
+            return from_parquet(path, columns, test_split)
+        return from_tars(path, test_split) if tar_files(path) else from_folders(path, test_split)
+    if path.suffix.lower() == ".tar":
+        return from_tars(path, test_split)
     if path.suffix.lower() != ".parquet":
-        raise DataError(f"{path} is no .parquet file; give {FORMS}")
+        raise DataError(f"{path} is no .parquet or .tar file; give {FORMS}")
     return from_parquet(path, columns, test_split)
 
 

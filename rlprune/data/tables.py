@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprune.data.decoding import Record, Source
-from rlprune.data.folders import class_name, visible
-from rlprune.data.parts import Part, Role, assign, by_role, role_of
+from rlprune.data.decoding import Source
+from rlprune.data.folders import files_with, with_class_names
+from rlprune.data.parts import Part, Role, assign, by_role, parts_of_files
+from rlprune.data.streamed.records import Record, TableRecords
 from rlprune.errors import DataError
-from rlprune.utils.files import read_text, strange_content
+from rlprune.utils.files import strange_content
 from rlprune.utils.imports import require
 
 _ROWS_AT_ONCE = 256
@@ -37,13 +36,7 @@ class Columns:
 
 def parquet_files(folder: Path) -> list[Path]:
     """The parquet files in a folder and those below it, without what is hidden."""
-    found: list[Path] = []
-    for path in visible(folder):
-        if path.is_dir() and not path.is_symlink():
-            found += parquet_files(path)
-        elif path.suffix.lower() == ".parquet":
-            found.append(path)
-    return found
+    return files_with(folder, ".parquet")
 
 
 def from_parquet(path: Path, columns: Columns, test_split: str | None) -> Source:
@@ -54,100 +47,12 @@ def from_parquet(path: Path, columns: Columns, test_split: str | None) -> Source
     """
     if path.is_file():
         found_in_file = _from_tables(path.name, {"train": Part(path.name, [_parquet(path)])}, columns, None)
-        return _named(found_in_file, path.parent)
-    files = parquet_files(path)
-    grouped: dict[tuple[str, Role | None], list[Path]] = defaultdict(list)
-    for file in files:
-        grouped[_set_and_role(file, path)].append(file)
-    sets = sorted({name for name, role in grouped if role is not None})
-    if not any(role == "train" for _, role in grouped):
-        raise DataError(f"{path} has {files[0].name} but no train-*.parquet; rename it, or name that file itself")
-    if len(sets) > 1:
-        raise DataError(
-            f"{path} has the files of several sets ({', '.join(repr(name or '.') for name in sets)}); name the folder "
-            "of one, or take the others away"
-        )
-    found: dict[Role, Part[list[_Table]]] = {}
-    for (_, role), group in grouped.items():
-        if role is not None:
-            _check_shards(group)
-            found[role] = Part(f"{_words_before_numbers(group[0]) or role}", [_parquet(file) for file in group])
-    return _named(_from_tables(str(path), found, columns, test_split), path)
-
-
-def _named(source: Source, folder: Path) -> Source:
-    """The source, with the class names in a ``classes.json`` of the folder if the files themselves have none.
-
-    Raises:
-        DataError: that is no list of different names.
-    """
-    path = folder / "classes.json"
-    if source.classes is not None or not path.is_file():
-        return source
-    try:
-        names = json.loads(read_text(path))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); make it a list of the classes' names, or remove it"
-        ) from error
-    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise DataError(f'{path} is no list of names; make it one, such as ["cat", "dog"] for the labels 0 and 1')
-    classes = tuple(map(class_name, names))
-    if len(set(classes)) < len(classes):
-        raise DataError(f"{path} has a name more than once; give every class its own, in the order of the labels")
-    return replace(source, classes=classes)
-
-
-def _set_and_role(file: Path, root: Path) -> tuple[str, Role | None]:
-    """The set that a file belongs to, by its folder and what its name begins with, and the part of it.
-
-    The part is named by the file (``train-00000-of-00001``), or by a folder (``train/0000``).
-    """
-    words = re.split(r"[-_. ]+", file.stem)
-    place = next((i for i, word in enumerate(words) if role_of(word)), None)
-    folders = list(file.parent.relative_to(root).parts)
-    if place is not None:
-        return "/".join((*folders, *words[:place])), role_of(words[place])
-    inner = next((i for i in reversed(range(len(folders))) if role_of(folders[i])), None)
-    if inner is None:
-        return "/".join(folders), None
-    return "/".join(folders[:inner] + folders[inner + 1 :]), role_of(folders[inner])
-
-
-def _words_before_numbers(file: Path) -> str:
-    words = re.split(r"[-_. ]+", file.stem)
-    return next((word for word in words if role_of(word)), file.parent.name)
-
-
-def _check_shards(files: list[Path]) -> None:
-    """Make sure that all shards of a part are there, and of one division of it alone.
-
-    Raises:
-        DataError: some are missing, or there are those of two.
-    """
-    shards = {file: re.search(r"(\d+)-of-(\d+)$", file.stem) for file in files}
-    totals = {match[2] for match in shards.values() if match}
-    if len(totals) > 1 or (totals and None in shards.values()):
-        raise DataError(
-            f"{files[0].parent} has {', '.join(file.name for file in files[:3])}, ...: shards of more than one "
-            "division of the same rows; leave one of them there"
-        )
-    for total in totals:
-        names = {file.name for file in files}
-        pattern = files[0].name
-        wanted = [re.sub(r"\d+(?=-of-)", f"{i:0{_digits(pattern)}d}", pattern) for i in range(int(total))]
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise DataError(
-                f"{files[0].parent} lacks {', '.join(missing[:5])}, of {int(total)} shards; download "
-                f"{'it' if len(missing) == 1 else 'them'} again"
-            )
-
-
-def _digits(name: str) -> int:
-    found = re.search(r"(\d+)-of-", name)
-    assert found is not None
-    return len(found[1])
+        return with_class_names(found_in_file, path.parent)
+    found = {
+        role: Part(part.name, [_parquet(file) for file in part.content])
+        for role, part in parts_of_files(path, parquet_files(path)).items()
+    }
+    return with_class_names(_from_tables(str(path), found, columns, test_split), path)
 
 
 @dataclass(frozen=True)
@@ -156,6 +61,8 @@ class _Table:
     schema: Any
     n_rows: int
     batches: Callable[[list[str]], Iterator[Any]]
+    dataset: Callable[[], Any]
+    """Opens it as the datasets library does, which gives any row at once."""
 
 
 def _parquet(path: Path) -> _Table:
@@ -168,7 +75,30 @@ def _parquet(path: Path) -> _Table:
     except Exception as error:
         raise DataError(f"{path} cannot be read as a parquet file ({error}); replace it") from error
     n_rows = file.metadata.num_rows
-    return _Table(str(path), file.schema_arrow, n_rows, lambda names: file.iter_batches(_ROWS_AT_ONCE, columns=names))
+    return _Table(
+        str(path),
+        file.schema_arrow,
+        n_rows,
+        lambda names: file.iter_batches(_ROWS_AT_ONCE, columns=names),
+        lambda: _mapped(path),
+    )
+
+
+def _mapped(path: Path) -> Any:
+    """A parquet file as the datasets library maps it into memory; a copy is kept in that library's cache.
+
+    Raises:
+        DataError: it is damaged, or there is no room for the copy.
+    """
+    datasets = require("datasets", "data")
+    try:
+        return datasets.Dataset.from_parquet(str(path))
+    except Exception as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise DataError(
+            f"{path} cannot be copied into {datasets.config.HF_DATASETS_CACHE}, out of which its pictures are read "
+            f"({reason}); replace it if it is damaged, or set HF_DATASETS_CACHE to a folder with more room"
+        ) from error
 
 
 def from_splits(name: str, splits: Any, columns: Columns, test_split: str | None) -> Source:
@@ -195,7 +125,7 @@ def _hub_table(where: str, dataset: Any) -> _Table:
         chunks: Iterator[Any] = dataset.select_columns(names).with_format("arrow").iter(_ROWS_AT_ONCE)
         return chunks
 
-    return _Table(where, dataset.features.arrow_schema, len(dataset), batches)
+    return _Table(where, dataset.features.arrow_schema, len(dataset), batches, lambda: dataset)
 
 
 def _from_tables(where: str, found: dict[Role, Part[list[_Table]]], columns: Columns, test_split: str | None) -> Source:
@@ -209,7 +139,11 @@ def _from_tables(where: str, found: dict[Role, Part[list[_Table]]], columns: Col
     rows = [_rows(table, image, label) for table, (image, label) in zip(tables, names, strict=True)]
     n_train, n_test, n_validation = (sum(table.n_rows for table in part) for part in (train, test, validation))
     classes = _classes(tables[0], names[0][1])
-    return Source(n_train, n_test, itertools.chain.from_iterable(rows), classes, n_validation)
+
+    def opened() -> TableRecords:
+        return TableRecords([(table.where, table.dataset(), *pair) for table, pair in zip(tables, names, strict=True)])
+
+    return Source(n_train, n_test, itertools.chain.from_iterable(rows), classes, n_validation, opened)
 
 
 def _is_labelled(tables: list[_Table], columns: Columns) -> bool:

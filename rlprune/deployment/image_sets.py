@@ -13,7 +13,7 @@ from rlprune.utils.finite import finite_logits
 
 def predict_all(dynamic: DynamicCNN, data: ImageSet, batch_size: int = 256) -> Prediction:
     """Predict a whole set, batch by batch."""
-    return Prediction.joined([dynamic(images) for images in data.images.split(batch_size)])
+    return Prediction.joined([dynamic(images) for images in data.pixels(batch_size)])
 
 
 @torch.inference_mode()

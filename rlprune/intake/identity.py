@@ -34,8 +34,11 @@ def digests(images: ImageSet) -> set[str]:
 
 def digest_of_each(images: ImageSet) -> list[str]:
     """A digest of the pixels of each image, in their order; equal images have the same."""
-    pixels = images.images.numpy()
-    return [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in pixels]
+    return [
+        hashlib.blake2b(image.numpy().tobytes(), digest_size=8).hexdigest()
+        for pixels in images.pixels(images.at_once)
+        for image in pixels
+    ]
 
 
 def same_source(one: str | None, other: str) -> bool:

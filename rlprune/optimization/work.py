@@ -337,7 +337,9 @@ def _shares(n_profiles: int) -> tuple[float, ...]:
     return (1.0,) * n_profiles if n_profiles < 3 else (0.0, *(1.0,) * (n_profiles - 2), 0.0)
 
 
-def _kept_logits(path: Path, dense: nn.Module, subject: Subject, settings: TrainingSettings) -> Tensor:
+def _kept_logits(path: Path, dense: nn.Module, subject: Subject, settings: TrainingSettings) -> Teacher:
+    if subject.splits.network.streamed:
+        return cache_teacher_logits(dense, subject.splits.network, settings, folder=path.with_suffix(""))
     if not path.exists():
         logits = cache_teacher_logits(dense, subject.splits.network, settings)
         with atomic_write(path) as temporary:

@@ -148,13 +148,14 @@ class Candidates:
     def time(self, candidates: Sequence[Candidate], batch: int, seconds: float) -> list[float]:
         """Median milliseconds of a batch for each candidate, in turns on the same images, in so many seconds."""
         n_batches = -(-_PER_TURN // batch)
-        turns = {str(i): Turns(each.run, self.test.images, batch, n_batches) for i, each in enumerate(candidates)}
+        pixels = self.test.held()
+        turns = {str(i): Turns(each.run, pixels, batch, n_batches) for i, each in enumerate(candidates)}
         return [float(np.median(ms)) / n_batches for ms in interleaved(turns, seconds).values()]
 
     @torch.inference_mode()
     def _predict_all(self, candidate: Candidate, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Labels and MACs of a set, int64 (N,) each."""
-        labels, macs = zip(*map(candidate.predict, images.images.split(256)), strict=True)
+        labels, macs = zip(*map(candidate.predict, images.pixels(256)), strict=True)
         return torch.cat(labels), torch.cat(macs)
 
     def _dynamic_cnn(self, network: ElasticCNN, policy: Policy) -> DynamicCNN:

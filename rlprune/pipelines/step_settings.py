@@ -20,7 +20,15 @@ FOLDERS = {**dict.fromkeys(("adapted", "specialised", "tuned", "refitted"), "net
 """Kinds of the folders that steps make, by name."""
 FILES = ("dense.safetensors", "codebook.json", "search.json", "results.json", "frontier.png")
 """The files that they make."""
-_LATER = {"early_weight": 1.0, "mean_budgets": (), "accumulate": 1, "fp16": False, "compile": False}
+_LATER = {
+    "early_weight": 1.0,
+    "mean_budgets": (),
+    "accumulate": 1,
+    "fp16": False,
+    "compile": False,
+    "crop_scale": None,
+    "workers": None,
+}
 """Settings that 0.1.0 did not know, and their defaults."""
 
 
@@ -91,9 +99,9 @@ def weights_noted(recipe: Recipe, out: Path, recipe_dir: Path) -> Path | None:
     return Path("none") if recipe.weights == "none" else find_weights(recipe.weights, recipe_dir)
 
 
-def views_of(settings: TrainingSettings) -> list[int]:
+def views_of(settings: TrainingSettings) -> list[float]:
     """What cached logits depend on: the views of an image, and the way they are drawn, which is the second so far."""
-    return [settings.views, settings.padding, int(settings.flip), 2]
+    return [settings.views, settings.padding, int(settings.flip), 2, *(settings.crop_scale or ())]
 
 
 def told(recipe: Recipe) -> dict[str, Any]:

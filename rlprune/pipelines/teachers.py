@@ -16,6 +16,7 @@ from rlprune.pipelines.recipe import Recipe, TrainedNetwork
 from rlprune.pipelines.step_settings import check_weights, views_of
 from rlprune.profiles.search import check_budget, check_candidates
 from rlprune.training.distillation import Ensemble, Teacher, cache_teacher_logits
+from rlprune.training.logit_shards import LogitShards
 from rlprune.training.parallel.group import current
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write, check_room
@@ -86,8 +87,9 @@ class Teachers:
 
     def for_refit(self) -> Teacher:
         """Whom the training on all images learns from."""
-        path = self.cached_for_refit
-        return load_file(path)["logits"] if path.exists() else self._network(self.names_final)
+        refit = self.recipe.refit
+        known = None if refit is None else self._cached(self.cached_for_refit, self.splits.training, refit)
+        return self._network(self.names_final) if known is None else known
 
     def cache_logits(self) -> None:
         """Run the final teachers once on all views, if the recipe keeps views; and on those of a refit."""
@@ -99,7 +101,9 @@ class Teachers:
         refit = self.recipe.refit
         if refit is not None and refit.views and not self.cached_for_refit.exists():
             same_views = views_of(refit) == views_of(specialise)
-            known = self.cached if same_views else None  # for the network's images, which come first
+            known = (
+                self.cached if same_views and self.cached.exists() else None
+            )  # for the network's images, which come first
             self._cache(self.cached_for_refit, self.splits.training, refit, known)
 
     def own(self) -> tuple[nn.Module, bool]:
@@ -165,9 +169,17 @@ class Teachers:
     def _of(self, names: list[TrainedNetwork], settings: TrainingSettings) -> Teacher:
         """Cached logits, if a training sees the very views that they are for; else a network."""
         same_views = settings.views and views_of(settings) == views_of(self.recipe.specialise)
-        if same_views and names == self.names_final and self.cached.exists():
-            return load_file(self.cached)["logits"]
-        return self._network(names)
+        known = None
+        if same_views and names == self.names_final:
+            known = self._cached(self.cached, self.splits.network, settings)
+        return self._network(names) if known is None else known
+
+    def _cached(self, path: Path, images: ImageSet, settings: TrainingSettings) -> Teacher | None:
+        """The final teachers' logits on images, if there are any: in a file, or in a folder for streamed images."""
+        folder = path.with_suffix("")
+        if images.streamed and folder.is_dir():
+            return LogitShards(folder, (len(images), settings.views, len(images.classes)))
+        return load_file(path)["logits"] if path.exists() else None
 
     def _network(self, names: list[TrainedNetwork]) -> nn.Module:
         """A teacher that is run on every batch."""
@@ -178,6 +190,9 @@ class Teachers:
 
     def _cache(self, path: Path, images: ImageSet, settings: TrainingSettings, known: Path | None) -> None:
         """Keep the final teachers' logits on the views of images; those of the first images may be in a file."""
+        if images.streamed:
+            cache_teacher_logits(self._network(self.names_final), images, settings, folder=path.with_suffix(""))
+            return
         known_logits = None if known is None else load_file(known)["logits"]
         logits = cache_teacher_logits(self._network(self.names_final), images, settings, known=known_logits)
         if not current().leads:

@@ -22,7 +22,7 @@ from rlprune.errors import RLPruneError
 from rlprune.storage.folders import check_target
 from rlprune.utils.files import check_target_file, read_text, write_json
 
-HOW = frozenset({"device", "bf16", "channels_last", "fp16", "compile"})
+HOW = frozenset({"device", "bf16", "channels_last", "fp16", "compile", "workers"})
 """Settings of where and how something is computed, not of what: it may be gone on with under others."""
 _LEFT = re.compile(r"\.lock|\..*([0-9a-f]{32}|\.before$)")
 """Hidden files that a killed process leaves: locks, and what was not written to its end."""

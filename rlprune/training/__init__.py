@@ -7,6 +7,7 @@ from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings, adapt
 from rlprune.training.batches import Batch
 from rlprune.training.distillation import Ensemble, Teacher, cache_teacher_logits, distillation_loss
 from rlprune.training.fake_quantisation import Rounded
+from rlprune.training.logit_shards import LogitShards
 from rlprune.training.loop import fit
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
@@ -15,6 +16,7 @@ __all__ = [
     "AdaptSettings",
     "Batch",
     "Ensemble",
+    "LogitShards",
     "Rounded",
     "SpecialiseSettings",
     "Teacher",

@@ -217,13 +217,14 @@ def calibrate(elastic: ElasticModule, data: ImageSet, settings: TrainingSettings
         layer.train()
     levels = range(elastic.narrowest, elastic.n_levels - 1)
     profiles = [elastic.uniform(level) for level in levels] if elastic.codebook is None else list(elastic.codebook)
+    batches = index_batches(torch.arange(len(data)), settings.batch_size)[:n_batches]
     for profile in profiles:
-        for batch, indices in enumerate(index_batches(torch.arange(len(data)), settings.batch_size)[:n_batches]):
+        for batch, pixels in enumerate(data.pixels_at(batches)):
             for layer in switched:
                 layer.momentum = 1 / (batch + 1)
-            (part,) = Division.of(len(indices)).pieces
+            (part,) = Division.of(len(pixels)).pieces
             with part.together():
-                elastic(data.normalised(indices[part.rows]).to(settings.device), profile)
+                elastic(data.normalise(pixels[part.rows]).to(settings.device), profile)
     for layer, momentum in zip(switched, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +15,15 @@ from torch import Tensor, nn
 from rlprune.data.image_set import ImageSet
 from rlprune.errors import RLPruneError
 from rlprune.graph.folding import fold_for_teacher
-from rlprune.training.batches import Batch, remembered_views, to_batch
+from rlprune.storage.provenance import fingerprint, plain
+from rlprune.training.batches import Batch, Draw, fetched, remembered_views, to_batch
+from rlprune.training.logit_shards import LogitShards
 from rlprune.training.parallel.group import current
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.finite import check_whole
-from rlprune.utils.progress import progress_bar
+from rlprune.utils.progress import counting_bar
 
-Teacher = nn.Module | Tensor
+Teacher = nn.Module | Tensor | LogitShards
 """A network, run on every batch, or its logits on the views of all images, as `cache_teacher_logits` gives them."""
 
 
@@ -37,6 +43,23 @@ class Ensemble(nn.Module):
         return torch.stack([network(images) for network in self.networks]).mean(0)
 
 
+@overload
+def cache_teacher_logits(
+    teacher: nn.Module,
+    data: ImageSet,
+    settings: TrainingSettings,
+    batch_size: int = 256,
+    *,
+    known: Tensor | None = None,
+) -> Tensor: ...
+
+
+@overload
+def cache_teacher_logits(
+    teacher: nn.Module, data: ImageSet, settings: TrainingSettings, batch_size: int = 256, *, folder: Path
+) -> LogitShards: ...
+
+
 @torch.no_grad()
 def cache_teacher_logits(
     teacher: nn.Module,
@@ -45,7 +68,8 @@ def cache_teacher_logits(
     batch_size: int = 256,
     *,
     known: Tensor | None = None,
-) -> Tensor:
+    folder: Path | None = None,
+) -> Tensor | LogitShards:
     """Ask a teacher once about every view of every image, instead of once per step; several processes share the images.
 
     Args:
@@ -54,12 +78,17 @@ def cache_teacher_logits(
         settings: of the student's training; `views` must be 1 or more.
         batch_size: images at once.
         known: its logits on the first images under the same settings, (M, views, classes); not computed again.
+        folder: where they are kept, in shards that are written one after the other and not made anew; for sets whose
+            logits are not to take memory. None keeps them in memory.
 
     Returns:
-        Logits, float16 (N, views, classes), on the CPU.
+        Logits, float16 (N, views, classes), on the CPU; with a folder, what looks them up there.
 
     Raises:
-        RLPruneError: the settings keep no views, or others than are known.
+        InUseError: another process fills the folder.
+        RLPruneError: the settings keep no views, or others than are known; or the folder was filled by another teacher,
+            or for other images or views.
+        WriteError: there is no room in the folder.
     """
     check_whole(batch_size=batch_size, least=1)
     if settings.views < 1:
@@ -71,21 +100,47 @@ def cache_teacher_logits(
             f"(images, {settings.views} views, {len(data.classes)} classes)"
         )
     ask = _asked(teacher, settings)
-    table = remembered_views(len(data), settings)
-    group = current()
-    logits_so_far: list[Tensor] = []
-    n_known = 0 if known is None else len(known)
     max_batch = max(1, batch_size // settings.views)
+
+    def compute(start: int, stop: int) -> Tensor:
+        return torch.cat(list(_logits(ask, data, settings, torch.arange(start, stop).split(max_batch))))
+
+    group = current()
+    if folder is not None:
+        begun = fingerprint(*teacher.state_dict().values())
+        views = [settings.views, settings.padding, settings.flip, settings.crop_scale]
+        note = plain({"teacher": begun, "images": data.fingerprint(), "views": views})
+        fill = partial(LogitShards.fill, folder, (len(data), *shape), note, compute)
+        if group.size > 1:
+            group.from_first(lambda: len(fill()))  # then all of them find it whole
+        return fill()
+    n_known = 0 if known is None else len(known)
     starts = range(n_known, len(data), max_batch)  # of the same batches, whoever runs them
     own = starts[group.part(len(starts))]
-    for start in progress_bar(own, desc="teacher", unit="batch", hidden=not group.leads):
-        part = torch.arange(start, min(start + max_batch, len(data)))
-        indices = part.repeat_interleave(settings.views)
-        views = torch.arange(settings.views).repeat(len(part))
-        logits = ask(to_batch(data, indices, views, table[indices, views], settings).images)
-        logits_so_far.append(logits.half().cpu().view(len(part), settings.views, -1))
-    asked = torch.cat(logits_so_far) if logits_so_far else torch.zeros(0, *shape, dtype=torch.float16)
+    asked = compute(own[0], min(own[-1] + max_batch, len(data))) if own else torch.zeros(0, *shape, dtype=torch.float16)
     return torch.cat([*([] if known is None else [known]), group.gather(asked)])
+
+
+def _logits(
+    ask: Callable[[Tensor], Tensor], data: ImageSet, settings: TrainingSettings, parts: Sequence[Tensor]
+) -> Generator[Tensor, None, None]:
+    """A teacher's logits on all views of the images of one part after the other, float16 (B, views, classes)."""
+    table = remembered_views(len(data), settings)
+
+    def drawn() -> Generator[Draw, None, None]:
+        for part in parts:
+            indices = part.repeat_interleave(settings.views)
+            views = torch.arange(settings.views).repeat(len(part))
+            yield Draw(indices, views, table[indices, views])
+
+    with (
+        closing(fetched(data, settings, drawn())) as batches,
+        counting_bar(len(parts), desc="teacher", unit="batch", hidden=not current().leads) as progress,
+    ):
+        for draw, pixels in batches:
+            logits = ask(to_batch(data, draw, pixels, settings).images)
+            yield logits.half().cpu().view(-1, settings.views, logits.shape[1])
+            progress.update()
 
 
 def soft_labels(teacher: Teacher, settings: TrainingSettings) -> Callable[[Batch], Tensor]:
@@ -94,8 +149,8 @@ def soft_labels(teacher: Teacher, settings: TrainingSettings) -> Callable[[Batch
     Raises:
         RLPruneError: cached logits that were made for another number of views.
     """
-    if isinstance(teacher, Tensor):
-        if teacher.ndim != 3 or teacher.shape[1] != settings.views:
+    if isinstance(teacher, Tensor | LogitShards):
+        if len(teacher.shape) != 3 or teacher.shape[1] != settings.views:
             raise RLPruneError(
                 f"the teacher's logits have shape {tuple(teacher.shape)}; with views={settings.views} they are "
                 f"(images, {settings.views}, classes): cache them under the settings they are used with"

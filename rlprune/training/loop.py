@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from itertools import chain, count, islice
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
 
 from rlprune import startup
 from rlprune.data.image_set import ImageSet
-from rlprune.errors import NotFiniteError, RLPruneError
+from rlprune.errors import DataError, NotFiniteError, RLPruneError
 from rlprune.training.batches import Batch, epoch_batches, index_batches
 from rlprune.training.parallel.agreement import check_alike
 from rlprune.training.parallel.division import Division
@@ -97,6 +97,7 @@ def _fit(
     run = TrainingRun(network, settings, n_steps)
     run_batch = step(run.generator)
     check_alike(network, data, settings)
+    run.images = {} if checkpoint is None else data.fingerprint()
     there = checkpoint is not None and group.from_first(checkpoint.exists)
     first_epoch = run.resume(checkpoint) if there and checkpoint is not None else 0
     if first_epoch < settings.epochs:
@@ -118,10 +119,17 @@ def _fit(
                     startup.end()
     if run.average is not None:
         network.load_state_dict(run.average.module.state_dict())
-        orders = (torch.randperm(len(data), generator=run.generator) for _ in count())
-        epochs = (epoch_batches(data, settings, run.generator, 0, order) for order in orders)
-        _measure_norms(run, islice(chain.from_iterable(epochs), _N_MEASURED), run_batch)
+        with closing(_endless(run, data)) as batches:
+            _measure_norms(run, islice(batches, _N_MEASURED), run_batch)
     network.eval()
+
+
+def _endless(run: TrainingRun, data: ImageSet) -> Generator[Batch, None, None]:
+    """Batches of one epoch after the other, for what follows the last one."""
+    while True:
+        epoch = run.drawn_epoch(data)
+        with closing(epoch_batches(data, run.settings, run.views_of(epoch), 0, epoch.order)) as batches:
+            yield from batches
 
 
 def check_checkpoint_room(checkpoint: Path | None, network: nn.Module, settings: TrainingSettings) -> None:
@@ -161,7 +169,7 @@ def _check_padding(settings: TrainingSettings, size: int) -> None:
     Raises:
         RLPruneError: they are shifted by more than their size.
     """
-    if settings.padding > size:
+    if settings.crop_scale is None and settings.padding > size:
         raise RLPruneError(f"padding={settings.padding}: images have {size} pixels a side; give a padding up to that")
 
 
@@ -171,18 +179,22 @@ def _train_epoch(
     """Train on every image once, or on those that are left of an epoch; return the means of the steps' figures."""
     group, settings = current(), run.settings
     run.network.train()
-    epoch = run.begin_epoch(len(data))
-    for batch in epoch_batches(data, settings, run.generator, settings.size_in(number), epoch.order, epoch.n_done):
-        run.optimizer.zero_grad(set_to_none=True)
-        with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
-            figures = _run_step(run, batch, run_batch)
-        if not all(map(math.isfinite, figures.values())):
-            raise NotFiniteError("the loss is not finite")
-        run.update(number)
-        epoch.add(figures, run.n_steps)
-        progress.update()
-        if checkpoint is not None and group.any(startup.asked_to_end()) and epoch.n_done < run.n_steps:
-            _save_part(run, checkpoint, number)
+    epoch = run.begin_epoch(data)
+    size = settings.size_in(number)
+    batches = epoch_batches(data, settings, run.views_of(epoch), size, epoch.order, epoch.n_done)
+    with closing(_unless_damaged(batches, run, checkpoint, number)) as whole_batches:
+        for batch in whole_batches:
+            run.optimizer.zero_grad(set_to_none=True)
+            with _explained(batch.images.shape[2:] != data.images.shape[2:], settings.early_size):
+                figures = _run_step(run, batch, run_batch)
+            if not all(map(math.isfinite, figures.values())):
+                raise NotFiniteError("the loss is not finite")
+            run.update(number)
+            epoch.add(figures, run.n_steps)
+            progress.update()
+            if checkpoint is not None and group.any(startup.asked_to_end()) and epoch.n_done < run.n_steps:
+                _save_part(run, checkpoint, number)
+                startup.end()
     run.network.eval()
     if name := not_finite_in(run.network):
         raise NotFiniteError(f"{name} is not finite")
@@ -209,12 +221,39 @@ def _run_step(run: TrainingRun, batch: Batch, run_batch: Step) -> dict[str, floa
     return dict(zip(figures, group.total(list(figures.values())), strict=True))
 
 
-def _save_part(run: TrainingRun, checkpoint: Path, n_epochs: int) -> NoReturn:
-    """Write a checkpoint in the midst of an epoch, and end as a signal has asked for."""
+def _save_part(run: TrainingRun, checkpoint: Path, n_epochs: int) -> None:
+    """Write a checkpoint in the midst of an epoch."""
     if name := not_finite_in(run.network):
         raise NotFiniteError(f"{name} is not finite")
     run.save(checkpoint, n_epochs)
-    startup.end()
+
+
+def _unless_damaged(
+    batches: Generator[Batch, None, None], run: TrainingRun, checkpoint: Path | None, number: int
+) -> Generator[Batch, None, None]:
+    """The batches, until an image among them cannot be read: then the steps so far are saved.
+
+    Raises:
+        DataError: an image cannot be read; the message says what is lost.
+    """
+    with closing(batches):
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except DataError as error:
+                assert run.epoch is not None
+                done = f"training stopped after {run.epoch.n_done} of {run.n_steps} steps of epoch {number + 1}"
+                if checkpoint is None:
+                    raise DataError(f"{error}. {done}; they are lost, since there is no checkpoint") from error
+                run.images.pop("sizes", None)  # which a repair changes
+                _save_part(run, checkpoint, number)
+                raise DataError(
+                    f"{error}. {done}; {checkpoint} has them: put a readable picture in the place of that one, and the "
+                    "same command goes on from there"
+                ) from error
+            yield batch
 
 
 @contextmanager

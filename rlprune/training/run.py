@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.optim.swa_utils import AveragedModel
 
+from rlprune.data.image_set import ImageSet
 from rlprune.errors import ClusterError, NotFiniteError, OutOfMemoryError, RLPruneError
 from rlprune.storage.provenance import HOW, check_unchanged, plain
 from rlprune.training.parallel.group import current
@@ -31,6 +33,8 @@ class Epoch:
     """Steps that are done."""
     means: dict[str, float] = field(default_factory=dict)
     """Of the steps' figures so far, each over all steps of the epoch."""
+    seed: int | None = None
+    """Of the generator that views of streamed images are drawn from; None where they are drawn as steps go."""
 
     def add(self, figures: dict[str, float], n_steps: int) -> None:
         """Count a step of so many."""
@@ -49,6 +53,7 @@ class TrainingRun:
 
     Attributes:
         epoch: the one that is under way; None between two.
+        images: fingerprint of those that it trains on, for checkpoints; empty if there are none.
     """
 
     def __init__(self, network: nn.Module, settings: TrainingSettings, n_steps: int) -> None:
@@ -56,6 +61,7 @@ class TrainingRun:
         self.settings = settings
         self.n_steps = n_steps
         self.epoch: Epoch | None = None
+        self.images: dict[str, str] = {}
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.optimizer = torch.optim.SGD(
             _with_decay(network, settings.weight_decay),
@@ -81,12 +87,24 @@ class TrainingRun:
         """That of the next step."""
         return float(self.schedule.get_last_lr()[0])
 
-    def begin_epoch(self, n_images: int) -> Epoch:
+    def begin_epoch(self, data: ImageSet) -> Epoch:
         """Draw an epoch's order, and a seed for dropout, which draws from the global generator; or go on with one."""
         if self.epoch is None:
-            torch.manual_seed(int(torch.randint(2**31, (), generator=self.generator)))
-            self.epoch = Epoch(torch.randperm(n_images, generator=self.generator))
+            torch.manual_seed(self._seed())
+            self.epoch = self.drawn_epoch(data)
         return self.epoch
+
+    def drawn_epoch(self, data: ImageSet) -> Epoch:
+        """An epoch's order, and where its views come from, drawn anew."""
+        order = torch.randperm(len(data), generator=self.generator)
+        return Epoch(order, seed=self._seed() if data.streamed else None)
+
+    def views_of(self, epoch: Epoch) -> torch.Generator:
+        """Where an epoch's views come from: batches of streamed images draw ahead, so not from where steps draw."""
+        return self.generator if epoch.seed is None else torch.Generator().manual_seed(epoch.seed)
+
+    def _seed(self) -> int:
+        return int(torch.randint(2**31, (), generator=self.generator))
 
     def update(self, epoch: int) -> None:
         """Take a step along the gradients that the network has, in all processes together."""
@@ -112,6 +130,7 @@ class TrainingRun:
         state |= {"dropout": torch.get_rng_state()}  # what follows the last epoch draws from it, too
         if torch.device(self.settings.device).type == "cuda":
             state |= {"dropout_cuda": torch.cuda.get_rng_state(self.settings.device)}
+        state |= {"images": self.images}
         if self.epoch is not None:
             state |= {"under_way": vars(self.epoch)}
         with atomic_write(checkpoint) as path:
@@ -122,7 +141,7 @@ class TrainingRun:
 
         Raises:
             OutOfMemoryError: there is too little memory for it.
-            RLPruneError: it is damaged, or belongs to other settings or another network.
+            RLPruneError: it is damaged, or belongs to other settings, another network or other images.
         """
         try:
             with memory_for(f"reading {checkpoint}", "it stays: give the same command again where there is more"):
@@ -133,6 +152,7 @@ class TrainingRun:
         except Exception as error:
             raise RLPruneError(f"{checkpoint} is damaged or no checkpoint; remove it to start anew") from error
         _check_settings(checkpoint, saved["settings"], self.settings)
+        _check_images(checkpoint, saved.get("images", {}), self.images)  # earlier versions' have none
         try:
             for name, part in self._parts().items():
                 if name in saved or name != "scaler":  # where it was begun in bfloat16, there is none yet
@@ -176,6 +196,25 @@ def _check_settings(checkpoint: Path, before: dict[str, Any], settings: Training
     moved = [f"{key}={then[key]}, now {now[key]}" for key in sorted(HOW) if then[key] != now[key]]
     if moved:
         print(f"{checkpoint} is gone on with elsewhere ({'; '.join(moved)}): rounding may differ")
+
+
+def _check_images(checkpoint: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Make sure that a checkpoint is gone on with on the images that it was written on, as far as both tell.
+
+    Raises:
+        RLPruneError: the images have changed, or are streamed where they were not.
+    """
+    changed = [key for key in before if key in now and before[key] != now[key]]
+    if "kept" in changed:
+        raise RLPruneError(
+            f"checkpoint {checkpoint} was written on images {before['kept']}, which are {now['kept']} now, and draws "
+            "views in another order; set RLPRUNE_MEMORY as it was, or remove the file to start anew"
+        )
+    if changed:
+        raise RLPruneError(
+            f"the images have changed since checkpoint {checkpoint} was written (their {', '.join(changed)}); bring "
+            "back those of then, or remove the file to start anew"
+        )
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from rlprune.utils.settings import (
     BatchSize,
     Epochs,
     LearningRate,
+    Must,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -22,6 +23,7 @@ from rlprune.utils.settings import (
     Seed,
     Share,
     ShareBelowOne,
+    as_tuple,
     settings_dataclass,
 )
 
@@ -29,6 +31,11 @@ NO_COMPILING = (
     "compile=True: here every step runs other parts of a network, each of which would be compiled; leave it out"
 )
 """Why what is not trained as a whole is not compiled."""
+CropScale = Annotated[
+    tuple[PositiveFloat, PositiveFloat],
+    as_tuple,
+    Must(lambda scale: scale[0] <= scale[1] <= 1, "two shares above 0 and up to 1, the smaller one first"),
+]
 
 
 @settings_dataclass
@@ -54,6 +61,10 @@ class TrainingSettings:
     """Gradients are scaled down to this norm."""
     padding: Annotated[NonNegativeInt, AtMost(4096)] = 4
     """Pixels by which images are shifted at random in every direction; 0 for none."""
+    crop_scale: CropScale | None = None
+    """Smallest and largest share of a picture's area that is cut out at random and scaled, in place of shifts, as
+    pretrained networks expect: 0.08 1 is usual for ImageNet. Width / height is 3/4 to 4/3. Pictures in memory are cut
+    as they are there, streamed ones before their middle is."""
     flip: bool = True
     """Mirror images at random; wrong for digits."""
     views: Annotated[NonNegativeInt, AtMost(1000)] = 0
@@ -74,6 +85,9 @@ class TrainingSettings:
     """Run convolutions in bfloat16 (autocast); if not given, where the hardware computes in it."""
     channels_last: bool = True
     """Keep tensors in channels-last memory format."""
+    workers: Annotated[NonNegativeInt, AtMost(256)] | None = None
+    """Processes that decode streamed images ahead; 0 decodes in the process that trains. As many as there are
+    processors, at most 8, if not given. Results are the same for any number."""
     device: Annotated[str, AfterValidator(check_device)] = "cpu"
     """Where to train, such as cpu or cuda."""
     accumulate: Annotated[PositiveInt, AtMost(1024)] = 1

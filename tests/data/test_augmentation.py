@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from rlprune.data.augmentation import augment, draw_views, take_views
+from rlprune.data.augmentation import augment, crop, draw_views, take_views
+from rlprune.models.libraries import own_preprocessing
 
 
 def test_augment_shifts_a_pixel_by_at_most_the_padding_and_by_every_amount() -> None:
@@ -60,3 +64,32 @@ def test_views_are_drawn_evenly_and_are_what_augment_does(flip: bool) -> None:
     images = torch.randint(0, 256, (5000, 1, 3, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     augmented = augment(images, torch.Generator().manual_seed(7), padding=2, flip=flip)
     assert torch.equal(augmented, take_views(images, views, padding=2))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_crops_are_those_of_torchvision(channels: int) -> None:
+    own_preprocessing("torchvision:resnet18")  # which also makes torchvision importable
+    from torchvision.transforms import functional
+
+    images = torch.randint(0, 256, (6, channels, 12, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    views = draw_views(6, torch.Generator().manual_seed(2), padding=4, flip=True, crop_scale=(0.2, 0.6))
+    for image, taken, (share, log_ratio, x, y, mirrored) in zip(
+        images, take_views(images, views, padding=4), views.tolist(), strict=True
+    ):
+        area = share * 240
+        width, height = round((area * math.exp(log_ratio)) ** 0.5), round((area / math.exp(log_ratio)) ** 0.5)
+        width, height = min(width, 20), min(height, 12)
+        place = int(y * (13 - height)), int(x * (21 - width))
+        for layer, found in zip(image, taken, strict=True):
+            cut = functional.resized_crop(Image.fromarray(layer.numpy()), *place, height, width, [12, 20])
+            expected = torch.from_numpy(np.array(cut))
+            assert torch.equal(found, expected.flip(1) if mirrored else expected)
+
+
+def test_crops_take_shares_and_shapes_between_the_bounds() -> None:
+    views = draw_views(4000, torch.Generator().manual_seed(7), padding=0, flip=True, crop_scale=(0.1, 0.5))
+    assert 0.1 <= views[:, 0].min() < 0.102 and 0.498 < views[:, 0].max() <= 0.5
+    assert views[:, 1].exp().min() >= 0.7499 and views[:, 1].exp().max() <= 1.3334
+    assert abs(views[:, 4].mean() - 0.5) < 0.03
+    whole = crop(Image.new("RGB", (7, 90)), (1.0, 0.2, 0.999, 0.999, 0.0), (4, 4), Image.Resampling.BILINEAR)
+    assert whole.size == (4, 4)  # longer than any wanted shape: as much of it as there is

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,37 +8,9 @@ import torch
 from my_data import PARTS, picture, write_folders
 from PIL import Image
 
-from rlprune.data import decoding
 from rlprune.data.loading import load
-from rlprune.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("apart")
-
-
-def test_above_the_limit_the_images_live_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = []
-    memmap = np.memmap
-
-    def spy(*args: Any, shape: tuple[int, ...]) -> Any:
-        shapes.append(shape)
-        return memmap(*args, shape=shape)
-
-    expected = load("my_data:hundred")
-    monkeypatch.setattr(np, "memmap", spy)
-    monkeypatch.setattr(decoding, "MEMORY_LIMIT", 100 * 12)
-    load("my_data:hundred")
-    assert shapes == []
-    monkeypatch.setattr(decoding, "MEMORY_LIMIT", 100 * 12 - 1)
-    mapped = load("my_data:hundred")
-    assert shapes == [(100, 1, 3, 4)]
-    assert all(torch.equal(getattr(mapped, part).images, getattr(expected, part).images) for part in PARTS)
-
-
-def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MEMORY_LIMIT", 0)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 10}))
-    with pytest.raises(DataError, match=r"images need 0\.0 GiB in .*set TMPDIR"):
-        load("my_data:hundred")
 
 
 def test_one_image_in_colour_makes_all_of_them_colour(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_what_is_wrong_with_a_parquet_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"some\.parquet but no train-\*\.parquet"):
         load(str(tmp_path))
     (tmp_path / "list.csv").touch()
-    with pytest.raises(DataError, match=r"list\.csv is no \.parquet file; give a name \(mnist5k"):
+    with pytest.raises(DataError, match=r"list\.csv is no \.parquet or \.tar file; give a name \(mnist5k"):
         load(str(tmp_path / "list.csv"))
 
 

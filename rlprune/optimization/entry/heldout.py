@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from rlprune.data.image_set import ImageSet, Splits
+from rlprune.data.image_set import ImageSet, Splits, joined
 from rlprune.data.loading import load_whole
 from rlprune.errors import DataError
 from rlprune.intake.identity import digest_of_each, digests
@@ -66,10 +65,3 @@ def _unseen(found: ImageSet, heldout: str, network: ImageSet, test: ImageSet) ->
         raise DataError(f"heldout={heldout!r}: all {len(ours)} images are others, too ({told}); give new ones")
     say(f"{heldout}: of {len(ours)} images {told}; they are left out")
     return found.subset(kept)
-
-
-def joined(parts: Sequence[ImageSet]) -> ImageSet:
-    """Several sets of images as one."""
-    images = torch.cat([part.images for part in parts])
-    labels = torch.cat([part.labels for part in parts])
-    return replace(parts[0], images=images, labels=labels)

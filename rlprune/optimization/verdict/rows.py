@@ -22,7 +22,7 @@ from rlprune.optimization.goal import Backend
 from rlprune.optimization.verdict.figures import Answers, Times
 from rlprune.profiles.cost import ComputeCost, Cost
 from rlprune.utils.imports import require
-from rlprune.utils.progress import progress_bar
+from rlprune.utils.progress import counting_bar
 from rlprune.utils.timing import Turns, interleaved
 
 N_CALIBRATION = 256
@@ -49,9 +49,11 @@ class Runnable:
 
     def answers(self, images: ImageSet, dense_macs: int) -> Answers:
         """What it answers to images, one batch after the other."""
-        parts = [
-            self.run(part) for part in progress_bar(images.images.split(images.at_once), desc=self.name, unit="batch")
-        ]
+        with counting_bar(len(images), desc=self.name, unit="image") as progress:
+            parts = []
+            for pixels in images.pixels(images.at_once):
+                parts.append(self.run(pixels))
+                progress.update(len(pixels))
         labels, macs = (torch.cat(each) for each in zip(*parts, strict=True))
         return Answers(labels, macs.double() / dense_macs)
 
