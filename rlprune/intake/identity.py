@@ -16,8 +16,11 @@ def sample_of(splits: Splits) -> list[str]:
     """Digests of some of the images that train a network, for its notes.
 
     They are those with the smallest digests, at most 64, so that the same images give the same sample in any order. No
-    image is among them that policy, validation or test images equal.
+    image is among them that policy, validation or test images equal. Of streamed images there are none, since all would
+    have to be decoded.
     """
+    if splits.network.streamed:
+        return []
     others = digests(splits.policy) | digests(splits.validation) | digests(splits.test)
     return sorted(digests(splits.network) - others)[:_N_SAMPLED]
 

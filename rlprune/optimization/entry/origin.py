@@ -39,6 +39,7 @@ def _named(classes: tuple[str, ...]) -> str:
 
 def _told(part: ImageSet) -> str:
     """How many images a part has, and what tells them from others."""
-    digest = hashlib.sha256("".join(digest_of_each(part)).encode())
+    told = list(part.fingerprint().values()) if part.streamed else digest_of_each(part)
+    digest = hashlib.sha256("".join(told).encode())
     digest.update(part.labels.numpy().tobytes())
     return f"{len(part)} ({digest.hexdigest()[:16]})"

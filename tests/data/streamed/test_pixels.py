@@ -15,6 +15,7 @@ from rlprune.data.loading import load
 from rlprune.data.streamed import StreamedPixels, join_pixels
 from rlprune.data.streamed.pixels import Pixels
 from rlprune.errors import DataError
+from rlprune.intake.identity import sample_of
 
 pytestmark = pytest.mark.usefixtures("apart")
 
@@ -129,3 +130,10 @@ def test_the_fingerprint_tells_names_sizes_and_labels(tmp_path: Path) -> None:
     assert {key for key, value in found().items() if value != before[key]} >= {"names", "sizes"}
     data = make_data(5)
     assert data.fingerprint() != replace(data, labels=data.labels.flip(0) + 1).fingerprint()
+
+
+def test_no_picture_is_decoded_to_note_what_trained_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folders(tmp_path / "pets")
+    splits = load("pets", memory=0)
+    monkeypatch.setattr(StreamedPixels, "decoded", lambda *_: pytest.fail("one was decoded"))
+    assert sample_of(splits) == []
