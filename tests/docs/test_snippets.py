@@ -35,7 +35,7 @@ def test_the_python_of_a_page_runs(
 
 def test_every_guide_has_python_that_is_run() -> None:
     guides = [page for page in PAGES if page.parent.name in ("guides", "deploy")]
-    assert len(guides) == 13
+    assert len(guides) == 16
     assert [page.name for page in guides if page not in WITH_PYTHON] == []
 
 

@@ -45,7 +45,7 @@ def test_they_are_the_same_for_any_number_of_workers(crop_scale: tuple[float, fl
     other = seen_batches(streamed(DATA), replace(settings, workers=2))
     assert len(one) == 6
     for first, second in zip(one, other, strict=True):
-        assert all(map(torch.equal, first, second))
+        assert all(map(torch.equal, first[:4], second[:4])) and first[4:] == second[4:]
 
 
 @pytest.mark.parametrize("crop_scale", [None, (0.3, 0.8)])
