@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rlprune.cluster.connection import LOCAL, connected
+from rlprune.cluster.connection import LOCAL, connected, hushed
 from rlprune.errors import ClusterError, RLPruneError
 from rlprune.training.parallel.group import PATIENCE, launched
 from rlprune.utils.imports import require
@@ -49,9 +49,9 @@ def train_on(
     """
     if launched() > 1:
         raise ClusterError("torchrun has started this process, and Ray would start others; use one of the two")
-    train = require("ray.train", "cluster")
-    in_torch = require("ray.train.torch", "cluster")
-    with connected(address, n_cpus=n_workers + 1 if address == LOCAL else None) as cluster:
+    n_cpus = n_workers + 1 if address == LOCAL else None
+    with hushed("ray.train") as train, connected(address, n_cpus=n_cpus) as cluster:
+        in_torch = require("ray.train.torch", "cluster")
         kind = "GPU" if gpus else "CPU"
         there = int(cluster.ray.cluster_resources().get(kind, 0))
         if there < n_workers:

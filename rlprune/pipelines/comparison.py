@@ -28,6 +28,7 @@ from rlprune.evaluation.results import Conditions
 from rlprune.evaluation.timing_results import ComparisonResult
 from rlprune.pipelines.candidates import LEARNT, METHODS, Candidate, Candidates, at_equal_macs, find_rivals
 from rlprune.pipelines.penalty_chain import PenaltyChain
+from rlprune.pipelines.step_settings import as_noted
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
 from rlprune.profiles.search import choose_codebook, search_profiles
@@ -158,7 +159,7 @@ class Comparison:
         made_with = {
             "n_profiles": self.settings.n_profiles,
             "n_candidates": self.settings.n_candidates,
-            "training": self.training,
+            "training": as_noted(self.training),
             "policy": self.policy.noted(),
             "made_of": self._made_of(),
         }

@@ -52,13 +52,13 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
             "views": views_of(recipe.specialise),
             "refit_views": views_of(recipe.refit) if recipe.refit else None,
         },
-        "dense": {"model": recipe.model, "weights": recipe.weights, "dense": _known(recipe.dense)},
-        "adapt": {"elastic": recipe.elastic, "adapt": _known(recipe.adapt)},
-        "search": {"search": _known(recipe.search)},
-        "specialise": {"specialise": _known(recipe.specialise)},
-        "tune": {"policy": recipe.policy.noted(), "tune": _known(recipe.tune), "penalties": higher},
+        "dense": {"model": recipe.model, "weights": recipe.weights, "dense": as_noted(recipe.dense)},
+        "adapt": {"elastic": recipe.elastic, "adapt": as_noted(recipe.adapt)},
+        "search": {"search": as_noted(recipe.search)},
+        "specialise": {"specialise": as_noted(recipe.specialise)},
+        "tune": {"policy": recipe.policy.noted(), "tune": as_noted(recipe.tune), "penalties": higher},
         "policies": {"penalties": recipe.penalties},
-        "refit": {"refit": recipe.refit and _known(recipe.refit), "refit_weights": recipe.refit_weights},
+        "refit": {"refit": recipe.refit and as_noted(recipe.refit), "refit_weights": recipe.refit_weights},
         "static": {"static": recipe.static},
         "evaluate": {"reference": recipe.reference, "static": recipe.static},
     }
@@ -110,11 +110,11 @@ def told(recipe: Recipe) -> dict[str, Any]:
     if recipe.static is None:
         del settings["static"]
     names = ("dense", "adapt", "search", "specialise", "tune", "refit")
-    known = {name: _known(given) for name in names if (given := getattr(recipe, name)) is not None}
+    known = {name: as_noted(given) for name in names if (given := getattr(recipe, name)) is not None}
     known["policy"] = recipe.policy.noted()
     return settings | {"data": without_unset(settings["data"])} | known
 
 
-def _known(settings: Any) -> dict[str, Any]:
+def as_noted(settings: Any) -> dict[str, Any]:
     """A step's settings by name, without those that 0.1.0 did not know and that are left at their defaults."""
     return {name: value for name, value in asdict(settings).items() if (name, value) not in _LATER.items()}

@@ -23,6 +23,7 @@ from rlprune.cli import main as main_module
 from rlprune.cli import resumable
 from rlprune.cli.main import main
 from rlprune.cli.options import NetworkOptions, PriceOptions, TeacherOptions
+from rlprune.cluster.replicas import Replicas
 from rlprune.evaluation.results import BundleResult
 from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.pipelines.comparison import CompareSettings
@@ -227,11 +228,11 @@ def options(kind: Any) -> list[str]:
     found: list[str] = []
     for one in dataclasses.fields(kind):
         name = one.name.replace("_", "-")
-        if one.name in ("source", "elastic", "settings", "price", "teaching", "limits") or "NetworkOptions" in str(
-            one.type
+        if one.name in ("source", "elastic", "settings", "price", "teaching", "limits", "scale") or (
+            "NetworkOptions" in str(one.type)
         ):
             known = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions, "price": PriceOptions}
-            inner = (known | {"teaching": TeacherOptions, "limits": Limits}).get(one.name)
+            inner = (known | {"teaching": TeacherOptions, "limits": Limits, "scale": Replicas}).get(one.name)
             found += options(inner or SETTINGS.get(kind.__name__, PolicySettings))
         elif "Positional" in str(one.type):
             found.append(name.upper())

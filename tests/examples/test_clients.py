@@ -18,8 +18,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Tianshou, async": ("tianshou", "tianshou_ppo", {"n_envs": 4, "steps": 1024, "asynchronous": True}),
     "TorchRL, sync": ("torchrl", "torchrl_ppo", {"n_envs": 4, "steps": 1024}),
     "TorchRL, async": ("torchrl", "torchrl_ppo", {"n_envs": 4, "steps": 1024, "asynchronous": True}),
-    "RLlib, sync": ("ray.rllib", "rllib_ppo", {"n_envs": 8, "steps": 1024}),
-    "RLlib, async": ("ray.rllib", "rllib_ppo", {"n_envs": 4, "steps": 1024, "n_runners": 2}),
+    # Ray may be there without RLlib, which needs dm-tree.
+    "RLlib, sync": ("tree", "rllib_ppo", {"n_envs": 8, "steps": 1024}),
+    "RLlib, async": ("tree", "rllib_ppo", {"n_envs": 4, "steps": 1024, "n_runners": 2}),
 }
 
 
