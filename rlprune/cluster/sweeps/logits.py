@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -111,7 +112,7 @@ class Shared:
         n_bytes = sum(value.nbytes for value in self._network.state_dict().values())
         n_logits = 0
         for images in self._sets:
-            n_bytes += images.images.nbytes + images.labels.nbytes
+            n_bytes += math.prod(images.images.shape) + images.labels.nbytes
             n_logits += len(images) * len(images.classes) * 4
         need = _SPARE * (n_bytes + sum(n + 1 for n in n_profiles) * n_logits)
         rooms = [each["Resources"].get("object_store_memory", 0) for each in self._ray.nodes() if each["Alive"]]
@@ -150,8 +151,8 @@ def logit_caches(
 
 def _packed(network: ElasticCNN, sets: Sequence[ImageSet]) -> Stored:
     empty = torch.empty(0)
-    return network, [
-        (replace(each, images=empty, labels=empty), each.images.contiguous().numpy(), each.labels.numpy())
+    return network, [  # streamed images are decoded here, once: all trainings read them
+        (replace(each, images=empty, labels=empty), each.images[:].contiguous().numpy(), each.labels.numpy())
         for each in sets
     ]
 
