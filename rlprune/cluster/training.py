@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,13 @@ def train_on(
         n_retries: how often all may begin again.
 
     Returns:
-        What the function returns in the first worker; tensors are on the CPU.
+        What the function returns in the first worker: tensors, which are then on the CPU, numbers, texts, and lists,
+        tuples and dicts of these.
 
     Raises:
         ClusterError: Ray does not answer, has fewer processors or GPUs than workers, or the training failed.
         MissingExtraError: Ray is not installed.
-        RLPruneError: what `function` raises in a worker.
+        RLPruneError: what `function` raises in a worker; or it returns something else.
     """
     if launched() > 1:
         raise ClusterError("torchrun has started this process, and Ray would start others; use one of the two")
@@ -72,7 +74,22 @@ def train_on(
             found = trainer.fit().return_value
         except Exception as error:
             raise _told(error) from error
-    return torch.load(io.BytesIO(found), weights_only=False, map_location="cpu")  # what our own worker wrote
+    return _returned(found)
+
+
+def _returned(found: bytes) -> Any:
+    """What a worker's function returned; nothing in it runs code.
+
+    Raises:
+        RLPruneError: it is of another kind than tensors and plain values.
+    """
+    try:
+        return torch.load(io.BytesIO(found), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise RLPruneError(
+            "the training is done, but its function returns other things than tensors, numbers, texts, and lists, "
+            "tuples and dicts of these; return such, a state dict say, and call again: the checkpoint has the training"
+        ) from error
 
 
 def _told(error: Exception) -> RLPruneError:

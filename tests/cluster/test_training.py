@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ import torch
 from rayed import trained
 
 from rlprune.cluster.connection import connected
-from rlprune.cluster.training import train_on
-from rlprune.errors import ClusterError
+from rlprune.cluster.training import _returned, train_on
+from rlprune.errors import ClusterError, RLPruneError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # Ray's own
 
@@ -40,3 +41,14 @@ def test_workers_on_two_nodes_train_as_one_process(nodes: str, tmp_path: Path) -
     assert size == 2
     _, expected = trained(tmp_path / "one.pt")
     assert all(torch.allclose(found[name], value, rtol=1e-5, atol=1e-6) for name, value in expected.items())
+
+
+def test_what_is_given_back_runs_no_code() -> None:
+    for value, kept in ((("a", 1, [torch.ones(2)]), True), (Path("a"), False), (RLPruneError("a"), False)):
+        written = io.BytesIO()
+        torch.save(value, written)
+        if kept:
+            assert str(_returned(written.getvalue())) == str(value)
+        else:
+            with pytest.raises(RLPruneError, match=r"returns other things than tensors, .* return such, a state dict"):
+                _returned(written.getvalue())

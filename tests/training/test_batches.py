@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from interruptions import Interrupted, every_second_step
 from nets import make_data, make_elastic, network, seen_batches
 from streams import streamed, write_gradients
 from torch import Tensor
 
-from rlprune import startup
 from rlprune.data.loading import load
 from rlprune.data.streamed import StreamedPixels
 from rlprune.errors import DataError, RLPruneError, SettingsError
@@ -26,10 +26,6 @@ from rlprune.training.settings import TrainingSettings
 QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2}
 DATA = make_data(40)
 SETTINGS = AdaptSettings(epochs=2, average_share=0.5, workers=0, **QUICK)
-
-
-class Interrupted(Exception):
-    pass
 
 
 def adapted(data: Any, settings: AdaptSettings = SETTINGS, **kept: Any) -> dict[str, Tensor]:
@@ -65,17 +61,7 @@ def test_a_training_that_is_interrupted_anywhere_ends_as_one_that_is_not(
     monkeypatch.setattr(loop, "_N_MEASURED", 3)
     data = streamed(DATA)
     whole = adapted(data)
-    steps: list[int] = []
-
-    def every_second() -> bool:
-        steps.append(len(steps))
-        return len(steps) % 2 == 0
-
-    def end() -> None:
-        raise Interrupted
-
-    monkeypatch.setattr(startup, "asked_to_end", every_second)
-    monkeypatch.setattr(startup, "end", end)
+    every_second_step(monkeypatch)
     again: dict[str, Tensor] = {}
     attempts = 0
     while not again:

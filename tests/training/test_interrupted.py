@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from events import read_events
+from interruptions import Interrupted, every_second_step
 from nets import IMAGE_SHAPE, N_CLASSES, make_data, make_elastic
 from torch import Tensor, nn
 
-from rlprune import startup
 from rlprune.agents.joint.tuning import TuneSettings, tune
 from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
@@ -30,10 +30,6 @@ from rlprune.utils.tensorboard import scalar_log
 QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2, "average_share": 0.5}
 DATA = make_data(40)
 EPOCHS = 3
-
-
-class Interrupted(Exception):
-    pass
 
 
 def pretrained(**kept: Any) -> dict[str, Tensor]:
@@ -115,17 +111,7 @@ def test_a_signal_ends_after_a_step_that_is_saved(
 ) -> None:
     monkeypatch.setattr(loop, "_N_MEASURED", 3)
     whole = training(checkpoint=tmp_path / "whole.pt", log=scalar_log(tmp_path / "whole", "loss"))
-    steps: list[int] = []
-
-    def every_second() -> bool:
-        steps.append(len(steps))
-        return len(steps) % 2 == 0
-
-    def end() -> None:
-        raise Interrupted
-
-    monkeypatch.setattr(startup, "asked_to_end", every_second)
-    monkeypatch.setattr(startup, "end", end)
+    every_second_step(monkeypatch)
     attempts = 0
     again: dict[str, Tensor] = {}
     while not again:
