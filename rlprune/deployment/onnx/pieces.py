@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import traceback
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from textwrap import shorten
@@ -22,6 +23,8 @@ from rlprune.utils.imports import require
 _OPERATION = re.compile(r"\b(?:aten|prims|torchvision|quantized)[.:]+[a-z_0-9]+")
 """What errors of torch call an operation."""
 _MOST_SAID = 300
+_REGISTRY = "torch.onnx._internal.exporter._registration"
+"""What logs a line for each operator of torchvision, at every export, where that is not installed."""
 
 
 def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_fixed: int = 0) -> Any:
@@ -41,7 +44,7 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
     batch = torch.export.Dim("n", max=2**31 - 1)  # without a bound torch 2.6 fails on slices
     n_batched = len(inputs) - n_fixed
     try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):  # where torch prints graphs when it fails
+        with warnings.catch_warnings(), _registry_hushed(), redirect_stderr(StringIO()):  # where torch prints graphs
             warnings.simplefilter("ignore")
             traced = torch.export.export(
                 module.eval(),
@@ -67,6 +70,18 @@ def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_
         part.ClearField("metadata_props")  # where in torch everything came from: a tenth of a small file
     del model.graph.value_info[:]
     return model
+
+
+@contextmanager
+def _registry_hushed() -> Iterator[None]:
+    """Let torch's registry of operators say errors alone."""
+    logger = logging.getLogger(_REGISTRY)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _pool_by_means(graph: fx.Graph) -> None:
