@@ -150,9 +150,11 @@ def clip_below(chart: Any, lowest: float, lines: Sequence[Line]) -> None:
 
 
 def name_lines(chart: Any, lines: Sequence[Line]) -> None:
-    """Write the name of each line beside the one of its points where it covers least."""
+    """Write the name of each line beside the one of its points where it covers least; of none that is not in sight."""
     from matplotlib.patheffects import withStroke
 
+    bottom, top = chart.get_ylim()
+    lines = [line for line in lines if ((line.points[:, 1] >= bottom) & (line.points[:, 1] <= top)).any()]
     chart.figure.draw_without_rendering()
     pixels = [_pixels_of(chart, line) for line in lines]
     frame = chart.get_window_extent()
