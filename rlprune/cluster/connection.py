@@ -119,5 +119,6 @@ def _no_ray(address: str, reason: str) -> str:
     """That there is no Ray to use, and what to do."""
     return (
         f"Ray at {address!r} does not answer ({reason}); start it with `ray start --head`, give the address that this "
-        "prints, or local to start it here"
+        "prints, or local to start it here; one that asks for a token needs the head's ~/.ray/auth_token on this "
+        "machine"
     )

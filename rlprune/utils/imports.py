@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +38,8 @@ def require(module: str, extra: str | None = None) -> ModuleType:
         return found
     if extra == "onnx":
         os.environ.setdefault(*_SENDS_NOTHING)
+    if extra == "cluster" and "ray" not in sys.modules:
+        _bring_token_of_ray()
     try:
         with _current_folder_last():
             return importlib.import_module(module)
@@ -47,6 +50,12 @@ def require(module: str, extra: str | None = None) -> ModuleType:
             f"this needs the package {error.name!r}, which is not installed; "
             f"install it with: pip install {'rlprune' if extra is None else repr(f'rlprune[{extra}]')}"
         ) from error
+
+
+def _bring_token_of_ray() -> None:
+    """Let Ray, when it is imported, read the token of this machine, if it has one: clusters from 2.60 on ask for it."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or (Path.home() / ".ray/auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def call(source: str, error: type[RLPruneError]) -> Any:

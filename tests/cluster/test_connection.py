@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +42,24 @@ def test_a_cluster_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ray.init", none_found)
     with pytest.raises(ClusterError, match=r"'auto' does not answer \(Could not find any"), connected("auto"):
         pass
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_token_is_sent_where_there_is_one(there: bool, tmp_path: Path) -> None:
+    """In a process of its own, as Ray reads that once."""
+    if there:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("a" * 64)
+    code = "import os; from rlprune.utils.imports import require; require('ray', 'cluster'); print(*os.environ)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("RAY_AUTH_MODE" in done.stdout.split()) is there
 
 
 def test_ray_starts_here_and_ends_with_the_block() -> None:
