@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import AfterValidator
 
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import StepName, steps_begun
 from rlprune.pipelines.steps import Steps
 from rlprune.storage.provenance import check_ours
 from rlprune.training.parallel.group import current
+from rlprune.utils.hardware import check_device
 from rlprune.utils.locks import hold
 from rlprune.utils.settings import Seed, settings_dataclass
 
@@ -33,11 +35,15 @@ class RunRecipe:
     """Stop after this step."""
     seed: Seed | None = None
     """Another seed than the recipe's."""
+    device: Annotated[str, AfterValidator(check_device)] | None = None
+    """Where networks are trained and searched, such as cuda; the recipe's own devices if not given. A run may go on on
+    another one."""
 
     def run(self) -> None:
         """Do it."""
         recipe = Recipe.read(self.recipe)
         recipe = recipe if self.seed is None else replace(recipe, seed=self.seed)
+        recipe = recipe if self.device is None else recipe.on(self.device)
         out = Path("runs") / self.recipe.resolve().parent.name if self.out is None else self.out
         if out.resolve() != self.recipe.resolve().parent:
             current().from_first(lambda: check_ours(out, steps_begun(out)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -216,6 +216,22 @@ class Recipe:
             raise SettingsError(f"{path} is no text: {error}; save it as UTF-8") from error
         except SettingsError as error:
             raise SettingsError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
+
+    def on(self, device: str) -> Recipe:
+        """The same, whose networks train on a device, such as cuda.
+
+        Raises:
+            SettingsError: there is no such device here.
+        """
+        refit = None if self.refit is None else replace(self.refit, device=device)
+        return replace(
+            self,
+            dense=replace(self.dense, device=device),
+            adapt=replace(self.adapt, device=device),
+            specialise=replace(self.specialise, device=device),
+            tune=replace(self.tune, device=device),
+            refit=refit,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All settings, as JSON holds them."""

@@ -101,5 +101,5 @@ class RecipeRun(ABC):
             save_network(self.out / name, elastic.cpu(), self.splits.network, self.made_of | self.split_noted)
 
     def load(self, name: str) -> ElasticCNN:
-        """Read one that was kept."""
-        return load_network(self.out / name).network
+        """Read one that was kept, to where the recipe trains it on."""
+        return load_network(self.out / name).network.to(self.recipe.specialise.device)

@@ -62,7 +62,15 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
         "static": {"static": recipe.static},
         "evaluate": {"reference": recipe.reference, "static": recipe.static},
     }
-    return {name: {"seed": recipe.seed, **each} for name, each in settings.items()}
+    return {name: {"seed": recipe.seed, **_anywhere(each)} for name, each in settings.items()}
+
+
+def _anywhere(settings: dict[str, Any]) -> dict[str, Any]:
+    """A step's settings as they are on the processor: a run may go on on another device, but for rounding the same."""
+    return {
+        name: {**value, "device": "cpu"} if isinstance(value, dict) and "device" in value else value
+        for name, value in settings.items()
+    }
 
 
 def check_weights(recipe: Recipe, recipe_dir: Path) -> None:

@@ -107,11 +107,12 @@ def _own(draw: Draw, settings: TrainingSettings) -> Draw:
 def fetched(
     data: ImageSet, settings: TrainingSettings, drawn: Iterable[Draw]
 ) -> Generator[tuple[Draw, Tensor], None, None]:
-    """What was drawn, with its pixels, uint8 (B, C, H, W); those of streamed images are decoded ahead by workers."""
+    """What was drawn, with its pixels on the device, uint8 (B, C, H, W); streamed ones are decoded ahead by workers."""
     ours, theirs = tee(drawn)
     jobs = ((draw.indices, draw.views) for draw in theirs)
     workers = Workers(settings.workers, pin=torch.device(settings.device).type == "cuda")
-    with closing(fetch(data.images, jobs, padding=settings.padding, workers=workers)) as pixels:
+    there = {"workers": workers, "device": settings.device}
+    with closing(fetch(data.images, jobs, padding=settings.padding, **there)) as pixels:
         yield from zip(ours, pixels, strict=True)
 
 
@@ -134,8 +135,6 @@ def remembered_views(n: int, settings: TrainingSettings) -> Tensor:
 
 def to_batch(data: ImageSet, draw: Draw, pixels: Tensor, settings: TrainingSettings, size: int = 0) -> Batch:
     """Normalise views that were fetched, uint8 (B, C, H, W), and shrink them to `size` pixels unless that is 0."""
-    if torch.device(settings.device).type == "cuda" and pixels.is_pinned():
-        pixels = pixels.to(settings.device, non_blocking=True)
     images = data.normalise(pixels).to(settings.device, memory_format=settings.memory_format)
     if 0 < size < min(images.shape[2:]):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)

@@ -50,8 +50,10 @@ def _parser(what: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--device", help="where networks are trained, such as cuda; as the recipe says if not given")
     return parser
 
 
 def _steps(named: argparse.Namespace) -> Steps:
-    return Steps(Recipe.read(named.recipe), named.run, named.recipe.parent)
+    recipe = Recipe.read(named.recipe)
+    return Steps(recipe if named.device is None else recipe.on(named.device), named.run, named.recipe.parent)

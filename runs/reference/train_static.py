@@ -49,6 +49,7 @@ def train(budget: float, dynamic: DynamicCNN, splits: Splits, named: argparse.Na
         temperature=3.0,
         distillation=0.8,
         seed=1,
+        device=named.device,
     )
     if not folder.exists():
         whole = dynamic.elastic.slice(dynamic.elastic.full).eval()
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", required=True, help="shares of the dense MACs")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--device", default="cpu", help="where networks are trained, such as cuda")
     parser.add_argument("--teachers", nargs="+", default=["resnet20", "resnet56"], help="folders beside the first")
     named = parser.parse_args()
     named.out.mkdir(parents=True, exist_ok=True)

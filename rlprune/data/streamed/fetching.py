@@ -45,7 +45,12 @@ def default_workers() -> int:
 
 
 def fetch(
-    pixels: Pixels, jobs: Iterable[Job], *, padding: int = 0, workers: Workers | None = None
+    pixels: Pixels,
+    jobs: Iterable[Job],
+    *,
+    padding: int = 0,
+    workers: Workers | None = None,
+    device: str | torch.device = "cpu",
 ) -> Generator[Tensor, None, None]:
     """The pixels of one batch after the other, in the order of the jobs, however many workers there are.
 
@@ -57,9 +62,10 @@ def fetch(
         jobs: what is in each batch.
         padding: as in `rlprune.data.augmentation.take_views`.
         workers: how streamed ones are decoded; as many workers as there are processors if None.
+        device: where they are wanted. Those out of memory are shifted and mirrored there.
 
     Yields:
-        uint8 (B, C, H, W).
+        uint8 (B, C, H, W), on the device.
 
     Raises:
         DataError: an image is damaged, gone, or of another size than the others.
@@ -68,6 +74,9 @@ def fetch(
     if not isinstance(pixels, StreamedPixels):
         for rows, views in jobs:
             found = pixels[rows]
+            if views is not None and views.is_floating_point():  # cut out, which Pillow does
+                found, views = take_views(found, views, padding=padding), None
+            found = found.to(device)
             yield found if views is None else take_views(found, views, padding=padding)
         return
     workers = workers or Workers()
@@ -100,7 +109,7 @@ def fetch(
                 ) from error
             if isinstance(found, Exception):
                 raise found
-            yield found
+            yield found.to(device, non_blocking=workers.pin)
     finally:
         del batches  # and with it the workers
 
