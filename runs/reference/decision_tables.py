@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from result_tables import percent
 
-_AT = (0.36, 0.42, 0.48, 0.54, 0.6)
-"""Shares of the dense MACs at which designs stand beside each other."""
+_TIMES = (1.1, 1.4, 1.6, 1.9, 2.1)
+"""Costs at which designs stand beside each other: so many times what the cheapest of the first one's cascades costs."""
 
 
 def decisions_table(results: Mapping[str, Any]) -> str:
@@ -120,37 +120,44 @@ def observations_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
 def designs_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
     """Ways to train one network for several passes, by their cascades at equal cost and their policies, in Markdown.
 
-    A cascade's accuracy is that of two neighbours mixed; empty where none is so cheap. Design `once` has a single pass.
-    Networks pruned for all images, if there are any, come last, neighbours mixed likewise.
+    A table for each network. A cascade's accuracy is that of two neighbours mixed; empty where none is so cheap. Design
+    `once` has a single pass. Networks pruned for all images, if there are any, come last, neighbours mixed likewise.
 
     Args:
         measured: what compare_designs.py wrote, by the name of the network.
     """
-    at = [f"at {100 * share:.0f} %" for share in _AT]
+    return "\n\n".join(_designs_of(network, found) for network, found in measured.items())
+
+
+def _designs_of(network: str, found: Mapping[str, Any]) -> str:
+    """The table of a network."""
+    cascades = {name: design["budgets"][0]["frontier"]["cascade"] for name, design in found["designs"].items()}
+    cheapest = min(share for share, _ in next(iter(cascades.values())))
+    shares = [round(cheapest * times, 2) for times in _TIMES]
+    at = [f"at {100 * share:.0f} %" for share in shares]
     lines = [
-        f"| network | design | parameters, k | {' | '.join(at)} | policies: accuracy at MACs | joint training |",
-        "|---|---|---|" + "---|" * (len(at) + 2),
+        f"| {network} | parameters, k | {' | '.join(at)} | policies: accuracy at MACs | joint training |",
+        "|---|---|" + "---|" * (len(at) + 2),
     ]
-    for network, found in measured.items():
-        for name, design in found["designs"].items():
-            cells = [""] * len(_AT) if name == "once" else _at(design["budgets"][0]["frontier"]["cascade"])
-            budgets = sorted(design["budgets"], key=lambda each: float(each["macs_cut"]))
-            policies = [f"{percent(each['accuracy'])} at {percent(1 - each['macs_cut'], 1)}" for each in budgets]
-            rewards = design["rewards"] or []
-            gained = " to ".join(f"{reward:.4f}" for reward in rewards) if len(rewards) > 1 else ""
-            size = f"{design['parameters'] / 1000:.0f}"
-            lines.append(f"| {network} | {name} | {size} | {' | '.join(cells)} | {'; '.join(policies)} | {gained} |")
-        if "static" in found:
-            lines.append(f"| {network} | *static* |  | {' | '.join(_at(found['static'], beyond=False))} |  |  |")
+    for name, design in found["designs"].items():
+        cells = [""] * len(at) if name == "once" else _at(cascades[name], shares)
+        budgets = sorted(design["budgets"], key=lambda each: float(each["macs_cut"]))
+        policies = [f"{percent(each['accuracy'])} at {percent(1 - each['macs_cut'], 1)}" for each in budgets]
+        rewards = design["rewards"] or []
+        gained = " to ".join(f"{reward:.4f}" for reward in rewards) if len(rewards) > 1 else ""
+        size = f"{design['parameters'] / 1000:.0f}"
+        lines.append(f"| {name} | {size} | {' | '.join(cells)} | {'; '.join(policies)} | {gained} |")
+    if "static" in found:
+        lines.append(f"| *static* |  | {' | '.join(_at(found['static'], shares, beyond=False))} |  |  |")
     return "\n".join(lines)
 
 
-def _at(points: Sequence[Sequence[float]], *, beyond: bool = True) -> list[str]:
+def _at(points: Sequence[Sequence[float]], at: Sequence[float], *, beyond: bool = True) -> list[str]:
     """Accuracies at shares of the dense MACs; empty below the cheapest; beyond the dearest, its own or empty."""
     shares, accuracies = zip(*sorted(map(tuple, points)), strict=True)
     best = np.maximum.accumulate(accuracies)
-    known = [shares[0] <= share and (beyond or share <= shares[-1]) for share in _AT]
+    known = [shares[0] <= share and (beyond or share <= shares[-1]) for share in at]
     return [
         percent(float(np.interp(share, shares, best))) if is_known else ""
-        for share, is_known in zip(_AT, known, strict=True)
+        for share, is_known in zip(at, known, strict=True)
     ]

@@ -69,10 +69,11 @@ def test_designs_stand_beside_each_other_at_equal_cost() -> None:
     budget = {"accuracy": 0.885, "macs_cut": 0.55, "frontier": {"cascade": points}}
     design = {"parameters": 281_000, "rewards": [-0.05, -0.045], "budgets": [budget]}
     once = design | {"rewards": [-0.05]}
-    found = {"designs": {"specialists": design, "once": once}, "static": [[0.5, 0.9], [0.3, 0.85]]}
+    found = {"designs": {"specialists": design, "once": once}, "static": [[0.6, 0.9], [0.5, 0.85]]}
     lines = designs_table({"Net": found}).splitlines()
+    assert lines[0].startswith("| Net | parameters, k | at 44 % | at 56 % | at 64 % | at 76 % | at 84 % |")
     assert lines[2:] == [
-        "| Net | specialists | 281 |  | 88.20 | 88.80 | 89.40 | 90.00 | 88.50 at 45.0 | -0.0500 to -0.0450 |",
-        "| Net | once | 281 |  |  |  |  |  | 88.50 at 45.0 |  |",
-        "| Net | *static* |  | 86.50 | 88.00 | 89.50 |  |  |  |  |",
+        "| specialists | 281 | 88.40 | 89.60 | 90.40 | 91.00 | 91.00 | 88.50 at 45.0 | -0.0500 to -0.0450 |",
+        "| once | 281 |  |  |  |  |  | 88.50 at 45.0 |  |",
+        "| *static* |  |  | 88.00 |  |  |  |  |  |",
     ]
