@@ -82,6 +82,8 @@ def results() -> dict[str, str]:
     timed = by_network("bench.json") | {"ResNet-56, paid in time": read("resnet56/bench_latency.json")}
     bench = "rlprune bench BUNDLE --data cifar10 --batch 1 64 --rows all"
     pages["speed"] = f"{tables.speed_table(timed)}\n\n{conditions(timed['ResNet-20'], bench)}"
+    cards = by_network("bench_gpu.json")
+    pages["speed_gpu"] = f"{tables.speed_table(cards)}\n\n{conditions(cards['ResNet-20'], 'make gpu')}"
     single = {
         "signals": (tables.signals_table, "compare_signals.py"),
         "decisions": (decision_tables.ahead_table, "compare_decisions.py"),
