@@ -74,7 +74,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
 
 
 def test_a_device_is_for_all_trainings_and_notes_of_steps_do_not_know_it(tmp_path: Path) -> None:
-    recipe = read(tmp_path, LEAST + "[refit]\nepochs = 1\n")
+    recipe = read(tmp_path, LEAST + "[refit]\nseparate = true\n")
     elsewhere = recipe.on("cpu:0")
     assert recipe.refit is not None and elsewhere.refit is not None
     trainings = (elsewhere.dense, elsewhere.adapt, elsewhere.specialise, elsewhere.tune, elsewhere.refit)
