@@ -561,3 +561,18 @@ def test_profiles_may_be_chosen_for_what_they_achieve_one_after_another(root: Pa
     assert (
         noted["mean_budgets"] == (0.6, 0.9) and "mean_budgets" not in settings_of(recipe_of(root))["search"]["search"]
     )
+
+
+def test_what_widths_round_up_to_may_be_measured_and_is_a_number_from_then_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("rlprune.evaluation.timing.backends.measured_step", lambda _, **how: asked.append(how) or 4)
+    elastic = replace(recipe_of(root).elastic, round_to="auto")
+    steps = steps_of(root, tmp_path / "run", elastic=elastic, latency=LatencySettings(batch=16))
+    steps.run("adapt")
+    adapted = load_network(steps.out / "adapted").network
+    assert adapted.round_to == 4 and [how["batch"] for how in asked] == [16]
+    assert steps.elastic(steps.teachers.dense()).round_to == 4 and len(asked) == 1
+    assert told(steps.recipe, adapted.round_to)["elastic"]["round_to"] == 4
+    assert "latency" not in told(recipe_of(root))
