@@ -121,14 +121,14 @@ def told(recipe: Recipe, round_to: int | None = None) -> dict[str, Any]:
 
     Args:
         recipe: the recipe.
-        round_to: what the network's widths round up to, which may have been measured.
+        round_to: what the network's widths round up to, where that was measured.
     """
     settings = recipe.to_json()
     if recipe.static is None:
         del settings["static"]
     if recipe.latency == LatencySettings():
         del settings["latency"]
-    if round_to is not None:
+    if recipe.elastic.round_to == "auto" and round_to is not None:
         settings["elastic"]["round_to"] = round_to
     names = ("dense", "adapt", "search", "specialise", "tune", "refit")
     known = {name: as_noted(given) for name in names if (given := getattr(recipe, name)) is not None}

@@ -49,7 +49,7 @@ def times_of_bodies(
     backend: Backend = PYTORCH,
     threads: int | None = None,
 ) -> dict[str, float]:
-    """Milliseconds of the bodies of slices, all timed in turns.
+    """The fewest milliseconds that the bodies of slices took, all timed in turns: other load only ever adds to them.
 
     Args:
         elastic: the network that they are of.
@@ -66,7 +66,7 @@ def times_of_bodies(
             name: backend.bind(backend.fold(network).get_submodule("body"), features)
             for name, network in slices.items()
         }
-        return _medians(rows, seconds)
+        return {name: min(times) for name, times in interleaved(rows, seconds).items()}
 
 
 class _Decision(nn.Module):
