@@ -46,7 +46,7 @@ from rlprune.agents.tracking.mirror import tracked
 from rlprune.agents.tracking.trackers import TrackerName, check_tracker
 from rlprune.agents.vec_env import KeepRatioVecEnv
 from rlprune.agents.warm_start import CHECKPOINT, NOTES, warm_start, write_in_checkpoints
-from rlprune.agents.worlds import make_worlds, what_is_paid
+from rlprune.agents.worlds import make_worlds, paid_noted, what_is_paid
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.logit_cache import LogitCache
@@ -176,7 +176,7 @@ def train_policy(
 
         def save(figures: dict[str, float]) -> None:
             metadata = {"settings": described, "validation": figures, "steps": agent.num_timesteps}
-            metadata |= extensions_in_notes(extensions) | _begun_as(beginning)
+            metadata |= extensions_in_notes(extensions) | _begun_as(beginning) | paid_noted(paid)
             policy, more = _kept(agent, worlds[0], keeper)
             save_policy(folder / "policy", policy, metadata | more)
 

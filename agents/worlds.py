@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
@@ -32,6 +33,11 @@ def what_is_paid(settings: PolicySettings, latency: Latency | None) -> str | Lat
     if latency is None:
         raise RLPruneError("the cost is latency, but none is given; Latency.measure(elastic) makes a table")
     return latency
+
+
+def paid_noted(paid: str | Latency) -> dict[str, Any]:
+    """What notes on a policy say of the times that it pays in: what they are of; nothing where it pays in others."""
+    return {"latency": paid.measured_for} if isinstance(paid, Latency) else {}
 
 
 def make_worlds(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
 import tyro
 
-from rlprune.cli.options import NetworkOptions, TeacherOptions
+from rlprune.cli.options import LatencyOptions, NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
 from rlprune.intake.notes import split_notes
 from rlprune.intake.options import DataOptions, ElasticOptions, source_notes
@@ -19,9 +20,10 @@ from rlprune.training.adaptation import AdaptSettings, adapt
 from rlprune.training.loop import check_checkpoint_room
 from rlprune.training.parallel.group import current
 from rlprune.training.parallel.measuring import shared_accuracy
+from rlprune.utils.settings import settings_dataclass
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Adapt:
     """Make a pretrained network elastic and fine-tune it, so that its slices stay accurate."""
 
@@ -33,7 +35,12 @@ class Adapt:
     """Continue an interrupted run."""
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
+    latency: tyro.conf.OmitArgPrefixes[LatencyOptions] = field(default_factory=LatencyOptions)
     settings: tyro.conf.OmitArgPrefixes[AdaptSettings] = field(default_factory=AdaptSettings)
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.elastic.round_to != "auto":
+            yield from self.latency.unused("--round-to auto")
 
     def run(self) -> None:
         """Do it."""
@@ -41,10 +48,15 @@ class Adapt:
             self.network.check_weights()
             self.teaching.check()
             self.elastic.check()
+            self.latency.settings.check()
             splits = load_for(self.network.model, self.source, self.network.weights, trained=True)
             model = self.network.build(splits)
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
-            elastic = self.elastic.build(model, tuple(splits.network.images.shape[1:]), splits.network)
+            shape, step = tuple(splits.network.images.shape[1:]), checkpointing["checkpoint"].with_suffix(".step.json")
+            if current().leads and not checkpointing["checkpoint"].exists():
+                step.unlink(missing_ok=True)  # of a run that ended before its first epoch, maybe of another network
+            find_step = partial(self.latency.settings.round_to, path=step)
+            elastic = self.elastic.build(model, shape, splits.network, find_step)
             describe(elastic)  # what cannot be stored is not trained
             check_checkpoint_room(checkpointing["checkpoint"], elastic, self.settings)
             print(f"validation accuracy before: {shared_accuracy(model.eval(), splits.validation):.4f}")
@@ -52,6 +64,7 @@ class Adapt:
             adapt(elastic, splits.network, self.settings, teacher=teacher, **checkpointing)
             if current().leads:
                 networks.save_network(self.out, elastic.cpu(), splits.network, metadata)
+                step.unlink(missing_ok=True)
         for level in range(elastic.narrowest, elastic.n_levels):
             share = shared_accuracy(elastic.cpu().slice(elastic.uniform(level)), splits.validation)
             print(f"validation accuracy at keep ratio {elastic.keep_ratios[level]:g}: {share:.4f}")

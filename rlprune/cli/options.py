@@ -13,6 +13,7 @@ from torch import nn
 from rlprune.data.image_set import Splits
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import ModelError
+from rlprune.evaluation.timing.backends import BackendName, Batch, LatencySettings, Threads
 from rlprune.models import libraries, registry
 from rlprune.models.checkpoints import check_file
 from rlprune.pipelines.inputs import build_model
@@ -45,6 +46,34 @@ class PriceOptions:
     def of(self, dynamic: DynamicCNN) -> DynamicCNN:
         """The network at that price, or as it is if there is none."""
         return dynamic.at(budget=self.budget, penalty=self.penalty) if self.given else dynamic
+
+
+@settings_dataclass
+class LatencyOptions:
+    """What time is measured for, where it is: how the network will be deployed."""
+
+    latency_batch: Batch | None = None
+    """Images at once for which time is measured; if not given, those of a table that is there already, else 1."""
+    latency_backend: BackendName | None = None
+    """What will run the network: pytorch, which it is if not given, or onnxruntime, as what `rlprune export` writes."""
+    latency_threads: Threads | None = None
+    """Threads that it will run on; if not given, those of a table that is there already, else as many as PyTorch takes
+    here."""
+
+    @property
+    def settings(self) -> LatencySettings:
+        """The same, with the default."""
+        return LatencySettings(self.latency_batch, self.latency_backend or "pytorch", self.latency_threads)
+
+    def unused(self, without: str) -> Iterator[str]:
+        """A line for each that is given though no time is measured.
+
+        Args:
+            without: the option, with its value, that would have it measured.
+        """
+        for name, value in vars(self).items():
+            if value is not None:
+                yield f"{name}={value}: it is what is timed with {without}; give both or none"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import tyro
@@ -20,19 +20,18 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.agents.tracking.trackers import TrackerName, check_tracker
 from rlprune.agents.train import train_policy
 from rlprune.agents.warm_start import CHECKPOINT
-from rlprune.cli.options import Device
+from rlprune.cli.options import Device, LatencyOptions
 from rlprune.data.image_set import Splits
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.evaluation import tables
-from rlprune.evaluation.timing.backends import BackendName, backend_named
 from rlprune.intake.fitting import load_fitting
 from rlprune.intake.options import DataOptions
 from rlprune.policies.named import made
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import read_codebook
-from rlprune.profiles.latency import Latency, measured
+from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import check_candidates, choose_codebook, search_profiles
 from rlprune.storage import networks
 from rlprune.storage.folders import schema
@@ -40,7 +39,7 @@ from rlprune.storage.policies import load_policy
 from rlprune.storage.provenance import check_unchanged, note_to_compare
 from rlprune.utils.files import write_json
 from rlprune.utils.locks import hold
-from rlprune.utils.settings import AtMost, NCandidates, PositiveInt, settings_dataclass
+from rlprune.utils.settings import NCandidates, PositiveInt, settings_dataclass
 
 
 @settings_dataclass
@@ -56,11 +55,6 @@ class Train:
     """Profiles in the codebook, at most 16; a network that is specialised to a codebook has those of that."""
     n_candidates: NCandidates = 64
     """Static profiles tried in the search for it."""
-    latency_batch: Annotated[PositiveInt, AtMost(4096)] = 1
-    """Images at once for which time is measured, with --cost latency. The table goes to latency.json; one that is there
-    already is taken."""
-    latency_backend: BackendName = "pytorch"
-    """What the policy will run in, where time is paid for: pytorch, or onnxruntime, as what `rlprune export` writes."""
     start: Path | None = None
     """Folder of an earlier run whose agent and codebook this run starts with, such as one at a higher penalty."""
     resume: bool = False
@@ -89,13 +83,14 @@ class Train:
     "settings": {"weight": 2}}'. It takes the place of the default one and of its control variate."""
     observation: str | None = None
     """An observation of your own, named likewise. It takes the place of the default one, which --pool is for."""
+    latency: tyro.conf.OmitArgPrefixes[LatencyOptions] = field(default_factory=LatencyOptions)
     settings: tyro.conf.OmitArgPrefixes[PolicySettings] = field(default_factory=PolicySettings)
 
     def _conflicts(self) -> Iterator[str]:
         if self.device != "cpu" and self.settings.cost == "latency":
             yield f"device={self.device}: --cost latency measures this machine's processor; leave one of them out"
-        if self.latency_backend != "pytorch" and self.settings.cost != "latency":
-            yield f"latency_backend={self.latency_backend}: it is what is timed with --cost latency; give both or none"
+        if self.settings.cost != "latency":
+            yield from self.latency.unused("--cost latency")
 
     def run(self) -> None:
         """Do it."""
@@ -109,7 +104,7 @@ class Train:
         own = Own(made("reward", self.reward), made("observation", self.observation))
         check_run_folder(self.out)
         check_tracker(self.track)
-        backend_named(self.latency_backend)
+        self.latency.settings.check()
         with hold(self.out, inside=True):
             policy, network = self._train(learner, own)
         Console().print(tables.codebook(network, policy.codebook))
@@ -178,7 +173,7 @@ class Train:
     def _latency(self, network: ElasticCNN) -> Latency:
         """Measure this machine, or take the table that is in the folder already."""
         path = self.out / "latency.json"
-        latency = measured(path, network, self.latency_batch, self.settings.seed, backend_named(self.latency_backend))
+        latency = self.latency.settings.table(path, network, self.settings.seed)
         errors = ", ".join(f"{100 * error:.1f} % by {name}" for name, error in latency.errors.items())
         print(f"latency is in {path}; median error of predictions for profiles held out: {errors}")
         return latency

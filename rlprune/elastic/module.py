@@ -79,7 +79,7 @@ class ElasticModule(nn.Module):
         self.round_to = round_to
         self.image_shape = tuple(image_shape)
         self.keep_levels = _keep_levels(groups, keep_ratios)
-        self.register_buffer("widths", _widths(groups, self.keep_levels, round_to), persistent=False)
+        self.register_buffer("widths", widths_of(groups, self.keep_levels, round_to), persistent=False)
         self.register_buffer("min_level", self.keep_levels.min_level.clone(), persistent=False)
         self.register_buffer("codebook", None, persistent=False)
         if not measured:
@@ -338,7 +338,7 @@ def _keep_levels(groups: Sequence[Group], keep_ratios: Sequence[float]) -> KeepL
     return KeepLevels(ratios, torch.tensor([0 if group.skippable else narrowest for group in groups]))
 
 
-def _widths(groups: Sequence[Group], levels: KeepLevels, round_to: int) -> Tensor:
+def widths_of(groups: Sequence[Group], levels: KeepLevels, round_to: int) -> Tensor:
     """Channels that each group keeps at each level, int64 (G, L)."""
 
     def width(group: Group, ratio: float) -> int:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.static import count_macs
-from rlprune.evaluation.timing.runner import Runner, has_onnx, in_parts, onnx_dynamic, onnx_plain, there
+from rlprune.evaluation.timing.backends import has_onnx
+from rlprune.evaluation.timing.runner import Runner, in_parts, onnx_dynamic, onnx_plain, there
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.utils.notes import say
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
@@ -17,6 +18,8 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.importance import check_known
 from rlprune.elastic.levels import KEEP_RATIOS
 from rlprune.graph import serialization
+from rlprune.profiles.rounding import measured_step
+from rlprune.utils.notes import heard
 from rlprune.utils.settings import (
     AtMost,
     Must,
@@ -113,8 +116,8 @@ class ElasticOptions:
 
     keep_ratios: KeepRatios = KEEP_RATIOS
     """Shares of a group's channels that may be kept, ascending, ending with 1; 0 drops whole branches."""
-    round_to: Annotated[PositiveInt, AtMost(4096)] = 8
-    """Widths round up to multiples of this many channels."""
+    round_to: Annotated[PositiveInt, AtMost(4096)] | Literal["auto"] = 8
+    """Widths round up to multiples of this many channels; auto measures which of 1, 4, 8, 16 and 32 runs well."""
     importance: str = "l1"
     """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which need training images."""
     residual: bool = False
@@ -128,20 +131,33 @@ class ElasticOptions:
         """
         check_known(self.importance)
 
-    def build(self, model: nn.Module, image_shape: tuple[int, ...], calibration: ImageSet | None = None) -> ElasticCNN:
-        """The elastic network; images are needed for some ways of ranking.
+    def build(
+        self,
+        model: nn.Module,
+        image_shape: tuple[int, ...],
+        calibration: ImageSet | None = None,
+        find_step: Callable[[ElasticCNN], int] = measured_step,
+    ) -> ElasticCNN:
+        """The elastic network; what its widths round up to is a number in any case.
+
+        Args:
+            model: the network.
+            image_shape: (C, H, W) of its images.
+            calibration: images, which some ways of ranking need.
+            find_step: finds that number, where it is to be measured, with an elastic network whose widths are not
+                rounded; else PyTorch is timed at batch 1.
 
         Raises:
             ModelError: it cannot be stored, so that training it would be in vain.
         """
-        elastic = ElasticCNN.from_model(
-            model,
-            image_shape,
-            keep_ratios=self.keep_ratios,
-            round_to=self.round_to,
-            importance=self.importance,
-            residual=self.residual,
-            calibration=calibration,
+        convert = partial(
+            ElasticCNN.from_model, model, image_shape, keep_ratios=self.keep_ratios, residual=self.residual
         )
+        round_to = self.round_to
+        if round_to == "auto":
+            with heard():  # it is all said of the network itself
+                plain = convert(round_to=1)
+            round_to = find_step(plain)
+        elastic = convert(round_to=round_to, importance=self.importance, calibration=calibration)
         serialization.check_storable(elastic.slice(elastic.full))
         return elastic

@@ -20,6 +20,7 @@ from rlprune.graph import serialization
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.optimization.entry.examined import Examined
 from rlprune.optimization.entry.exporting import ms_of_file
+from rlprune.optimization.entry.pricing import pricing_seconds
 from rlprune.optimization.entry.trying import Findings
 from rlprune.optimization.goal import Goal, PlanOptions, YesNo
 from rlprune.optimization.pace import measure_pace
@@ -82,7 +83,8 @@ def examine(
     size = _size(subject, findings)
     settings = AdaptSettings(batch_size=min(options.batch_size or 128, size.n_network), padding=0, device=device)
     pace = measure_pace(elastic, subject.splits.network, settings)
-    plan = begun or make_plan(options, size, pace, minutes, _seconds_since(since))
+    pricing = pricing_seconds(goal, elastic, minutes)
+    plan = begun or make_plan(options, size, pace, minutes, _seconds_since(since), pricing)
     found = Found(
         accuracy=findings.accuracy,
         interval=findings.interval,

@@ -16,6 +16,7 @@
 | passes | 2: a cheap look, and another |
 | what decisions see | the prediction so far; features of the image, too, from `MANY_IMAGES` images on |
 | price of compute | decisions are learnt for all prices from 0.002 to 0.2 right answers for a run of the whole network; the point is chosen afterwards |
+| price | where the goal is a time and slices of any width are trained, what slices take in what they will run on; else multiply-adds |
 | residual streams | are pruned, too, where less than 60 % could be saved otherwise |
 | slices tried | 16, up to 64 where an image takes little time |
 
@@ -65,6 +66,7 @@ _N_INT8 = 2
 """Those in eight-bit integers, which validation images run through, too."""
 LOOKING = "looking at the network"
 """What reading and the check are called as a step."""
+PRICING = "timing slices"
 REPORTING = "writing the report"
 _REPORT_SECONDS = 6.0
 FEWEST_CANDIDATES = 16
@@ -200,7 +202,9 @@ class Size:
     mirrored: bool
 
 
-def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float, spent: float = 0.0) -> Plan:
+def make_plan(
+    options: PlanOptions, size: Size, pace: Pace, minutes: float, spent: float = 0.0, pricing: float = 0.0
+) -> Plan:
     """Plan by the time limit.
 
     Args:
@@ -209,6 +213,7 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float, spen
         pace: of this machine.
         minutes: time limit.
         spent: seconds that have gone already, with reading and looking.
+        pricing: seconds to measure what slices take, if slices of any width are trained.
 
     Raises:
         RLPruneError: not one epoch of each training fits into the limit; the message says how long would do; or an
@@ -223,14 +228,13 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float, spen
     seconds = {LOOKING: spent} | _fixed(size, pace, n_profiles, n_candidates, policy_steps, timing)
     left = 60 * minutes * USED - sum(seconds.values())
     needed = _least(size, pace)
-    given = (options.pretrain_epochs, options.profile_epochs)
-    if left < needed and None in given[size.trained :]:
+    if left < needed and None in (options.pretrain_epochs, options.profile_epochs)[size.trained :]:
         enough = _enough(needed + sum(seconds.values()) - _N_TIMINGS * timing)
         raise RLPruneError(
             f"time_limit={minutes:g} minutes: not one epoch of each training fits into it on this machine; give "
             f"{enough} or more, or fewer images"
         )
-    first, slices, profiles = _epochs(options, size, pace, left)
+    first, slices, profiles = _epochs(options, size, pace, max(left - pricing, needed))
     if options.n_candidates is not None and not slices:
         raise RLPruneError(
             f"n_candidates={options.n_candidates}: the time is too short for a search, so this would do nothing; leave "
@@ -238,6 +242,7 @@ def make_plan(options: PlanOptions, size: Size, pace: Pace, minutes: float, spen
         )
     n_random = 2 if slices else 1
     trainings = {
+        PRICING: pricing if slices else 0.0,
         "training the network": first * size.n_network * pace.train,
         "training slices": slices * size.n_network * pace.slices(n_random),
         "training the slices in use": profiles * size.n_network * pace.slices(n_random),

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -22,33 +21,29 @@ from rlprune.baselines.stored import load_plain, save_sliced
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.models.weights import load_weights, save_weights
 from rlprune.optimization.entry.examined import Examined
-from rlprune.optimization.entry.memory import Memory
+from rlprune.optimization.entry.memory import Memory, kept_logits
+from rlprune.optimization.entry.pricing import profiles_in_use, times_of
 from rlprune.optimization.entry.trying import may_mirror
 from rlprune.optimization.goal import Goal
-from rlprune.optimization.plan import LOOKING, PARTS, USED, Plan, profile_epochs_within
+from rlprune.optimization.plan import LOOKING, PARTS, PRICING, USED, Plan, profile_epochs_within
 from rlprune.optimization.subject import Subject
 from rlprune.optimization.trained import Static, Trained, learnt_in
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
+from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, best_within, search_profiles
 from rlprune.storage.networks import load_network, save_network
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings, adapt
-from rlprune.training.distillation import Teacher, cache_teacher_logits
+from rlprune.training.distillation import Teacher
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
-from rlprune.utils.files import atomic_write, write_json
+from rlprune.utils.files import write_json
 from rlprune.utils.progress import WholeBar
 from rlprune.utils.tensorboard import scalar_log
 
 _N_SEARCHED = 1000
 """Images that slices are judged by in the search, at most."""
-_KEPT = 0.9
-"""Share of the whole network's accuracy that the cheapest profile in use should have before it is trained for."""
-_CHEAPEST = 0.35
-"""Share of the multiply-adds that the cheapest profile in use may cost."""
-_BELOW_TARGET = 0.6
-"""Share of the multiply-adds that a target allows which the cheapest profile in use may cost."""
 
 
 class Work:
@@ -173,14 +168,27 @@ class Work:
             save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
         return load_network(folder).network
 
+    def latency(self, elastic: ElasticCNN) -> Latency | None:
+        """What slices take, where that is paid for: the goal is a time, and any slice may come into use.
+
+        What was begun before there were such prices goes on without.
+        """
+        path = self.folder / "latency.json"
+        begun = (self.folder / "search.json").exists() and not path.exists()
+        if not self.goal.bounds_time or not self.plan.slice_epochs or begun:
+            return None
+        with self.step(PRICING):
+            return times_of(elastic.cpu(), self.goal, path, self.minutes, self.seed)
+
     def search(self, elastic: ElasticCNN) -> Search:
         """The static profiles that were tried, with their accuracy on images that teach the decisions."""
         path = self.folder / "search.json"
         if not path.exists():
             images = self.subject.splits.policy.subset(slice(0, _N_SEARCHED))
             n_candidates = self.plan.n_candidates if self.plan.slice_epochs else elastic.n_levels  # only uniform ones
+            latency = self.latency(elastic)
             with self.step("searching slices"):
-                found = self._search(elastic.to(self._device), images, n_candidates, self.seed)
+                found = self._search(elastic.to(self._device), images, n_candidates, self.seed, latency=latency)
                 elastic.cpu()
             write_json(path, found.to_json())
         return Search.from_json(json.loads(path.read_text()))
@@ -197,17 +205,11 @@ class Work:
             levels = torch.linspace(elastic.narrowest, elastic.n_levels - 1, self.plan.n_profiles).round().int()
             profiles = torch.stack([elastic.uniform(level) for level in levels.unique().tolist()])
             return sorted_codebook(profiles, Cost(elastic))
-        cheapest = float(found.price.min())
-        whole = float(found.accuracy[found.price.argmax()])
-        promising = found.price[found.accuracy >= _KEPT * whole]
-        low = min(_CHEAPEST, float(promising.min()), _BELOW_TARGET * self._allowed_share)
-        low = max(low, cheapest)
-        budgets = torch.logspace(0, 1, self.plan.n_profiles, base=1 / low, dtype=torch.float64) * low
-        return best_within(elastic, found, [max(float(each), cheapest) for each in budgets[:-1]] + [1.0])
+        return profiles_in_use(elastic, found, self.plan.n_profiles, self._allowed_share)
 
     @property
     def _allowed_share(self) -> float:
-        """Share of the multiply-adds that the goal allows, where it says one."""
+        """Share of the time, or of the multiply-adds, that the goal allows, where it says one."""
         shares = [1.0]
         if self.goal.max_macs is not None:
             shares.append(self.goal.max_macs)
@@ -254,9 +256,10 @@ class Work:
 
     def policy(self, elastic: ElasticCNN, codebook: Tensor) -> Policy:
         """One policy for a range of penalties, learnt on images that did not train the network."""
-        splits = self.subject.splits
+        splits, latency = self.subject.splits, self.latency(elastic)
         settings = PolicySettings(
             penalty_range=tuple(self.plan.penalties),
+            cost="macs" if latency is None else "latency",
             max_passes=self.plan.max_passes,
             pool=self.plan.pool,
             total_steps=self.plan.policy_steps,
@@ -266,9 +269,8 @@ class Work:
         folder = self.folder / "policy"
         with self.step("learning to decide"):
             elastic.to(self._device)
-            policy = self._learn(
-                elastic, splits.policy, splits.validation, folder, settings, codebook=codebook, resume=True
-            )
+            sets = (splits.policy, splits.validation)
+            policy = self._learn(elastic, *sets, folder, settings, codebook=codebook, latency=latency, resume=True)
         elastic.cpu()
         return policy
 
@@ -302,6 +304,7 @@ class Work:
         """The best profile of the search within a cost; without a search, the most important channels anywhere."""
         share = min(share, 0.9999)
         if self.plan.slice_epochs:
+            found = found.by_macs(adapted)
             return best_within(adapted, found, [max(share, float(found.price.min()))])[0]
         share = max(share, cheapest_share(adapted, "global"))
         return static_profile(adapted, share, "global", self.subject.splits.policy)
@@ -325,7 +328,7 @@ class Work:
         if not settings.views:
             return dense
         path = self.folder / "teacher.safetensors"
-        return _kept_logits(path, dense, self.subject, settings)
+        return kept_logits(path, dense, self.subject, settings)
 
     def _kept(self, name: str) -> dict[str, Any]:
         """Where a training's checkpoint and events go."""
@@ -335,13 +338,3 @@ class Work:
 def _shares(n_profiles: int) -> tuple[float, ...]:
     """How often each profile is drawn: not the ends, which every step trains anyway, where there are others."""
     return (1.0,) * n_profiles if n_profiles < 3 else (0.0, *(1.0,) * (n_profiles - 2), 0.0)
-
-
-def _kept_logits(path: Path, dense: nn.Module, subject: Subject, settings: TrainingSettings) -> Teacher:
-    if subject.splits.network.streamed:
-        return cache_teacher_logits(dense, subject.splits.network, settings, folder=path.with_suffix(""))
-    if not path.exists():
-        logits = cache_teacher_logits(dense, subject.splits.network, settings)
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(safetensors.torch.save({"logits": logits.contiguous()}))
-    return safetensors.torch.load(path.read_bytes())["logits"]

@@ -14,6 +14,7 @@ from rlprune.agents.joint.tuning import TuneSettings
 from rlprune.agents.settings import PolicySettings
 from rlprune.elastic.levels import MAX_PROFILES
 from rlprune.errors import SettingsError
+from rlprune.evaluation.timing.backends import LatencySettings
 from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings
 from rlprune.training.settings import TrainingSettings
@@ -139,6 +140,8 @@ class Recipe:
     """To the profiles of the codebook alone."""
     policy: PolicySettings = field(default_factory=PolicySettings)
     """Of every policy; its penalty is the one that network and policy are tuned at."""
+    latency: LatencySettings = field(default_factory=LatencySettings)
+    """What time is measured for: with policy.cost = "latency" and elastic.round_to = "auto"."""
     tune: TuneSettings = field(default_factory=TuneSettings)
     """Of the network, jointly with that policy."""
     penalties: Annotated[tuple[Penalty, ...], as_tuple] = ()
@@ -157,6 +160,8 @@ class Recipe:
     """Fixes everything but times, on the same machine and as many threads."""
 
     def _conflicts(self) -> Iterator[str]:
+        if self.latency != LatencySettings() and not self.measures_time:
+            yield 'latency: no time is measured; leave it out, or give policy.cost="latency" or elastic.round_to="auto"'
         yield from self._penalty_conflicts()
         yield from self._share_conflicts()
         yield from self._refit_conflicts()
@@ -197,6 +202,11 @@ class Recipe:
                 "leave the features out with pool = 0, or give profiles weights of their own (refit.separate) and no "
                 "refit_weights"
             )
+
+    @property
+    def measures_time(self) -> bool:
+        """Whether anything follows from measured times."""
+        return self.policy.cost == "latency" or self.elastic.round_to == "auto"
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:

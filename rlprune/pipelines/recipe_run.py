@@ -16,7 +16,7 @@ from rlprune.intake.notes import split_notes, split_rule_of
 from rlprune.intake.options import source_notes
 from rlprune.pipelines.recipe import Recipe
 from rlprune.profiles.codebook import read_codebook
-from rlprune.profiles.latency import Latency, measured
+from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, search_profiles
 from rlprune.storage.networks import load_network, save_network
 from rlprune.training.parallel.group import current
@@ -73,7 +73,13 @@ class RecipeRun(ABC):
     def elastic(self, dense: nn.Module) -> ElasticCNN:
         """An ordinary network made elastic, its channels ranked."""
         shape = tuple(self.splits.network.images.shape[1:])
-        return self.recipe.elastic.build(dense, shape, self.splits.network)
+        return self.recipe.elastic.build(dense, shape, self.splits.network, self._round_to)
+
+    def _round_to(self, elastic: ElasticCNN) -> int:
+        """What widths round up to, where that is measured, for a network that rounds none; later what "adapted" has."""
+        if (self.out / "adapted").exists():
+            return self.load("adapted").round_to
+        return self.recipe.latency.round_to(elastic, self.out / "round_to.json")
 
     def searched(self, elastic: ElasticCNN) -> Search:
         """The static profiles that a search tried; kept in `search.json` where the recipe needs them again."""
@@ -89,7 +95,7 @@ class RecipeRun(ABC):
     def latency(self, elastic: ElasticCNN) -> Latency | None:
         """What is paid for, if that is time; measured once."""
         paid = self.recipe.policy.cost == "latency"
-        return measured(self.out / "latency.json", elastic, seed=self.recipe.seed) if paid else None
+        return self.recipe.latency.table(self.out / "latency.json", elastic, self.recipe.seed) if paid else None
 
     def checkpointing(self, step: str) -> dict[str, Any]:
         """Where a training's checkpoint and events go."""

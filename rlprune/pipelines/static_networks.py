@@ -21,7 +21,7 @@ from rlprune.pipelines.inputs import build_model
 from rlprune.pipelines.recipe import StaticNetworkSettings
 from rlprune.pipelines.recipe_run import RecipeRun
 from rlprune.profiles.cost import Cost
-from rlprune.profiles.search import Search, best_within
+from rlprune.profiles.search import best_within
 from rlprune.training.distillation import Teacher
 from rlprune.training.parallel.group import current
 from rlprune.training.pretraining import pretrain
@@ -105,9 +105,7 @@ class StaticNetworks:
     def _profiles(self) -> Tensor:
         """The best profile tried within each budget, int64 (budgets, G); in MACs, whatever the policies pay in."""
         adapted = self._run.load("adapted")
-        found, cost = self._run.searched(adapted), Cost(adapted)
-        shares = (cost.of(found.profiles).macs / cost.dense.macs).double()
-        by_macs = Search(found.profiles, found.accuracy, shares)
+        by_macs = self._run.searched(adapted).by_macs(adapted)
         return torch.cat([best_within(adapted, by_macs, [budget]) for budget in self._settings.budgets])
 
     def _beginning(self) -> ElasticCNN:

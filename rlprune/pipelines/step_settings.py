@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlprune.errors import RLPruneError
+from rlprune.evaluation.timing.backends import LatencySettings
 from rlprune.intake.options import without_unset
 from rlprune.models.weights import find_weights
 from rlprune.pipelines.recipe import Recipe
@@ -44,6 +45,8 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
     Notes in run folders hold the values alone, without their names: their order must not change.
     """
     higher = sorted(penalty for penalty in recipe.penalties if penalty > recipe.policy.penalty)
+    rounds = recipe.elastic.round_to == "auto"
+    timed = {} if recipe.latency == LatencySettings() else {"latency": recipe.latency}
     settings: dict[StepName, dict[str, Any]] = {
         "teacher": {
             "data": recipe.data,
@@ -53,10 +56,11 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
             "refit_views": views_of(recipe.refit) if recipe.refit else None,
         },
         "dense": {"model": recipe.model, "weights": recipe.weights, "dense": as_noted(recipe.dense)},
-        "adapt": {"elastic": recipe.elastic, "adapt": as_noted(recipe.adapt)},
+        "adapt": {"elastic": recipe.elastic, "adapt": as_noted(recipe.adapt)} | (timed if rounds else {}),
         "search": {"search": as_noted(recipe.search)},
         "specialise": {"specialise": as_noted(recipe.specialise)},
-        "tune": {"policy": recipe.policy.noted(), "tune": as_noted(recipe.tune), "penalties": higher},
+        "tune": {"policy": recipe.policy.noted(), "tune": as_noted(recipe.tune), "penalties": higher}
+        | ({} if rounds else timed),
         "policies": {"penalties": recipe.penalties},
         "refit": {"refit": recipe.refit and as_noted(recipe.refit), "refit_weights": recipe.refit_weights},
         "static": {"static": recipe.static},
@@ -112,11 +116,20 @@ def views_of(settings: TrainingSettings) -> list[float]:
     return [settings.views, settings.padding, int(settings.flip), 2, *(settings.crop_scale or ())]
 
 
-def told(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as results hold it: as they did in 0.1.0, if nothing is given that it did not know."""
+def told(recipe: Recipe, round_to: int | None = None) -> dict[str, Any]:
+    """The recipe as results hold it: as they did in 0.1.0, if nothing is given that it did not know.
+
+    Args:
+        recipe: the recipe.
+        round_to: what the network's widths round up to, where that was measured.
+    """
     settings = recipe.to_json()
     if recipe.static is None:
         del settings["static"]
+    if recipe.latency == LatencySettings():
+        del settings["latency"]
+    if recipe.elastic.round_to == "auto" and round_to is not None:
+        settings["elastic"]["round_to"] = round_to
     names = ("dense", "adapt", "search", "specialise", "tune", "refit")
     known = {name: as_noted(given) for name in names if (given := getattr(recipe, name)) is not None}
     known["policy"] = recipe.policy.noted()

@@ -284,7 +284,7 @@ class Steps(RecipeRun):
                 metadata = {"network": self.made_of, **self.split_noted, "policy": saved.metadata, "penalty": penalty}
                 metadata |= {"metrics": figures.headline(), "refitted": self.recipe.refit is not None}
                 save_bundle(self.out / "bundle", elastic, saved.policy, self.splits.network, metadata)
-        result = RecipeResult(recipe=told(self.recipe), budgets=tuple(results))
+        result = RecipeResult(recipe=told(self.recipe, elastic.round_to), budgets=tuple(results))
         budgets_plot(self.out / "frontier.png", result)
         write_json(self.out / "results.json", result.to_json())
 

@@ -39,8 +39,9 @@ def check_networks(recipe: Recipe, recipe_dir: Path) -> None:
 
     Raises:
         ModelError: one is not.
-        MissingExtraError: the library is not installed that brings one of the networks.
+        MissingExtraError: a library is not installed: one that brings a network, or one that is to be timed.
     """
+    recipe.latency.check()
     check_weights(recipe, recipe_dir)
     registry.check(recipe.model, pretrained=recipe.weights is None)
     for network in (recipe.teacher, recipe.reference, *recipe.final_teachers):
@@ -139,7 +140,7 @@ class Teachers:
         if recipe.refit_weights is not None:
             build_model(recipe.model, find_weights(recipe.refit_weights, self.recipe_dir), self.splits)
         images = self.splits.network.subset(slice(0, _N_RANKED))
-        elastic = recipe.elastic.build(self.own()[0], tuple(images.images.shape[1:]), images)
+        elastic = recipe.elastic.build(self.own()[0], tuple(images.images.shape[1:]), images, lambda _: 1)
         if recipe.search.codebook is not None:
             load_profiles(elastic, self.recipe_dir / recipe.search.codebook)
         n_copies = _N_COPIES * (len(recipe.search.budgets) if recipe.specialise.separate else 1)

@@ -5,8 +5,9 @@ May import `rlprune.elastic` and below.
 
 from rlprune.profiles.codebook import random_profiles, sorted_codebook, uniform_codebook
 from rlprune.profiles.cost import ComputeCost, Cost
-from rlprune.profiles.latency import Backend, Latency
+from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, best_within, choose_codebook, search_profiles
+from rlprune.profiles.timing import Backend
 
 __all__ = [
     "Backend",

@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
-from rlprune.graph.folding import optimize_for_inference
 from rlprune.profiles.codebook import random_profiles
 from rlprune.profiles.cost import Cost
+from rlprune.profiles.timing import PYTORCH, Backend, time_bodies, time_stem_and_decision
 from rlprune.utils.files import write_json
 from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.hardware import conditions
-from rlprune.utils.process import keep_freed
-from rlprune.utils.progress import progress_bar
-from rlprune.utils.timing import interleaved
+from rlprune.utils.process import keep_freed, on_threads
 
 _HELD_OUT = 5
 """Every fifth profile is held out to test the predictions."""
 _RIDGE = 1e-4
 """Ridge penalty, which pulls the coefficients of levels towards 0."""
-_CHUNK = 16
-"""How many slices are timed in turns."""
-_N_FURTHER = 4
-"""Numbers that a policy sees beside the class probabilities."""
-
-
-@dataclass(frozen=True)
-class Backend:
-    """What runs slices where they are deployed.
-
-    Attributes:
-        name: such as `pytorch`.
-        fold: a slice in eval mode -> a copy of it that is ready to run, as a sequence of the same parts.
-        bind: a module, such as a part of that, and its input (B, ...) -> what runs it once.
-    """
-
-    name: str
-    fold: Callable[[nn.Sequential], nn.Sequential]
-    bind: Callable[[nn.Module, Tensor], Callable[[], object]]
-
-
-PYTORCH = Backend("pytorch", optimize_for_inference, partial)
-"""As `rlprune.load` runs a bundle."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +37,7 @@ class Latency:
         keep_ratios: the network's keep ratios.
         batch: images per batch.
         stem: time of the stem.
-        decision: time of one decision of a policy of the default size.
+        decision: time of the decisions on a batch, by a policy of the default size.
         dense: time of the whole network.
         base: time of the body before the terms of the table.
         table: time that each level of each group adds, (G, L).
@@ -86,6 +58,12 @@ class Latency:
     errors: dict[str, float]
     measured_with: dict[str, Any]
     backend: str = PYTORCH.name
+
+    @property
+    def measured_for(self) -> dict[str, Any]:
+        """What the times are of: backend, batch, threads, and the hardware."""
+        threads, hardware = (self.measured_with.get(name) for name in ("threads", "hardware"))
+        return {"backend": self.backend, "batch": self.batch, "threads": threads, "hardware": hardware}
 
     def predict_ms(self, cost: Cost, levels: Tensor) -> Tensor:
         """Predict the time of stem and body.
@@ -112,6 +90,7 @@ class Latency:
         seconds: float = 20.0,
         seed: int = 0,
         backend: Backend = PYTORCH,
+        threads: int | None = None,
     ) -> Latency:
         """Time random profiles of a network on this machine, in the form in which they are deployed.
 
@@ -122,13 +101,15 @@ class Latency:
             seconds: duration of all timing together; making what is timed ready comes on top.
             seed: of the profiles.
             backend: what runs it; `rlprune.evaluation.timing.backends.backend_named` has them all.
+            threads: that it computes with; as many as PyTorch does here if None.
 
         Raises:
-            RLPruneError: `batch` is below 1, or there are fewer than 10 profiles.
+            RLPruneError: `batch` or `threads` is below 1, or there are fewer than 10 profiles.
         """
         check_whole(batch=batch, n_profiles=n_profiles, most=100_000)
         check_whole(seed=seed, least=0, most=2**32 - 1)
         check_numbers(seconds=seconds, least=0, most=86_400)
+        check_whole(least=1, most=4096, **({} if threads is None else {"threads": threads}))
         if batch < 1:
             raise RLPruneError(f"batch is {batch}; 1 or more images are needed")
         n_profiles = n_profiles or 2 * elastic.n_groups * (elastic.n_levels - 1)
@@ -137,8 +118,10 @@ class Latency:
         generator = torch.Generator().manual_seed(seed)
         profiles = torch.stack([elastic.full, *random_profiles(elastic, n_profiles - 1, generator)])
         keep_freed()
-        times, features = _time_stem_and_decision(elastic, batch, seconds / 20, backend)
-        bodies = _time_bodies(elastic, profiles, features, seconds, backend)
+        with on_threads(threads):
+            times, features = time_stem_and_decision(elastic, batch, seconds / 20, backend)
+            bodies = time_bodies(elastic, profiles, features, seconds, backend)
+            measured_with = conditions()
         cost = Cost(elastic)
         fits = {"groups": _group_columns(elastic, profiles), "macs": _mac_columns(cost, profiles)}
         errors = {name: _error_held_out(columns, bodies) for name, columns in fits.items()}
@@ -156,7 +139,7 @@ class Latency:
             table=tuple(map(tuple, table.tolist())),
             per_mac=0.0 if best == "groups" else float(weights[1]) / float(cost.dense.macs),
             errors=errors,
-            measured_with=conditions(),
+            measured_with=measured_with,
             backend=backend.name,
         )
 
@@ -192,86 +175,53 @@ class Latency:
                 f"this one has {elastic.n_groups} and {elastic.keep_ratios}: measure it"
             )
 
+    def check_deployment(self, path: Path, backend: Backend, batch: int | None, threads: int | None) -> None:
+        """Make sure that a stored table has the times of what will be deployed; what is None may be anything.
 
-def measured(path: Path, elastic: ElasticModule, batch: int = 1, seed: int = 0, backend: Backend = PYTORCH) -> Latency:
+        Raises:
+            RLPruneError: it has those of something else.
+        """
+        its_own = self.measured_for
+        for name, asked in {"backend": backend.name, "batch": batch, "threads": threads}.items():
+            if asked is not None and asked != its_own[name]:
+                of = "of" if name == "backend" else f"at {name}"
+                raise RLPruneError(
+                    f"{path} holds times {of} {its_own[name]}, not {of} {asked}: name another folder, or remove it"
+                )
+
+
+def measured(
+    path: Path,
+    elastic: ElasticModule,
+    batch: int | None = None,
+    seed: int = 0,
+    backend: Backend = PYTORCH,
+    threads: int | None = None,
+    **how: Any,
+) -> Latency:
     """Read the latency table in a file, or measure one and write it there.
 
     Args:
         path: of the file.
         elastic: the network.
-        batch: images per batch, where the table is measured.
+        batch: images per batch; those of the table, or 1, if None.
         seed: of the profiles, where the table is measured.
         backend: what runs it.
+        threads: that it computes with; those of the table, or as many as PyTorch does here, if None.
+        how: further arguments of `Latency.measure`.
 
     Raises:
-        RLPruneError: the file holds something else, or the table of another network or backend.
+        RLPruneError: the file holds something else, or the table of another network, backend, batch or number of
+            threads.
     """
     if path.exists():
         latency = Latency.load(path)
         latency.check(elastic)
-        if latency.backend != backend.name:
-            raise RLPruneError(
-                f"{path} holds times of {latency.backend}, not of {backend.name}: name another folder, or remove it"
-            )
+        latency.check_deployment(path, backend, batch, threads)
     else:
-        latency = Latency.measure(elastic, batch=batch, seed=seed, backend=backend)
+        latency = Latency.measure(elastic, batch=batch or 1, seed=seed, backend=backend, threads=threads, **how)
         latency.save(path)
     return latency
-
-
-class _Decision(nn.Module):
-    """One decision of a policy of the default size: logits (B, classes) -> actions (B,)."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.policy = nn.Sequential(
-            nn.Linear(n_classes + _N_FURTHER, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)
-        )
-
-    def forward(self, logits: Tensor) -> Tensor:
-        further = torch.zeros_like(logits[:, :1]).expand(-1, _N_FURTHER)
-        actions: Tensor = self.policy(torch.cat([logits.softmax(1).sort(1).values, further], 1)).argmax(1)
-        return actions
-
-
-def _time_stem_and_decision(
-    elastic: ElasticModule, batch: int, seconds: float, backend: Backend
-) -> tuple[dict[str, float], Tensor]:
-    """Milliseconds of the stem and of a decision, by name, and the features that the stem gives."""
-    whole = elastic.slice(elastic.full)
-    images = torch.randn(batch, *elastic.image_shape).to(memory_format=torch.channels_last)
-    stem = backend.bind(backend.fold(whole).get_submodule("stem"), images)
-    decision = backend.bind(_Decision(elastic.n_classes), torch.zeros(1, elastic.n_classes))
-    with torch.inference_mode():
-        features = optimize_for_inference(whole).get_submodule("stem")(images)
-        times = _medians({"stem": stem, "decision": decision}, seconds)
-    return times, features
-
-
-def _medians(rows: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    return {name: median(times) for name, times in interleaved(rows, seconds).items()}
-
-
-def _time_bodies(
-    elastic: ElasticModule, profiles: Tensor, features: Tensor, seconds: float, backend: Backend
-) -> Tensor:
-    """Milliseconds of the body of every profile (n, G), float64 (n,); profile 0, full keep, is timed in every round.
-
-    Other load on the machine slows all slices of a round alike, so each is measured relative to full keep.
-    """
-    n = len(profiles)
-    relative = [1.0]
-    whole = []
-    for part in progress_bar(torch.arange(1, n).split(_CHUNK), desc="latency", unit="chunk"):
-        rows: dict[str, Callable[[], object]] = {}
-        for k in [0, *part.tolist()]:
-            body = backend.fold(elastic.slice(profiles[k])).get_submodule("body")
-            rows[str(k)] = backend.bind(body, features)
-        with torch.inference_mode():
-            times = _medians(rows, seconds * len(part) / n)
-        whole.append(times["0"])
-        relative += [times[str(k)] / times["0"] for k in part.tolist()]
-    return torch.tensor(relative, dtype=torch.float64) * median(whole)
 
 
 def _group_columns(elastic: ElasticModule, profiles: Tensor) -> Tensor:

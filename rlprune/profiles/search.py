@@ -49,6 +49,11 @@ class Search:
         accuracy, price = (torch.tensor(stored[name], dtype=torch.float64) for name in ("accuracy", "price"))
         return cls(torch.tensor(stored["profiles"]), accuracy, price)
 
+    def by_macs(self, elastic: ElasticModule) -> Search:
+        """The same at the price of MACs, whatever the search went by."""
+        cost = Cost(elastic)
+        return Search(self.profiles, self.accuracy, cost.of(self.profiles).macs.double() / cost.dense.macs)
+
     def frontier(self) -> Tensor:
         """Indices of the profiles on the upper convex hull of accuracy over price, cheapest first, int64 (F,).
 

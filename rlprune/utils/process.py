@@ -1,12 +1,12 @@
-"""What belongs to the process: freed memory that it keeps, locks that a fork makes anew, and values without one."""
+"""What belongs to the process: freed memory that it keeps, its threads, locks that a fork makes anew, and values."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar, overload
 
 import torch
@@ -26,6 +26,17 @@ def keep_freed() -> None:
     """
     # Some pages below the limit, since glibc's own header of the block counts too.
     torch.empty(MOST_KEPT - 2**16, dtype=torch.uint8)
+
+
+@contextmanager
+def on_threads(n: int | None) -> Iterator[None]:
+    """Let PyTorch compute with so many threads within the block; with as many as it does otherwise if None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 _PATIENCE = 5.0

@@ -23,8 +23,8 @@ from torch import Tensor
 import rlprune
 from rlprune.cli.export import N_CALIBRATION
 from rlprune.deployment.image_sets import codebook_logits
-from rlprune.deployment.onnx.cnn import session
 from rlprune.deployment.onnx.export import export_bodies, to_onnx
+from rlprune.deployment.onnx.pieces import session
 from rlprune.deployment.quantisation import quantised
 from rlprune.intake.options import DataOptions
 from rlprune.training.adaptation import SpecialiseSettings, adapt

@@ -22,13 +22,14 @@ from rlprune.baselines.static_pruning import StaticSettings
 from rlprune.cli import main as main_module
 from rlprune.cli import resumable
 from rlprune.cli.main import main
-from rlprune.cli.options import NetworkOptions, PriceOptions, TeacherOptions
+from rlprune.cli.options import LatencyOptions, NetworkOptions, PriceOptions, TeacherOptions
 from rlprune.cluster.replicas import Replicas
 from rlprune.evaluation.results import BundleResult
 from rlprune.intake.options import DataOptions, ElasticOptions
 from rlprune.pipelines.comparison import CompareSettings
 from rlprune.serving.limits import Limits
 from rlprune.storage.bundle import save_dynamic
+from rlprune.storage.networks import load_network
 from rlprune.training.adaptation import AdaptSettings
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils import tensorboard
@@ -223,16 +224,28 @@ def test_int8_is_exported_beside_the_rest(project: Path) -> None:
     assert not (project / "small" / "dynamic.onnx").exists()
 
 
+def test_adapt_measures_which_widths_run_well(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("rlprune.evaluation.timing.backends.measured_step", lambda _, **how: asked.append(how) or 4)
+    before = {path.name for path in project.iterdir()}
+    main([*ADAPT[:-1], "rounded", "--round-to", "auto", "--latency-batch", "2", "--latency-threads", "1"])
+    assert [(how["batch"], how["threads"], how["backend"].name) for how in asked] == [(2, 1, "pytorch")]
+    assert load_network(project / "rounded").network.round_to == 4
+    assert {path.name for path in project.iterdir()} - before <= {"rounded", "logs", ".rounded.lock"}
+
+
 def options(kind: Any) -> list[str]:
     """The options that the fields of a verb become."""
     found: list[str] = []
     for one in dataclasses.fields(kind):
         name = one.name.replace("_", "-")
-        if one.name in ("source", "elastic", "settings", "price", "teaching", "limits", "scale") or (
+        if one.name in ("source", "elastic", "settings", "price", "teaching", "limits", "scale", "latency") or (
             "NetworkOptions" in str(one.type)
         ):
             known = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions, "price": PriceOptions}
-            inner = (known | {"teaching": TeacherOptions, "limits": Limits, "scale": Replicas}).get(one.name)
+            inner = (
+                known | {"teaching": TeacherOptions, "limits": Limits, "scale": Replicas, "latency": LatencyOptions}
+            ).get(one.name)
             found += options(inner or SETTINGS.get(kind.__name__, PolicySettings))
         elif "Positional" in str(one.type):
             found.append(name.upper())

@@ -11,8 +11,9 @@ from nets import colours, make_data, make_elastic, make_levels, make_policy, rel
 from torch import Tensor
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx.cnn import OnnxCNN, session
+from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.onnx.export import export_bodies, save_onnx
+from rlprune.deployment.onnx.pieces import session
 from rlprune.deployment.quantisation import quantised
 from rlprune.errors import DataError
 from rlprune.profiles.codebook import sorted_codebook

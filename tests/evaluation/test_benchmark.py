@@ -188,7 +188,7 @@ def test_a_row_that_cannot_be_made_is_left_out_and_says_why(
         return run
 
     monkeypatch.setattr("torch.compile", no_compiler)
-    monkeypatch.setattr("rlprune.evaluation.timing.runner._ONNX_PACKAGES", ("nothing_like_onnx",))
+    monkeypatch.setattr("rlprune.evaluation.timing.backends._ONNX_PACKAGES", ("nothing_like_onnx",))
     asked = ("static", "dense compiled", "dense onnxruntime", "dynamic")
     found = bench(dynamic, DATA.images, (2,), seconds=0, rows=asked)
     assert [row.name for row in found.rows] == ["dynamic"] and found.left_out is not None
@@ -206,7 +206,7 @@ def test_a_row_that_cannot_be_made_is_left_out_and_says_why(
 def test_the_rows_of_those_who_name_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with_onnx = ("dense", "dense folded", "dense onnxruntime", "dynamic", "dynamic onnxruntime")
     for packages, rows in (((), with_onnx), (("nothing_like_onnx",), DEFAULT_ROWS)):
-        monkeypatch.setattr("rlprune.evaluation.timing.runner._ONNX_PACKAGES", packages)
+        monkeypatch.setattr("rlprune.evaluation.timing.backends._ONNX_PACKAGES", packages)
         assert default_rows() == rows
 
 

@@ -22,6 +22,7 @@ from rlprune.errors import InUseError, RLPruneError, WriteError
 from rlprune.optimization import Goal, Optimization, OptimizeResult
 from rlprune.optimization.plan import Pace
 from rlprune.optimization.verdict.comparison import Comparison
+from rlprune.profiles.latency import Latency
 from rlprune.storage.policies import load_policy
 from rlprune.utils.locks import hold
 from rlprune.utils.progress import WholeBar
@@ -128,7 +129,7 @@ def others_than(images: Splits) -> Iterator[tuple[Splits, str]]:
 
 
 def test_what_follows_from_times_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {"model": Signals(), "plan": PLAN_OF_TRAINED, "max_macs": None, "max_ms": 7.0}
+    given: dict[str, Any] = {"model": Signals(), "plan": PLAN_OF_TRAINED, "max_macs": None, "max_ms": 7.0, "batch": 3}
     work = tmp_path / "out" / "work"
     with monkeypatch.context() as patched:
         stop_at_new_steps(patched)
@@ -140,7 +141,23 @@ def test_what_follows_from_times_is_found_once(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Comparison, "_static_share", lambda *_: 1e-6)
     optimize(tmp_path / "out", **given)
     assert load_plain(work / "static").metadata["profile"] == found["static"]
-    assert load_policy(work / "policy" / "policy").policy.codebook.tolist() == found["codebook"]
+    policy = load_policy(work / "policy" / "policy")
+    assert policy.policy.codebook.tolist() == found["codebook"]
+    assert policy.metadata["settings"]["cost"] == "latency"  # the goal is a time: what the verdict times is paid for
+    assert policy.metadata["latency"] == Latency.load(work / "latency.json").measured_for
+    assert (policy.metadata["latency"]["backend"], policy.metadata["latency"]["batch"]) == ("pytorch", 3)
+
+
+def test_what_was_begun_before_times_were_paid_for_goes_on_without(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"model": Signals(), "plan": PLAN_OF_TRAINED, "max_macs": None}
+    optimize(tmp_path / "out", **given)
+    settings = tmp_path / "out" / "work" / "settings.json"
+    noted = json.loads(settings.read_text())
+    noted["goal"]["max_ms"] = 7.0
+    settings.write_text(json.dumps(noted))
+    (tmp_path / "out" / "report.json").unlink()
+    optimize(tmp_path / "out", **given, max_ms=7.0)
+    assert not (tmp_path / "out" / "work" / "latency.json").exists()
 
 
 def test_a_static_rival_below_every_profile_of_its_kind_is_the_cheapest(tmp_path: Path, monkeypatch: Any) -> None:

@@ -23,6 +23,7 @@ from rlprune.cli.main import main
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import MissingExtraError, RLPruneError
+from rlprune.evaluation.timing.backends import LatencySettings
 from rlprune.metrics import accuracy
 from rlprune.models.weights import save_weights
 from rlprune.pipelines.recipe import Recipe, SearchSettings, StaticNetworkSettings, TrainedNetwork
@@ -31,7 +32,8 @@ from rlprune.pipelines.step_settings import settings_of, told
 from rlprune.pipelines.steps import Steps
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
-from rlprune.profiles.latency import PYTORCH, Latency
+from rlprune.profiles.latency import Latency
+from rlprune.profiles.timing import PYTORCH
 from rlprune.storage.networks import load_network
 from rlprune.storage.policies import load_policy
 from rlprune.training.adaptation import AdaptSettings, adapt
@@ -514,11 +516,12 @@ def test_a_recipe_may_pay_in_time(root: Path, tmp_path: Path, monkeypatch: pytes
     paid: list[Latency | str] = []
     monkeypatch.setattr(Latency, "measure", quick)
     monkeypatch.setattr("rlprune.pipelines.steps.mean_reward", lambda *of: paid.append(of[3]) or len(paid))
-    steps = steps_of(root, out, policy=replace(recipe_of(root).policy, cost="latency"))
+    steps = steps_of(root, out, policy=replace(recipe_of(root).policy, cost="latency"), latency=LatencySettings(4))
     steps.run("policies")
-    assert calls == [{"batch": 1, "seed": 0, "backend": PYTORCH}]
-    assert paid == [Latency.load(out / "latency.json")] * 3 and paid[0].batch == 1
+    assert calls == [{"batch": 4, "seed": 0, "backend": PYTORCH, "threads": None}]
+    assert paid == [Latency.load(out / "latency.json")] * 3 and paid[0].batch == 4
     assert load_policy(out / "policies" / "0.1" / "policy").metadata["settings"]["cost"] == "latency"
+    assert load_policy(out / "policies" / "0.1" / "policy").metadata["latency"] == paid[0].measured_for
 
 
 def test_weights_that_are_named_are_taken_as_they_are(root: Path, tmp_path: Path) -> None:
@@ -558,3 +561,18 @@ def test_profiles_may_be_chosen_for_what_they_achieve_one_after_another(root: Pa
     assert (
         noted["mean_budgets"] == (0.6, 0.9) and "mean_budgets" not in settings_of(recipe_of(root))["search"]["search"]
     )
+
+
+def test_what_widths_round_up_to_may_be_measured_and_is_a_number_from_then_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("rlprune.evaluation.timing.backends.measured_step", lambda _, **how: asked.append(how) or 4)
+    elastic = replace(recipe_of(root).elastic, round_to="auto")
+    steps = steps_of(root, tmp_path / "run", elastic=elastic, latency=LatencySettings(batch=16))
+    steps.run("adapt")
+    adapted = load_network(steps.out / "adapted").network
+    assert adapted.round_to == 4 and [how["batch"] for how in asked] == [16]
+    assert steps.elastic(steps.teachers.dense()).round_to == 4 and len(asked) == 1
+    assert told(steps.recipe, adapted.round_to)["elastic"]["round_to"] == 4
+    assert "latency" not in told(recipe_of(root))

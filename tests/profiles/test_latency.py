@@ -17,7 +17,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.envs.world import World
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.timing.backends import backend_named
-from rlprune.profiles import latency as module
+from rlprune.profiles import timing as module
 from rlprune.profiles.codebook import random_profiles, sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency, measured
@@ -91,12 +91,31 @@ def test_onnxruntime_is_measured_where_it_is_what_runs(tmp_path: Path, monkeypat
     assert latency.backend == "onnxruntime"
     assert all(isinstance(found[0], np.ndarray) for found in ran)
     stem, decision, whole, *_ = (found[0] for found in ran)
-    assert (len(stem), decision.shape, whole.shape) == (3, (1,), (3, NETWORK.n_classes))
+    assert (len(stem), decision.shape, whole.shape) == (3, (3,), (3, NETWORK.n_classes))
     latency.save(tmp_path / "latency.json")
     assert measured(tmp_path / "latency.json", NETWORK, backend=backend) == latency
     message = r"holds times of onnxruntime, not of pytorch: name another folder, or remove it"
     with pytest.raises(RLPruneError, match=message):
         measured(tmp_path / "latency.json", NETWORK)
+
+
+def test_a_table_of_another_batch_or_other_threads_is_refused(tmp_path: Path, clock: Any) -> None:
+    path = tmp_path / "latency.json"
+    latency = clock(by_groups)
+    latency.save(path)
+    own = latency.measured_with["threads"]
+    assert measured(path, NETWORK, batch=1, threads=own) == latency
+    with pytest.raises(RLPruneError, match=r"holds times at batch 1, not at batch 8: name another folder, or remove"):
+        measured(path, NETWORK, batch=8)
+    with pytest.raises(RLPruneError, match=rf"holds times at threads {own}, not at threads {own + 1}: name another"):
+        measured(path, NETWORK, threads=own + 1)
+
+
+def test_it_is_measured_on_as_many_threads_as_are_asked_for() -> None:
+    before = torch.get_num_threads()
+    latency = Latency.measure(NETWORK, n_profiles=10, seconds=0, threads=before + 1)
+    assert latency.measured_for["threads"] == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_a_table_of_before_is_of_pytorch(tmp_path: Path, clock: Any) -> None:
@@ -139,6 +158,7 @@ def test_the_table_of_another_network_is_refused(clock: Any) -> None:
     ("options", "message"),
     [
         ({"batch": 0}, "batch is 0; 1 or more images are needed"),
+        ({"threads": 0}, "threads=0: give a whole number from 1"),
         ({"n_profiles": 9}, "n_profiles is 9; 10 or more profiles are needed"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf import text_format
 from served import CLASSES, Deployed, make_deployed, make_file
 
-from rlprune.deployment.onnx.cnn import session
+from rlprune.deployment.onnx.pieces import session
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.serving.triton import config, save_triton
 

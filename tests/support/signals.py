@@ -98,6 +98,7 @@ def without_clocks(monkeypatch: pytest.MonkeyPatch, narrowest: float = 3.0, **ms
     monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_: (10.0, narrowest))
     monkeypatch.setattr("rlprune.optimization.check.ms_of_file", lambda *_: 10.0)
     monkeypatch.setattr("rlprune.optimization.check._seconds_since", lambda _: 0.0)
+    monkeypatch.setattr("rlprune.optimization.entry.pricing._MOST_SECONDS", 0.0)
     monkeypatch.setattr("rlprune.optimization.verdict.comparison.time_rows", times)
     monkeypatch.setattr("rlprune.optimization.verdict.comparison.Comparison._pace", lambda *_: (pace, 10.0))
 

@@ -14,6 +14,7 @@ from rlprune.cluster.sweeps.logits import Shared, logit_caches
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.policies.policy import Policy
+from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, search_profiles
 
 
@@ -50,7 +51,14 @@ def learn_policy(
     return learn(network, *sets, folder, settings, codebook=codebook, logit_caches=caches, **more)
 
 
-def search_on(cluster: Cluster, network: ElasticCNN, images: ImageSet, n_candidates: int, seed: int) -> Search:
+def search_on(
+    cluster: Cluster,
+    network: ElasticCNN,
+    images: ImageSet,
+    n_candidates: int,
+    seed: int,
+    latency: Latency | None = None,
+) -> Search:
     """Search static profiles as `rlprune.profiles.search_profiles` does, those of a generation side by side.
 
     Args:
@@ -59,5 +67,7 @@ def search_on(cluster: Cluster, network: ElasticCNN, images: ImageSet, n_candida
         images: that profiles are measured on.
         n_candidates: how many profiles to try.
         seed: of the random ones.
+        latency: measured times, which then are the price instead of MACs.
     """
-    return search_profiles(network, images, n_candidates, seed, measure=Shared(cluster, network, (images,)).accuracies)
+    measure = Shared(cluster, network, (images,)).accuracies
+    return search_profiles(network, images, n_candidates, seed, latency=latency, measure=measure)

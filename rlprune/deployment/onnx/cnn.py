@@ -16,6 +16,7 @@ from torch import Tensor
 from rlprune.deployment.described import costs_in_words, described
 from rlprune.deployment.images import Images, as_batch, as_pictures
 from rlprune.deployment.inputs import BATCH_SIZE, Pictures, batches
+from rlprune.deployment.onnx.pieces import session
 from rlprune.deployment.onnx.proto import short
 from rlprune.deployment.onnx.resizing import check_picture
 from rlprune.deployment.onnx.trial import trial, wrong_profiles
@@ -27,23 +28,6 @@ from rlprune.utils.process import ForkLock
 
 if TYPE_CHECKING:
     from rlprune.deployment.onnx.file import CheckedFile
-
-
-def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
-    """An onnxruntime session on the CPU.
-
-    Args:
-        content: of the file.
-        n_threads: as in `OnnxCNN`.
-        spin: as in `OnnxCNN`.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    options.log_severity_level = 4  # what is wrong is raised, too
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 class OnnxCNN:

@@ -1,4 +1,4 @@
-"""Parts of a network as models of ONNX, exported by torch, and as functions of a file."""
+"""Parts of a network as models of ONNX, exported by torch, as functions of a file, and run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,23 @@ _OPERATION = re.compile(r"\b(?:aten|prims|torchvision|quantized)[.:]+[a-z_0-9]+"
 _MOST_SAID = 300
 _REGISTRY = "torch.onnx._internal.exporter._registration"
 """What logs a line for each operator of torchvision, at every export, where that is not installed."""
+
+
+def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
+    """An onnxruntime session on the CPU.
+
+    Args:
+        content: of the file.
+        n_threads: threads inside an operator; 0 lets onnxruntime choose.
+        spin: let idle threads wait busily.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.log_severity_level = 4  # what is wrong is raised, too
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def export_piece(name: str, module: nn.Module, inputs: tuple[Tensor, ...], *, n_fixed: int = 0) -> Any:

@@ -3,7 +3,7 @@
 May import what `rlprune.evaluation` may.
 """
 
-from rlprune.evaluation.timing.backends import backend_named
+from rlprune.evaluation.timing.backends import LatencySettings, backend_named
 from rlprune.evaluation.timing.callers import bench_callers
 from rlprune.evaluation.timing.plots import frontier_in_time
 from rlprune.evaluation.timing.profile_results import BodyTime, PieceTime, ProfileResult, ProfileRow
@@ -12,6 +12,7 @@ from rlprune.evaluation.timing.rivals import RowImages
 
 __all__ = [
     "BodyTime",
+    "LatencySettings",
     "PieceTime",
     "ProfileResult",
     "ProfileRow",

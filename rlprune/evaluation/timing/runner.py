@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx.cnn import session
 from rlprune.deployment.onnx.export import to_onnx
-from rlprune.deployment.onnx.pieces import export_piece
+from rlprune.deployment.onnx.pieces import session
 from rlprune.deployment.prediction import Prediction
-from rlprune.deployment.quantisation import quantised
-from rlprune.errors import RLPruneError
+from rlprune.evaluation.timing.backends import check_onnx, onnx_module
 from rlprune.graph.folding import fold_norms
-from rlprune.utils.imports import require
 
 Run = Callable[[Tensor], Any]
-_ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 @dataclass(frozen=True)
@@ -69,11 +64,6 @@ def in_parts(network: Run, dynamic: DynamicCNN) -> Run:
     return lambda images: [whole(part) for part in images.split(dynamic.max_batch or len(images))]
 
 
-def has_onnx() -> bool:
-    """Whether rows of onnxruntime can be made here."""
-    return all(importlib.util.find_spec(name) for name in _ONNX_PACKAGES)
-
-
 def onnx_dynamic(dynamic: DynamicCNN, calibration: Tensor | None = None) -> Run:
     """A dynamic network as one file in onnxruntime; with calibration images, uint8, in int8.
 
@@ -81,7 +71,7 @@ def onnx_dynamic(dynamic: DynamicCNN, calibration: Tensor | None = None) -> Run:
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
         RLPruneError: the network is on another device than the processor, or cannot be exported.
     """
-    _check_onnx(dynamic.device)
+    check_onnx(dynamic.device)
     runs = session(to_onnx(dynamic, calibration), torch.get_num_threads(), spin=False)
     return lambda images: runs.run(None, {"images": images.numpy()})
 
@@ -94,41 +84,3 @@ def onnx_plain(network: nn.Sequential, dynamic: DynamicCNN, calibration: Tensor 
         RLPruneError: as in `onnx_dynamic`.
     """
     return onnx_module(fold_norms(network), torch.zeros(1, *dynamic.image_shape, device=dynamic.device), calibration)
-
-
-def onnx_module(module: nn.Module, example: Tensor, calibration: Tensor | None = None) -> Run:
-    """A module of one input in onnxruntime, with as many threads as torch has.
-
-    Args:
-        module: what runs.
-        example: of its input, float32 (B, ...).
-        calibration: more of it, for int8.
-
-    Raises:
-        MissingExtraError: as in `onnx_dynamic`.
-        RLPruneError: as in `onnx_dynamic`.
-    """
-    _check_onnx(example.device)
-    two = example[:1].expand(2, *example.shape[1:]).contiguous()
-    piece = export_piece("network", module, (two,))
-    if calibration is not None:
-        piece = quantised(piece, calibration)
-    runs = session(piece.SerializeToString(), torch.get_num_threads(), spin=False)
-    name = runs.get_inputs()[0].name
-    return lambda images: runs.run(None, {name: images.numpy()})
-
-
-def require_onnx() -> None:
-    """Make sure that networks can run in onnxruntime here.
-
-    Raises:
-        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
-    """
-    for package in _ONNX_PACKAGES:
-        require(package, "onnx")
-
-
-def _check_onnx(device: torch.device) -> None:
-    require_onnx()
-    if device.type != "cpu":
-        raise RLPruneError(f"onnxruntime's rows run on the processor, and the others on {device}; time them apart")

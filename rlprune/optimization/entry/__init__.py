@@ -1,4 +1,4 @@
-"""What comes in before anything is trained: held-out images, what a folder was begun with, a trial of the network.
+"""What comes in before training: held-out images, what a folder was begun with, a trial of the network, prices.
 
 May import `rlprune.pipelines` and below, and the types of `rlprune.optimization`, which imports it.
 """

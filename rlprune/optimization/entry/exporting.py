@@ -8,7 +8,7 @@ from statistics import median
 import torch
 
 from rlprune.data.image_set import ImageSet
-from rlprune.deployment.onnx.cnn import session
+from rlprune.deployment.onnx.pieces import session
 from rlprune.deployment.onnx.static import to_static_onnx
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError

@@ -7,10 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+from torch import nn
+
 from rlprune.errors import RLPruneError
 from rlprune.optimization.plan import Plan
+from rlprune.optimization.subject import Subject
 from rlprune.storage.provenance import note_to_compare, read_note
-from rlprune.utils.files import write_json
+from rlprune.training.distillation import Teacher, cache_teacher_logits
+from rlprune.training.settings import TrainingSettings
+from rlprune.utils.files import atomic_write, write_json
 
 
 class Memory:
@@ -75,3 +81,21 @@ def plan_in(path: Path) -> Plan | None:
         return Plan(**found | {"penalties": tuple(found["penalties"])})
     except (TypeError, KeyError) as error:
         raise RLPruneError(f"{path} is of another version ({error}); {cure}") from error
+
+
+def kept_logits(path: Path, dense: nn.Module, subject: Subject, settings: TrainingSettings) -> Teacher:
+    """What a teacher says of all kept views, computed once.
+
+    Args:
+        path: of the file that keeps it.
+        dense: the teacher.
+        subject: whose images.
+        settings: of the training that follows it.
+    """
+    if subject.splits.network.streamed:
+        return cache_teacher_logits(dense, subject.splits.network, settings, folder=path.with_suffix(""))
+    if not path.exists():
+        logits = cache_teacher_logits(dense, subject.splits.network, settings)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(safetensors.torch.save({"logits": logits.contiguous()}))
+    return safetensors.torch.load(path.read_bytes())["logits"]

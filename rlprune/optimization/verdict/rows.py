@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from rlprune.data.image_set import ImageSet
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx.cnn import session
 from rlprune.deployment.onnx.export import to_onnx
+from rlprune.deployment.onnx.pieces import session
 from rlprune.deployment.onnx.static import to_static_onnx
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import RLPruneError

@@ -23,10 +23,10 @@ from nets import (
 from torch import Tensor, nn
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
-from rlprune.deployment.onnx.cnn import OnnxCNN, session
+from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.onnx.export import save_onnx
 from rlprune.deployment.onnx.graph import OPSET
-from rlprune.deployment.onnx.pieces import export_piece
+from rlprune.deployment.onnx.pieces import export_piece, session
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, DataError, MissingExtraError, RLPruneError
 from rlprune.profiles.codebook import sorted_codebook

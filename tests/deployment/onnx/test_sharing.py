@@ -9,8 +9,8 @@ from nets import make_data, make_levels, make_policy
 from torch import nn
 
 from rlprune import DynamicCNN
-from rlprune.deployment.onnx.cnn import session
 from rlprune.deployment.onnx.export import export_bodies, to_onnx
+from rlprune.deployment.onnx.pieces import session
 from rlprune.deployment.onnx.sharing import SharedWeights
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.profiles.codebook import sorted_codebook
