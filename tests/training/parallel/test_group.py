@@ -78,12 +78,12 @@ def test_every_image_of_a_step_counts_alike(size: int, n: int, n_pieces: int, mo
 
 
 def pretrained(checkpoint: Path, killed: int | None) -> dict[str, Tensor]:
-    """Train; the second process kills itself in the midst of a step."""
+    """Train; the last process kills itself in the midst of a step."""
     update, steps = TrainingRun.update, []
 
     def killing(*arguments: Any) -> None:
         steps.append(1)
-        if len(steps) == killed and current().rank == 1:
+        if len(steps) == killed and current().rank == current().size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
         update(*arguments)
 
@@ -100,6 +100,15 @@ def test_one_that_is_killed_ends_the_others_and_the_rest_is_trained_as_if_nothin
     again, _ = ranks(pretrained, tmp_path, tmp_path / "run.pt", None)
     whole, _ = ranks(pretrained, tmp_path, tmp_path / "whole.pt", None)
     assert all(torch.equal(value, whole[name]) for name, value in again.items())
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_as_many_processes_as_one_likes_go_on(before: int, after: int, tmp_path: Path) -> None:
+    ranks(pretrained, tmp_path, tmp_path / "run.pt", 5, size=before)
+    resumed, *_ = ranks(pretrained, tmp_path, tmp_path / "run.pt", None, size=after)
+    whole, *_ = ranks(pretrained, tmp_path, tmp_path / "whole.pt", None, size=before)
+    for name, value in resumed.items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-5)
 
 
 def differing(what: str) -> None:
