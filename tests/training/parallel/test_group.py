@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from nets import N_CLASSES, make_data, make_elastic, network
 from ranks import ranks
 from torch import Tensor
@@ -20,6 +23,7 @@ from rlprune.training.batches import Batch
 from rlprune.training.distillation import cache_teacher_logits
 from rlprune.training.loop import Step, fit
 from rlprune.training.parallel import division
+from rlprune.training.parallel import group as group_module
 from rlprune.training.parallel.group import Group, current
 from rlprune.training.parallel.measuring import shared_accuracy
 from rlprune.training.pretraining import pretrain
@@ -109,6 +113,35 @@ def test_as_many_processes_as_one_likes_go_on(before: int, after: int, tmp_path:
     whole, *_ = ranks(pretrained, tmp_path, tmp_path / "whole.pt", None, size=before)
     for name, value in resumed.items():
         torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-5)
+
+
+def slow_first() -> int:
+    return current().from_first(lambda: time.sleep(3.3) or 3)
+
+
+def test_the_first_may_take_longer_than_they_look_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_module, "ARRIVAL", timedelta(seconds=3))
+    assert ranks(slow_first, tmp_path) == [3, 3]
+
+
+@pytest.mark.parametrize("moment", ["init_process_group", "new_group"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_that_is_lost_while_they_look_for_each_other_ends_the_other(
+    moment: str, victim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do = getattr(dist, moment)
+
+    def dying(*arguments: Any, **how: Any) -> Any:
+        if os.environ["RANK"] == str(victim):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return do(*arguments, **how)
+
+    monkeypatch.setattr(group_module, "ARRIVAL", timedelta(seconds=1))
+    monkeypatch.setattr(dist, moment, dying)
+    left = ranks(dict, tmp_path)[1 - victim]
+    assert isinstance(left, ClusterError) and "do not find each other, or one was lost" in str(left)
 
 
 def differing(what: str) -> None:
