@@ -42,6 +42,8 @@ def exchanged(folder: Path) -> dict[str, Any]:
     cache = LogitCache(elastic, data, torch.stack([elastic.uniform(1), elastic.full]))
     cache.fill()
     images = torch.arange(70)
+    asked = network("plain"), data, TrainingSettings(views=2, **HOW), 32
+    shards = cache_teacher_logits(*asked, folder=folder / f"logits of {group.size}")
     try:
         with group.first(hold(folder / "held")):
             held = group.from_first(lambda: (folder / ".held.lock").exists())
@@ -51,7 +53,8 @@ def exchanged(folder: Path) -> dict[str, Any]:
         "gathered": group.gather(own[:, None]),
         "any": (group.any(group.rank == group.size - 1), group.any(False)),
         "accuracy": shared_accuracy(elastic.slice(elastic.full), data, 16),
-        "teacher": cache_teacher_logits(network("plain"), data, TrainingSettings(views=2, **HOW), 32),
+        "teacher": cache_teacher_logits(*asked),
+        "shards": shards[images.repeat(2), images.repeat(2) % 2],
         "logits": cache.of_profiles(images.repeat(2), images.repeat(2) % 2),
         "held": held,
     }
@@ -62,7 +65,7 @@ def test_what_is_computed_in_parts_is_what_one_process_computes(tmp_path: Path) 
     for one in found:
         assert one["any"] == alone["any"] == (True, False)
         assert one["accuracy"] == alone["accuracy"] and one["held"] is True
-        assert all(torch.equal(one[name], alone[name]) for name in ("gathered", "teacher", "logits"))
+        assert all(torch.equal(one[name], alone[name]) for name in ("gathered", "teacher", "shards", "logits"))
     assert alone["gathered"].flatten().tolist() == [0, 1, 2, 3, 4]
 
 
