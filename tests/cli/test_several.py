@@ -67,21 +67,27 @@ def test_gates_and_pruned_networks_are_trained_and_shown(
     assert not list(project.glob("*.checkpoint.*"))
 
 
-def test_a_recipe_is_carried_out_and_measured_as_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_on_streamed_images_is_measured_as_by_one_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def few(elastic: ElasticCNN, images: ImageSet, _: int, *arguments: Any, **how: Any) -> Search:
         return search_profiles(elastic, images, 6, *arguments, **how)
 
     monkeypatch.setattr("rlprune.evaluation.controls.search_profiles", few)
+    monkeypatch.setenv("RLPRUNE_MEMORY", "0")
     recipe = RECIPE.replace("rounds = 2", "rounds = 1").replace("penalties = [2]", "")
+    recipe = recipe.replace("\nepochs = 1", "\nepochs = 1\nworkers = 0")
     (tmp_path / "recipe.toml").write_text(recipe + "[static]\nbudgets = [0.6]\n")
     for seed, name in ((3, "taught"), (4, "known")):
         save_weights(network("residual", seed=seed), tmp_path / f"{name}.safetensors")
     verb = ("run", "recipe.toml", "--out", "run")
     status, steps, _ = in_two(tmp_path, tmp_path, *verb)
     assert status == 0 and "evaluate ..." in steps
+    assert (tmp_path / "run" / "teacher" / "logits-000000.npy").exists()
     results = tmp_path / "run" / "results.json"
     two = json.loads(results.read_text())
     results.unlink()
+    monkeypatch.delenv("RLPRUNE_MEMORY")
     assert said(tmp_path, *verb)[0] == 0  # which measures again
     one = json.loads(results.read_text())
     for penalty in (*one["budgets"], *two["budgets"]):
