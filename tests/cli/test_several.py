@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -50,10 +52,16 @@ def figures(path: Path) -> Any:
     return {key: value for key, value in json.loads(path.read_text()).items() if key != "date"}
 
 
-def test_a_bundle_is_measured_as_by_one(project: Path, tmp_path: Path) -> None:
+def test_torchrun_measures_a_bundle_as_one_process_does(project: Path) -> None:
     verb = ("evaluate", "bundle", *DATA, "--n-candidates", "6", "--json")
-    status, table, _ = in_two(project, tmp_path, *verb, "two.json")
-    assert said(project, *verb, "one.json")[:2] == (status, table) and status == 0
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rlprune")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [*torchrun, *verb, "two.json"], cwd=project, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("8 test images") == 1
+    assert said(project, *verb, "one.json")[0] == 0
     assert figures(project / "two.json") == figures(project / "one.json")
 
 
