@@ -111,8 +111,8 @@ def fetched(
     ours, theirs = tee(drawn)
     jobs = ((draw.indices, draw.views) for draw in theirs)
     workers = Workers(settings.workers, pin=torch.device(settings.device).type == "cuda")
-    there = {"workers": workers, "device": settings.device}
-    with closing(fetch(data.images, jobs, padding=settings.padding, **there)) as pixels:
+    pixels = fetch(data.images, jobs, padding=settings.padding, workers=workers, device=settings.device)
+    with closing(pixels):
         yield from zip(ours, pixels, strict=True)
 
 
