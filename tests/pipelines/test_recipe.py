@@ -11,6 +11,7 @@ from rlprune.agents.settings import PolicySettings
 from rlprune.errors import RLPruneError, SettingsError
 from rlprune.intake.options import DataOptions
 from rlprune.pipelines.recipe import Recipe, SearchSettings, StaticNetworkSettings, TrainedNetwork
+from rlprune.pipelines.step_settings import settings_of, told
 from rlprune.training.adaptation import SpecialiseSettings
 from rlprune.training.settings import TrainingSettings
 
@@ -70,6 +71,18 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert (recipe.dense.epochs, recipe.dense.views, recipe.dense.bf16) == (2, 4, True)
     assert (recipe.adapt.n_random, recipe.adapt.sandwich, recipe.specialise.sandwich) == (1, False, True)
     assert (recipe.policy.action, recipe.tune.rounds) == ("levels", 2)
+
+
+def test_a_device_is_for_all_trainings_and_notes_of_steps_do_not_know_it(tmp_path: Path) -> None:
+    recipe = read(tmp_path, LEAST + "[refit]\nseparate = true\n")
+    elsewhere = recipe.on("cpu:0")
+    assert recipe.refit is not None and elsewhere.refit is not None
+    trainings = (elsewhere.dense, elsewhere.adapt, elsewhere.specialise, elsewhere.tune, elsewhere.refit)
+    assert {each.device for each in trainings} == {"cpu:0"} and recipe.dense.device == "cpu"
+    assert settings_of(elsewhere) == settings_of(recipe)  # so a run goes on on another device
+    assert told(elsewhere)["dense"]["device"] == "cpu:0"
+    with pytest.raises(SettingsError, match="device='cuda:99': it cannot be used here"):
+        recipe.on("cuda:99")
 
 
 def test_lists_become_tuples_and_whole_numbers_floats(tmp_path: Path) -> None:

@@ -43,6 +43,15 @@ def test_batches_come_in_order_however_many_workers_there_are() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_views_are_the_same_wherever_they_are_taken() -> None:
+    data = make_data(6)
+    shifted = (torch.arange(6), torch.tensor([[0, 2, 1], [1, 1, 0]] * 3))
+    cut = (torch.arange(6), torch.tensor([[0.5, 0.1, 0.3, 0.7, 1.0]] * 6))
+    expected = list(fetch(data.images, [shifted, cut, (torch.arange(6), None)], padding=1))
+    found = list(fetch(data.images, [shifted, cut, (torch.arange(6), None)], padding=1, device="cpu:0"))
+    assert all(map(torch.equal, found, expected)) and len(found) == 3
+
+
 def test_sets_in_memory_are_fetched_when_they_are_asked_for() -> None:
     asked = []
 
