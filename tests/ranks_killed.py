@@ -77,7 +77,7 @@ def killed(root: Path, n_kills: int, seed: int, epochs: int) -> tuple[float, int
         while any(statuses) and len(faults) < 5:
             processes, dies = begin(again, folder), rng.randrange(2)
             if n_done < n_kills:
-                time.sleep(rng.uniform(0.5, 1) * seconds)
+                time.sleep(rng.uniform(0, 1) * seconds)
                 if processes[dies].poll() is None:
                     processes[dies].send_signal(signal.SIGKILL)
                     n_done += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import best_within, check_budget, check_candidates, search_profiles
+from rlprune.training.parallel.measuring import shared_accuracies
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.finite import check_numbers
 from rlprune.utils.settings import NCandidates, PositiveShare, settings_dataclass
@@ -63,7 +65,9 @@ def static_profile(
     check_numbers(budget=budget)
     if how == "searched":
         check_budget(elastic, budget)
-        return best_within(elastic, search_profiles(elastic, images, n_candidates, seed), [budget])[0]
+        measure = partial(shared_accuracies, elastic, images)
+        found = search_profiles(elastic, images, n_candidates, seed, measure=measure)
+        return best_within(elastic, found, [budget])[0]
     candidates, shares = _candidates(elastic, how)
     within = (shares <= budget).nonzero().flatten()
     if not len(within):

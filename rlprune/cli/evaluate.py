@@ -29,6 +29,7 @@ from rlprune.pipelines.inputs import build_model
 from rlprune.profiles.search import check_candidates
 from rlprune.storage import bundle, folders
 from rlprune.storage.data_format import DataFormat
+from rlprune.training.parallel.group import current
 from rlprune.utils.files import write_json
 from rlprune.utils.json_codec import JsonResult
 from rlprune.utils.locks import hold_file
@@ -37,7 +38,10 @@ from rlprune.utils.settings import NCandidates, Seed, settings_dataclass
 
 @settings_dataclass
 class Evaluate:
-    """Measure what was made, a bundle or a gated network beside its controls, or an ordinary one, on the test split."""
+    """Measure what was made, a bundle or a gated network beside its controls, or an ordinary one, on the test split.
+
+    Several processes that torchrun starts share the images.
+    """
 
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="BUNDLE")] = None
@@ -84,11 +88,12 @@ class Evaluate:
         """Do it."""
         if self.bundle is None and self.model is None:
             raise RLPruneError("nothing to evaluate: name a bundle, or a network with --model and --weights")
-        with hold_file(self.json):
+        group = current()
+        with group.first(hold_file(self.json)):
             if self.model is not None:
                 NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights()
             results, table = self._measured(None if self.bundle is None else folders.kind_of(self.bundle))
-            if self.json is not None:
+            if self.json is not None and group.leads:
                 write_json(self.json, results.to_json())
         Console().print(table)
 

@@ -60,8 +60,8 @@ class Gate:
             metadata = {"model": self.network.model, "source": source_notes(self.source), "split": split_notes(splits)}
             metadata |= {"settings": asdict(self.settings)}
             train_gates(gated, splits.network, self.settings, teacher=teacher, **kept)
-            if not current().leads:
-                return
-            stored.save_gated(self.out, gated.cpu(), splits.network, metadata)
+            gated.cpu()
+            if current().leads:
+                stored.save_gated(self.out, gated, splits.network, metadata)
         Console().print(tables.gates(evaluate_gated(gated, splits.validation)))
         print(f"the gated network is in {self.out}; those figures are of the images for validation")

@@ -56,8 +56,8 @@ Verb = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )
 
-_SHARED = (Adapt, Gate, Pretrain, Prune, RunRecipe)
-"""The verbs that train networks, which several processes may do together."""
+_SHARED = (Adapt, Evaluate, Gate, Pretrain, Prune, RunRecipe)
+"""The verbs that train or measure networks, which several processes may do together."""
 _DESCRIPTION = "Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning."
 
 

@@ -54,8 +54,8 @@ class Prune:
             dense = Cost(elastic).dense
             metadata = saved.metadata | {"how": self.settings.how, "settings": asdict(self.settings)}
             metadata |= {"dense": {"params": int(dense.params), "macs": int(dense.macs)}}
-            if not current().leads:
-                return
-            stored.save_plain(self.out, network.cpu(), elastic.image_shape, splits.network, metadata)
+            network.cpu()
+            if current().leads:
+                stored.save_plain(self.out, network, elastic.image_shape, splits.network, metadata)
         Console().print(tables.static(evaluate_static(network, splits.validation, metadata)))
         print(f"the pruned network is in {self.out}; those figures are of the images for validation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.policies.observations import Observer
 from rlprune.profiles.codebook import random_profiles
 from rlprune.profiles.cost import Cost
-from rlprune.profiles.search import profile_accuracies, search_profiles
+from rlprune.profiles.search import search_profiles
+from rlprune.training.parallel.measuring import shared_accuracies
 
 _N_DRAWS = 2048
 """Random profiles drawn."""
@@ -60,14 +62,16 @@ class Controls:
         """Search static profiles on `selection_set`, and measure them on `test`.
 
         A network that was trained for a codebook alone is good at nothing else, so its controls are weak; give the one
-        that it was before too, and the better of both counts.
+        that it was before too, and the better of both counts. Several processes share the images, as in
+        `rlprune.evaluation.dynamic.evaluate`.
         """
         uniform: list[Points] = []
         random: list[Points] = []
         static: list[Points] = []
         for elastic in networks:
             cost = Cost(elastic)
-            found = search_profiles(elastic, selection_set, n_candidates, seed, codebook)
+            measure = partial(shared_accuracies, elastic, selection_set)
+            found = search_profiles(elastic, selection_set, n_candidates, seed, codebook, measure=measure)
             levels = [elastic.uniform(level) for level in range(elastic.narrowest, elastic.n_levels)]
             uniform.append(_points(elastic, test, torch.stack(levels), cost))
             random.append(_random_points(elastic, test, cost, seed))
@@ -93,7 +97,7 @@ def shuffled_accuracy(predicted: Prediction, logits: Tensor, labels: Tensor, obs
 
 def _points(elastic: ElasticModule, data: ImageSet, profiles: Tensor, cost: Cost) -> Points:
     shares = (cost.of(profiles).macs / cost.dense.macs).tolist()
-    return list(zip(shares, profile_accuracies(elastic, data, profiles, "controls").tolist(), strict=True))
+    return list(zip(shares, shared_accuracies(elastic, data, profiles, "controls").tolist(), strict=True))
 
 
 def _at(share: float, points: Sequence[Point]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -16,10 +17,15 @@ from rlprune.evaluation.controls import Controls, Point, best_at, hull, shuffled
 from rlprune.evaluation.per_image.later_pass import decision_figures
 from rlprune.evaluation.per_image.rivals import oracle_points, profile_points, tuned_cascades
 from rlprune.evaluation.results import BundleResult, Conditions, ControlFigures, EvaluationResult, Frontier
-from rlprune.metrics import accuracy, wilson_interval
+from rlprune.metrics import wilson_interval
 from rlprune.profiles.cost import KINDS, ComputeCost, Cost
 from rlprune.profiles.latency import Latency
-from rlprune.profiles.search import profile_accuracies
+from rlprune.training.parallel.measuring import (
+    shared_accuracies,
+    shared_accuracy,
+    shared_parts,
+    shared_rows,
+)
 from rlprune.utils.finite import check_whole
 
 _N_SHOWN = 24
@@ -55,6 +61,8 @@ def evaluate(
     that end in a single profile of the codebook are better than the oracle. `decisions` of the result says what another
     pass is worth, and how well that can be told: `rlprune.evaluation.results.DecisionFigures`.
 
+    Several processes (`rlprune.training.parallel`) share the images: all call this alike, and all get the figures.
+
     Args:
         dynamic: the network with its policy.
         test: what everything is measured on. Nothing is chosen by it.
@@ -79,7 +87,7 @@ def evaluate(
     if controls is None:
         controls = Controls.measure([dynamic.elastic], dynamic.codebook, test, selection_set, n_candidates, seed)
     if logits is None:
-        logits = codebook_logits(dynamic, test)
+        logits = shared_rows(partial(codebook_logits, dynamic), test, dim=1)
     if cascades is None:
         cascades = tuned_cascades(dynamic, test, selection_set, logits)
     share = float(predicted.macs.double().mean() / cost.dense.macs)
@@ -122,6 +130,8 @@ def evaluate_alone(
 ) -> BundleResult:
     """Measure a dynamic network and its dense one, without controls: as quick as running both once.
 
+    Several processes share the images, as in `evaluate`.
+
     Args:
         dynamic: the network with its policy.
         test: what both are measured on.
@@ -135,7 +145,7 @@ def _measured(
 ) -> tuple[BundleResult, Prediction]:
     """A network's own figures, and what it predicted."""
     cost = Cost(dynamic.elastic)
-    predicted = predict_all(dynamic, test)
+    predicted = Prediction.joined(shared_parts(partial(predict_all, dynamic), test))
     n_correct = int((predicted.labels == test.labels).sum())
     share = float(predicted.macs.double().mean() / cost.dense.macs)
     runs = predicted.profiles[predicted.profiles >= 0].bincount(minlength=len(dynamic.codebook))
@@ -161,8 +171,8 @@ def _measured(
 
 def _dense_accuracy(dynamic: DynamicCNN, dense: Callable[[Tensor], Tensor] | float | None, test: ImageSet) -> float:
     if dense is None:
-        return float(profile_accuracies(dynamic.elastic, test, dynamic.elastic.full[None], "dense")[0])
-    return dense if isinstance(dense, float) else accuracy(dense, test)
+        return float(shared_accuracies(dynamic.elastic, test, dynamic.elastic.full[None], "dense")[0])
+    return dense if isinstance(dense, float) else shared_accuracy(dense, test)
 
 
 def mean_reward(dynamic: DynamicCNN, data: ImageSet, penalty: float, paid: str | Latency = "macs") -> float:

@@ -10,7 +10,9 @@ from torch import Tensor
 from rlprune.baselines.gated_cnn import GatedCNN, GatedOutput
 from rlprune.data.image_set import ImageSet
 from rlprune.evaluation.results import Conditions, GatedLayer, GatedResult
-from rlprune.metrics import accuracy, wilson_interval
+from rlprune.metrics import wilson_interval
+from rlprune.training.parallel.group import current
+from rlprune.training.parallel.measuring import own_rows, shared_accuracy
 
 
 def evaluate_gated(
@@ -43,7 +45,7 @@ def evaluate_gated(
     return GatedResult(
         accuracy=n_correct / len(test),
         accuracy_interval=wilson_interval(n_correct, len(test)),
-        dense_accuracy=accuracy(original.slice(original.full) if dense is None else dense, test),
+        dense_accuracy=shared_accuracy(original.slice(original.full) if dense is None else dense, test),
         dense="original" if dense is None else "given",
         macs_cut=1 - _share(network, found, "macs"),
         params_cut=1 - _share(network, found, "params"),
@@ -74,17 +76,18 @@ def decide_all(
 ) -> GatedOutput:
     """What a gated network predicts for a whole set; `gate_probs`, (N, gates) for each layer, replaces its own.
 
-    What it gives is on the CPU, wherever the network is.
+    What it gives is on the CPU, wherever the network is. Several processes share the images.
     """
-    device = _device(network)
+    device, own = _device(network), own_rows(data, batch_size)
     parts = []
-    for number, (images, _) in enumerate(data.batches(batch_size)):
-        here = slice(number * batch_size, number * batch_size + len(images))
+    for number, (images, _) in enumerate(data.subset(own).batches(batch_size)):
+        start = own.start + number * batch_size
+        here = slice(start, start + len(images))
         given = None if gate_probs is None else [of_gate[here].to(device) for of_gate in gate_probs]
         found = network.decide(images.to(device), given)
         used = tuple(of_gate.cpu() for of_gate in found.gate_probs)
         parts.append(found._replace(logits=found.logits.cpu(), gate_probs=used))
-    return GatedOutput.joined(parts)
+    return GatedOutput.joined([part for of_one in current().each(parts) for part in of_one])
 
 
 def _device(network: GatedCNN) -> torch.device:

@@ -1,4 +1,4 @@
-"""How well ordinary networks do, dense or pruned once and for all."""
+"""How well ordinary networks do, dense or pruned once and for all. Several processes share the images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from rlprune.baselines.static_pruning import share_of_zeros
 from rlprune.data.image_set import ImageSet
 from rlprune.evaluation.results import Conditions, DenseResult, StaticResult
-from rlprune.metrics import accuracy, wilson_interval
+from rlprune.metrics import wilson_interval
 from rlprune.storage.folders import schema
+from rlprune.training.parallel.measuring import shared_accuracy
 
 
 def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet, device: str = "cpu") -> DenseResult:
@@ -24,7 +25,7 @@ def evaluate_dense(model: Callable[[Tensor], Tensor], test: ImageSet, device: st
         test: the images.
         device: where it is.
     """
-    share = accuracy(model, test, device=device)
+    share = shared_accuracy(model, test, device=device)
     return DenseResult(
         accuracy=share,
         accuracy_interval=wilson_interval(round(share * len(test)), len(test)),
@@ -54,11 +55,11 @@ def evaluate_static(
     params = sum(parameter.numel() for parameter in network.parameters())
     notes = schema().check(schema().PlainNotes, dict(metadata), "note on the network")
     before = notes.dense or schema().Size(params=params, macs=macs)
-    share = accuracy(network.to(device), test, device=device)
+    share = shared_accuracy(network.to(device), test, device=device)
     return StaticResult(
         accuracy=share,
         accuracy_interval=wilson_interval(round(share * len(test)), len(test)),
-        dense_accuracy=None if dense is None else accuracy(dense, test),
+        dense_accuracy=None if dense is None else shared_accuracy(dense, test),
         n_images=len(test),
         macs_cut=1 - macs / before.macs,
         params_cut=1 - params / before.params,
@@ -86,7 +87,7 @@ def static_points(
     """
     image = test.normalised(slice(0, 1))
     return tuple(
-        (count_macs(network, image) / dense_macs, accuracy(network.to(device), test, device=device))
+        (count_macs(network, image) / dense_macs, shared_accuracy(network.to(device), test, device=device))
         for network in networks
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, search_profiles
 from rlprune.storage.networks import load_network, save_network
 from rlprune.training.parallel.group import current
+from rlprune.training.parallel.measuring import shared_accuracies
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.tensorboard import scalar_log
@@ -82,13 +84,18 @@ class RecipeRun(ABC):
         return self.recipe.latency.round_to(elastic, self.out / "round_to.json")
 
     def searched(self, elastic: ElasticCNN) -> Search:
-        """The static profiles that a search tried; kept in `search.json` where the recipe needs them again."""
-        path = self.out / "search.json"
-        if path.exists():
-            return Search.from_json(json.loads(path.read_text()))
-        settings, latency = self.recipe.search, self.latency(elastic)
-        found = search_profiles(elastic, self.selection_set, settings.n_candidates, self.recipe.seed, latency=latency)
-        if self.recipe.static is not None:
+        """The static profiles that a search tried; kept in `search.json` where the recipe needs them again.
+
+        Several processes share the images.
+        """
+        path, settings, images = self.out / "search.json", self.recipe.search, self.selection_set
+        known = current().from_first(lambda: path.read_text() if path.exists() else None)
+        if known is not None:
+            return Search.from_json(json.loads(known))
+        latency = current().from_first(lambda: self.latency(elastic))
+        how: dict[str, Any] = {"latency": latency, "measure": partial(shared_accuracies, elastic, images)}
+        found = search_profiles(elastic, images, settings.n_candidates, self.recipe.seed, **how)
+        if self.recipe.static is not None and current().leads:
             write_json(path, found.to_json())
         return found
 

@@ -80,7 +80,7 @@ class StaticNetworks:
         missing = [budget for budget in self._settings.budgets if not self._folder(budget).exists()]
         if not missing:
             return
-        profiles = current().from_first(self._profiles)
+        profiles = self._profiles()
         trainings = list(self._trainings())
         for budget in missing:
             profile = profiles[self._settings.budgets.index(budget)]

@@ -29,7 +29,6 @@ from rlprune.evaluation.results import PenaltyResult, RecipeResult
 from rlprune.intake.identity import same_source
 from rlprune.intake.notes import split_rule_of
 from rlprune.intake.preparation import load_for, note_of
-from rlprune.metrics import accuracy
 from rlprune.models.weights import find_weights, save_weights
 from rlprune.pipelines.inputs import build_model, load_profiles
 from rlprune.pipelines.penalty_chain import PenaltyChain
@@ -45,13 +44,11 @@ from rlprune.storage.policies import load_policy
 from rlprune.storage.provenance import check_targets, noted, plain
 from rlprune.training.adaptation import adapt
 from rlprune.training.parallel.group import current
+from rlprune.training.parallel.measuring import shared_accuracy, shared_rows
 from rlprune.training.pretraining import pretrain
 from rlprune.utils.files import write_json
 from rlprune.utils.hardware import memory_for
 from rlprune.utils.imports import require
-
-_ALONE = ("search", "evaluate")
-"""Steps that the first of several processes does; of others it does parts."""
 
 
 class Steps(RecipeRun):
@@ -110,7 +107,7 @@ class Steps(RecipeRun):
             )
             less = "smaller batches, fewer views or smaller images need less"
             with current().first(note), memory_for(f"doing the step {name!r}", less):
-                current().from_first(getattr(self, name)) if name in _ALONE else getattr(self, name)()
+                getattr(self, name)()
             current().wait()  # for what the first writes, which the next step reads
 
     def _check(self) -> None:
@@ -149,20 +146,22 @@ class Steps(RecipeRun):
 
     def search(self) -> None:
         """Find the best profile for every budget, or take those that the recipe names."""
-        if (path := self.out / "codebook.json").exists():
+        if current().from_first((path := self.out / "codebook.json").exists):  # which the first may be quick to write
             return
-        settings = self.recipe.search
-        elastic = self.load("adapted")
-        if settings.codebook is not None:
-            write_json(path, load_profiles(elastic, self.recipe_dir / settings.codebook).tolist())
-            return
-        found = self.searched(elastic)
-        if settings.mean_budgets:
-            n_profiles = len(settings.budgets)
-            book = codebook_for_cascades(elastic, found, self.selection_set, n_profiles, settings.mean_budgets)
-        else:
-            book = best_within(elastic, found, settings.budgets)
-        write_json(path, book.tolist())
+        settings, elastic = self.recipe.search, self.load("adapted")
+        found = self.searched(elastic) if settings.codebook is None else None
+
+        def choose() -> None:
+            if found is None:
+                book = load_profiles(elastic, self.recipe_dir / str(settings.codebook))
+            elif settings.mean_budgets:
+                n_profiles = len(settings.budgets)
+                book = codebook_for_cascades(elastic, found, self.selection_set, n_profiles, settings.mean_budgets)
+            else:
+                book = best_within(elastic, found, settings.budgets)
+            write_json(path, book.tolist())
+
+        current().from_first(choose)
 
     def specialise(self) -> None:
         """Train the network on under the codebook's profiles alone."""
@@ -252,29 +251,27 @@ class Steps(RecipeRun):
             return
         tuned = self.load("tuned")
         elastic = tuned if self.recipe.refit is None else self.load("refitted")
-        networks = (elastic, self.load("adapted"))
-        test, asked = self.splits.test, self.recipe.static
+        networks, test, asked = (elastic, self.load("adapted")), self.splits.test, self.recipe.static
         controls = Controls.measure(networks, self.codebook, test, self.selection_set, seed=self.recipe.seed)
         static_trained = () if asked is None else StaticNetworks(self, asked, self.teachers).points(test)
-        dense_accuracy = accuracy(self.teachers.reference(), test)
-        logits: Tensor | None = None
-        cascades: tuple[Point, ...] | None = None
+        dense_accuracy = shared_accuracy(self.teachers.reference(), test)
+        known: tuple[Tensor, tuple[Point, ...]] | None = None  # the same for all policies
         results: list[PenaltyResult] = []
         for penalty in self._penalties:
             saved = load_policy(self.chosen(penalty) / "policy")
             dynamic = DynamicCNN.for_images(elastic, saved.policy, self.splits.network)
-            if logits is None or cascades is None:  # the same for all policies
-                logits = codebook_logits(dynamic, test)
+            if known is None:
+                logits = shared_rows(partial(codebook_logits, dynamic), test, dim=1)
                 before = DynamicCNN.for_images(tuned, saved.policy, self.splits.network)
-                cascades = tuned_cascades(dynamic, test, self.splits.policy, logits, learnt_with=before)
+                known = logits, tuned_cascades(dynamic, test, self.splits.policy, logits, learnt_with=before)
             figures = evaluate(
                 dynamic,
                 test,
                 self.splits.policy,
                 dense=dense_accuracy,
                 controls=controls,
-                logits=logits,
-                cascades=cascades,
+                logits=known[0],
+                cascades=known[1],
                 static_trained=static_trained,
             )
             choice = saved.metadata.get("choice")
@@ -283,7 +280,10 @@ class Steps(RecipeRun):
             if penalty == self.recipe.policy.penalty:
                 metadata = {"network": self.made_of, **self.split_noted, "policy": saved.metadata, "penalty": penalty}
                 metadata |= {"metrics": figures.headline(), "refitted": self.recipe.refit is not None}
-                save_bundle(self.out / "bundle", elastic, saved.policy, self.splits.network, metadata)
+                packed = (elastic, saved.policy, self.splits.network, metadata)
+                current().from_first(partial(save_bundle, self.out / "bundle", *packed))
+        if not current().leads:
+            return
         result = RecipeResult(recipe=told(self.recipe, elastic.round_to), budgets=tuple(results))
         budgets_plot(self.out / "frontier.png", result)
         write_json(self.out / "results.json", result.to_json())

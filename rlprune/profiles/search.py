@@ -75,7 +75,9 @@ class Search:
 
 
 @torch.no_grad()
-def profile_accuracies(elastic: ElasticModule, data: ImageSet, profiles: Tensor, label: str = "search") -> Tensor:
+def profile_accuracies(
+    elastic: ElasticModule, data: ImageSet, profiles: Tensor, label: str = "search", *, hidden: bool = False
+) -> Tensor:
     """Measure the accuracy of static profiles by their slices.
 
     Args:
@@ -83,11 +85,12 @@ def profile_accuracies(elastic: ElasticModule, data: ImageSet, profiles: Tensor,
         data: the images.
         profiles: int64 (M, G).
         label: text of the progress bar.
+        hidden: show none.
 
     Returns:
         Accuracy of each, float64 in [0, 1], (M,).
     """
-    bodies = progress_bar(profiles, desc=label, unit="profile")
+    bodies = progress_bar(profiles, desc=label, unit="profile", hidden=hidden)
     device = elastic.widths.device
     shares = [accuracy(optimize_for_inference(elastic.slice(profile)), data, device=device) for profile in bodies]
     return torch.tensor(shares, dtype=torch.float64)

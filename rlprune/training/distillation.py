@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -103,22 +102,18 @@ def cache_teacher_logits(
     max_batch = max(1, batch_size // settings.views)
 
     def compute(start: int, stop: int) -> Tensor:
-        return torch.cat(list(_logits(ask, data, settings, torch.arange(start, stop).split(max_batch))))
+        starts = range(start, stop, max_batch)  # of the same batches, whoever runs them
+        own = [torch.arange(first, min(first + max_batch, stop)) for first in starts[current().part(len(starts))]]
+        asked = list(_logits(ask, data, settings, own))
+        return current().gather(torch.cat(asked) if asked else torch.zeros(0, *shape, dtype=torch.float16))
 
-    group = current()
     if folder is not None:
         begun = fingerprint(*teacher.state_dict().values())
         views = [settings.views, settings.padding, settings.flip, settings.crop_scale]
         note = plain({"teacher": begun, "images": data.fingerprint(), "views": views})
-        fill = partial(LogitShards.fill, folder, (len(data), *shape), note, compute)
-        if group.size > 1:
-            group.from_first(lambda: len(fill()))  # then all of them find it whole
-        return fill()
-    n_known = 0 if known is None else len(known)
-    starts = range(n_known, len(data), max_batch)  # of the same batches, whoever runs them
-    own = starts[group.part(len(starts))]
-    asked = compute(own[0], min(own[-1] + max_batch, len(data))) if own else torch.zeros(0, *shape, dtype=torch.float16)
-    return torch.cat([*([] if known is None else [known]), group.gather(asked)])
+        return LogitShards.fill(folder, (len(data), *shape), note, compute)
+    before = [] if known is None else [known]
+    return torch.cat([*before, compute(sum(map(len, before)), len(data))])
 
 
 def _logits(

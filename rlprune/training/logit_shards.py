@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from rlprune.errors import RLPruneError
 from rlprune.storage.provenance import check_ours, noted
+from rlprune.training.parallel.group import current
 from rlprune.utils.files import atomic_write, check_room
 from rlprune.utils.locks import hold
 
@@ -70,29 +72,41 @@ class LogitShards:
         note: Mapping[str, Any],
         compute: Callable[[int, int], Tensor],
     ) -> LogitShards:
-        """Compute the shards that are not there yet, each whole or not at all.
+        """Compute the shards that are not there yet, each whole or not at all; of several processes the first writes.
 
         Args:
             folder: where they go; new, empty, or begun with the same note.
             shape: (N, views, classes).
             note: what they are made of.
-            compute: first image and the one behind the last -> float16 (B, views, classes).
+            compute: first image and the one behind the last -> float16 (B, views, classes); called by all processes
+                alike.
 
         Raises:
             InUseError: another process fills the folder.
             RLPruneError: the folder holds something else.
             WriteError: there is no room.
         """
-        with hold(folder):
-            check_ours(folder, (folder / _NOTE).exists())
-            missing = [start for start in range(0, shape[0], _PER_SHARD) if not _path(folder, start).exists()]
-            check_room(folder, len(missing) * _PER_SHARD * shape[1] * shape[2] * 2)
-            with noted(folder / _NOTE, note, what=str(folder), cure="go back to those, or remove the folder"):
-                for start in missing:
-                    logits = compute(start, min(start + _PER_SHARD, shape[0]))
-                    with atomic_write(_path(folder, start)) as temporary, open(temporary, "wb") as file:
-                        np.save(file, logits.numpy())
+        group = current()
+        with group.first(_begun(folder, shape, note)) as found:
+            for start in group.from_first(lambda: found) or ():
+                logits = compute(start, min(start + _PER_SHARD, shape[0]))
+                if not group.leads:
+                    continue
+                with atomic_write(_path(folder, start)) as temporary, open(temporary, "wb") as file:
+                    np.save(file, logits.numpy())
+        group.wait()  # until the first has written all
         return cls(folder, shape)
+
+
+@contextmanager
+def _begun(folder: Path, shape: tuple[int, int, int], note: Mapping[str, Any]) -> Iterator[list[int]]:
+    """Hold a folder while it is filled; the first images of the shards that it lacks."""
+    with hold(folder):
+        check_ours(folder, (folder / _NOTE).exists())
+        missing = [start for start in range(0, shape[0], _PER_SHARD) if not _path(folder, start).exists()]
+        check_room(folder, len(missing) * _PER_SHARD * shape[1] * shape[2] * 2)
+        with noted(folder / _NOTE, note, what=str(folder), cure="go back to those, or remove the folder"):
+            yield missing
 
 
 def _path(folder: Path, start: int) -> Path:

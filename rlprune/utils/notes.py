@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,13 @@ _heard: list[list[str]] = []
 
 
 def say(line: str) -> None:
-    """Print one line to stderr, where it disturbs no output that another program reads; or tell who listens."""
+    """Print one line to stderr, where it disturbs no output that another program reads; or tell who listens.
+
+    Of the processes that torchrun has started, the first alone does.
+    """
     if _heard:
         _heard[-1].append(line)
-    else:
+    elif os.environ.get("RANK", "0") == "0":
         print(f"rlprune: {line}", file=sys.stderr, flush=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pets import ADAPT, DATA, EXPORT, MODEL, ONE_EPOCH, PRETRAIN, PRUNE, run_json, scalars
+from pets import ADAPT, DATA, EXPORT, GATE, MODEL, PRETRAIN, PRUNE, run_json, scalars
 from PIL import Image
 
 import rlprune
@@ -40,7 +40,6 @@ VERBS = (
 )
 SETTINGS = {"Pretrain": TrainingSettings, "Prune": StaticSettings, "Adapt": AdaptSettings, "Gate": GateSettings}
 SETTINGS |= {"Compare": CompareSettings}
-GATE = ("gate", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "x")
 
 
 def test_training_leaves_results_and_events_but_no_checkpoints_of_networks(project: Path) -> None:

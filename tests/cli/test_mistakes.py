@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from pets import ADAPT, DATA, EXPORT, MODEL, NEW, ONE_EPOCH, PRETRAIN, PRUNE, TRAIN, content
+from pets import ADAPT, DATA, EXPORT, GATE, MODEL, NEW, PRETRAIN, PRUNE, TRAIN, content
 
 from rlprune.cli.main import main
-
-GATE = ("gate", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "x")
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 from signals import QUICK, Signals, splits, without_clocks, without_files
+from streams import streamed
 
 import rlprune
 from rlprune.baselines.stored import load_plain
 from rlprune.data.image_set import Splits
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.errors import InUseError, RLPruneError, WriteError
+from rlprune.metrics import accuracy
 from rlprune.optimization import Goal, Optimization, OptimizeResult
 from rlprune.optimization.plan import Pace
 from rlprune.optimization.verdict.comparison import Comparison
@@ -158,6 +160,18 @@ def test_what_was_begun_before_times_were_paid_for_goes_on_without(tmp_path: Pat
     (tmp_path / "out" / "report.json").unlink()
     optimize(tmp_path / "out", **given, max_ms=7.0)
     assert not (tmp_path / "out" / "work" / "latency.json").exists()
+
+
+def test_streamed_images_are_all_that_it_needs_and_are_not_mixed_with_others(tmp_path: Path) -> None:
+    here = splits(0.1, 60, 40)
+    there = Splits(*(streamed(part) for part in (here.network, here.policy, here.validation, here.test)))
+    plan = replace(PLAN_OF_TRAINED, views=2)
+    result = optimize(tmp_path / "out", model=Signals(), data=there, plan=plan)
+    dense = result.row("dense")
+    assert dense is not None and dense.accuracy == accuracy(Signals().eval(), here.test)
+    assert (tmp_path / "out" / "work" / "teacher" / "logits-000000.npy").exists()
+    with pytest.raises(RLPruneError, match=r"64, streamed by RLPRUNE_MEMORY \(\w+\)', now '64 \("):
+        optimize(tmp_path / "out", model=Signals(), data=here, plan=plan)
 
 
 def test_a_static_rival_below_every_profile_of_its_kind_is_the_cheapest(tmp_path: Path, monkeypatch: Any) -> None:

@@ -34,6 +34,7 @@ PRETRAIN = ("pretrain", *MODEL, *DATA, *ONE_EPOCH, "--out", "dense.safetensors")
 ADAPT = ("adapt", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "network")
 LEARN = ("--total-steps", "64", "--n-envs", "8", "--n-steps", "4", "--batch-size", "8", "--validate-every", "32")
 TRAIN = ("train", "--network", "network", *DATA, "--n-candidates", "6", "--n-profiles", "3", *LEARN, "--out", "run")
+GATE = ("gate", *MODEL, *DATA, *ONE_EPOCH, "--weights", "dense.safetensors", "--out", "x")
 PRUNE = ("prune", "--network", "network", *DATA, *ONE_EPOCH, "--n-candidates", "6", "--out", "x")
 NEW = (*TRAIN[:-1], "new")
 # Rows of onnxruntime are exported first, which takes seconds.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from rlprune.deployment.prediction import Prediction
 from rlprune.evaluation.results import DecisionFigures
 from rlprune.metrics import auroc
 from rlprune.policies.passes import another_pass
+from rlprune.training.parallel.measuring import shared_rows
 
 
 @torch.inference_mode()
@@ -39,7 +42,9 @@ def decision_figures(
     images, first = torch.arange(len(test)), predicted.profiles[:, 0]
     earlier, once = logits[first, images], torch.ones_like(first)
     spent = (dynamic.prices.stem.macs + dynamic.prices.bodies.macs[first]) / dynamic.prices.dense.macs
-    seen = policy.observer.observe(observed_features(dynamic, test, test.at_once), earlier, once, spent)
+    at_once = test.at_once
+    features = shared_rows(partial(observed_features, dynamic, batch_size=at_once), test, at_once)
+    seen = policy.observer.observe(features, earlier, once, spent)
     scores, following = another_pass(policy, policy.network(seen), first)
     later = policy.observer.believe(earlier, logits[following, images], once)
     return figures_of(earlier.argmax(1) == test.labels, later.argmax(1) == test.labels, scores, -margins_of(earlier))

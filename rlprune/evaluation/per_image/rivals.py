@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from rlprune.deployment.image_sets import codebook_logits
 from rlprune.evaluation.controls import Point
 from rlprune.policies.passes import CostBreakdown
 from rlprune.profiles.cost import Cost
+from rlprune.training.parallel.measuring import shared_rows
 
 
 def tuned_cascades(
@@ -39,7 +42,9 @@ def tuned_cascades(
         Of each cascade, cheapest first there, its share of the dense MACs, every pass and decision included, and its
         accuracy.
     """
-    teaching = codebook_logits(learnt_with or dynamic, selection_set, selection_set.at_once)
+    at_once = selection_set.at_once
+    ask = partial(codebook_logits, learnt_with or dynamic, batch_size=at_once)
+    teaching = shared_rows(ask, selection_set, at_once, dim=1)
     weights = (*WEIGHTS, dynamic.policy.observer.combine)
     found = best_cascades(dynamic.elastic, dynamic.codebook, teaching, selection_set.labels, weights)
     return tuple(cascade_point(dynamic, cascade, logits, test.labels) for cascade in found)

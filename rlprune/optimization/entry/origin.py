@@ -42,4 +42,5 @@ def _told(part: ImageSet) -> str:
     told = list(part.fingerprint().values()) if part.streamed else digest_of_each(part)
     digest = hashlib.sha256("".join(told).encode())
     digest.update(part.labels.numpy().tobytes())
-    return f"{len(part)} ({digest.hexdigest()[:16]})"
+    kept = ", streamed by RLPRUNE_MEMORY" if part.streamed else ""
+    return f"{len(part)}{kept} ({digest.hexdigest()[:16]})"

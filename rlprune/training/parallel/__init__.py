@@ -7,7 +7,12 @@ The processes are those that torchrun or Ray started. In a single process everyt
 from rlprune.training.parallel.agreement import check_alike
 from rlprune.training.parallel.division import Division, Piece
 from rlprune.training.parallel.group import Group, current, joined, launched
-from rlprune.training.parallel.measuring import shared_accuracy
+from rlprune.training.parallel.measuring import (
+    shared_accuracies,
+    shared_accuracy,
+    shared_parts,
+    shared_rows,
+)
 from rlprune.training.parallel.norms import OfWholeBatch
 from rlprune.training.parallel.sums import average, sum_gradients
 
@@ -21,6 +26,9 @@ __all__ = [
     "current",
     "joined",
     "launched",
+    "shared_accuracies",
     "shared_accuracy",
+    "shared_parts",
+    "shared_rows",
     "sum_gradients",
 ]

@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout  # which torch documents
 
 from rlprune.errors import ClusterError
 
 _T = TypeVar("_T")
 
+ARRIVAL = timedelta(minutes=1)
+"""How long the processes of `joined` look for each other; they have imported what they need by then, and no more."""
 PATIENCE = timedelta(minutes=5)
 """How long one process waits for another in a step. One that was killed is noticed at once, by its connections."""
 _FOREVER = timedelta(days=365)
@@ -123,7 +125,7 @@ class Group:
             except Exception as error:
                 said[1] = _sendable(error)
         with _heard():
-            dist.broadcast_object_list(said, src=0, group=_patient())
+            dist.broadcast_object_list(said, src=0, group=_patient(PATIENCE))
         if said[1] is not None:
             said[1].agreed = True
             raise said[1]
@@ -190,7 +192,7 @@ def joined(patience: timedelta = PATIENCE) -> Iterator[Group]:
         The group; a single process where torchrun has started no others.
 
     Raises:
-        ClusterError: the others cannot be reached.
+        ClusterError: the others cannot be reached, or one of them is lost before all have found each other.
     """
     if launched() == 1 or current().size > 1:
         yield current()
@@ -199,14 +201,17 @@ def joined(patience: timedelta = PATIENCE) -> Iterator[Group]:
     own_cards = dist.is_nccl_available() and 0 < n_here <= torch.cuda.device_count()
     if own_cards:
         torch.cuda.set_device(here)
-    with _heard("the processes that torchrun started do not find each other"):
-        dist.init_process_group("cpu:gloo,cuda:nccl" if own_cards else "gloo", timeout=patience)
     try:
+        with _heard("the processes that torchrun started do not find each other, or one was lost"):
+            dist.init_process_group("cpu:gloo,cuda:nccl" if own_cards else "gloo", timeout=ARRIVAL)
+            _patient(ARRIVAL)
+            set_timeout(patience)
         yield current()
     finally:
-        _patient.cache_clear()
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+        _groups.clear()
+        if dist.is_initialized():
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
 
 
 @contextmanager
@@ -225,10 +230,22 @@ def _heard(
         raise ClusterError(f"{what} ({reason}); start them all again: what the last checkpoint has stays") from error
 
 
-@cache
-def _patient() -> Any:
-    """The same processes, who wait for each other as long as it takes."""
-    return dist.new_group(backend="gloo", timeout=_FOREVER)
+_groups: list[Any] = []
+"""The group of the patient, once it is made."""
+
+
+def _patient(arrival: timedelta) -> Any:
+    """The same processes, who wait for each other as long as it takes, once they have found each other.
+
+    Args:
+        arrival: how long they look for each other. One that is lost meanwhile is noticed by nothing else, as there are
+            no connections yet.
+    """
+    if not _groups:
+        group = dist.new_group(backend="gloo", timeout=arrival)
+        set_timeout(_FOREVER, group)
+        _groups.append(group)
+    return _groups[0]
 
 
 def _device() -> str:

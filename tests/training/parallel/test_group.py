@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from nets import N_CLASSES, make_data, make_elastic, network
 from ranks import ranks
 from torch import Tensor
@@ -20,6 +23,7 @@ from rlprune.training.batches import Batch
 from rlprune.training.distillation import cache_teacher_logits
 from rlprune.training.loop import Step, fit
 from rlprune.training.parallel import division
+from rlprune.training.parallel import group as group_module
 from rlprune.training.parallel.group import Group, current
 from rlprune.training.parallel.measuring import shared_accuracy
 from rlprune.training.pretraining import pretrain
@@ -38,6 +42,8 @@ def exchanged(folder: Path) -> dict[str, Any]:
     cache = LogitCache(elastic, data, torch.stack([elastic.uniform(1), elastic.full]))
     cache.fill()
     images = torch.arange(70)
+    asked = network("plain"), data, TrainingSettings(views=2, **HOW), 32
+    shards = cache_teacher_logits(*asked, folder=folder / f"logits of {group.size}")
     try:
         with group.first(hold(folder / "held")):
             held = group.from_first(lambda: (folder / ".held.lock").exists())
@@ -47,7 +53,8 @@ def exchanged(folder: Path) -> dict[str, Any]:
         "gathered": group.gather(own[:, None]),
         "any": (group.any(group.rank == group.size - 1), group.any(False)),
         "accuracy": shared_accuracy(elastic.slice(elastic.full), data, 16),
-        "teacher": cache_teacher_logits(network("plain"), data, TrainingSettings(views=2, **HOW), 32),
+        "teacher": cache_teacher_logits(*asked),
+        "shards": shards[images.repeat(2), images.repeat(2) % 2],
         "logits": cache.of_profiles(images.repeat(2), images.repeat(2) % 2),
         "held": held,
     }
@@ -58,7 +65,7 @@ def test_what_is_computed_in_parts_is_what_one_process_computes(tmp_path: Path) 
     for one in found:
         assert one["any"] == alone["any"] == (True, False)
         assert one["accuracy"] == alone["accuracy"] and one["held"] is True
-        assert all(torch.equal(one[name], alone[name]) for name in ("gathered", "teacher", "logits"))
+        assert all(torch.equal(one[name], alone[name]) for name in ("gathered", "teacher", "shards", "logits"))
     assert alone["gathered"].flatten().tolist() == [0, 1, 2, 3, 4]
 
 
@@ -78,12 +85,12 @@ def test_every_image_of_a_step_counts_alike(size: int, n: int, n_pieces: int, mo
 
 
 def pretrained(checkpoint: Path, killed: int | None) -> dict[str, Tensor]:
-    """Train; the second process kills itself in the midst of a step."""
+    """Train; the last process kills itself in the midst of a step."""
     update, steps = TrainingRun.update, []
 
     def killing(*arguments: Any) -> None:
         steps.append(1)
-        if len(steps) == killed and current().rank == 1:
+        if len(steps) == killed and current().rank == current().size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
         update(*arguments)
 
@@ -100,6 +107,44 @@ def test_one_that_is_killed_ends_the_others_and_the_rest_is_trained_as_if_nothin
     again, _ = ranks(pretrained, tmp_path, tmp_path / "run.pt", None)
     whole, _ = ranks(pretrained, tmp_path, tmp_path / "whole.pt", None)
     assert all(torch.equal(value, whole[name]) for name, value in again.items())
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_as_many_processes_as_one_likes_go_on(before: int, after: int, tmp_path: Path) -> None:
+    ranks(pretrained, tmp_path, tmp_path / "run.pt", 5, size=before)
+    resumed, *_ = ranks(pretrained, tmp_path, tmp_path / "run.pt", None, size=after)
+    whole, *_ = ranks(pretrained, tmp_path, tmp_path / "whole.pt", None, size=before)
+    for name, value in resumed.items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-5)
+
+
+def slow_first() -> int:
+    return current().from_first(lambda: time.sleep(3.3) or 3)
+
+
+def test_the_first_may_take_longer_than_they_look_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_module, "ARRIVAL", timedelta(seconds=3))
+    assert ranks(slow_first, tmp_path) == [3, 3]
+
+
+@pytest.mark.parametrize("moment", ["init_process_group", "new_group"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_that_is_lost_while_they_look_for_each_other_ends_the_other(
+    moment: str, victim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do = getattr(dist, moment)
+
+    def dying(*arguments: Any, **how: Any) -> Any:
+        if os.environ["RANK"] == str(victim):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return do(*arguments, **how)
+
+    monkeypatch.setattr(group_module, "ARRIVAL", timedelta(seconds=1))
+    monkeypatch.setattr(dist, moment, dying)
+    left = ranks(dict, tmp_path)[1 - victim]
+    assert isinstance(left, ClusterError) and "do not find each other, or one was lost" in str(left)
 
 
 def differing(what: str) -> None:
