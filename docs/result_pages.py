@@ -16,6 +16,7 @@ import result_tables as tables  # noqa: E402
 from demo_tables import evaluation_table, verdict_table  # noqa: E402
 from reference_results import ScaleResult  # noqa: E402
 from scale_tables import loads_table, serving_table, storage_table  # noqa: E402
+from time_tables import equal_time_table  # noqa: E402
 
 TITLES = {
     "resnet20": "ResNet-20",
@@ -82,6 +83,9 @@ def results() -> dict[str, str]:
     timed = by_network("bench.json") | {"ResNet-56, paid in time": read("resnet56/bench_latency.json")}
     bench = "rlprune bench BUNDLE --data cifar10 --batch 1 64 --rows all"
     pages["speed"] = f"{tables.speed_table(timed)}\n\n{conditions(timed['ResNet-20'], bench)}"
+    raced = {title: timed[title] for title in ("ResNet-20", "M-CifarNet")}
+    race = "rlprune bench BUNDLE --data cifar10 --batch 1 8 64 256 --static FOLDERS --rows ... --plot time.png"
+    pages["equal_time"] = f"{equal_time_table(raced)}\n\n{conditions(raced['M-CifarNet'], race)}"
     cards = by_network("bench_gpu.json")
     pages["speed_gpu"] = f"{tables.speed_table(cards)}\n\n{conditions(cards['ResNet-20'], 'make gpu')}"
     single = {
