@@ -83,7 +83,7 @@ def results() -> dict[str, str]:
     timed = by_network("bench.json") | {"ResNet-56, paid in time": read("resnet56/bench_latency.json")}
     bench = "rlprune bench BUNDLE --data cifar10 --batch 1 64 --rows all"
     pages["speed"] = f"{tables.speed_table(timed)}\n\n{conditions(timed['ResNet-20'], bench)}"
-    raced = {title: timed[title] for title in ("ResNet-20", "M-CifarNet")}
+    raced = by_network("time.json")
     race = "rlprune bench BUNDLE --data cifar10 --batch 1 8 64 256 --static FOLDERS --rows ... --plot time.png"
     pages["equal_time"] = f"{equal_time_table(raced)}\n\n{conditions(raced['M-CifarNet'], race)}"
     cards = by_network("bench_gpu.json")

@@ -206,7 +206,7 @@ def test_the_settings_of_a_resumed_run_must_be_the_same(old: Path) -> None:
 
 REFERENCE = Path(__file__).parents[1] / "runs" / "reference"
 SAID: dict[str, Any] = json.loads((FIXTURES / "reference_v0_1_0.json").read_text())
-"""What version 0.1.0 said of the committed bundles on images of noise, and of the policies on such observations."""
+"""What version 0.1.0 said, on images of noise, of the bundles that are as it made them, and of their policies."""
 
 
 @pytest.mark.parametrize("name", sorted(SAID))

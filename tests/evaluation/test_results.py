@@ -21,6 +21,8 @@ KINDS: dict[str, type[JsonResult]] = {
     "digits/compare.json": ComparisonResult,
     "resnet20/results.json": RecipeResult,
     "resnet20/bench.json": BenchmarkResult,
+    "resnet20/time.json": BenchmarkResult,
+    "m_cifarnet/time.json": BenchmarkResult,
     "resnet20/compare.json": ComparisonResult,
     "resnet20/gates.json": GatedResult,
     "m_cifarnet/results.json": RecipeResult,
