@@ -128,6 +128,8 @@ def bars(folder: Path, steps: int, n_kills: int, seed: int) -> Iterator[tuple[bo
         faster >= LEAST,
         f"sweep: {alone:.0f} s one after the other, {together:.0f} s on two cores: {faster:.2f}x (>= {LEAST})",
     )
+    if not n_kills:
+        return
     rng = random.Random(seed)
     for name, whom, most in (("a worker", worker, 3), ("the driver", driver, n_kills)):  # a trial is retried so often
         out = f"killed-{name.rpartition(' ')[2]}"
