@@ -31,7 +31,8 @@ def equal_time_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
             for name, batch in known:
                 if name == f"dynamic{suffix}":
                     rivals = [row for row in bench["rows"] if _is_rival(row, backend, batch)]
-                    cells = _cells(known[name, batch], rivals, known.get(("dynamic int8 onnxruntime", batch)), suffix)
+                    int8 = known.get(("dynamic int8 onnxruntime", batch)) if suffix else None
+                    cells = _cells(known[name, batch], rivals, int8)
                     lines.append(f"| {network} | {backend} | {batch} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -42,13 +43,12 @@ def _is_rival(row: Row, backend: str, batch: int) -> bool:
     return is_static and "int8" not in row["name"] and (row["backend"], row["batch"]) == (backend, batch)
 
 
-def _cells(own: Row, rivals: list[Row], int8: Row | None, suffix: str) -> list[str]:
-    """Time and accuracy of ours, what rivals reach in that time, and what int8 makes of it in onnxruntime."""
+def _cells(own: Row, rivals: list[Row], int8: Row | None) -> list[str]:
+    """Time and accuracy of ours, what rivals reach in that time, and what int8 makes of it, if it was timed."""
     points = sorted((row["ms"], row["accuracy"]) for row in rivals)
     ms, accuracies = zip(*points, strict=True)
     reached = float(np.interp(own["ms"], ms, np.maximum.accumulate(accuracies)))
     is_known = own["ms"] >= ms[0]
     cells = [f"{own['ms'] / own['batch']:.3f}", percent(own["accuracy"])]
     cells += [percent(reached), f"{100 * (own['accuracy'] - reached):+.2f}"] if is_known else ["", ""]
-    shown = int8 is not None and suffix
-    return cells + ([f"{int8['ms'] / int8['batch']:.3f}", percent(int8["accuracy"])] if shown and int8 else ["", ""])
+    return cells + ([f"{int8['ms'] / int8['batch']:.3f}", percent(int8["accuracy"])] if int8 else ["", ""])
