@@ -51,6 +51,9 @@ def test_its_screen_is_that_of_the_committed_figures() -> None:
         "learnt, per image",
         "shuffled",
         "best static",
+        "static, trained for it",
+        "tuned cascade",
         "uniform ratio",
         "random profiles",
+        "oracle",
     ]

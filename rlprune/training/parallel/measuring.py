@@ -1,7 +1,7 @@
 """What networks say of images, and how often they are right, found by all processes together.
 
 Each process takes whole batches, so every image stands beside those that it stands beside in one process, and all get
-what one process computes, to the last digit. All have to call these functions alike, in the same order.
+what one process computes, up to rounding. All have to call these functions alike, in the same order.
 """
 
 from __future__ import annotations
