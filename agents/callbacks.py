@@ -26,6 +26,7 @@ from rlprune.errors import NotFiniteError
 from rlprune.evaluation.image_strips import spending_strip
 from rlprune.utils.finite import not_finite_in
 from rlprune.utils.progress import counting_bar
+from rlprune.utils.timing import Deadline
 
 
 class ProgressCallback(BaseCallback):
@@ -50,6 +51,33 @@ class ProgressCallback(BaseCallback):
         """End the bar's line, also where training ended early, so that the next output starts a new one."""
         if self.bar is not None:
             self.bar.close()
+
+
+class DeadlineCallback(BaseCallback):
+    """Leaves rollouts out where not all fit before a deadline: what falls over the training falls faster, to its end.
+
+    Args:
+        deadline: when training has to be done.
+        total_steps: environment steps of the whole training, those of an earlier run included.
+    """
+
+    def __init__(self, deadline: Deadline, total_steps: int) -> None:
+        super().__init__()
+        self.deadline = deadline
+        self.total_steps = total_steps
+
+    def _on_training_start(self) -> None:
+        self.before = self.num_timesteps
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        n_here = max(self.num_timesteps - self.before, 1)  # environments that step together
+        n_left, n_all = (-(-n // n_here) for n in (self.total_steps - self.num_timesteps, self.total_steps))
+        if n_left > 0:
+            self.model.num_timesteps += n_here * (self.deadline.stride(n_left, n_all) - 1)
+        self.before = self.num_timesteps = self.model.num_timesteps
 
 
 class FiniteCallback(BaseCallback):

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,6 +20,8 @@ TERMINATED = 128 + signal.SIGTERM
 """The exit status after SIGTERM."""
 _SWALLOWED = 0.05
 """Seconds after which a signal is repeated whose exception got lost."""
+BEGAN = time.monotonic()
+"""When this process began, nearly: a time limit counts from here."""
 _state: dict[str, Any] = {"raises": False, "waits": False, "asked": None}
 
 

@@ -11,6 +11,7 @@ import tyro
 from pydantic import AfterValidator
 from rich.console import Console
 
+from rlprune import startup
 from rlprune.cli.options import NetworkOptions
 from rlprune.intake.options import DataOptions
 from rlprune.models import registry
@@ -75,6 +76,7 @@ class Optimize:
             device=self.device,
             seed=self.seed,
             quiet=self.quiet,
+            since=startup.BEGAN,
         )
         NetworkOptions(self.model, self.weights, self.trust_pickle).check_weights(fresh=True)
         read: dict[str, Any] = {"weights": self.weights, "trust_pickle": self.trust_pickle, "heldout": self.heldout}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -78,13 +79,14 @@ def examine(
     if begun is None:
         _check_time(goal, *times, always_runs)
     dense_ms = times[0]
+    piece: dict[str, float] = {}
     if goal.backend == "onnxruntime":
-        dense_ms = ms_of_file(subject.name, elastic, subject.splits.validation, goal.batch)
+        dense_ms, piece["piece"] = ms_of_file(subject.name, elastic, subject.splits.validation, goal.batch)
     size = _size(subject, findings)
     settings = AdaptSettings(batch_size=min(options.batch_size or 128, size.n_network), padding=0, device=device)
-    pace = measure_pace(elastic, subject.splits.network, settings)
+    pace = replace(measure_pace(elastic, subject.splits.network, settings), **piece)
     pricing = pricing_seconds(goal, elastic, minutes)
-    plan = begun or make_plan(options, size, pace, minutes, _seconds_since(since), pricing)
+    plan = begun or make_plan(options, size, pace, minutes, _seconds_since(since), pricing, goal.batch)
     found = Found(
         accuracy=findings.accuracy,
         interval=findings.interval,

@@ -78,6 +78,14 @@ class Goal:
             return self.max_ms
         return float("inf") if self.min_speedup is None else dense_ms / self.min_speedup
 
+    def share_allowed(self, dense_ms: float) -> float:
+        """Share of the time, or of the multiply-adds, that an image may cost; 1 where neither is bounded.
+
+        Args:
+            dense_ms: of the network as it is.
+        """
+        return min(1.0, self.ms_allowed(dense_ms) / dense_ms, 1.0 if self.max_macs is None else self.max_macs)
+
     @property
     def text(self) -> str:
         """It in words, such as `at most 0.5 points lost, at least 2 times as fast (batch 1, onnxruntime)`."""

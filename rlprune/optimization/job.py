@@ -21,7 +21,8 @@ from rlprune.errors import RLPruneError
 from rlprune.optimization.check import examine
 from rlprune.optimization.deploy import write_deploy
 from rlprune.optimization.entry.examined import Examined
-from rlprune.optimization.entry.memory import plan_from, plan_in
+from rlprune.optimization.entry.limit import TimeLimit, given_steps
+from rlprune.optimization.entry.memory import Memory, plan_from, plan_in
 from rlprune.optimization.entry.origin import origin_of
 from rlprune.optimization.goal import MOST_MINUTES, Backend, Goal, PlanOptions
 from rlprune.optimization.inputs import Given, read_subject
@@ -163,6 +164,7 @@ class Optimization:
         seed: of everything but times.
         quiet: show no progress.
         may: names of what the folder may hold beside what was begun there.
+        since: when the time limit began, by `time.monotonic`; None for when images are read.
 
     Raises:
         MissingExtraError: onnx, onnxscript, onnxruntime or matplotlib is not installed.
@@ -181,6 +183,7 @@ class Optimization:
         seed: int = 0,
         quiet: bool = False,
         may: Collection[str] = (),
+        since: float | None = None,
     ) -> None:
         check_numbers(time_limit=time_limit, most=MOST_MINUTES)
         check_whole(seed=seed, least=0, most=2**32 - 1)
@@ -204,7 +207,7 @@ class Optimization:
         self._examined: Examined | None = None
         self._origin: dict[str, Any] | None = None
         self._cluster: Cluster | None = None
-        self._began, self._looked = time.monotonic(), 0.0
+        self._since, self._began, self._looked = since, time.monotonic(), 0.0
         if not others_in(self.out / WORK, ()):  # what a start that was refused has left
             may = (*may, WORK)
         check_ours(self.out, (self.out / WORK / _SETTINGS).exists(), may)
@@ -240,7 +243,7 @@ class Optimization:
         if self.out.exists():  # before anything long begins
             with hold(self.out, inside=True):
                 pass
-        self._began = time.monotonic()
+        self._began = time.monotonic() if self._since is None else self._since
         torch.manual_seed(self.seed)  # a network of random weights is the same when it is gone on with
         self._subject, self._examined, self._origin = read_subject(model, data, **more), None, None
         return self._subject
@@ -312,7 +315,9 @@ class Optimization:
             to_do = {name: seconds for name, seconds in planned.seconds.items() if name != LOOKING}
             bar = WholeBar(to_do, quiet=self.quiet)
             stack.callback(bar.close)
-            how: dict[str, Any] = {"seed": self.seed, "minutes": self.time_limit, "bar": bar, "device": self.device}
+            spent = self._looked + Memory(folder).seconds
+            limit = TimeLimit(planned.seconds, self.time_limit, spent, given=given_steps(self.options))
+            how: dict[str, Any] = {"seed": self.seed, "limit": limit, "bar": bar, "device": self.device}
             how["learn"] = train_policy
             if self._cluster is not None:
                 how["learn"], how["search"] = (
@@ -331,7 +336,8 @@ class Optimization:
         chosen = comparison.choose()
         measured = comparison.measure(chosen)
         files = comparison.files(chosen)
-        done: dict[str, Any] = {"minutes": self.time_limit, "seed": self.seed, "seconds": work.seconds}
+        done: dict[str, Any] = {"minutes": self.time_limit, "seed": self.seed, "seconds": work.limit.elapsed}
+        done["cut"] = work.memory.cut_short()
         plan = replace(work.plan, profile_epochs=work.profile_epochs(), flip=work.flip())
         result = summarise(self.goal, examined.result, plan, trained, measured, test, **done)
         answers = measured.answers["rlprune"]

@@ -22,6 +22,12 @@
 
 Once slices of any width are trained, the epochs of the slices in use, and so of the static rival, are planned anew with the
 time that is left: fewer, where training has taken longer than was thought. What is saved otherwise is left over.
+
+Every training, the search, and what learns decisions have a deadline, too: their part of 95 % of the limit, less what the
+steps that cannot be cut will take. While they run, the pace of their last steps says whether all that is left fits; where it
+does not, steps are left out, evenly, and the learning rate falls to its end in those that are made. The static rival then
+leaves out as large a share as the slices in use did. Rows in eight-bit integers, the cascade, and picking points again are
+left out where time is short at the end. What is given by an option is done in full, whatever time it takes.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -31,6 +37,7 @@ from dataclasses import asdict, dataclass
 
 from rlprune.errors import RLPruneError
 from rlprune.optimization.goal import PlanOptions
+from rlprune.optimization.pace import Pace
 
 DEFAULT_MINUTES = 60.0
 """Time limit if none is given."""
@@ -50,23 +57,31 @@ MANY_IMAGES = 5000
 MOST_MIRROR_LOSS = 0.05
 _SMALL = 0.4
 """Multiply-adds that a slice is expected to take."""
-_TEACHER = 1 / 3
-"""What a teacher's forward pass takes, of forward and backward of the whole network."""
 _POLICY_STEPS_PER_SECOND = 8000
 """Decisions that are learnt from in a second, about; the network does not run meanwhile."""
-_SECONDS_PER_PIECE = 1.5
-"""To export a part of a network to ONNX, about: a slice, or what decides."""
-_N_WHOLE = 4
-"""Rows that are one network: the dense and the static one, in float32 and in eight-bit integers."""
-_N_DECIDING = 7
-"""Networks that decide, of three parts more than there are slices: rows, and those that points are picked by."""
+_N_WHOLE = (2, 4)
+"""Rows that are one network: the dense and the static one; and those in eight-bit integers, where there is time."""
+_N_DECIDING = (2, 7)
+"""Networks that decide, of three parts more than there are slices: a learnt one and its rival; and where there is time
+one in eight-bit integers, and those that points are picked by again."""
+_MORE_FILES = 1 / 3
+"""Of the time beyond one epoch of each training that those networks may take."""
 _N_TESTED = 5
 """Whole networks that a test image runs through, about, until every row is measured."""
 _N_INT8 = 2
 """Those in eight-bit integers, which validation images run through, too."""
 LOOKING = "looking at the network"
 """What reading and the check are called as a step."""
+PRETRAIN = "training the network"
+SLICES = "training slices"
 PRICING = "timing slices"
+SEARCHING = "searching slices"
+SLICES_IN_USE = "training the slices in use"
+DECIDING = "learning to decide"
+STATIC = "training the static rival"
+WRITING = "writing networks"
+CHOOSING = "choosing"
+MEASURING = "measuring"
 REPORTING = "writing the report"
 _REPORT_SECONDS = 6.0
 FEWEST_CANDIDATES = 16
@@ -75,55 +90,9 @@ _TIMING = 0.02
 """Share of the limit in which rows are timed, once to choose and once to measure."""
 _N_TIMINGS = 3.0
 """How often: slices, and what points are picked by, a little before, too."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds that an image takes.
-
-    Attributes:
-        forward: through the whole network.
-        adapt: in a step that trains the whole network, its narrowest slice and two more, with a teacher.
-        narrowest: multiply-adds of the narrowest slice over the whole network's.
-        forward_here: through the whole network on the processor, where it is chosen and measured; None where all else
-            is done there, too.
-    """
-
-    forward: float
-    adapt: float
-    narrowest: float
-    forward_here: float | None = None
-
-    @property
-    def measured(self) -> float:
-        """Through the whole network where it is measured, which is on the processor."""
-        return self.forward if self.forward_here is None else self.forward_here
-
-    @property
-    def train(self) -> float:
-        """Forward and backward of the whole network."""
-        return self.adapt / (_TEACHER + self._networks_per_step(2))
-
-    def slices(self, n_random: int) -> float:
-        """In a step that trains the whole network, its narrowest slice and some more, with a teacher.
-
-        Args:
-            n_random: how many more.
-        """
-        return self.train * (_TEACHER + self._networks_per_step(n_random))
-
-    def _networks_per_step(self, n_random: int) -> float:
-        """What a step trains, counted in whole networks; slices drawn at random are taken for half-way in between."""
-        middle = (1 + self.narrowest) / 2
-        return 1 + self.narrowest + n_random * middle
-
-    def static(self, share: float) -> float:
-        """Seconds that an image takes in a step that trains a small network.
-
-        Args:
-            share: its multiply-adds over the whole network's.
-        """
-        return self.train * (_TEACHER + share)
+_N_ROUNDS = 6
+"""In which a batch goes through every row, however long that takes."""
+_N_ROWS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +172,13 @@ class Size:
 
 
 def make_plan(
-    options: PlanOptions, size: Size, pace: Pace, minutes: float, spent: float = 0.0, pricing: float = 0.0
+    options: PlanOptions,
+    size: Size,
+    pace: Pace,
+    minutes: float,
+    spent: float = 0.0,
+    pricing: float = 0.0,
+    batch: int = 1,
 ) -> Plan:
     """Plan by the time limit.
 
@@ -214,6 +189,7 @@ def make_plan(
         minutes: time limit.
         spent: seconds that have gone already, with reading and looking.
         pricing: seconds to measure what slices take, if slices of any width are trained.
+        batch: images at once where rows are timed.
 
     Raises:
         RLPruneError: not one epoch of each training fits into the limit; the message says how long would do; or an
@@ -225,7 +201,8 @@ def make_plan(
         n_candidates = min(n_candidates, FEWEST_CANDIDATES)
     policy_steps = options.policy_steps or 200_000
     timing = min(_MOST_TIMING, 60 * minutes * _TIMING)
-    seconds = {LOOKING: spent} | _fixed(size, pace, n_profiles, n_candidates, policy_steps, timing)
+    at_least = _N_ROUNDS * _N_ROWS * batch * pace.measured * _SMALL
+    seconds = {LOOKING: spent} | _fixed(size, pace, n_profiles, n_candidates, policy_steps, timing + at_least)
     left = 60 * minutes * USED - sum(seconds.values())
     needed = _least(size, pace)
     if left < needed and None in (options.pretrain_epochs, options.profile_epochs)[size.trained :]:
@@ -234,6 +211,10 @@ def make_plan(
             f"time_limit={minutes:g} minutes: not one epoch of each training fits into it on this machine; give "
             f"{enough} or more, or fewer images"
         )
+    fewest, most = (pace.piece * _n_pieces(n_profiles, which) for which in (0, 1))
+    more = min(most - fewest, _MORE_FILES * max(left - needed, 0.0))
+    seconds[WRITING] += more
+    left -= more
     first, slices, profiles = _epochs(options, size, pace, max(left - pricing, needed))
     if options.n_candidates is not None and not slices:
         raise RLPruneError(
@@ -243,10 +224,10 @@ def make_plan(
     n_random = 2 if slices else 1
     trainings = {
         PRICING: pricing if slices else 0.0,
-        "training the network": first * size.n_network * pace.train,
-        "training slices": slices * size.n_network * pace.slices(n_random),
-        "training the slices in use": profiles * size.n_network * pace.slices(n_random),
-        "training the static rival": profiles * size.n_network * pace.static(_SMALL),
+        PRETRAIN: first * size.n_network * pace.train,
+        SLICES: slices * size.n_network * pace.slices(n_random),
+        SLICES_IN_USE: profiles * size.n_network * pace.slices(n_random),
+        STATIC: profiles * size.n_network * pace.static(_SMALL),
     }
     n_epochs = slices + profiles
     batch_size = options.batch_size or _batch_size(size, n_epochs)
@@ -280,17 +261,22 @@ def _n_candidates(size: Size, pace: Pace) -> int:
 def _fixed(
     size: Size, pace: Pace, n_profiles: int, n_candidates: int, policy_steps: int, timing: float
 ) -> dict[str, float]:
-    """Seconds of everything that trains no network."""
+    """Seconds of everything that trains no network; of networks that are written, the fewest."""
     per_slice = pace.forward * _SMALL
     return {
-        "searching slices": n_candidates * (size.n_policy * per_slice + 0.1),
-        "learning to decide": policy_steps / _POLICY_STEPS_PER_SECOND
+        SEARCHING: n_candidates * (size.n_policy * per_slice + 0.1),
+        DECIDING: policy_steps / _POLICY_STEPS_PER_SECOND
         + n_profiles * (size.n_policy + size.n_validation) * per_slice,
-        "writing networks": (_N_WHOLE + n_profiles + _N_DECIDING * (n_profiles + 3)) * _SECONDS_PER_PIECE,
-        "choosing": n_profiles * size.n_validation * pace.measured * _SMALL + (_N_TIMINGS - 1) * timing,
-        "measuring": (_N_TESTED * size.n_test + _N_INT8 * size.n_validation) * pace.measured + timing,
+        WRITING: _n_pieces(n_profiles, 0) * pace.piece,
+        CHOOSING: n_profiles * size.n_validation * pace.measured * _SMALL + (_N_TIMINGS - 1) * timing,
+        MEASURING: (_N_TESTED * size.n_test + _N_INT8 * size.n_validation) * pace.measured + timing,
         REPORTING: _REPORT_SECONDS,
     }
+
+
+def _n_pieces(n_profiles: int, which: int) -> int:
+    """Parts of networks that are written: at least (0), or where there is time (1)."""
+    return _N_WHOLE[which] + n_profiles + _N_DECIDING[which] * (n_profiles + 3)
 
 
 def _least(size: Size, pace: Pace) -> float:

@@ -32,6 +32,7 @@ class Trained:
         static: trains the static rival for a share of the dense network's multiply-adds.
         step: shows and times a step, by its name.
         timing: seconds in which rows are timed.
+        affords: whether there is time for something that can be left out, and takes so many seconds.
         learnt: whether the policy is what was learnt; False for the thresholds that it began as, which are kept where
             learning is not surely ahead of them.
     """
@@ -44,6 +45,7 @@ class Trained:
     static: Callable[[float], Static]
     step: Callable[[str], AbstractContextManager[None]]
     timing: float
+    affords: Callable[[float], bool]
     learnt: bool = True
 
 

@@ -15,17 +15,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlprune.agents.callbacks import DeadlineCallback
 from rlprune.agents.settings import PolicySettings
 from rlprune.baselines.static_pruning import cheapest_share, static_profile
 from rlprune.baselines.stored import load_plain, save_sliced
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.models.weights import load_weights, save_weights
 from rlprune.optimization.entry.examined import Examined
+from rlprune.optimization.entry.limit import TimeLimit
 from rlprune.optimization.entry.memory import Memory, kept_logits
-from rlprune.optimization.entry.pricing import profiles_in_use, times_of
+from rlprune.optimization.entry.pricing import draw_shares, profiles_in_use, times_of
 from rlprune.optimization.entry.trying import may_mirror
 from rlprune.optimization.goal import Goal
-from rlprune.optimization.plan import LOOKING, PARTS, PRICING, USED, Plan, profile_epochs_within
+from rlprune.optimization.plan import (
+    DECIDING,
+    PARTS,
+    PRETRAIN,
+    PRICING,
+    SEARCHING,
+    SLICES,
+    SLICES_IN_USE,
+    STATIC,
+    Plan,
+    profile_epochs_within,
+)
 from rlprune.optimization.subject import Subject
 from rlprune.optimization.trained import Static, Trained, learnt_in
 from rlprune.policies.policy import Policy
@@ -41,6 +54,7 @@ from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import write_json
 from rlprune.utils.progress import WholeBar
 from rlprune.utils.tensorboard import scalar_log
+from rlprune.utils.timing import Deadline
 
 _N_SEARCHED = 1000
 """Images that slices are judged by in the search, at most."""
@@ -58,7 +72,7 @@ class Work:
         learn: `rlprune.agents.train.train_policy`, or what does the same elsewhere.
         search: `rlprune.profiles.search_profiles`, likewise.
         seed: of everything.
-        minutes: time limit of the optimisation.
+        limit: of the time that all of it may take.
         bar: shows how far it is.
         device: where networks are trained.
     """
@@ -74,7 +88,7 @@ class Work:
         learn: Callable[..., Policy],
         search: Callable[..., Search] = search_profiles,
         seed: int,
-        minutes: float,
+        limit: TimeLimit,
         bar: WholeBar,
         device: str = "cpu",
     ) -> None:
@@ -83,7 +97,7 @@ class Work:
         self.folder = folder
         self.seed = seed
         self.plan = plan
-        self.minutes = minutes
+        self.limit = limit
         self.memory = Memory(folder)
         self._examined = examined
         self._bar = bar
@@ -91,20 +105,26 @@ class Work:
         self._learn = learn
         self._search = search
 
-    @property
-    def seconds(self) -> float:
-        """That the steps have taken so far, in this process and in earlier ones."""
-        return self.memory.seconds
-
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Do a step: its name is shown, and its time counted, also where it is interrupted."""
         start = time.monotonic()
         try:
-            with self._bar.step(name):
+            with self._bar.step(name), self.limit.step(name):
                 yield
         finally:
             self.memory.count(name, time.monotonic() - start)
+
+    @contextmanager
+    def ending(self, name: str, least: float = 1.0) -> Iterator[Deadline | None]:
+        """Do a step that can be cut short, and note what is left out; arguments are those of `TimeLimit.deadline`."""
+        deadline = self.limit.deadline(name, least)
+        try:
+            with self.step(name):
+                yield deadline
+        finally:
+            if deadline is not None and (deadline.skipped or deadline.missed):
+                self.memory.leave_out(name, deadline.skipped, deadline.n_all)
 
     def trained(self) -> Trained:
         """Everything but the static rival, whose cost follows from a choice."""
@@ -120,6 +140,7 @@ class Work:
             policy=self.policy(elastic, codebook),
             static=partial(self.static, adapted, found),
             step=self.step,
+            affords=self.limit.affords,
             timing=self.plan.timing,
             learnt=learnt_in(self.folder / "policy"),
         )
@@ -133,8 +154,9 @@ class Work:
             torch.manual_seed(self.seed)
             settings = self._settings(TrainingSettings, self.plan.pretrain_epochs, flip=self.plan.flip)
             settings = replace(settings, learning_rate=0.1 * self.plan.batch_size / 128, views=0)
-            with self.step("training the network"):
-                pretrain(self.subject.model, self.subject.splits.network, settings, **self._kept("dense"))
+            with self.ending(PRETRAIN) as deadline:
+                images = self.subject.splits.network
+                pretrain(self.subject.model, images, settings, deadline=deadline, **self._kept("dense"))
             save_weights(self.subject.model.cpu(), path)
         load_weights(self.subject.model, path)
         return self.subject.model.eval()
@@ -162,9 +184,9 @@ class Work:
         if not folder.exists():
             elastic = self.original()
             settings = self._settings(AdaptSettings, self.plan.slice_epochs)
-            with self.step("training slices"):
-                teacher = self._teacher(settings)
-                adapt(elastic, self.subject.splits.network, settings, teacher=teacher, **self._kept("slices"))
+            with self.ending(SLICES) as deadline:
+                how = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("slices")
+                adapt(elastic, self.subject.splits.network, settings, **how)
             save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
         return load_network(folder).network
 
@@ -177,8 +199,9 @@ class Work:
         begun = (self.folder / "search.json").exists() and not path.exists()
         if not self.goal.bounds_time or not self.plan.slice_epochs or begun:
             return None
-        with self.step(PRICING):
-            return times_of(elastic.cpu(), self.goal, path, self.minutes, self.seed)
+        with self.ending(PRICING) as deadline:
+            late = None if deadline is None else deadline.past
+            return times_of(elastic.cpu(), self.goal, path, self.limit.minutes, self.seed, late)
 
     def search(self, elastic: ElasticCNN) -> Search:
         """The static profiles that were tried, with their accuracy on images that teach the decisions."""
@@ -187,8 +210,9 @@ class Work:
             images = self.subject.splits.policy.subset(slice(0, _N_SEARCHED))
             n_candidates = self.plan.n_candidates if self.plan.slice_epochs else elastic.n_levels  # only uniform ones
             latency = self.latency(elastic)
-            with self.step("searching slices"):
-                found = self._search(elastic.to(self._device), images, n_candidates, self.seed, latency=latency)
+            with self.ending(SEARCHING) as deadline:
+                how: dict[str, Any] = {} if deadline is None else {"late": deadline.past}
+                found = self._search(elastic.to(self._device), images, n_candidates, self.seed, latency=latency, **how)
                 elastic.cpu()
             write_json(path, found.to_json())
         return Search.from_json(json.loads(path.read_text()))
@@ -205,54 +229,40 @@ class Work:
             levels = torch.linspace(elastic.narrowest, elastic.n_levels - 1, self.plan.n_profiles).round().int()
             profiles = torch.stack([elastic.uniform(level) for level in levels.unique().tolist()])
             return sorted_codebook(profiles, Cost(elastic))
-        return profiles_in_use(elastic, found, self.plan.n_profiles, self._allowed_share)
-
-    @property
-    def _allowed_share(self) -> float:
-        """Share of the time, or of the multiply-adds, that the goal allows, where it says one."""
-        shares = [1.0]
-        if self.goal.max_macs is not None:
-            shares.append(self.goal.max_macs)
-        if self.goal.min_speedup is not None:
-            shares.append(1 / self.goal.min_speedup)
-        if self.goal.max_ms is not None:
-            shares.append(self.goal.max_ms / self._examined.dense_ms)
-        return min(shares)
+        return profiles_in_use(elastic, found, self.plan.n_profiles, self.goal.share_allowed(self._examined.dense_ms))
 
     def specialised(self, codebook: Tensor) -> ElasticCNN:
         """The network, trained on under the profiles in use; its weights are shared by all of them."""
         folder = self.folder / "specialised"
         if not folder.exists():
             settings = self._settings(SpecialiseSettings, self.profile_epochs())
-            settings = replace(settings, n_random=self.plan.n_random, shares=_shares(len(codebook)))
+            settings = replace(settings, n_random=self.plan.n_random, shares=draw_shares(len(codebook)))
             elastic = self.adapted()
             elastic.specialise(codebook)
-            with self.step("training the slices in use"):
-                teacher = self._teacher(settings)
-                images = self.subject.splits.network
-                adapt(elastic, images, settings, teacher=teacher, codebook=codebook, **self._kept("profiles"))
+            with self.ending(SLICES_IN_USE) as deadline:
+                how = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("profiles")
+                adapt(elastic, self.subject.splits.network, settings, codebook=codebook, **how)
             save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
         return load_network(folder).network
 
     def profile_epochs(self) -> int:
         """Epochs of the slices in use and of the static rival, planned anew with the time that training has taken."""
         epochs = int(self.memory.once("profile_epochs", self._replanned, file="epochs"))
-        for name in ("training the slices in use", "training the static rival"):
-            self._bar.expect(name, self.plan.seconds.get(name, 0.0) * epochs / max(self.plan.profile_epochs, 1))
+        for name in (SLICES_IN_USE, STATIC):
+            seconds = self.plan.seconds.get(name, 0.0) * epochs / max(self.plan.profile_epochs, 1)
+            self._bar.expect(name, seconds)
+            self.limit.expect(name, seconds)
         return epochs
 
     def _replanned(self) -> int:
-        spent = self.memory.spent("training slices")
-        size = self._examined.size
+        size, pace = self._examined.size, self._examined.pace
         if not self.plan.slice_epochs:
             return self.plan.profile_epochs
-        per_image = spent / (self.plan.slice_epochs * size.n_network)
-        others = {LOOKING, "training the network", "training slices", "searching slices", "training the static rival"}
-        later = sum(seconds for name, seconds in self.plan.seconds.items() if name not in others)
-        later -= self.plan.seconds.get("training the slices in use", 0.0)
-        left = 60 * self.minutes * USED - self.seconds - later
+        n_seen = self.plan.slice_epochs * size.n_network * (1 - self.memory.cut_short().get(SLICES, 0.0))
+        per_image = self.memory.spent(SLICES) / n_seen
+        left = self.limit.for_slices_in_use(max(1.0, per_image / pace.slices(self.plan.n_random)))
         assert sum(PARTS.values()) == 1
-        return profile_epochs_within(self.plan, size, per_image, self._examined.pace, left)
+        return profile_epochs_within(self.plan, size, per_image, pace, left)
 
     def policy(self, elastic: ElasticCNN, codebook: Tensor) -> Policy:
         """One policy for a range of penalties, learnt on images that did not train the network."""
@@ -267,10 +277,11 @@ class Work:
             seed=self.seed,
         )
         folder = self.folder / "policy"
-        with self.step("learning to decide"):
-            elastic.to(self._device)
-            sets = (splits.policy, splits.validation)
-            policy = self._learn(elastic, *sets, folder, settings, codebook=codebook, latency=latency, resume=True)
+        with self.ending(DECIDING) as deadline:
+            how: dict[str, Any] = {"codebook": codebook, "latency": latency, "resume": True}
+            if deadline is not None:
+                how["callbacks"] = DeadlineCallback(deadline, settings.total_steps)
+            policy = self._learn(elastic.to(self._device), splits.policy, splits.validation, folder, settings, **how)
         elastic.cpu()
         return policy
 
@@ -292,9 +303,10 @@ class Work:
             profile = torch.tensor(self.memory.once("static", lambda: find().tolist()))
             network = adapted.slice(profile)
             settings = self._settings(TrainingSettings, self.profile_epochs())
-            with self.step("training the static rival"):
-                teacher = self._teacher(settings)
-                pretrain(network, self.subject.splits.network, settings, teacher=teacher, **self._kept("static"))
+            made = max(1 - self.memory.cut_short().get(SLICES_IN_USE, 0.0), 1e-6)
+            with self.ending(STATIC, 1 / made) as deadline:
+                how = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("static")
+                pretrain(network, self.subject.splits.network, settings, **how)
             save_sliced(folder, network, adapted, profile, self.subject.splits.network, self.subject.notes)
         stored = load_plain(folder)
         profile = torch.tensor(stored.metadata["profile"])
@@ -333,8 +345,3 @@ class Work:
     def _kept(self, name: str) -> dict[str, Any]:
         """Where a training's checkpoint and events go."""
         return {"checkpoint": self.folder / f"{name}.checkpoint.pt", "log": scalar_log(self.folder / "logs", name)}
-
-
-def _shares(n_profiles: int) -> tuple[float, ...]:
-    """How often each profile is drawn: not the ends, which every step trains anyway, where there are others."""
-    return (1.0,) * n_profiles if n_profiles < 3 else (0.0, *(1.0,) * (n_profiles - 2), 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.profiles.codebook import random_profiles
 from rlprune.profiles.cost import Cost
-from rlprune.profiles.timing import PYTORCH, Backend, time_bodies, time_stem_and_decision
+from rlprune.profiles.timing import FEWEST, PYTORCH, Backend, time_bodies, time_stem_and_decision
 from rlprune.utils.files import write_json
 from rlprune.utils.finite import check_numbers, check_whole
 from rlprune.utils.hardware import conditions
@@ -91,6 +92,7 @@ class Latency:
         seed: int = 0,
         backend: Backend = PYTORCH,
         threads: int | None = None,
+        late: Callable[[], bool] | None = None,
     ) -> Latency:
         """Time random profiles of a network on this machine, in the form in which they are deployed.
 
@@ -102,6 +104,7 @@ class Latency:
             seed: of the profiles.
             backend: what runs it; `rlprune.evaluation.timing.backends.backend_named` has them all.
             threads: that it computes with; as many as PyTorch does here if None.
+            late: says when it has to end: then no more profiles are made ready, once there are 10.
 
         Raises:
             RLPruneError: `batch` or `threads` is below 1, or there are fewer than 10 profiles.
@@ -113,14 +116,15 @@ class Latency:
         if batch < 1:
             raise RLPruneError(f"batch is {batch}; 1 or more images are needed")
         n_profiles = n_profiles or 2 * elastic.n_groups * (elastic.n_levels - 1)
-        if n_profiles < 10:
+        if n_profiles < FEWEST:
             raise RLPruneError(f"n_profiles is {n_profiles}; 10 or more profiles are needed to fit their times")
         generator = torch.Generator().manual_seed(seed)
         profiles = torch.stack([elastic.full, *random_profiles(elastic, n_profiles - 1, generator)])
         keep_freed()
         with on_threads(threads):
             times, features = time_stem_and_decision(elastic, batch, seconds / 20, backend)
-            bodies = time_bodies(elastic, profiles, features, seconds, backend)
+            bodies = time_bodies(elastic, profiles, features, seconds, backend, late)
+            profiles = profiles[: len(bodies)]
             measured_with = conditions()
         cost = Cost(elastic)
         fits = {"groups": _group_columns(elastic, profiles), "macs": _mac_columns(cost, profiles)}

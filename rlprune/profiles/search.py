@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,7 @@ def search_profiles(
     also: Tensor | None = None,
     latency: Latency | None = None,
     measure: Callable[[Tensor], Tensor] | None = None,
+    late: Callable[[], bool] | None = None,
 ) -> Search:
     """Search static profiles by evolution: uniform and random ones first, then variations of the best at every cost.
 
@@ -115,6 +116,8 @@ def search_profiles(
         also: further profiles to try, such as a codebook, int64 (M, G).
         latency: measured times, which then are the price instead of MACs.
         measure: measures profiles, int64 (M, G), in place of `profile_accuracies`, such as by several processes.
+        late: says when it has to end, and is asked before every generation, and without `measure` before every profile;
+            the uniform profiles are tried in any case.
 
     Raises:
         RLPruneError: `n_candidates` is below the number of keep levels.
@@ -124,20 +127,31 @@ def search_profiles(
     cost = Cost(elastic)
     generator = torch.Generator().manual_seed(seed)
 
+    uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
+
+    def due(profiles: Tensor) -> Iterator[Tensor]:
+        for profile in profiles:
+            if late is None or not late() or any(profile.equal(each) for each in uniform):
+                yield profile
+
     def judge(profiles: Tensor) -> Search:
+        if measure is None and late is not None:
+            parts = [(profile, profile_accuracies(elastic, data, profile[None])) for profile in due(profiles)]
+            profiles, found = torch.stack([each for each, _ in parts]), torch.cat([share for _, share in parts])
+        else:
+            profiles = torch.stack(list(due(profiles)))
+            found = profile_accuracies(elastic, data, profiles) if measure is None else measure(profiles)
         macs = cost.of(profiles).macs.double() / cost.dense.macs
         price = macs if latency is None else latency.predict_ms(cost, profiles) / latency.dense
-        found = profile_accuracies(elastic, data, profiles) if measure is None else measure(profiles)
         return Search(profiles, found, price)
 
-    uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
     first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
     if also is not None:
         first = torch.cat([also, first])
         n_candidates += len(also)
     tried = judge(first.unique(dim=0))
     n_without_new = 0
-    while len(tried.profiles) < n_candidates and n_without_new < _PATIENCE:
+    while len(tried.profiles) < n_candidates and n_without_new < _PATIENCE and not (late is not None and late()):
         n_left = n_candidates - len(tried.profiles)
         new = _next_generation(elastic, tried, n_left, generator)
         if new:

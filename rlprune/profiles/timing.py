@@ -18,6 +18,8 @@ from rlprune.utils.timing import interleaved
 
 _CHUNK = 16
 """How many slices are timed in turns."""
+FEWEST = 10
+"""Slices by whose times others' can be told."""
 _N_FURTHER = 4
 """Numbers that a policy sees beside the class probabilities."""
 
@@ -111,10 +113,18 @@ def _medians(rows: dict[str, Callable[[], object]], seconds: float) -> dict[str,
     return {name: median(times) for name, times in interleaved(rows, seconds).items()}
 
 
-def time_bodies(elastic: ElasticModule, profiles: Tensor, features: Tensor, seconds: float, backend: Backend) -> Tensor:
+def time_bodies(
+    elastic: ElasticModule,
+    profiles: Tensor,
+    features: Tensor,
+    seconds: float,
+    backend: Backend,
+    late: Callable[[], bool] | None = None,
+) -> Tensor:
     """Milliseconds of the body of every profile (n, G), float64 (n,); profile 0, full keep, is timed in every round.
 
-    Other load on the machine slows all slices of a round alike, so each is measured relative to full keep.
+    Other load on the machine slows all slices of a round alike, so each is measured relative to full keep. Once it is
+    late, those that are ready are timed, `FEWEST` at least, and no more.
     """
     n = len(profiles)
     relative = [1.0]
@@ -122,10 +132,13 @@ def time_bodies(elastic: ElasticModule, profiles: Tensor, features: Tensor, seco
     for part in progress_bar(torch.arange(1, n).split(_CHUNK), desc="latency", unit="chunk"):
         rows: dict[str, Callable[[], object]] = {}
         for k in [0, *part.tolist()]:
+            if max(k, len(relative)) >= FEWEST and late is not None and late():
+                break
             body = backend.fold(elastic.slice(profiles[k])).get_submodule("body")
             rows[str(k)] = backend.bind(body, features)
-        with torch.inference_mode():
-            times = _medians(rows, seconds * len(part) / n)
-        whole.append(times["0"])
-        relative += [times[str(k)] / times["0"] for k in part.tolist()]
+        if len(rows) > 1:
+            with torch.inference_mode():
+                times = _medians(rows, seconds * (len(rows) - 1) / n)
+            whole.append(times.pop("0"))
+            relative += [ms / whole[-1] for ms in times.values()]
     return torch.tensor(relative, dtype=torch.float64) * median(whole)

@@ -30,6 +30,7 @@ from rlprune.utils.settings import (
     as_tuple,
     settings_dataclass,
 )
+from rlprune.utils.timing import Deadline
 
 DrawShares = Annotated[
     tuple[NonNegativeFloat, ...],
@@ -86,6 +87,7 @@ def adapt(
     codebook: Tensor | None = None,
     checkpoint: Path | None = None,
     log: Log | None = None,
+    deadline: Deadline | None = None,
 ) -> None:
     """Fine-tune an elastic network in place, so that any of its profiles predicts well, or those of a codebook.
 
@@ -104,6 +106,7 @@ def adapt(
         codebook: int64 (K, G); random profiles are drawn from it, if given, and the smallest is its first.
         checkpoint: file written after every epoch; if it exists, training continues from it.
         log: called with the figures of every epoch.
+        deadline: when it has to be done; steps that do not fit are left out, as `rlprune.training.loop.fit` says.
 
     Raises:
         LevelsError: the codebook is not of this network.
@@ -137,7 +140,7 @@ def adapt(
 
         return step
 
-    fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="adapt")
+    fit(elastic, data, settings, make_step, checkpoint=checkpoint, log=log, label="adapt", deadline=deadline)
 
 
 class _ProfileSampler:

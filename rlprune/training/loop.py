@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from rlprune.utils.hardware import memory_for, out_of_memory
 from rlprune.utils.locks import hold
 from rlprune.utils.process import keep_freed
 from rlprune.utils.progress import Log, counting_bar
+from rlprune.utils.timing import Deadline
 
 Step = Callable[[Batch], dict[str, float]]
 """Forward and backward of one batch -> figures to report."""
@@ -44,6 +46,7 @@ def fit(
     checkpoint: Path | None = None,
     log: Log | None = None,
     label: str = "training",
+    deadline: Deadline | None = None,
 ) -> None:
     """Train a network in place.
 
@@ -60,6 +63,8 @@ def fit(
             also written after the step in which Ctrl-C or SIGTERM comes, before the process ends.
         log: called after every epoch.
         label: what the progress bar says.
+        deadline: when it has to be done: where not all steps fit, some are left out, evenly, and the learning rate
+            falls to its end in those that are made; one is made in any case.
 
     Raises:
         ClusterError: one of several processes was lost, or is about to train something else than the others.
@@ -73,7 +78,7 @@ def fit(
     """
     held = nullcontext() if checkpoint is None else current().first(hold(checkpoint))
     with held, startup.finishing(checkpoint is not None):
-        _fit(network, data, settings, step, checkpoint, log, label)
+        _fit(network, data, settings, step, checkpoint, log, label, deadline)
 
 
 def _fit(
@@ -84,6 +89,7 @@ def _fit(
     checkpoint: Path | None,
     log: Log | None,
     label: str,
+    deadline: Deadline | None,
 ) -> None:
     """Train while the checkpoint is held."""
     group = current()
@@ -105,16 +111,18 @@ def _fit(
     n_done = first_epoch * n_steps + (run.epoch.n_done if run.epoch else 0)
     n_all, hidden = settings.epochs * n_steps, not group.leads
     with counting_bar(n_all, initial=n_done, desc=label, unit="batch", hidden=hidden) as progress:
-        for epoch in range(first_epoch, settings.epochs):
+        epoch, ahead = first_epoch, 0
+        while epoch < settings.epochs:
             now = f"training, in epoch {epoch + 1} of {settings.epochs}"
             cure = f"a batch_size below {settings.batch_size} needs less; what the last checkpoint has stays"
             with _stopped_if_not_finite(run, epoch, checkpoint), memory_for(now, cure):
-                means = _train_epoch(run, data, run_batch, epoch, checkpoint, progress)
+                means, ahead = _train_epoch(run, data, run_batch, epoch, checkpoint, progress, deadline, ahead)
             progress.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
+            epoch, ahead = epoch + 1 + ahead // n_steps, ahead % n_steps
             if log is not None and group.leads:
-                log((epoch + 1) * len(data), means | {"learning_rate": run.learning_rate})
+                log(epoch * len(data), means | {"learning_rate": run.learning_rate})
             if checkpoint is not None:
-                run.save(checkpoint, epoch + 1)
+                run.save(checkpoint, epoch)
                 if group.any(startup.asked_to_end()):
                     startup.end()
     if run.average is not None:
@@ -174,12 +182,34 @@ def _check_padding(settings: TrainingSettings, size: int) -> None:
 
 
 def _train_epoch(
-    run: TrainingRun, data: ImageSet, run_batch: Step, number: int, checkpoint: Path | None, progress: Any
-) -> dict[str, float]:
-    """Train on every image once, or on those that are left of an epoch; return the means of the steps' figures."""
+    run: TrainingRun,
+    data: ImageSet,
+    run_batch: Step,
+    number: int,
+    checkpoint: Path | None,
+    progress: Any,
+    deadline: Deadline | None,
+    ahead: int,
+) -> tuple[dict[str, float], int]:
+    """Train on every image once, or on those that are left of an epoch, or that there is time for.
+
+    Args:
+        run: the training.
+        data: the images.
+        run_batch: a step of it.
+        number: of the epoch.
+        checkpoint: gets what is done where the epoch ends early.
+        progress: the bar.
+        deadline: of the training.
+        ahead: steps at the epoch's beginning that are left out.
+
+    Returns:
+        The means of the steps' figures, and how many steps of the epochs that follow are left out.
+    """
     group, settings = current(), run.settings
     run.network.train()
     epoch = run.begin_epoch(data)
+    epoch.n_done = max(epoch.n_done, ahead)
     size = settings.size_in(number)
     batches = epoch_batches(data, settings, run.views_of(epoch), size, epoch.order, epoch.n_done)
     with closing(_unless_damaged(batches, run, checkpoint, number)) as whole_batches:
@@ -189,17 +219,27 @@ def _train_epoch(
                 figures = _run_step(run, batch, run_batch)
             if not all(map(math.isfinite, figures.values())):
                 raise NotFiniteError("the loss is not finite")
-            run.update(number)
-            epoch.add(figures, run.n_steps)
-            progress.update()
+            stride = 1 if deadline is None else group.from_first(partial(_stride, deadline, run, number))
+            run.update(number, stride)
+            epoch.add(figures, run.n_steps, stride)
+            progress.update(stride)
             if checkpoint is not None and group.any(startup.asked_to_end()) and epoch.n_done < run.n_steps:
                 _save_part(run, checkpoint, number)
                 startup.end()
+            if epoch.n_done >= run.n_steps:
+                break
     run.network.eval()
     if name := not_finite_in(run.network):
         raise NotFiniteError(f"{name} is not finite")
     run.epoch = None
-    return epoch.means
+    return epoch.means, epoch.n_done - run.n_steps
+
+
+def _stride(deadline: Deadline, run: TrainingRun, number: int) -> int:
+    """How many steps to go on by, in this epoch and those that follow."""
+    assert run.epoch is not None
+    n_all = run.settings.epochs * run.n_steps
+    return deadline.stride(n_all - number * run.n_steps - run.epoch.n_done - 1, n_all)
 
 
 def _run_step(run: TrainingRun, batch: Batch, run_batch: Step) -> dict[str, float]:

@@ -14,6 +14,7 @@ from rlprune.training.distillation import Teacher, distillation_loss, soft_label
 from rlprune.training.loop import Step, fit
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.progress import Log
+from rlprune.utils.timing import Deadline
 
 
 def pretrain(
@@ -24,6 +25,7 @@ def pretrain(
     teacher: Teacher | None = None,
     checkpoint: Path | None = None,
     log: Log | None = None,
+    deadline: Deadline | None = None,
 ) -> None:
     """Train a network in place with cross-entropy, and from a teacher if there is one.
 
@@ -34,6 +36,7 @@ def pretrain(
         teacher: a network, or what `cache_teacher_logits` made of one.
         checkpoint: file written after every epoch; if it exists, training continues from it.
         log: called with the figures of every epoch.
+        deadline: when it has to be done; steps that do not fit are left out, as `rlprune.training.loop.fit` says.
     """
     soft_of = None if teacher is None else soft_labels(teacher, settings)
     run = torch.compile(model) if settings.compile else model
@@ -53,4 +56,4 @@ def pretrain(
 
         return step
 
-    fit(model, data, settings, make_step, checkpoint=checkpoint, log=log, label="pretrain")
+    fit(model, data, settings, make_step, checkpoint=checkpoint, log=log, label="pretrain", deadline=deadline)

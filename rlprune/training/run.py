@@ -36,11 +36,12 @@ class Epoch:
     seed: int | None = None
     """Of the generator that views of streamed images are drawn from; None where they are drawn as steps go."""
 
-    def add(self, figures: dict[str, float], n_steps: int) -> None:
-        """Count a step of so many."""
-        self.n_done += 1
+    def add(self, figures: dict[str, float], n_steps: int, stride: int = 1) -> None:
+        """Count a step of so many; one that goes on by more than 1 stands for those that are left out after it, too."""
+        n_here = min(stride, n_steps - self.n_done)
+        self.n_done += stride
         for key, value in figures.items():
-            self.means[key] = self.means.get(key, 0.0) + value / n_steps
+            self.means[key] = self.means.get(key, 0.0) + n_here * value / n_steps
 
 
 class TrainingRun:
@@ -106,8 +107,13 @@ class TrainingRun:
     def _seed(self) -> int:
         return int(torch.randint(2**31, (), generator=self.generator))
 
-    def update(self, epoch: int) -> None:
-        """Take a step along the gradients that the network has, in all processes together."""
+    def update(self, epoch: int, stride: int = 1) -> None:
+        """Take a step along the gradients that the network has, in all processes together.
+
+        Args:
+            epoch: the number of this one.
+            stride: steps by which the learning rate goes on.
+        """
         sum_gradients(self.network)
         self.scaler.unscale_(self.optimizer)
         if self.settings.scale_penalty:
@@ -117,7 +123,8 @@ class TrainingRun:
             raise NotFiniteError("the gradient is not finite")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.schedule.step()
+        for _ in range(stride):
+            self.schedule.step()
         if self.average is not None and epoch >= self.settings.first_averaged:
             self.average.update_parameters(self.network)
 

@@ -3,12 +3,83 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import cycle, islice
 
 from torch import Tensor
 
 from rlprune.utils.finite import check_numbers
+
+_N_PACED = 20
+"""Steps by whose mean a pace is told."""
+_FEWEST_PACED = 3
+"""And the fewest, as the first ones of all take longer."""
+
+
+class Deadline:
+    """When something long has to be done: of its steps some are left out in time, by the pace of the last ones.
+
+    Args:
+        left: seconds that are left for the rest, from the share of all steps that it is, and from the seconds that all
+            steps take at that pace, None where that is not known yet.
+        least: how far a step goes on at least.
+        clock: seconds, from any moment on.
+
+    Attributes:
+        skipped: how many steps were left out.
+        missed: whether `past` was asked after it.
+        n_all: how many there are in all, those that were left out included; 0 until the first is made.
+    """
+
+    def __init__(
+        self,
+        left: Callable[[float, float | None], float],
+        *,
+        least: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.skipped = 0
+        self.missed = False
+        self.n_all = 0
+        self._left = left
+        self._least = least
+        self._debt = 0.0
+        self._ends = clock() + left(1.0, None)
+        self._times: deque[float] = deque([clock()], maxlen=_N_PACED + 1)
+        self._clock = clock
+
+    def past(self) -> bool:
+        """Whether the time that there was for all of it, as it began, has gone."""
+        self.missed = self._clock() >= self._ends
+        return self.missed
+
+    def stride(self, n_left: int, n_all: int) -> int:
+        """How many steps to go on by after one that was made: 1 while all that are left fit, else some are left out.
+
+        Args:
+            n_left: steps that are left.
+            n_all: steps in all.
+
+        Returns:
+            1 up to 1 + `n_left`, after which there is none left.
+        """
+        self.n_all = n_all
+        self._times.append(self._clock())
+        n_paced = len(self._times) - 1
+        known = n_paced >= min(_FEWEST_PACED, n_all)
+        pace = (self._times[-1] - self._times[0]) / n_paced
+        left = self._left(n_left / n_all, pace * n_all if known else None)
+        ratio = self._least
+        if left <= 0:
+            ratio = 1.0 + n_left
+        elif known:
+            ratio = max(ratio, n_left * pace / left)
+        self._debt += ratio - 1
+        skipped = min(int(self._debt), n_left)
+        self._debt -= skipped
+        self.skipped += skipped
+        return 1 + skipped
 
 
 def interleaved(

@@ -22,7 +22,7 @@ from rlprune.data.preprocessing import Preprocessing
 from rlprune.errors import InUseError, RLPruneError, WriteError
 from rlprune.metrics import accuracy
 from rlprune.optimization import Goal, Optimization, OptimizeResult
-from rlprune.optimization.plan import Pace
+from rlprune.optimization.pace import Pace
 from rlprune.optimization.verdict.comparison import Comparison
 from rlprune.profiles.latency import Latency
 from rlprune.storage.policies import load_policy

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rlprune.data.image_set import ImageSet, Splits
 from rlprune.errors import RLPruneError
 from rlprune.optimization.goal import PlanOptions
-from rlprune.optimization.plan import Pace
+from rlprune.optimization.pace import Pace
 from rlprune.optimization.verdict.figures import Times
 from rlprune.optimization.verdict.measuring import TimeOfShare
 
@@ -96,7 +96,7 @@ def without_clocks(monkeypatch: pytest.MonkeyPatch, narrowest: float = 3.0, **ms
     pace = TimeOfShare((0.25, 1.0), (narrowest / 10, 1.0))
     monkeypatch.setattr("rlprune.optimization.check.measure_pace", lambda *_: PACE)
     monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_: (10.0, narrowest))
-    monkeypatch.setattr("rlprune.optimization.check.ms_of_file", lambda *_: 10.0)
+    monkeypatch.setattr("rlprune.optimization.check.ms_of_file", lambda *_: (10.0, PACE.piece))
     monkeypatch.setattr("rlprune.optimization.check._seconds_since", lambda _: 0.0)
     monkeypatch.setattr("rlprune.optimization.entry.pricing._MOST_SECONDS", 0.0)
     monkeypatch.setattr("rlprune.optimization.verdict.comparison.time_rows", times)

@@ -58,6 +58,7 @@ def search_on(
     n_candidates: int,
     seed: int,
     latency: Latency | None = None,
+    late: Callable[[], bool] | None = None,
 ) -> Search:
     """Search static profiles as `rlprune.profiles.search_profiles` does, those of a generation side by side.
 
@@ -68,6 +69,7 @@ def search_on(
         n_candidates: how many profiles to try.
         seed: of the random ones.
         latency: measured times, which then are the price instead of MACs.
+        late: says when it has to end.
     """
     measure = Shared(cluster, network, (images,)).accuracies
-    return search_profiles(network, images, n_candidates, seed, latency=latency, measure=measure)
+    return search_profiles(network, images, n_candidates, seed, latency=latency, measure=measure, late=late)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.optimization.plan import Pace, Plan, Size
+from rlprune.optimization.pace import Pace
+from rlprune.optimization.plan import Plan, Size
 from rlprune.optimization.result import CheckResult
 
 

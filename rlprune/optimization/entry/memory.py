@@ -18,6 +18,8 @@ from rlprune.training.distillation import Teacher, cache_teacher_logits
 from rlprune.training.settings import TrainingSettings
 from rlprune.utils.files import atomic_write, write_json
 
+_LEFT_OUT = "left_out.json"
+
 
 class Memory:
     """Small files of a folder.
@@ -42,6 +44,21 @@ class Memory:
         """Count time that a step has taken."""
         path = self._folder / "seconds.json"
         write_json(path, read_note(path) | {name: self.spent(name) + seconds})
+
+    def leave_out(self, name: str, n: int, n_all: int) -> None:
+        """Note that a part of a step was left out for want of time.
+
+        Args:
+            name: of the step.
+            n: how many of its own steps, in this process; 0 where they are not counted.
+            n_all: of how many.
+        """
+        path = self._folder / _LEFT_OUT
+        write_json(path, (found := read_note(path)) | {name: found.get(name, 0.0) + n / max(n_all, 1)})
+
+    def cut_short(self) -> dict[str, float]:
+        """Share of each step that was left out, by its name; 0 where that was not counted."""
+        return {name: min(float(share), 1.0) for name, share in read_note(self._folder / _LEFT_OUT).items()}
 
     def once(self, name: str, find: Callable[[], Any], *, file: str | None = None) -> Any:
         """What is found the first time, and kept: measured times, which it may follow from, differ the next time.

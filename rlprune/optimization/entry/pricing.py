@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -40,7 +41,9 @@ def pricing_seconds(goal: Goal, elastic: ElasticCNN, minutes: float) -> float:
     return _READY[goal.backend] * _n_timed(goal, elastic, minutes) + _seconds(minutes) if goal.bounds_time else 0.0
 
 
-def times_of(elastic: ElasticCNN, goal: Goal, path: Path, minutes: float, seed: int) -> Latency:
+def times_of(
+    elastic: ElasticCNN, goal: Goal, path: Path, minutes: float, seed: int, late: Callable[[], bool] | None = None
+) -> Latency:
     """The latency table in a file, or one that is measured and written there: by backend and batch of the goal.
 
     Args:
@@ -49,10 +52,11 @@ def times_of(elastic: ElasticCNN, goal: Goal, path: Path, minutes: float, seed: 
         path: of the file.
         minutes: time limit.
         seed: of the slices that are timed.
+        late: says when it has to end; then fewer slices are timed.
     """
     settings = LatencySettings(batch=goal.batch, backend=goal.backend)
     n_profiles = _n_timed(goal, elastic, minutes)
-    return settings.table(path, elastic, seed, n_profiles=n_profiles, seconds=_seconds(minutes))
+    return settings.table(path, elastic, seed, n_profiles=n_profiles, seconds=_seconds(minutes), late=late)
 
 
 def profiles_in_use(elastic: ElasticCNN, found: Search, n_profiles: int, allowed: float) -> Tensor:
@@ -76,6 +80,11 @@ def profiles_in_use(elastic: ElasticCNN, found: Search, n_profiles: int, allowed
     low = max(min(_CHEAPEST, float(promising.min()), _BELOW_TARGET * allowed), cheapest)
     budgets = torch.logspace(0, 1, n_profiles, base=1 / low, dtype=torch.float64) * low
     return best_within(elastic, found, [max(float(each), cheapest) for each in budgets[:-1]] + [1.0])
+
+
+def draw_shares(n_profiles: int) -> tuple[float, ...]:
+    """How often each profile is trained: not the ends, which every step trains anyway, where there are others."""
+    return (1.0,) * n_profiles if n_profiles < 3 else (0.0, *(1.0,) * (n_profiles - 2), 0.0)
 
 
 def _n_timed(goal: Goal, elastic: ElasticCNN, minutes: float) -> int:

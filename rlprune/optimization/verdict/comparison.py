@@ -24,7 +24,7 @@ from rlprune.optimization.verdict.decisions import (
 )
 from rlprune.optimization.verdict.figures import DENSE, TITLES, Answers, Times, answers_of, right_of
 from rlprune.optimization.verdict.measuring import TimeOfShare, make_row, pace_of
-from rlprune.optimization.verdict.rows import Runnable, Runnables, time_rows
+from rlprune.optimization.verdict.rows import NO_TIME, OPTIONAL, Runnable, Runnables, time_rows
 from rlprune.optimization.verdict.summary import Measured
 from rlprune.profiles.cost import Cost
 
@@ -84,7 +84,7 @@ class Comparison:
     def choose(self) -> Chosen:
         """Points, rows and what to deploy, all by the validation images."""
         trained, validation = self.trained, self.splits.validation
-        makes = Runnables(trained.original, self.splits.network, self.goal.backend)
+        makes = Runnables(trained.original, self.splits.network, self.goal.backend, trained.affords)
         with trained.step("writing networks"):
             rows = makes.dense(trained.dense)
             slices = makes.slices(trained.elastic, trained.codebook)
@@ -106,6 +106,9 @@ class Comparison:
             small = right_of(validation.labels, answers_of(static[0], validation, static_share))
             known["static"] = small, static_share
             times = self._times(rows, trained.timing)
+            for name in self._too_long(rows, times):
+                del rows[name]
+                makes.left_out[name] = NO_TIME
             options = self._options(rows, times, known, right)
             choice = choose(list(options.values()), self.goal, _fastest(times))
         points = [point for name, each in found.items() for point in curve(name, each, picked[name].point)]
@@ -146,7 +149,9 @@ class Comparison:
     ) -> Candidate:
         """The best point of a way of deciding: picked by what it should take, and again by what it does take."""
         picked = best_candidate(found, self.goal, dense_ms)
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
+            if number and not makes.affords_more():
+                break
             row = makes.deciding(name, self._dynamic(picked))
             if not row:
                 break
@@ -180,6 +185,12 @@ class Comparison:
         """Multiply-adds for the same cost: in time, unless multiply-adds are what is bounded."""
         by_macs = self.goal.max_macs is not None and not self.goal.bounds_time
         return learnt.macs if by_macs else pace.share_at(learnt.ms / dense_ms)
+
+    def _too_long(self, rows: Mapping[str, Runnable], times: Mapping[str, Times]) -> list[str]:
+        """Rows that can be left out, and that validation and test images take too long to run through."""
+        n_batches = (len(self.splits.validation) + len(self.splits.test)) / self.goal.batch
+        asked = [name for name in rows if name in OPTIONAL and name != "cascade"]
+        return [name for name in asked if not self.trained.affords(n_batches * times[name].ms / 1000)]
 
     def _options(
         self,

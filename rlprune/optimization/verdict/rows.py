@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import quantiles
@@ -28,7 +29,13 @@ from rlprune.utils.timing import Turns, interleaved
 N_CALIBRATION = 256
 """Images that eight-bit integers are calibrated on, at most."""
 _PER_TURN = 32
-"""Images that a row runs in each of its turns, at least: what a deciding network takes differs from image to image."""
+"""Images that a row runs in each of its turns, at least, where there is time: what a deciding network takes differs
+from image to image."""
+_N_ROUNDS = 6
+"""In which all rows run at least: one to begin with, and five that count."""
+OPTIONAL = ("dense int8", "static int8", "cascade", "rlprune int8")
+"""Rows that are left out where there is no time for them."""
+NO_TIME = "the time limit left no time for it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +72,24 @@ class Runnables:
         elastic: the network as it is, made elastic; nothing of it has been trained.
         images: those that train the network: their format, and some of them to calibrate on.
         backend: what deciding and small networks run on; the network as it is runs on both.
+        affords: whether there is time for so many seconds more; what can be left out is, where there is not.
+        clock: seconds, from any moment on.
     """
 
-    def __init__(self, elastic: ElasticCNN, images: ImageSet, backend: Backend) -> None:
+    def __init__(
+        self,
+        elastic: ElasticCNN,
+        images: ImageSet,
+        backend: Backend,
+        affords: Callable[[float], bool] = lambda _: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._elastic = elastic
         self._images = images
         self._backend = backend
+        self._affords = affords
+        self._clock = clock
+        self._longest = 0.0
         self._whole = Cost(elastic).dense
         self._calibration = images.images[:N_CALIBRATION]
         self.left_out: dict[str, str] = {}
@@ -86,6 +105,10 @@ class Runnables:
         if self._backend == "onnxruntime":
             runs["dense int8"] = lambda: self._static_file("dense int8", network, whole, int8=True)
         return self._made(runs)
+
+    def affords_more(self) -> bool:
+        """Whether there is time for one more network, if that takes as long as the longest so far."""
+        return self._affords(self._longest)
 
     def static(self, network: nn.Sequential, cost: ComputeCost) -> dict[str, Runnable]:
         """One small network for all images.
@@ -141,8 +164,13 @@ class Runnables:
         """Those that can be made; of the others the reason is kept."""
         made: dict[str, Runnable] = {}
         for name, make in makers.items():
+            if name in OPTIONAL and not self.affords_more():
+                self.left_out[name] = NO_TIME
+                continue
+            begun = self._clock()
             try:
                 made[name] = make()
+                self._longest = max(self._longest, self._clock() - begun)
             except RLPruneError as error:
                 self.left_out[name] = str(error)
         return made
@@ -207,7 +235,13 @@ def time_rows(rows: Mapping[str, Runnable], images: ImageSet, batch: int, second
     """
     n = max(batch, len(images) // batch * batch)
     pixels = images.images[torch.arange(n) % len(images)]
-    n_batches = -(-_PER_TURN // batch)
+    for row in rows.values():
+        row.run(pixels[:batch])  # the first time takes longer
+    begun = time.perf_counter()
+    for row in rows.values():
+        row.run(pixels[:batch])
+    per_batch = max(time.perf_counter() - begun, 1e-9)
+    n_batches = max(1, min(-(-_PER_TURN // batch), int(seconds / (_N_ROUNDS * per_batch))))
     turns = {name: Turns(row.run, pixels, batch, n_batches) for name, row in rows.items()}
     found = {}
     for name, all_ms in interleaved(turns, seconds).items():

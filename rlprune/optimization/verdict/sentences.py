@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import MOST_EPOCHS, Plan
@@ -140,6 +140,21 @@ def _nearest_rival(row: Row, others: dict[str, Row]) -> Row | None:
     """The row that the deployed one has to be compared with: one small network, or deciding by what was learnt."""
     names = ("static", "cascade") if row.kind == "dynamic" else ("rlprune", "cascade", "static")
     return next((others[name] for name in names if name in others and name != row.name), None)
+
+
+def kept_time(cut: Mapping[str, float], minutes: float, seconds: float) -> Iterator[str]:
+    """What was cut short to keep a time limit, and whether it was kept.
+
+    Args:
+        cut: share of each step that was left out, by its name; 0 where that was not counted.
+        minutes: the limit.
+        seconds: that everything took.
+    """
+    if cut:
+        parts = "; ".join(f"{name}{f' ({max(100 * share, 1):.0f} %)' if share else ''}" for name, share in cut.items())
+        yield f"The machine was slower than when the time was planned, so some was left out of these steps: {parts}."
+    if seconds > 60 * minutes:
+        yield f"It took {seconds / 60:.1f} minutes, more than the {minutes:g} of the time limit."
 
 
 def advice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from rlprune.optimization.trained import Trained
 from rlprune.optimization.verdict.choice import Choice, images_needed
 from rlprune.optimization.verdict.figures import Answers, right_of
 from rlprune.optimization.verdict.measuring import TimeOfShare, bounds_of, class_costs
-from rlprune.optimization.verdict.sentences import advice, nearest, sentences
+from rlprune.optimization.verdict.sentences import advice, kept_time, nearest, sentences
 
 _NOT_LEARNT = (
     "Learning which images are hard was not surely ahead of tuned thresholds: the row rlprune is the thresholds that "
@@ -64,6 +65,7 @@ def summarise(
     minutes: float,
     seed: int,
     seconds: float,
+    cut: Mapping[str, float],
 ) -> OptimizeResult:
     """Put figures into words, and everything into one result.
 
@@ -77,6 +79,7 @@ def summarise(
         minutes: time limit.
         seed: of everything but times.
         seconds: that everything took.
+        cut: share of each step that was left out for want of time, by its name.
     """
     name = measured.choice.option.name
     row = next(each for each in measured.rows if each.name == name)
@@ -103,6 +106,7 @@ def summarise(
                 maybe_seen=bool(check.test_is_part_of_training_folder) and check.accuracy is not None,
             ),
             *(() if trained.learnt else (_NOT_LEARNT,)),
+            *kept_time(cut, minutes, seconds),
         ),
         advice=() if row.meets else tuple(advice(goal, measured.choice, bounds, plan, measured.rows, minutes)),
         rows=measured.rows,
