@@ -46,7 +46,7 @@ class Deadline:
         self._least = least
         self._debt = 0.0
         self._ends = clock() + left(1.0, None)
-        self._times: deque[float] = deque([clock()], maxlen=_N_PACED + 1)
+        self._times: deque[float] = deque(maxlen=_N_PACED + 1)  # not what comes before the first step
         self._clock = clock
 
     def past(self) -> bool:
@@ -67,8 +67,8 @@ class Deadline:
         self.n_all = n_all
         self._times.append(self._clock())
         n_paced = len(self._times) - 1
-        known = n_paced >= min(_FEWEST_PACED, n_all)
-        pace = (self._times[-1] - self._times[0]) / n_paced
+        known = n_paced >= _FEWEST_PACED
+        pace = (self._times[-1] - self._times[0]) / max(n_paced, 1)
         left = self._left(n_left / n_all, pace * n_all if known else None)
         ratio = self._least
         if left <= 0:

@@ -12,10 +12,17 @@ from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rlprune.agents import KeepRatioVecEnv
-from rlprune.agents.callbacks import EntropyCallback, FiguresCallback, ResumeCheckpointCallback, easy_and_hard
+from rlprune.agents.callbacks import (
+    DeadlineCallback,
+    EntropyCallback,
+    FiguresCallback,
+    ResumeCheckpointCallback,
+    easy_and_hard,
+)
 from rlprune.envs import Sweep, World
 from rlprune.evaluation.image_strips import RIGHT
 from rlprune.storage.policies import load_policy
+from rlprune.utils.timing import Deadline
 
 SETTINGS = lamp_settings(total_steps=4096, validate_every=1024, max_passes=2)
 
@@ -149,3 +156,19 @@ def test_the_bonus_for_undecided_policies_falls_to_zero() -> None:
         callback._on_rollout_start()
         found.append(model.ent_coef)
     assert found == pytest.approx([0.1, 0.05, 0, 0])
+
+
+def test_rollouts_that_do_not_fit_are_left_out_and_training_comes_to_its_end() -> None:
+    seconds = [0.0]
+    deadline = Deadline(lambda *_: 10.0 - seconds[0], clock=lambda: seconds[0])
+    model: Any = SimpleNamespace(num_timesteps=0)
+    callback = DeadlineCallback(deadline, 2000)
+    callback.model = model
+    callback._on_training_start()
+    n_made = 0
+    while model.num_timesteps < 2000:  # 20 rollouts, of a second each
+        seconds[0] += 1
+        n_made += 1
+        callback.num_timesteps = model.num_timesteps = model.num_timesteps + 100
+        callback._on_rollout_end()
+    assert model.num_timesteps == 2000 and n_made == pytest.approx(10, abs=1) and n_made + deadline.skipped == 20

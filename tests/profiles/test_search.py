@@ -154,3 +154,12 @@ def test_a_budget_below_the_cheapest_profile_is_refused() -> None:
     message = rf"budget 0\.001 is below the cheapest profile found, which costs {cheapest:.3f}"
     with pytest.raises(RLPruneError, match=message):
         best_within(NETWORK, found, [0.001, 1.0])
+
+
+def test_a_search_that_has_to_end_has_tried_the_uniform_profiles() -> None:
+    full = search_profiles(NETWORK, DATA, 20, late=lambda: False)
+    assert full.profiles.equal(search_profiles(NETWORK, DATA, 20).profiles)
+    asked = iter([False, *[True] * 1000])
+    found = search_profiles(NETWORK, DATA, 20, late=lambda: next(asked))
+    uniform = {tuple(NETWORK.uniform(level).tolist()) for level in range(NETWORK.n_levels)}
+    assert uniform <= set(map(tuple, found.profiles.tolist())) and len(found.profiles) <= len(uniform) + 1
