@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlprune.utils.finite import check_numbers
 
-_N_PACED = 20
+_N_PACED = 10
 """Steps by whose mean a pace is told."""
 _FEWEST_PACED = 3
 """And the fewest, as the first ones of all take longer."""

@@ -74,6 +74,8 @@ class TimeLimit:
         self._clock = clock
         self._began = clock() - spent
         self._used: dict[str, float] = {}
+        self._fastest: dict[str, float] = {}
+        self._slower_before = 1.0
 
     @property
     def elapsed(self) -> float:
@@ -102,6 +104,7 @@ class TimeLimit:
         """
         if name in self._given:
             return None
+        self._slower_before = self.slower
         return Deadline(partial(self._left_for, name), least=least, clock=self._clock)
 
     def for_slices_in_use(self, slower: float) -> float:
@@ -116,6 +119,16 @@ class TimeLimit:
         """Whether something that can be left out may take so long: what cannot be has its time first."""
         later = [name for name in (CHOOSING, MEASURING, REPORTING, STATIC) if name not in self._used or name != STATIC]
         return self._left - self.slower * sum(map(self._rest, later)) >= seconds
+
+    def _slower_by(self, name: str, takes: float, planned: float) -> float:
+        """How many times as long as planned all takes, by a training's pace; else by how much slower a step has become.
+
+        What else there is was planned by less than a few measured steps of its own.
+        """
+        if name in _TRAININGS and planned:
+            return max(1.0, takes / planned)
+        self._fastest[name] = min(takes, self._fastest.get(name, takes))
+        return self._slower_before * takes / self._fastest[name]
 
     @property
     def _left(self) -> float:
@@ -134,8 +147,8 @@ class TimeLimit:
             takes: seconds that all of it takes at the pace of its last steps; None before there are any.
         """
         own = self._planned.get(name, 0.0)
-        if takes is not None and own and name in _TRAININGS:
-            self.slower = max(1.0, takes / own)
+        if takes is not None:
+            self.slower = self._slower_by(name, takes, own)
         later = _CAN_END[_CAN_END.index(name) + 1 :]
         kept = [*_WHOLE, *(each for each in later if each in self._given)]
         left = self._left - self.slower * sum(map(self._rest, kept))
