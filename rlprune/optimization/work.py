@@ -185,7 +185,7 @@ class Work:
             elastic = self.original()
             settings = self._settings(AdaptSettings, self.plan.slice_epochs)
             with self.ending(SLICES) as deadline:
-                how = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("slices")
+                how: dict[str, Any] = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("slices")
                 adapt(elastic, self.subject.splits.network, settings, **how)
             save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
         return load_network(folder).network
@@ -240,7 +240,9 @@ class Work:
             elastic = self.adapted()
             elastic.specialise(codebook)
             with self.ending(SLICES_IN_USE) as deadline:
-                how = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("profiles")
+                how: dict[str, Any] = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept(
+                    "profiles"
+                )
                 adapt(elastic, self.subject.splits.network, settings, codebook=codebook, **how)
             save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
         return load_network(folder).network
@@ -305,7 +307,7 @@ class Work:
             settings = self._settings(TrainingSettings, self.profile_epochs())
             made = max(1 - self.memory.cut_short().get(SLICES_IN_USE, 0.0), 1e-6)
             with self.ending(STATIC, 1 / made) as deadline:
-                how = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("static")
+                how: dict[str, Any] = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("static")
                 pretrain(network, self.subject.splits.network, settings, **how)
             save_sliced(folder, network, adapted, profile, self.subject.splits.network, self.subject.notes)
         stored = load_plain(folder)
