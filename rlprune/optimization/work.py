@@ -240,10 +240,8 @@ class Work:
             elastic = self.adapted()
             elastic.specialise(codebook)
             with self.ending(SLICES_IN_USE) as deadline:
-                how: dict[str, Any] = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept(
-                    "profiles"
-                )
-                adapt(elastic, self.subject.splits.network, settings, codebook=codebook, **how)
+                how: dict[str, Any] = {"deadline": deadline, "codebook": codebook} | self._kept("profiles")
+                adapt(elastic, self.subject.splits.network, settings, teacher=self._teacher(settings), **how)
             save_network(folder, elastic.cpu(), self.subject.splits.network, self.subject.notes)
         return load_network(folder).network
 
