@@ -144,7 +144,7 @@ def test_a_network_that_onnx_cannot_hold_is_refused_before_it_is_trained(monkeyp
 def test_the_whole_network_is_timed_as_the_file_that_it_becomes() -> None:
     pytest.importorskip("onnxscript")
     elastic = check(splits()).elastic
-    assert exporting.ms_of_file("Signals", elastic, splits().validation, 2) > 0
+    assert min(exporting.ms_of_file("Signals", elastic, splits().validation, 2)) > 0
 
 
 def test_a_network_without_weights_is_asked_about_mirrored_images_later() -> None:
