@@ -4,13 +4,13 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from nets import IMAGE_SHAPE, KINDS, make_centred, make_data, make_elastic, make_levels, make_policy, relative_error
+from centred import BOOK, DATA, NETWORK, make
+from nets import IMAGE_SHAPE, KINDS, make_elastic, make_levels, make_policy, relative_error
 from torch import Tensor
 
 from rlprune.data.image_set import ImageSet
@@ -21,29 +21,13 @@ from rlprune.envs.world import World
 from rlprune.errors import BundleError, DataError, NotFiniteError, RLPruneError
 from rlprune.evaluation.dynamic import mean_reward
 from rlprune.policies.actions import ActionKind
-from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 
-NETWORK = make_centred()
-DATA = make_data(60)
-BOOK = sorted_codebook(make_levels(NETWORK, 6, seed=3), Cost(NETWORK))
 passes = pytest.mark.parametrize("max_passes", [1, 2, 3])
 combines = pytest.mark.parametrize("combine", [0.0, 0.5])
-
-
-def make(
-    max_passes: int = 1,
-    seed: int = 0,
-    network: Any = NETWORK,
-    book: Tensor = BOOK,
-    combine: float = 0.0,
-    pool: int = 1,
-) -> DynamicCNN:
-    policy = make_policy(network, DATA, book, max_passes=max_passes, seed=seed, combine=combine, pool=pool)
-    return DynamicCNN(network, policy, DATA.mean, DATA.std, DATA.classes)
 
 
 def swept(dynamic: DynamicCNN, data: ImageSet = DATA, **options: Any) -> Sweep:
@@ -237,43 +221,6 @@ def test_a_network_may_compute_in_half_precision() -> None:
         DynamicCNN(NETWORK, dynamic.policy, DATA.mean, DATA.std, DATA.classes, dtype=torch.int8)
 
 
-def test_a_prediction_describes_its_last_pass() -> None:
-    dynamic = make(3, seed=1)
-    predicted = dynamic(DATA.images)
-    for i in range(10):
-        profile = int(predicted.profiles[i, predicted.passes[i] - 1])
-        with torch.no_grad():
-            logits = dynamic.slice(profile)(DATA.normalised([i]))
-        assert relative_error(predicted.probabilities[i], logits.softmax(1)[0]) < 1e-5
-        ratios = [NETWORK.keep_ratios[int(level)] for level in BOOK[profile]]
-        assert predicted.keep_ratios[i].tolist() == ratios
-    assert torch.equal(predicted.labels, predicted.probabilities.argmax(1))
-
-
-@torch.no_grad()
-def test_combined_passes_predict_with_all_their_logits_of_which_later_ones_count_more() -> None:
-    dynamic = make(3, seed=1, combine=0.5)
-    predicted = dynamic(DATA.images)
-    everything = torch.stack([dynamic.slice(profile)(DATA.normalised()) for profile in range(len(BOOK))])
-    ran = [profiles[profiles >= 0] for profiles in predicted.profiles]
-    shares = [torch.tensor([1.0]), torch.tensor([1 / 3, 2 / 3]), torch.tensor([1 / 9, 2 / 9, 2 / 3])]
-    means = torch.stack([shares[len(profiles) - 1] @ everything[profiles, i] for i, profiles in enumerate(ran)])
-    lasts = torch.stack([everything[profiles[-1], i] for i, profiles in enumerate(ran)])
-    assert torch.equal(predicted.labels, means.argmax(1)) and not torch.equal(predicted.labels, lasts.argmax(1))
-    assert relative_error(predicted.probabilities, means.softmax(1)) < 1e-5
-    assert any((profiles.diff() < 0).any() for profiles in ran)  # narrower after wider, too
-
-
-def test_every_pass_and_every_decision_is_paid_for_and_the_stem_once() -> None:
-    dynamic = make(3, seed=1)
-    predicted, cost = dynamic(DATA.images), Cost(NETWORK)
-    for profiles, n_passes, macs in zip(predicted.profiles, predicted.passes, predicted.macs, strict=True):
-        ran = [int(cost.of(BOOK[profile]).macs) for profile in profiles[:n_passes]]
-        n_decisions = min(3, int(n_passes) + 1)
-        expected = sum(ran) - (len(ran) - 1) * int(cost.stem.macs) + n_decisions * int(dynamic.prices.decision.macs)
-        assert int(macs) == expected
-
-
 @pytest.mark.parametrize(
     "same",
     [
@@ -339,13 +286,6 @@ def test_a_codebook_for_another_network_is_refused() -> None:
             DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes)
 
 
-def test_predictions_are_plain_tensors() -> None:
-    predicted = make(2)(DATA.images[:5])
-    assert not predicted.probabilities.requires_grad
-    assert predicted.profiles.shape == (5, 2) and predicted.keep_ratios.shape == (5, 3)
-    np.testing.assert_allclose(predicted.probabilities.sum(1), np.ones(5), rtol=1e-5)
-
-
 def test_a_policy_or_names_for_another_number_of_classes_are_refused() -> None:
     seven = make_policy(NETWORK, replace(DATA, classes=tuple("abcdefg")), BOOK)
     five = make_policy(NETWORK, DATA, BOOK)
@@ -360,43 +300,3 @@ def test_a_policy_or_names_for_another_number_of_classes_are_refused() -> None:
         with pytest.raises(BundleError, match=message):
             DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, classes)
     check_fit(NETWORK, five, DATA.classes)
-
-
-@pytest.mark.parametrize("max_batch", [None, 7])
-def test_what_a_prediction_cost_is_computed_once_it_is_asked_for(
-    max_batch: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy = make_policy(NETWORK, DATA, BOOK, max_passes=2, seed=1)
-    dynamic = DynamicCNN(NETWORK, policy, DATA.mean, DATA.std, DATA.classes, max_batch=max_batch)
-    asked: list[int] = []
-    of_passes = CostBreakdown.of_passes
-    monkeypatch.setattr(CostBreakdown, "of_passes", lambda self, ran: asked.append(len(ran)) or of_passes(self, ran))
-    one, more = dynamic(DATA.images[:1]), dynamic(DATA.images[:20])
-    assert len(one.labels) == len(one.classes) == 1 and asked == ([] if max_batch is None else [7, 7, 6])
-    assert torch.equal(more.macs, of_passes(dynamic.prices, more.profiles).macs)
-    assert torch.equal(more.passes, (more.profiles >= 0).sum(1)) and len(more.macs_share) == 20
-    last = more.profiles.gather(1, more.passes[:, None] - 1)[:, 0]
-    assert torch.equal(more.keep_ratios, torch.tensor(NETWORK.keep_ratios)[dynamic.codebook[last]])
-    assert sum(asked) == 20
-    for copied in (
-        pickle.loads(pickle.dumps(one)),
-        copy.deepcopy(one),
-        replace(one, names=("x",)),
-        one.rows(torch.tensor([0])),
-    ):
-        assert torch.equal(copied.macs, one.macs) and vars(copied).keys() == {each.name for each in fields(one)}
-    with pytest.raises(AttributeError, match="'Prediction' object has no attribute 'mac'"):
-        _ = one.mac  # type: ignore[attr-defined]
-
-
-def test_a_row_is_the_prediction_for_one_image_and_is_stored_without_the_others() -> None:
-    whole = make(max_passes=2)(DATA.images[:6])
-    for index in (0, 5):
-        row, expected = whole.row(index), whole.rows(torch.tensor([index]))
-        for name in (each.name for each in fields(whole)):
-            found, right = getattr(row, name), getattr(expected, name)
-            assert torch.equal(found, right) if isinstance(right, torch.Tensor) else found == right, name
-        copied = pickle.loads(pickle.dumps(row))
-        assert torch.equal(copied.probabilities, expected.probabilities) and int(copied.macs) == int(expected.macs)
-        assert copied.probabilities.untyped_storage().nbytes() == copied.probabilities.nbytes
-    assert row.row(0) is row

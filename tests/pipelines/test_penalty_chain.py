@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recipe_runs import copy_of, steps_of
 
+from rlprune.agents.train import train_policy
 from rlprune.errors import RLPruneError
 from rlprune.pipelines import penalty_chain
 from rlprune.pipelines.penalty_chain import PenaltyChain, better
+from rlprune.policies.policy import Policy
 
 
 class Learner:
@@ -96,3 +99,48 @@ def test_policies_are_taken_over_each_whole_or_not_at_all(tmp_path: Path, monkey
     chain.take(other)
     assert (chain.folder(0.3) / "policy" / "policy.json").read_text() == "0.3 policy/policy.json"
     assert sorted(path.name for path in chain.down.iterdir()) == ["0.1", "0.3"]
+
+
+def test_every_policy_begins_where_that_of_the_next_higher_penalty_ended(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = ["steps/tune.json", "tuned", "tuning", "steps/policies.json", "policies", "results.json", "bundle"]
+    out = copy_of(root, tmp_path, "policies-up", *later)
+    begun: list[tuple[float, Path | None]] = []
+
+    def watched(*of: Any, start: Path | None, **more: Any) -> Policy:
+        begun.append((of[4].penalty, start))
+        return train_policy(*of, start=start, **more)
+
+    monkeypatch.setattr("rlprune.pipelines.steps.train_policy", watched)
+    steps_of(root, out, penalties=(2.0, 0.05, 0.5)).run("policies")
+    made, tuning = out / "policies", [out / "tuning" / f"policies-{n}" for n in range(3)]
+    expected = [(2.0, None), (0.5, made / "2"), (0.1, made / "0.5"), (0.05, made / "0.1")]
+    for folder in reversed(tuning):
+        expected = [(2.0, None), (0.5, folder / "2"), (0.1, folder / "0.5"), *expected]
+    n_down, up = len(expected), out / "policies-up"
+    assert begun[:n_down] == expected
+    rewards = json.loads((up / "rewards.json").read_text())
+    assert list(rewards) == ["0.1", "0.5", "2"]
+    start = made / "0.05"
+    for (penalty, begun_with), (name, ways) in zip(begun[n_down:], rewards.items(), strict=True):
+        assert (f"{penalty:g}", begun_with) == (name, start)
+        start = (up if ways["up"] > ways["down"] else made) / name
+        assert steps_of(root, out).chosen(penalty) == start
+    before = len(begun)
+    steps_of(root, out, penalties=(2.0, 0.05, 0.5)).run("policies")
+    assert begun[before:] == expected[-4:]  # looked at, but not learnt again
+
+
+def test_of_two_policies_that_of_the_higher_reward_counts(root: Path, tmp_path: Path) -> None:
+    steps = steps_of(root, copy_of(root, tmp_path))
+    path = steps.out / "policies-up" / "rewards.json"
+    for ways, chosen in (({"down": 0.5, "up": 0.6}, "policies-up"), ({"down": 0.5, "up": 0.5}, "policies")):
+        path.write_text(json.dumps({"2": ways}))
+        assert steps.chosen(2.0) == steps.out / chosen / "2"
+    assert steps.chosen(0.1) == steps.out / "policies" / "0.1"
+    path.unlink()
+    with pytest.raises(RLPruneError, match=r"rewards\.json is not there yet: the policies are not all learnt"):
+        steps.chosen(2.0)
+    path.parent.rename(steps.out / "elsewhere")  # as in a run of before there were any from below
+    assert steps.chosen(2.0) == steps.out / "policies" / "2"

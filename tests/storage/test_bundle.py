@@ -16,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nets import KINDS, make_data, make_elastic, make_levels, make_policy
+from started import run
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
@@ -34,8 +35,7 @@ FILES = (
     *("manifest.json", "manifest.sha256", "network.json", "network.safetensors"),
     *("policy.json", "policy.safetensors"),
 )
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -219,83 +219,6 @@ def test_what_a_bundle_names_is_never_imported(folder: Path, tmp_path: Path, mon
         with pytest.raises(BundleError, match=r"the stored network is malformed: .* is not allowed"):
             load(folder)
     assert "harmful" not in sys.modules and not (tmp_path / "ran").exists()
-
-
-# Replacing a folder
-
-
-def save(folder: Path, number: int) -> None:
-    save_policy(folder, POLICY, {"number": number})
-
-
-@pytest.mark.parametrize("n_renames", [0, 1])
-def test_an_error_while_saving_leaves_the_old_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_renames: int
-) -> None:
-    save(tmp_path / "policy", 1)
-    done: list[Path] = []
-    rename = Path.rename
-
-    def failing(self: Path, target: Path) -> Path:
-        if len(done) == n_renames:
-            raise OSError("no space left")
-        done.append(self)
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OSError, match="no space left"):
-        save(tmp_path / "policy", 2)
-    monkeypatch.undo()
-    assert load_policy(tmp_path / "policy").metadata == {"number": 1}
-    save(tmp_path / "policy", 3)
-    assert load_policy(tmp_path / "policy").metadata == {"number": 3}
-    assert os.listdir(tmp_path) == ["policy"]
-
-
-def test_about_must_be_json_or_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        save_policy(tmp_path / "policy", POLICY, {"penalty": torch.tensor(1)})
-    assert os.listdir(tmp_path) == []
-
-
-KILLED = """
-import os, random, signal, sys, time
-from pathlib import Path
-import test_bundle  # builds the policy once, for all children
-folder = Path(sys.argv[1])
-test_bundle.save(folder, 0)
-start = time.perf_counter()
-test_bundle.save(folder, 0)
-took = max(time.perf_counter() - start, 0.02)  # in a new process, everything takes longer
-random.seed(0)
-numbers = []
-for round in range(40):
-    child = os.fork()
-    if not child:
-        for number in range(10**6):
-            test_bundle.save(folder, number)
-    time.sleep(random.uniform(0.5, 5) * took)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    numbers.append(test_bundle.load_policy(folder).metadata["number"])
-print(max(numbers))
-"""
-
-
-def run(code: str, *arguments: Any) -> str:
-    """Run Python code in a process of its own and return what it printed."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    paths = os.pathsep.join(map(str, (HERE, HERE.parent / "support")))
-    environment = os.environ | {"PYTHONPATH": paths}
-    return subprocess.run(command, cwd=HERE, env=environment, check=True, capture_output=True, text=True).stdout
-
-
-def test_a_kill_at_any_moment_leaves_a_folder_that_loads(tmp_path: Path) -> None:
-    assert int(run(KILLED, tmp_path / "policy")) > 0
-    save(tmp_path / "policy", -1)
-    assert load_policy(tmp_path / "policy").metadata == {"number": -1}
-    assert not (tmp_path / ".policy.before").exists()
-    assert list(tmp_path.iterdir()) == [tmp_path / "policy"]  # nor anything else that the killed ones had begun
 
 
 # Where only the core is installed

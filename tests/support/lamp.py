@@ -15,6 +15,9 @@ from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.policies.policy import Policy
 
+SHORT: dict[str, Any] = {"total_steps": 1024, "validate_every": 512}
+"""Settings of a training that learns nothing much, at once."""
+
 
 class Lamp(nn.Module):
     """Right (class 0) with half of its inner channels if the image is bright, and with all of them if it is dark.
@@ -75,3 +78,8 @@ def train_lamp(folder: Path, settings: PolicySettings, **arguments: Any) -> Poli
     return train_policy(
         make_lamp(), make_lamp_data(64), make_lamp_data(16), folder, settings, progress=False, **arguments
     )
+
+
+def same(one: Policy, other: Policy) -> bool:
+    """Whether two policies decide alike, to the bit."""
+    return all(torch.equal(value, other.tensors()[name]) for name, value in one.tensors().items())

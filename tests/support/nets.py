@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ from rlprune.training.settings import TrainingSettings
 
 IMAGE_SHAPE = (3, 16, 16)
 N_CLASSES = 5
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Plain(nn.Module):
@@ -176,18 +179,26 @@ def randomise_levels(elastic: ElasticCNN, seed: int = 0) -> ElasticCNN:
     return elastic
 
 
+def made_once(make: Callable[P, T]) -> Callable[P, T]:
+    """Give copies of the first one made: to find the groups of a network takes 30 times as long as a copy."""
+
+    @functools.cache
+    def first(*of: P.args, **more: P.kwargs) -> tuple[T, Tensor]:
+        return make(*of, **more), torch.get_rng_state()
+
+    @functools.wraps(make)
+    def copied(*of: P.args, **more: P.kwargs) -> T:
+        made, random_state = first(*of, **more)
+        torch.set_rng_state(random_state)  # tests go on from the seed, whether or not another one came before
+        return copy.deepcopy(made)
+
+    return copied
+
+
+@made_once
 def make_elastic(kind: str, seed: int = 0, residual: bool = False) -> ElasticCNN:
-    """The elastic network of one of the five, whose levels have norms of their own: a copy of the first one made."""
-    made, random_state = _elastic(kind, seed, residual)
-    torch.set_rng_state(random_state)  # tests go on from the seed, whether or not another one came before
-    return copy.deepcopy(made)
-
-
-@functools.cache
-def _elastic(kind: str, seed: int, residual: bool) -> tuple[ElasticCNN, Tensor]:
-    """The network, and the state of torch's generator after it; to find the groups takes 30 times as long as a copy."""
-    made = randomise_levels(ElasticCNN.from_model(network(kind, seed), IMAGE_SHAPE, residual=residual), seed)
-    return made, torch.get_rng_state()
+    """The elastic network of one of the five, whose levels have norms of their own."""
+    return randomise_levels(ElasticCNN.from_model(network(kind, seed), IMAGE_SHAPE, residual=residual), seed)
 
 
 def make_levels(elastic: ElasticCNN, n: int, seed: int = 0) -> Tensor:

@@ -14,6 +14,7 @@ from nets import (
     make_levels,
     network,
 )
+from quick import QUICK
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,8 +27,6 @@ from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings, SpecialiseSettings, adapt, calibrate
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
-
-QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2}
 
 
 def test_random_profiles_exist_and_cover_the_range_of_cost() -> None:

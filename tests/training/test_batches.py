@@ -11,6 +11,7 @@ import pytest
 import torch
 from interruptions import Interrupted, every_second_step
 from nets import make_data, make_elastic, network, seen_batches
+from quick import QUICK
 from streams import streamed, write_gradients
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from rlprune.training.pretraining import pretrain
 from rlprune.training.run import TrainingRun
 from rlprune.training.settings import TrainingSettings
 
-QUICK: dict[str, Any] = {"batch_size": 16, "bf16": False, "channels_last": False, "padding": 2}
 DATA = make_data(40)
 SETTINGS = AdaptSettings(epochs=2, average_share=0.5, workers=0, **QUICK)
 

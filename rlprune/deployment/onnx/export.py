@@ -142,7 +142,7 @@ def _profiles(
         names: to which the shared weights that each of them reads are added.
     """
     features = torch.zeros(2, *dynamic.elastic.feature_shape)
-    for k, body in enumerate(export_bodies(dynamic, features)):
+    for k, body in enumerate(export_bodies(dynamic, features, integers=calibration is not None)):
         piece = body if calibration is None else quantised(body, calibration)
         names.append(tuple(shared.replace(piece, k)) if calibration is None else ())
         yield as_function(f"profile_{k}", piece, 1, names[-1])
@@ -226,10 +226,16 @@ class _Combine(nn.Module):
         return self.observer.believe(before, logits, passes)
 
 
-def export_bodies(dynamic: DynamicCNN, features: Tensor) -> Iterator[Any]:
-    """Export the body of every profile as an `onnx.ModelProto`; features are those of two images, (2, F, H', W')."""
+def export_bodies(dynamic: DynamicCNN, features: Tensor, *, integers: bool = False) -> Iterator[Any]:
+    """Export the body of every profile as an `onnx.ModelProto`.
+
+    Args:
+        dynamic: the network with its policy.
+        features: those of two images, (2, F, H', W').
+        integers: whether they will be quantised.
+    """
     for k in range(len(dynamic.slices)):
-        yield export_piece(f"profile {k}", dynamic.slices.prepared(k), (features,))
+        yield export_piece(f"profile {k}", dynamic.slices.prepared(k), (features,), integers=integers)
 
 
 @torch.inference_mode()

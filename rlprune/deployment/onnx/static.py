@@ -85,7 +85,7 @@ def to_static_onnx(
     pixels = torch.zeros(2, *shape, dtype=torch.uint8)
     normalised = start(pixels)
     _check_logits(folded, normalised, data)
-    piece = export_piece("network", folded, (normalised,))
+    piece = export_piece("network", folded, (normalised,), integers=calibration is not None)
     if calibration is not None:
         piece = quantised(piece, start(calibration))
     functions = [

@@ -119,7 +119,7 @@ def onnx_module(module: nn.Module, example: Tensor, calibration: Tensor | None =
     """
     check_onnx(example.device)
     two = example[:1].expand(2, *example.shape[1:]).contiguous()
-    piece = export_piece("network", module, (two,))
+    piece = export_piece("network", module, (two,), integers=calibration is not None)
     if calibration is not None:
         piece = quantised(piece, calibration)
     runs = session(piece.SerializeToString(), torch.get_num_threads(), spin=False)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from nets import IMAGE_SHAPE, N_CLASSES, make_data, make_images, make_levels, relative_error
+from nets import IMAGE_SHAPE, N_CLASSES, made_once, make_data, make_images, make_levels, relative_error
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -122,6 +122,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
 
+@made_once
 def make(kind: str) -> tuple[nn.Module, ElasticCNN]:
     """A network with values other than zeros and ones in its norms, and the elastic network of it."""
     torch.manual_seed(0)
