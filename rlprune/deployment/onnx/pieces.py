@@ -142,9 +142,8 @@ def _convolve_shortcuts(graph: fx.Graph) -> None:
     """
     aten = torch.ops.aten
     for node in graph.find_nodes(op="call_function", target=aten.pad.default):
-        source, strides = _strided(node.args[0])
-        *beside, first, last = node.args[1]
-        mode, value = (*node.args[2:], *("constant", None)[len(node.args) - 2 :])
+        padded, (*beside, first, last), mode, value = _arguments(node, None, (0, 0), "constant", None)
+        source, strides = _strided(padded)
         by_zeros = mode == "constant" and not value and not node.kwargs
         if not strides or not by_zeros or len(beside) != 4 or any(beside) or min(first, last) < 0:
             continue
@@ -161,12 +160,17 @@ def _strided(node: fx.Node) -> tuple[fx.Node, dict[int, int]]:
     """What slices take every so many rows or columns of, from the first on; and how many, of each dimension, 2 or 3."""
     strides: dict[int, int] = {}
     while node.target is torch.ops.aten.slice.Tensor:
-        source, dim, start, end, step = (*node.args, *(None, 0, None, None, 1)[len(node.args) :])
+        source, dim, start, end, step = _arguments(node, None, 0, None, None, 1)
         whole = not start and end in (None, sys.maxsize)
         if not whole or (step > 1 and dim not in (2, 3)) or dim in strides:
             break
         node, strides = source, strides | ({dim: step} if step > 1 else {})
     return node, strides
+
+
+def _arguments(node: fx.Node, *defaults: Any) -> tuple[Any, ...]:
+    """The arguments of a call, those that are not given being the defaults."""
+    return (*node.args, *defaults[len(node.args) :])
 
 
 def _reason(error: BaseException) -> str:
