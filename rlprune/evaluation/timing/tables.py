@@ -48,8 +48,8 @@ def _onnx_pieces(row: OnnxRow, title: str) -> Table:
     for name, ms, what, style in _beside_floor(row):
         table.add_row(name, "", *_of_dense(ms, row), what, style=style)
     table.caption = (
-        f"{_compared(row)} Shares are of calls under onnxruntime's profiler, which take {row.timed_ms:.3f} ms, as it "
-        "slows small operators down."
+        f"{_compared(row)} Shares are of calls under onnxruntime's profiler ({row.timed_ms:.3f} ms each), which slows "
+        "small operators down."
     )
     return table
 
