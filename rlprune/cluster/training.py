@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,8 +81,21 @@ def _fitted(trainer: Any, n_retries: int) -> bytes:
 
     Raises:
         ClusterError: workers were lost too often.
+        KeyboardInterrupt: Ctrl-C, which Ray's own handler would take for a good end.
         RLPruneError: what the function raises.
     """
+    ends = signal.getsignal(signal.SIGINT)
+    try:
+        return _tried(trainer, n_retries)
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, ends)
+
+
+def _tried(trainer: Any, n_retries: int) -> bytes:
+    """The same, under Ray's handler of Ctrl-C."""
     while True:
         try:
             found: bytes = trainer.fit().return_value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,3 +104,14 @@ def test_a_mistake_is_not_made_again_and_a_lost_worker_is() -> None:
     failures = [Exception("no controller"), lost()]  # what is wrong is no worker
     with pytest.raises(ClusterError, match="no controller"):
         _fitted(trainer, 3)
+
+
+def test_ctrl_c_is_no_good_end_and_its_handler_stays() -> None:
+    def fit() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise SystemExit(0)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        _fitted(SimpleNamespace(fit=fit), 3)
+    assert signal.getsignal(signal.SIGINT) is before
