@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from rlprune.cluster.connection import LOCAL
+from rlprune.cluster.connection import LOCAL, check_answers
 from rlprune.cluster.training import train_on
 from rlprune.errors import ClusterError
 from rlprune.training.parallel.group import current, joined, launched
@@ -46,6 +46,8 @@ def carry_out(verb: Any) -> None:
     if asked == ProcessOptions():
         verb.run()
         return
+    address = asked.cluster or LOCAL
+    check_answers(address)  # before Ray is imported, which takes seconds
     out: Path = verb.folder if hasattr(verb, "folder") else verb.out
     beside = out.resolve().with_suffix("")  # which all machines see
     gpus = (getattr(verb, "settings", verb).device or "cpu").startswith("cuda")
@@ -53,8 +55,7 @@ def carry_out(verb: Any) -> None:
     given["COLUMNS"] = str(shutil.get_terminal_size().columns)
     with writing(out), scratch(beside) as folder, _shown(folder):
         arguments = {"verb": verb, "said": folder, "place": Path.cwd(), "environment": given}
-        n_workers, address = asked.processes, asked.cluster or LOCAL
-        train_on(_carry_out, arguments, folder, n_workers=n_workers, address=address, gpus=gpus)
+        train_on(_carry_out, arguments, folder, n_workers=asked.processes, address=address, gpus=gpus)
 
 
 def _carry_out(verb: Any, said: Path, place: Path, environment: dict[str, str]) -> None:
