@@ -53,6 +53,7 @@ def carry_out(verb: Any) -> None:
     gpus = (getattr(verb, "settings", verb).device or "cpu").startswith("cuda")
     given = {name: value for name, value in os.environ.items() if name.startswith("RLPRUNE_")}
     given["COLUMNS"] = str(shutil.get_terminal_size().columns)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # Ray Train would say all that is printed twice
     with writing(out), scratch(beside) as folder, _shown(folder):
         arguments = {"verb": verb, "said": folder, "place": Path.cwd(), "environment": given}
         train_on(_carry_out, arguments, folder, n_workers=asked.processes, address=address, gpus=gpus)

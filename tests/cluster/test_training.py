@@ -55,6 +55,7 @@ def test_workers_on_two_nodes_train_as_one_process(
 def _the_command_line_does_too(
     nodes: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    root.mkdir()
     draw_pets(root)
     monkeypatch.chdir(root)
     main([*PRETRAIN[:-1], "one.safetensors"])
