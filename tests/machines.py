@@ -1,6 +1,7 @@
-"""Many images through Ray Data, and requests to Ray Serve, while processes are killed. Half an hour on two cores.
+"""Trainings, many images and requests, on Ray, while processes are killed. Half an hour on two cores.
 
     python tests/machines.py
+    python tests/machines.py train --kills 1
     python tests/machines.py serve --seconds 20
     python tests/machines.py predict --images 2000
 
@@ -14,6 +15,7 @@ import argparse
 import io
 import json
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -33,11 +35,14 @@ from torch import Tensor
 sys.path.append(str(Path(__file__).parent / "support"))
 
 from clustered import below
+from ranks import misfit
+from rayed import trained
 
 from rlprune.cluster.connection import connected
 from rlprune.cluster.predicting import predict_files
 from rlprune.cluster.replicas import Opening, Replicas
 from rlprune.cluster.serving import serving
+from rlprune.cluster.training import train_on
 from rlprune.storage.bundle import load
 from rlprune.utils.imports import require
 
@@ -65,10 +70,50 @@ def wait_for(title: str, n: int, seconds: float) -> list[int]:
     return found
 
 
-def predict(root: Path, n_images: int, _: float) -> Bar:
+def train(root: Path, given: argparse.Namespace) -> Bar:
+    """Two workers train what one process does, and what they do undisturbed though one is killed at random moments."""
+    rng, killed = random.Random(given.seed), []
+
+    def on_ray(name: str, epochs: int) -> dict[str, Tensor]:
+        place = root / name
+        place.mkdir()
+        arguments = {"checkpoint": place / "run.pt", "epochs": epochs}
+        found: dict[str, Tensor] = train_on(trained, arguments, place, n_workers=2)[1]
+        return found
+
+    def kill(processes: Path, after: float) -> None:
+        while not (processes.exists() and len(processes.read_text().splitlines()) == 2):  # so that they are at work
+            time.sleep(0.01)
+        time.sleep(after)
+        if not (processes.parent / "ended").exists():
+            os.kill(int(rng.choice(processes.read_text().split())), signal.SIGKILL)
+            killed.append(f"{after:.1f}")
+
+    with connected("local", n_cpus=3):
+        apart = misfit(on_ray("short", 2), trained(root / "alone.pt", 2)[1])
+        whole, files = on_ray("whole", given.epochs), root / "whole"
+        seconds = (files / "run.pt").stat().st_mtime - (files / "run.processes").stat().st_mtime
+        again = other = 0
+        for number in range(2 * given.kills):  # some may be over before their moment comes
+            if len(killed) == given.kills:
+                break
+            processes = root / f"killed-{number}" / "run.processes"
+            killer = threading.Thread(target=kill, args=(processes, rng.uniform(0, seconds)), daemon=True)
+            killer.start()
+            found = on_ray(processes.parent.name, given.epochs)
+            (processes.parent / "ended").touch()
+            killer.join()
+            again += len(processes.read_text().split()) == 4
+            other += any(not torch.equal(found[name], value) for name, value in whole.items())
+    said = f"1 x 128 and 2 x 64 images are {apart:.1e} apart after 20 steps; trainings of {seconds:.1f} s, "
+    said += f"a worker killed after {', '.join(killed)} s: {again} began again, {other} end in other weights"
+    return (apart > 1e-5) + 2 * given.kills - len(killed) - again + other, said
+
+
+def predict(root: Path, given: argparse.Namespace) -> Bar:
     """Every image once and the labels of one process, though a worker is killed."""
     (root / "images").mkdir()
-    for number, content in enumerate(images_of(n_images)):
+    for number, content in enumerate(images_of(given.images)):
         (root / "images" / f"{number:06d}.png").write_bytes(content)
     network, out, killed = load(BUNDLE), root / "out", []
 
@@ -98,13 +143,13 @@ def predict(root: Path, n_images: int, _: float) -> Bar:
     return other + (not killed), f"{figures}{len(killed)} worker killed; {seconds:.0f} s, {of_one:.0f} s in one process"
 
 
-def serve(root: Path, _: int, seconds: float) -> Bar:
+def serve(root: Path, given: argparse.Namespace) -> Bar:
     """No request is lost but those that a killed replica was at, which are sent again; answers are right."""
     contents = images_of(200)
     pixels = [torch.from_numpy(np.array(Image.open(io.BytesIO(each)))).permute(2, 0, 1) for each in contents]
     labels = load(BUNDLE)(torch.stack(pixels)).labels
     with connected("local"), serving(Opening(str(BUNDLE), backend="pytorch"), Replicas(replicas=2), port=0) as url:
-        return _loaded(url, contents, labels, seconds)
+        return _loaded(url, contents, labels, given.seconds)
 
 
 def _loaded(url: str, contents: list[bytes], labels: Tensor, seconds: float, n_clients: int = 8) -> Bar:
@@ -154,18 +199,23 @@ def _loaded(url: str, contents: list[bytes], labels: Tensor, seconds: float, n_c
 def main() -> int:
     """Print a line for each that is asked for; return how much was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bars", nargs="*", help="predict, serve; both if none is named")
+    parser.add_argument("bars", nargs="*", help="train, predict, serve; all if none is named")
+    parser.add_argument("--kills", type=int, default=3, help="trainings in which a worker is killed")
+    parser.add_argument("--epochs", type=int, default=10, help="of each of them")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=60.0)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    path = [str(Path(__file__).parent / "support"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path)  # for workers
     n_faults = 0
-    for name, run in (("predict", predict), ("serve", serve)):
+    for name, run in (("train", train), ("predict", predict), ("serve", serve)):
         if given.bars and name not in given.bars:
             continue
         begun = time.monotonic()
         with tempfile.TemporaryDirectory() as root:
-            wrong, figures = run(Path(root), given.images, given.seconds)
+            wrong, figures = run(Path(root), given)
         n_faults += wrong
         print(f"{'FAULT' if wrong else 'ok   '} {name:8} {figures} ({time.monotonic() - begun:.0f} s)", flush=True)
     print(f"{n_faults} faults")

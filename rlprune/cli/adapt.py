@@ -11,6 +11,7 @@ import tyro
 
 from rlprune.cli.options import LatencyOptions, NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
+from rlprune.cli.several import ProcessOptions
 from rlprune.intake.notes import split_notes
 from rlprune.intake.options import DataOptions, ElasticOptions, source_notes
 from rlprune.intake.preparation import load_for
@@ -33,6 +34,7 @@ class Adapt:
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     resume: bool = False
     """Continue an interrupted run."""
+    several: tyro.conf.OmitArgPrefixes[ProcessOptions] = field(default_factory=ProcessOptions)
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     elastic: tyro.conf.OmitArgPrefixes[ElasticOptions] = field(default_factory=ElasticOptions)
     latency: tyro.conf.OmitArgPrefixes[LatencyOptions] = field(default_factory=LatencyOptions)

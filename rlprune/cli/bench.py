@@ -23,6 +23,7 @@ from rlprune.evaluation import tables
 from rlprune.evaluation.benchmark import bench, bench_adapt
 from rlprune.evaluation.runners import ROWS, default_rows
 from rlprune.evaluation.timing import ProfileResult, bench_callers, profile
+from rlprune.evaluation.timing.backends import has_onnx
 from rlprune.evaluation.timing.plots import frontier_in_time
 from rlprune.evaluation.timing.rivals import RIVAL_ROWS, RowImages
 from rlprune.evaluation.timing.tables import profiled
@@ -81,9 +82,10 @@ class Bench:
     batch: tuple[BatchSize, ...] | None = None
     """Batch sizes (1 64); for env and adapt a single one (256 and 128)."""
     seconds: Seconds = 5.0
-    """Time to spend on each batch size, or on each network."""
+    """Time to spend on each batch size (of a profile, in PyTorch and in onnxruntime each), or on each network."""
     profile: bool = False
-    """Instead of rows, say where the time of a bundle goes, piece by piece, and what its slices take alone."""
+    """Instead of rows, say where the time of a bundle goes, piece by piece, and what its slices take alone; of the
+    exported file, too, where onnxruntime is installed."""
     callers: Annotated[PositiveInt, AtMost(4096)] | None = None
     """So many threads send single images instead, through a stream, to the dense network and the dynamic one in turns;
     --batch is then the images of a full bucket."""
@@ -194,7 +196,7 @@ class Bench:
         pixels = self._pixels(dynamic) if row_images is None else row_images.test.held()
         batches = self.batch or (1, min(64, len(pixels)))
         if self.profile:
-            return profile(dynamic, pixels, batches, self.seconds)
+            return profile(dynamic, pixels, batches, self.seconds, onnx=has_onnx())
         return bench(dynamic, pixels, batches, self.seconds, rows, row_images)
 
     def _row_images(self, dynamic: DynamicCNN) -> RowImages | None:

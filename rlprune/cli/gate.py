@@ -15,6 +15,7 @@ from rlprune.baselines.gate_training import GateSettings, train_gates
 from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
+from rlprune.cli.several import ProcessOptions
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation import tables
 from rlprune.evaluation.gated import evaluate_gated
@@ -43,6 +44,7 @@ class Gate:
     """What a gate has to pass, in (0, 1)."""
     resume: bool = False
     """Continue an interrupted run."""
+    several: tyro.conf.OmitArgPrefixes[ProcessOptions] = field(default_factory=ProcessOptions)
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     settings: tyro.conf.OmitArgPrefixes[GateSettings] = field(default_factory=GateSettings)
 

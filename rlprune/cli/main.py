@@ -30,7 +30,7 @@ from rlprune.cli.prune import Prune
 from rlprune.cli.resumable import FinishedError
 from rlprune.cli.run import RunRecipe
 from rlprune.cli.serve import Serve
-from rlprune.cli.several import launcher, says, shared
+from rlprune.cli.several import carry_out, launcher, says, shared
 from rlprune.cli.sweep import SweepPolicies
 from rlprune.cli.train import Train
 from rlprune.errors import RLPruneError, SettingsError
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         verb = parse(Verb, arguments, _DESCRIPTION)
         with shared(verb, arguments[0], _SHARED):
-            verb.run()
+            carry_out(verb)
         sys.stdout.flush()
     except FinishedError as done:
         _say(done, verb, f"rlprune: {done}", file=sys.stdout)

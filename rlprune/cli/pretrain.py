@@ -10,6 +10,7 @@ import tyro
 
 from rlprune.cli.options import NetworkOptions, TeacherOptions
 from rlprune.cli.resumable import resumable
+from rlprune.cli.several import ProcessOptions
 from rlprune.errors import RLPruneError
 from rlprune.intake.options import DataOptions
 from rlprune.intake.preparation import load_for, note_of
@@ -31,6 +32,7 @@ class Pretrain:
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     resume: bool = False
     """Continue an interrupted run."""
+    several: tyro.conf.OmitArgPrefixes[ProcessOptions] = field(default_factory=ProcessOptions)
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = field(default_factory=TrainingSettings)
 

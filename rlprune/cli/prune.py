@@ -13,6 +13,7 @@ from rlprune.baselines import stored
 from rlprune.baselines.static_pruning import StaticSettings, check_static, remove_masks, static_network
 from rlprune.cli.options import TeacherOptions
 from rlprune.cli.resumable import resumable
+from rlprune.cli.several import ProcessOptions
 from rlprune.evaluation import tables
 from rlprune.evaluation.static import evaluate_static
 from rlprune.intake.fitting import load_fitting
@@ -35,6 +36,7 @@ class Prune:
     source: tyro.conf.OmitArgPrefixes[DataOptions]
     resume: bool = False
     """Continue an interrupted run."""
+    several: tyro.conf.OmitArgPrefixes[ProcessOptions] = field(default_factory=ProcessOptions)
     teaching: tyro.conf.OmitArgPrefixes[TeacherOptions] = field(default_factory=TeacherOptions)
     settings: tyro.conf.OmitArgPrefixes[StaticSettings] = field(default_factory=StaticSettings)
 

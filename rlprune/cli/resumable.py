@@ -15,7 +15,7 @@ from rlprune.utils.files import check_target_folder, write_json
 from rlprune.utils.locks import hold
 from rlprune.utils.tensorboard import scalar_log
 
-_MAY_CHANGE = {"out", "resume", "settings", "trust_pickle"}
+_MAY_CHANGE = {"out", "resume", "settings", "several", "trust_pickle"}
 """Options that a run may be resumed under others of: where it is, and what its checkpoint knows itself."""
 
 

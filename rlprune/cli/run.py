@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from pydantic import AfterValidator
 
+from rlprune.cli.several import ProcessOptions
 from rlprune.pipelines.recipe import Recipe
 from rlprune.pipelines.step_settings import StepName, steps_begun
 from rlprune.pipelines.steps import Steps
@@ -38,13 +39,19 @@ class RunRecipe:
     device: Annotated[str, AfterValidator(check_device)] | None = None
     """Where networks are trained and searched, such as cuda; the recipe's own devices if not given. A run may go on on
     another one."""
+    several: tyro.conf.OmitArgPrefixes[ProcessOptions] = field(default_factory=ProcessOptions)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that it fills."""
+        return Path("runs") / self.recipe.resolve().parent.name if self.out is None else self.out
 
     def run(self) -> None:
         """Do it."""
         recipe = Recipe.read(self.recipe)
         recipe = recipe if self.seed is None else replace(recipe, seed=self.seed)
         recipe = recipe if self.device is None else recipe.on(self.device)
-        out = Path("runs") / self.recipe.resolve().parent.name if self.out is None else self.out
+        out = self.folder
         if out.resolve() != self.recipe.resolve().parent:
             current().from_first(lambda: check_ours(out, steps_begun(out)))
         with current().first(hold(out, inside=True)):

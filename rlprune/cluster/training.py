@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ def train_on(
         n_workers: how many there are, each of them on one processor, or one GPU.
         address: of Ray, as `connected` takes it.
         gpus: give each worker a GPU, which is its `cuda`.
-        n_retries: how often all may begin again.
+        n_retries: how often all may begin again; not after an error of rlprune, which would come again.
 
     Returns:
         What the function returns in the first worker: tensors, which are then on the CPU, numbers, texts, and lists,
@@ -50,7 +52,9 @@ def train_on(
         RLPruneError: what `function` raises in a worker; or it returns something else.
     """
     if launched() > 1:
-        raise ClusterError("torchrun has started this process, and Ray would start others; use one of the two")
+        error = ClusterError("torchrun has started this process, and Ray would start others; use one of the two")
+        error.agreed = True  # type: ignore[attr-defined]
+        raise error
     n_cpus = n_workers + 1 if address == LOCAL else None
     with hushed("ray.train") as train, connected(address, n_cpus=n_cpus) as cluster:
         in_torch = require("ray.train.torch", "cluster")
@@ -67,14 +71,40 @@ def train_on(
             run_config=train.RunConfig(
                 name="training",
                 storage_path=str(folder.resolve()),
-                failure_config=train.FailureConfig(max_failures=n_retries),
             ),
         )
+        return _returned(_fitted(trainer, n_retries))
+
+
+def _fitted(trainer: Any, n_retries: int) -> bytes:
+    """What the first worker gives; Ray itself would also try again what cannot succeed.
+
+    Raises:
+        ClusterError: workers were lost too often.
+        KeyboardInterrupt: Ctrl-C, which Ray's own handler would take for a good end.
+        RLPruneError: what the function raises.
+    """
+    ends = signal.getsignal(signal.SIGINT)
+    try:
+        return _tried(trainer, n_retries)
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, ends)
+
+
+def _tried(trainer: Any, n_retries: int) -> bytes:
+    """The same, under Ray's handler of Ctrl-C."""
+    while True:
         try:
-            found = trainer.fit().return_value
+            found: bytes = trainer.fit().return_value
+            return found
         except Exception as error:
-            raise _told(error) from error
-    return _returned(found)
+            told = _told(error)
+            if n_retries == 0 or not hasattr(error, "worker_failures") or not isinstance(told, ClusterError):
+                raise told from error
+            n_retries -= 1
 
 
 def _returned(found: bytes) -> Any:

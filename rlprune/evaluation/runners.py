@@ -13,7 +13,7 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.static import count_macs
 from rlprune.evaluation.timing.backends import has_onnx
-from rlprune.evaluation.timing.runner import Runner, in_parts, onnx_dynamic, onnx_plain, there
+from rlprune.evaluation.timing.runner import Runner, in_parts, onnx_dynamic, onnx_plain, reason, there
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.utils.notes import say
 
@@ -71,21 +71,13 @@ def prepare_runners(
             runner = makers[name]()
             runner.run(images if runner.dynamic else normalised)
         except Exception as error:  # exporters, compilers and Torch-Pruning raise all sorts
-            left_out[name] = _reason(error)
+            left_out[name] = reason(error)
             say(f"the row {name} is left out: {left_out[name]}")
         else:
             runners[name] = runner
     if not runners:
         raise RLPruneError(f"no row can be timed: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
     return runners, left_out
-
-
-def _reason(error: Exception) -> str:
-    """Why a row cannot be made, in one short line."""
-    text = str(error).strip().partition("\n")[0]
-    kind = "" if isinstance(error, RLPruneError) else type(error).__name__
-    line = ": ".join(part for part in (kind, text) if part)
-    return line if len(line) <= _MOST_SAID else f"{line[:_MOST_SAID]}..."
 
 
 def _makers(dynamic: DynamicCNN, share: float) -> dict[str, Callable[[], Runner]]:
@@ -128,8 +120,6 @@ ROWS = (
 """All rows that a benchmark can have, in their order."""
 DEFAULT_ROWS = ("dense", "dense folded", "dynamic")
 """Those that need nothing but torch, and no time to prepare."""
-_MOST_SAID = 200
-"""Characters of a reason."""
 
 
 def available_rows() -> tuple[str, ...]:

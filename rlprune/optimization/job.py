@@ -16,6 +16,7 @@ from torch import nn
 from rlprune.agents.train import train_policy
 from rlprune.cluster.connection import Cluster, connected
 from rlprune.cluster.sweeps.learning import learn_policy, search_on
+from rlprune.cluster.sweeps.logits import check_room as check_store
 from rlprune.data.image_set import Splits
 from rlprune.errors import RLPruneError
 from rlprune.optimization.check import examine
@@ -320,6 +321,9 @@ class Optimization:
             how: dict[str, Any] = {"seed": self.seed, "limit": limit, "bar": bar, "device": self.device}
             how["learn"] = train_policy
             if self._cluster is not None:
+                splits = self.subject.splits
+                sets = (splits.policy, splits.validation)
+                check_store(self._cluster, self.subject.model, sets, [planned.n_profiles])
                 how["learn"], how["search"] = (
                     partial(learn_policy, self._cluster, train_policy),
                     partial(search_on, self._cluster),

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from pets import DATA, MODEL, PRUNE, run_json
 from PIL import Image
 
 from rlprune.cli.main import main
+from rlprune.deployment.dynamic_cnn import DynamicCNN
+from rlprune.deployment.onnx.export import to_onnx
 from rlprune.evaluation.runners import default_rows
+from rlprune.evaluation.timing import ProfileResult, runner
+from rlprune.evaluation.timing.backends import has_onnx
+from rlprune.evaluation.timing.profile_results import ONNX_PIECES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once() -> Iterator[None]:
+    """All of these tests have one bundle, and to export it takes seconds."""
+    exported: list[bytes] = []
+
+    def once(dynamic: DynamicCNN, calibration: torch.Tensor | None = None) -> bytes:
+        exported.extend([] if exported else [to_onnx(dynamic, calibration)])
+        return exported[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "to_onnx", once)
+        yield
 
 
 def test_bench_times_a_bundle(project: Path) -> None:
@@ -32,7 +53,17 @@ def test_bench_lets_callers_share_buckets(project: Path) -> None:
 def test_bench_says_where_the_time_goes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run_json(project, "bench", "bundle", *DATA, "--profile", "--batch", "1", "4", "--seconds", "0")
     assert [row["batch"] for row in results["rows"]] == [1, 4]
-    assert "normalise" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "normalise" in said
+    found = ProfileResult.from_json(results)
+    assert found.to_json() == results and (found.onnxruntime is not None) == has_onnx()
+    for row, other in zip(found.onnxruntime or (), found.rows, strict=has_onnx()):
+        assert (row.backend, row.batch, row.n_images) == ("onnxruntime", other.batch, other.n_images)
+        assert row.macs_ratio == pytest.approx(other.macs_ratio)
+        assert row.overhead_ms == pytest.approx(row.dynamic_ms - row.floor_ms)
+        shares = {piece.name: piece.share for piece in row.pieces}
+        assert [*shares] == [*ONNX_PIECES] and sum(shares.values()) == pytest.approx(1)
+        assert all(share > 0 for name, share in shares.items() if name != "reorder") and "multiply" in said
 
 
 def test_bench_draws_accuracy_against_time(project: Path) -> None:

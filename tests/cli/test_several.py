@@ -8,16 +8,19 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from my_recipe import RECIPE
 from nets import network
-from pets import DATA, GATE, PRUNE
+from pets import DATA, GATE, PRETRAIN, PRUNE
 from ranks import ranks
 
+from rlprune.cli import several
 from rlprune.cli.main import main
+from rlprune.cli.several import ProcessOptions, carry_out
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.models.weights import save_weights
@@ -101,3 +104,51 @@ def test_a_recipe_on_streamed_images_is_measured_as_by_one_in_memory(
     for penalty in (*one["budgets"], *two["budgets"]):
         del penalty["date"]
     assert one == two
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Fails until it is resumed."""
+
+    out: Path
+    resume: bool = False
+    device: str = "cpu"
+    several: ProcessOptions = field(default_factory=ProcessOptions)
+
+    def run(self) -> None:
+        print("at work", self.several.processes)
+        print("a note", file=sys.stderr)
+        if not self.resume:
+            raise RuntimeError("killed")
+
+
+def test_what_ray_starts_again_resumes_and_says_what_one_process_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train_on(function: Any, arguments: dict[str, Any], folder: Path, **how: Any) -> None:
+        assert how == {"n_workers": 2, "address": "head:1", "gpus": False} and folder.parent == tmp_path
+        with pytest.raises(RuntimeError, match="killed"):
+            function(**arguments)
+        function(**arguments)
+
+    monkeypatch.setattr(several, "train_on", train_on)
+    monkeypatch.setattr(several, "check_answers", lambda address: None)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    carry_out(Verb(Path("made.x"), several=ProcessOptions(processes=2, cluster="head:1")))
+    printed = capsys.readouterr()
+    assert printed.out == "at work 1\n" * 2
+    assert printed.err == "a note\nrlprune: a process was lost; all go on from the last checkpoint\na note\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_ray_cannot_start_processes_that_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verb = (*PRETRAIN, "--processes", "2")
+    line = "rlprune: error: torchrun has started this process, and Ray would start others; use one of the two\n"
+    assert in_two(tmp_path, tmp_path, *verb) == (2, "", line)
+    monkeypatch.setitem(sys.modules, "ray.train", None)
+    status, out, errors = said(tmp_path, *verb)
+    assert (status, out, errors.count("\n")) == (2, "", 1) and "rlprune[cluster]" in errors
+    status, _, errors = said(tmp_path, *PRETRAIN, "--cluster", "127.0.0.1:1")
+    assert status == 2 and "Ray at '127.0.0.1:1' does not answer" in errors
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".pt"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlprune.training.parallel.group import joined
 
@@ -61,6 +62,12 @@ class Ranks:
 def ranks(function: Callable[..., Any], folder: Path, *arguments: Any, size: int = 2) -> list[Any]:
     """What processes return or raise, in the order of their ranks."""
     return Ranks(function, folder, *arguments, size=size).results()
+
+
+def misfit(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """The largest difference of a tensor from the expected one, relative to that one's size."""
+    pairs = [(found[name].double(), value.double()) for name, value in expected.items()]
+    return max(float((one - other).norm() / other.norm().clamp_min(1e-3)) for one, other in pairs)
 
 
 def _one(function: Callable[..., Any], arguments: tuple[Any, ...], told: dict[str, str], file: Path) -> None:

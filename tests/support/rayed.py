@@ -13,17 +13,14 @@ from rlprune.training.parallel.group import current
 from rlprune.training.pretraining import pretrain
 from rlprune.training.settings import TrainingSettings
 
-HOW: dict[str, Any] = {"epochs": 2, "batch_size": 16, "bf16": False, "learning_rate": 0.001, "padding": 2}
+HOW: dict[str, Any] = {"batch_size": 128, "bf16": False, "channels_last": False, "learning_rate": 0.001, "padding": 2}
+"""The 1280 images are ten steps an epoch."""
 
 
-def trained(checkpoint: Path, dies: Path | None = None) -> tuple[int, dict[str, Tensor]]:
-    """Train, and once die after the first epoch; how many did, and the weights."""
-
-    def log(*_: Any) -> None:
-        if dies is not None and checkpoint.exists() and not dies.exists():
-            dies.touch()
-            os._exit(9)
-
+def trained(checkpoint: Path, epochs: int = 2) -> tuple[int, dict[str, Tensor]]:
+    """Train; how many did, and the weights. Each adds its process to a file beside the checkpoint, for every start."""
+    with checkpoint.with_suffix(".processes").open("a") as processes:
+        processes.write(f"{os.getpid()}\n")
     model = network("plain")
-    pretrain(model, make_data(40), TrainingSettings(**HOW), checkpoint=checkpoint, log=log)
+    pretrain(model, make_data(1280), TrainingSettings(epochs=epochs, **HOW), checkpoint=checkpoint)
     return current().size, model.state_dict()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlprune.cluster.connection import Cluster
 from rlprune.data.image_set import ImageSet
@@ -41,7 +41,7 @@ class Shared:
         stored: reference to network and images.
 
     Raises:
-        ClusterError: the object store of a machine is too small for all of it.
+        ClusterError: the object store of a machine is too small for all of it, or full.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Shared:
     ) -> None:
         self._ray = cluster.ray
         self._network, self._sets = network, tuple(sets)
-        self._check_room(n_profiles)
-        self.stored = self._ray.put(_packed(network, sets))
+        check_room(cluster, network, sets, n_profiles)
+        self.stored = self._put(_packed(network, sets))
 
     def search(self, asked: Sequence[tuple[int, int]]) -> list[Search]:
         """Search static profiles by the first set of images, as `rlprune.profiles.search.search_profiles` does.
@@ -81,7 +81,7 @@ class Shared:
         found = self._done(_rows, [(self.stored, codebook, *task) for task in tasks])
         for (index, name, each), rows in zip(tasks, found, strict=True):
             known[index][name][each] = rows
-        return self._ray.put(known)
+        return self._put(known)
 
     def accuracies(self, profiles: Tensor) -> Tensor:
         """Accuracy of static profiles, int64 (M, G), on the first set, a task for each: float64 (M,)."""
@@ -108,20 +108,47 @@ class Shared:
                 "same command again, with fewer processors if it was memory"
             ) from error
 
-    def _check_room(self, n_profiles: Sequence[int]) -> None:
-        n_bytes = sum(value.nbytes for value in self._network.state_dict().values())
-        n_logits = 0
-        for images in self._sets:
-            n_bytes += math.prod(images.images.shape) + images.labels.nbytes
-            n_logits += len(images) * len(images.classes) * 4
-        need = _SPARE * (n_bytes + sum(n + 1 for n in n_profiles) * n_logits)
-        rooms = [each["Resources"].get("object_store_memory", 0) for each in self._ray.nodes() if each["Alive"]]
-        if need > min(rooms):
+    def _put(self, value: Any) -> Any:
+        """Put something into the object store.
+
+        Raises:
+            ClusterError: others have filled it, and the disk that it moves things to.
+        """
+        try:
+            return self._ray.put(value)
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).strip().partition("\n")[0][:200]
             raise ClusterError(
-                f"images, network and logits of {len(n_profiles)} codebooks need {need / 2**20:.0f} MiB in Ray's "
-                f"object store, and a machine's holds {min(rooms) / 2**20:.0f} MiB; start Ray with `ray start --head "
-                f"--object-store-memory {int(1.1 * need)}` and give its address, or sweep fewer codebooks or images"
-            )
+                f"Ray's object store takes no more ({reason}); let what else fills it end, start Ray with a larger "
+                "--object-store-memory, or make room on the disk that it moves objects to"
+            ) from error
+
+
+def check_room(cluster: Cluster, network: nn.Module, sets: Sequence[ImageSet], n_profiles: Sequence[int]) -> None:
+    """Make sure that what is shared finds room in the object store, before anything long begins.
+
+    Args:
+        cluster: where.
+        network: the network.
+        sets: of images.
+        n_profiles: of each codebook whose logits will be asked for.
+
+    Raises:
+        ClusterError: the object store of a machine is too small for all of it.
+    """
+    n_bytes = sum(value.nbytes for value in network.state_dict().values())
+    n_logits = 0
+    for images in sets:
+        n_bytes += math.prod(images.images.shape) + images.labels.nbytes
+        n_logits += len(images) * len(images.classes) * 4
+    need = _SPARE * (n_bytes + sum(n + 1 for n in n_profiles) * n_logits)
+    rooms = [each["Resources"].get("object_store_memory", 0) for each in cluster.ray.nodes() if each["Alive"]]
+    if need > min(rooms):
+        raise ClusterError(
+            f"images, network and logits of {len(n_profiles)} codebooks need {need / 2**20:.0f} MiB in Ray's "
+            f"object store, and a machine's holds {min(rooms) / 2**20:.0f} MiB; start Ray with `ray start --head "
+            f"--object-store-memory {int(1.1 * need)}` and give its address, or take fewer images or codebooks"
+        )
 
 
 def opened(stored: Stored) -> tuple[ElasticCNN, list[ImageSet]]:

@@ -28,13 +28,15 @@ _REGISTRY = "torch.onnx._internal.exporter._registration"
 """What logs a line for each operator of torchvision, at every export, where that is not installed."""
 
 
-def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
+def session(content: bytes, n_threads: int, *, spin: bool, records: Path | None = None) -> Any:
     """An onnxruntime session on the CPU.
 
     Args:
         content: of the file.
         n_threads: threads inside an operator; 0 lets onnxruntime choose.
         spin: let idle threads wait busily.
+        records: how the name of a file begins that says how long each operator took, written when the session's
+            `end_profiling` is called; it slows small operators down.
     """
     import onnxruntime
 
@@ -42,6 +44,9 @@ def session(content: bytes, n_threads: int, *, spin: bool) -> Any:
     options.intra_op_num_threads = n_threads
     options.log_severity_level = 4  # what is wrong is raised, too
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    if records is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(records)
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 

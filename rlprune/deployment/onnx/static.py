@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from rlprune.data.image_set import InputFormat, normalise
 from rlprune.deployment.onnx.assembly import FileParts, assembled
-from rlprune.deployment.onnx.graph import static_graph
+from rlprune.deployment.onnx.graph import DOMAIN, static_graph
 from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
 from rlprune.deployment.quantisation import quantised
@@ -109,6 +110,33 @@ def to_static_onnx(
             resized=resize,
         )
     )
+
+
+def body_alone(content: bytes, profile: int, feature_shape: Sequence[int]) -> bytes:
+    """The body of one profile, out of the content of a file, as a file of its own: features -> logits.
+
+    Args:
+        content: of a file that `rlprune.deployment.onnx.export.save_onnx` wrote.
+        profile: index into its codebook.
+        feature_shape: of the stem's features, (F, H', W').
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+    """
+    helper = require("onnx.helper", "onnx")
+    model = require("onnx", "onnx").load_from_string(content)
+    (body,) = (each for each in model.functions if each.name == f"profile_{profile}")
+    features, *shared = body.input
+    floats = helper.np_dtype_to_tensor_dtype(np.dtype(np.float32))
+    graph = helper.make_graph(
+        [helper.make_node(body.name, [features, *shared], ["logits"], domain=DOMAIN)],
+        body.name,
+        [helper.make_tensor_value_info(features, floats, ["n", *feature_shape])],
+        [helper.make_tensor_value_info("logits", floats, None)],
+        [tensor for tensor in model.graph.initializer if tensor.name in shared],
+    )
+    versions = {"ir_version": model.ir_version, "opset_imports": model.opset_import}
+    return bytes(helper.make_model(graph, functions=[body], **versions).SerializeToString())
 
 
 class _Start(nn.Module):

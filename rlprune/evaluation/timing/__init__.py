@@ -6,13 +6,22 @@ May import what `rlprune.evaluation` may.
 from rlprune.evaluation.timing.backends import LatencySettings, backend_named
 from rlprune.evaluation.timing.callers import bench_callers
 from rlprune.evaluation.timing.plots import frontier_in_time
-from rlprune.evaluation.timing.profile_results import BodyTime, PieceTime, ProfileResult, ProfileRow
+from rlprune.evaluation.timing.profile_results import (
+    BodyTime,
+    OnnxRow,
+    PieceShare,
+    PieceTime,
+    ProfileResult,
+    ProfileRow,
+)
 from rlprune.evaluation.timing.profiling import profile
 from rlprune.evaluation.timing.rivals import RowImages
 
 __all__ = [
     "BodyTime",
     "LatencySettings",
+    "OnnxRow",
+    "PieceShare",
     "PieceTime",
     "ProfileResult",
     "ProfileRow",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.metadata import version
 from statistics import median
 from typing import Any
 
@@ -15,10 +16,13 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.slices import Slices
 from rlprune.errors import RLPruneError
 from rlprune.evaluation.results import Conditions
-from rlprune.evaluation.timing.profile_results import PIECES, BodyTime, PieceTime, ProfileResult, ProfileRow
+from rlprune.evaluation.timing.onnx_profiling import OnnxProfile
+from rlprune.evaluation.timing.profile_results import PIECES, BodyTime, OnnxRow, PieceTime, ProfileResult, ProfileRow
+from rlprune.evaluation.timing.runner import bodies_alone, call_time, on_each, reason
 from rlprune.evaluation.timing.timed import Clock, TimedCNN
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.utils.finite import check_numbers, check_whole
+from rlprune.utils.notes import say
 from rlprune.utils.timing import interleaved
 
 _PER_REPEAT = 128
@@ -26,7 +30,9 @@ _PER_REPEAT = 128
 
 
 @torch.inference_mode()
-def profile(dynamic: DynamicCNN, images: Tensor, batches: Sequence[int], seconds: float = 5.0) -> ProfileResult:
+def profile(
+    dynamic: DynamicCNN, images: Tensor, batches: Sequence[int], seconds: float = 5.0, *, onnx: bool = False
+) -> ProfileResult:
     """Time the pieces of a dynamic network, the dense network, and the same slices alone.
 
     Every repeat runs the same images through each of them in turn. What is given are medians over repeats, of one call
@@ -37,7 +43,8 @@ def profile(dynamic: DynamicCNN, images: Tensor, batches: Sequence[int], seconds
         dynamic: the network with its policy.
         images: real ones, uint8 (N, C, H, W); what is spent depends on them.
         batches: batch sizes.
-        seconds: per batch size.
+        seconds: per batch size and backend.
+        onnx: say the same of the exported file in onnxruntime; if that cannot be made, a line says why.
 
     Raises:
         RLPruneError: a batch size below 1 or above the number of images.
@@ -48,20 +55,40 @@ def profile(dynamic: DynamicCNN, images: Tensor, batches: Sequence[int], seconds
         raise RLPruneError(
             f"batch sizes are {list(batches)}; from 1 to {len(images)}, the number of images, is allowed"
         )
+    parts = [_parts(images, batch) for batch in batches]
+    rows = tuple(_Profile(dynamic, each).row(seconds) for each in parts)
+    onnx_rows = _onnx_rows(dynamic, parts, seconds) if onnx else None
     return ProfileResult(
-        rows=tuple(_Profile(dynamic, images, batch).row(seconds) for batch in batches),
+        rows=rows,
+        onnxruntime=onnx_rows,
+        versions=None if onnx_rows is None else {name: version(name) for name in ("onnx", "onnxruntime")},
         conditions=Conditions.now(dynamic.device),
     )
+
+
+def _parts(images: Tensor, batch: int) -> list[Tensor]:
+    """What a repeat runs, in batches."""
+    n_batches = max(1, min(-(-_PER_REPEAT // batch), len(images) // batch))
+    return [*images[: n_batches * batch].split(batch)]
+
+
+def _onnx_rows(dynamic: DynamicCNN, parts: Sequence[Sequence[Tensor]], seconds: float) -> tuple[OnnxRow, ...] | None:
+    try:
+        with torch.inference_mode(False):
+            found = OnnxProfile(dynamic)
+    except Exception as error:  # exporters raise all sorts
+        say(f"onnxruntime is left out: {reason(error)}")
+        return None
+    return tuple(found.row(batches, seconds) for batches in parts)
 
 
 class _Profile:
     """A network at one batch size."""
 
-    def __init__(self, dynamic: DynamicCNN, images: Tensor, batch: int) -> None:
-        n_batches = max(1, min(-(-_PER_REPEAT // batch), len(images) // batch))
+    def __init__(self, dynamic: DynamicCNN, batches: Sequence[Tensor]) -> None:
         self.dynamic = dynamic
-        self.batch = batch
-        self.batches = images[: n_batches * batch].split(batch)
+        self.batches = batches
+        batch = len(batches[0])
         self.at_once = min(batch, dynamic.max_batch or batch)
         self.clocks: list[Clock] = []
 
@@ -71,25 +98,14 @@ class _Profile:
         floors = self._floors(torch.cat([each.profiles for each in found]))
         rows = {"dense": self._dense(), "dynamic": self._dynamic, "timed": self._timed, **floors}
         times = interleaved(rows, seconds)
-        ms = {name: median(each) / len(self.batches) for name, each in times.items()}
+        timed = call_time("pytorch", self.batches, found, times)
         pieces = {name: median(clock.ms[name] for clock in self.clocks[1:]) / len(self.batches) for name in PIECES}
-        floor = sum(ms[name] for name in floors)
-        macs = float(torch.cat([each.macs for each in found]).double().mean())
         return ProfileRow(
-            batch=self.batch,
-            backend="pytorch",
-            dense_ms=ms["dense"],
-            dynamic_ms=ms["dynamic"],
-            timed_ms=ms["timed"],
+            **timed,
+            timed_ms=median(times["timed"]) / len(self.batches),
             slices_ms=pieces["stem"] + pieces["body"],
-            floor_ms=floor,
-            overhead_ms=ms["dynamic"] - floor,
-            overhead_share=(ms["dynamic"] - floor) / ms["dense"],
-            macs_ratio=float(self.dynamic.prices.dense.macs) / macs,
-            n_images=self.batch * len(self.batches),
-            n_repeats=len(times["dense"]),
             pieces=tuple(
-                PieceTime(name=name, ms=each, dense_share=each / ms["dense"]) for name, each in pieces.items()
+                PieceTime(name=name, ms=each, dense_share=each / timed["dense_ms"]) for name, each in pieces.items()
             ),
             bodies=tuple(self._bodies({name: median(times[name]) for name in floors})),
         )
@@ -99,7 +115,7 @@ class _Profile:
         dynamic = self.dynamic
         with torch.inference_mode(False):
             network = optimize_for_inference(dynamic.elastic.slice(dynamic.elastic.full)).to(dynamic.dtype)
-        return _each(network, self._prepared())
+        return on_each(network, self._prepared())
 
     def _dynamic(self) -> None:
         for batch in self.batches:
@@ -120,12 +136,9 @@ class _Profile:
         """
         slices, prepared = self.dynamic.slices, self._prepared()
         features = torch.cat([slices.stem(images) for images in prepared])
-        floors = {"stem": _each(slices.stem, prepared)}
-        for index in profiles[profiles >= 0].unique().tolist():
-            ran = torch.cat([features[(column == index).to(features.device)] for column in profiles.T])
-            buckets = [part.contiguous(memory_format=torch.channels_last) for part in ran.split(self.at_once)]
-            floors[f"body {index}"] = _each(partial(_run_slice, slices, index), buckets)
-        return floors
+        bodies = [partial(_run_slice, slices, index) for index in range(len(slices))]
+        alone = bodies_alone(bodies, features, profiles, self.at_once, torch.channels_last)
+        return {"stem": on_each(slices.stem, prepared), **alone}
 
     def _prepared(self) -> list[Tensor]:
         """Normalised images on the device, as the stem takes them, as many at a time as run together."""
@@ -167,15 +180,3 @@ def _by_bucket(clock: Clock) -> dict[tuple[int, int], tuple[int, int, float]]:
         n_runs, n_before, ms = found[key]
         found[key] = n_runs + len(runs), n_before + n_images * len(runs), ms + sum(runs)
     return found
-
-
-def _each(network: Callable[[Tensor], Any], batches: Sequence[Tensor]) -> Callable[[], None]:
-    """What runs a network on batches, and waits until all is done."""
-
-    def run() -> None:
-        for images in batches:
-            network(images)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return run

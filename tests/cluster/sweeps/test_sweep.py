@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,6 +149,19 @@ def test_ranges_are_searched_and_what_a_user_can_change_is_said_once(
 def test_a_store_that_is_too_small_is_said_in_numbers(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match=r"need \d+ MiB in Ray's object store, .*--object-store-memory \d+"):
         Shared(cluster, make_lamp(), (make_lamp_data(64),), [10**9])
+
+
+def test_a_store_that_is_full_is_said_in_a_line() -> None:
+    class FullError(Exception):
+        """What Ray says."""
+
+    def put(_: object) -> None:
+        raise FullError("it is full\nand more")
+
+    nodes = [{"Alive": True, "Resources": {"object_store_memory": 1e9}}]
+    ray: Any = SimpleNamespace(put=put, nodes=lambda: nodes, exceptions=SimpleNamespace(RayError=FullError))
+    with pytest.raises(ClusterError, match=r"takes no more \(it is full\); let what else fills it end, .* make room"):
+        Shared(Cluster(ray, "head:1", 1, 1), make_lamp(), (make_lamp_data(64),))
 
 
 def test_what_cannot_be_compared_is_not_stopped_early(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.onnx.export import save_onnx
 from rlprune.deployment.onnx.graph import OPSET
 from rlprune.deployment.onnx.pieces import export_piece, session
+from rlprune.deployment.onnx.static import body_alone
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, DataError, MissingExtraError, RLPruneError
 from rlprune.profiles.codebook import sorted_codebook
@@ -110,6 +111,15 @@ def check(path: Path, dynamic: DynamicCNN) -> None:
 def test_the_file_says_what_the_network_says(path: Path) -> None:
     assert len(DYNAMIC(DATA.images).profiles.unique(dim=0)) >= 3
     check(path, DYNAMIC)
+
+
+def test_a_body_alone_says_what_the_slice_says(path: Path) -> None:
+    with torch.inference_mode():
+        features = DYNAMIC.slices.stem(DYNAMIC.normalise(DATA.images)).contiguous()
+        for profile in range(len(DYNAMIC.slices)):
+            alone = session(body_alone(path.read_bytes(), profile, DYNAMIC.elastic.feature_shape), 1, spin=False)
+            (logits,) = alone.run(None, {alone.get_inputs()[0].name: features.numpy()})
+            assert relative_error(torch.from_numpy(logits), DYNAMIC.slices[profile](features)) < 1e-4
 
 
 def test_so_it_does_for_layers_that_carry_channels(tmp_path: Path) -> None:

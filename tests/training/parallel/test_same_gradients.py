@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from nets import make_data, make_elastic, network
-from ranks import ranks
+from ranks import misfit, ranks
 from torch import Tensor
 
 from rlprune.agents.joint.tuning import TuneSettings, tune
@@ -55,12 +55,6 @@ def gated(kind: str, n: int, **how: Any) -> Weights:
     gates = GatedCNN(make_elastic(kind), "channels")
     train_gates(gates, make_data(n), GateSettings(**EXACT, **how))
     return gates.state_dict()
-
-
-def misfit(found: Weights, expected: Weights) -> float:
-    """The largest difference of a tensor from the expected one, relative to that one's size."""
-    pairs = [(found[name].double(), value.double()) for name, value in expected.items()]
-    return max(float((one - other).norm() / other.norm().clamp_min(1e-3)) for one, other in pairs)
 
 
 def _call(training: Callable[..., Weights], kind: str, n: int, how: dict[str, Any]) -> Weights:
