@@ -21,10 +21,10 @@ from rlprune.graph import serialization
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.optimization.entry.examined import Examined
 from rlprune.optimization.entry.exporting import ms_of_file
+from rlprune.optimization.entry.pacing import measure_pace
 from rlprune.optimization.entry.pricing import pricing_seconds
 from rlprune.optimization.entry.trying import Findings
 from rlprune.optimization.goal import Goal, PlanOptions, YesNo
-from rlprune.optimization.pace import measure_pace
 from rlprune.optimization.plan import Plan, Size, make_plan
 from rlprune.optimization.reports.found import Found, lines, warnings
 from rlprune.optimization.result import CheckResult

@@ -277,8 +277,7 @@ class Optimization:
 
     def finished(self) -> OptimizeResult | None:
         """The result that the folder holds already, if it is finished."""
-        path = self.out / REPORT
-        return OptimizeResult.load(path) if path.exists() else None
+        return OptimizeResult.load(path) if (path := self.out / REPORT).exists() else None
 
     def run(self) -> OptimizeResult:
         """Do all of it, or what is left of it.
@@ -334,8 +333,7 @@ class Optimization:
 
     def _reach(self, examined: Examined, work: Work) -> OptimizeResult:
         """Train, choose, measure, and write what was found; the report comes last."""
-        trained = work.trained()
-        test = self.subject.splits.test
+        trained, test = work.trained(), self.subject.splits.test
         comparison = Comparison(trained, self.subject.splits, self.goal)
         chosen = comparison.choose()
         measured = comparison.measure(chosen)
