@@ -29,6 +29,7 @@ KINDS: dict[str, type[JsonResult]] = {
     "m_cifarnet/bench.json": BenchmarkResult,
     "resnet56/results.json": RecipeResult,
     "resnet56/bench.json": BenchmarkResult,
+    "resnet56/time.json": BenchmarkResult,
     "resnet56/bench_latency.json": BenchmarkResult,
     "resnet56/branches.json": GatedResult,
     "vgg16_bn/bench.json": BenchmarkResult,
