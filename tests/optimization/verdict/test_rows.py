@@ -44,6 +44,13 @@ def test_a_deciding_row_answers_as_the_network_that_decides() -> None:
     assert torch.equal(answers.labels, predicted.labels) and torch.equal(answers.shares, predicted.macs.double())
 
 
+def test_what_there_is_no_time_for_is_left_out_until_there_is() -> None:
+    time = iter([False, True])
+    makes = Runnables(DYNAMIC.elastic, DATA, "pytorch", lambda _: next(time))
+    assert makes.deciding("cascade", DYNAMIC) == {} and makes.left_out == {"cascade": module.NO_TIME}
+    assert list(makes.deciding("cascade", DYNAMIC)) == ["cascade"] and makes.left_out == {}
+
+
 def test_rows_take_turns_on_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[int]] = {"one": [], "two": []}
 
