@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def pytest_collection_finish() -> None:
     """Look no more through what all tests share: each conversion of a network collects what is left of tracing."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Let no test leave more threads behind than the next begin with: rounding and what results say hang on it."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

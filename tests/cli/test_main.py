@@ -23,6 +23,7 @@ from rlprune.cli import main as main_module
 from rlprune.cli import resumable
 from rlprune.cli.main import main
 from rlprune.cli.options import LatencyOptions, NetworkOptions, PriceOptions, TeacherOptions
+from rlprune.cli.several import ProcessOptions
 from rlprune.cluster.replicas import Replicas
 from rlprune.evaluation.results import BundleResult
 from rlprune.intake.options import DataOptions, ElasticOptions
@@ -233,19 +234,27 @@ def test_adapt_measures_which_widths_run_well(project: Path, monkeypatch: pytest
     assert {path.name for path in project.iterdir()} - before <= {"rounded", "logs", ".rounded.lock"}
 
 
+GROUPS = {
+    "source": DataOptions,
+    "elastic": ElasticOptions,
+    "network": NetworkOptions,
+    "price": PriceOptions,
+    "teaching": TeacherOptions,
+    "limits": Limits,
+    "scale": Replicas,
+    "latency": LatencyOptions,
+    "several": ProcessOptions,
+}
+"""Fields of verbs that are options themselves; a network may be a file, too."""
+
+
 def options(kind: Any) -> list[str]:
     """The options that the fields of a verb become."""
     found: list[str] = []
     for one in dataclasses.fields(kind):
         name = one.name.replace("_", "-")
-        if one.name in ("source", "elastic", "settings", "price", "teaching", "limits", "scale", "latency") or (
-            "NetworkOptions" in str(one.type)
-        ):
-            known = {"source": DataOptions, "elastic": ElasticOptions, "network": NetworkOptions, "price": PriceOptions}
-            inner = (
-                known | {"teaching": TeacherOptions, "limits": Limits, "scale": Replicas, "latency": LatencyOptions}
-            ).get(one.name)
-            found += options(inner or SETTINGS.get(kind.__name__, PolicySettings))
+        if one.name in {*GROUPS, "settings"} - {"network"} or "NetworkOptions" in str(one.type):
+            found += options(GROUPS.get(one.name, SETTINGS.get(kind.__name__, PolicySettings)))
         elif "Positional" in str(one.type):
             found.append(name.upper())
         else:

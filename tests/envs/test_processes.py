@@ -74,7 +74,7 @@ def test_an_actor_of_ray_plays_as_this_process_does(monkeypatch: pytest.MonkeyPa
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", str(Path(processes.__file__).parent))  # its processes have paths of their own
     actions, observations, rewards = expected(7, 1)
-    ray.init(num_cpus=1, include_dashboard=False)
+    ray.init("local", num_cpus=1, include_dashboard=False)  # whatever else runs here
     try:
         actor = ray.remote(Player).remote(MAKE())
         seen = ray.get(actor.play.remote(actions[:, 0], 7))

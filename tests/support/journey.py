@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 import rlprune
-from rlprune.optimization import check, pace, plan
+from rlprune.optimization import check, plan
+from rlprune.optimization.entry import pacing
 from rlprune.optimization.plan import PlanOptions
 
 CLASSES = ("cats", "dogs")
@@ -53,7 +54,7 @@ def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(plan, "_MOST_TIMING", 0.2)
-    monkeypatch.setattr(pace, "ENOUGH", 0.05)
+    monkeypatch.setattr(pacing, "ENOUGH", 0.05)
     monkeypatch.setattr(check, "_SLACK", 100.0)  # so small a network gains nothing, and would be refused at once
     monkeypatch.setattr(check, "interleaved", lambda runs, seconds: _interleaved(runs, 0.05))
     monkeypatch.setattr(rlprune, "optimize", functools.partial(rlprune.optimize, plan=PlanOptions(**QUICK)))
