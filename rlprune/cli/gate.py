@@ -6,6 +6,7 @@ from dataclasses import asdict, field
 from functools import partial
 from pathlib import Path
 
+import torch
 import tyro
 from rich.console import Console
 
@@ -58,6 +59,7 @@ class Gate:
             teacher = self.teaching.build(splits, trust_pickle=self.network.trust_pickle)
             elastic = ElasticCNN.from_model(model, tuple(splits.network.images.shape[1:]))
             describe(elastic)  # what cannot be stored is not trained
+            torch.manual_seed(self.settings.seed)  # the gates' weights, alike in all processes
             gated = GatedCNN(elastic, self.kind, reduction=self.reduction, threshold=self.threshold)
             metadata = {"model": self.network.model, "source": source_notes(self.source), "split": split_notes(splits)}
             metadata |= {"settings": asdict(self.settings)}
