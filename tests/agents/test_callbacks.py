@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interruptions import Interrupted, at_the_first_checkpoint
 from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,7 +17,6 @@ from rlprune.agents.callbacks import (
     DeadlineCallback,
     EntropyCallback,
     FiguresCallback,
-    ResumeCheckpointCallback,
     easy_and_hard,
 )
 from rlprune.envs import Sweep, World
@@ -25,10 +25,6 @@ from rlprune.storage.policies import load_policy
 from rlprune.utils.timing import Deadline
 
 SETTINGS = lamp_settings(total_steps=4096, validate_every=1024, max_passes=2)
-
-
-class Interrupted(Exception):
-    pass
 
 
 def events(path: Path) -> EventAccumulator:
@@ -100,13 +96,7 @@ def test_the_picture_is_not_blank(folder: Path) -> None:
 
 
 def test_a_resumed_run_s_events_continue_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = ResumeCheckpointCallback.save
-
-    def interrupting(self: ResumeCheckpointCallback) -> None:
-        save(self)
-        raise Interrupted
-
-    monkeypatch.setattr(ResumeCheckpointCallback, "save", interrupting)
+    at_the_first_checkpoint(monkeypatch)
     with pytest.raises(Interrupted):
         train_lamp(tmp_path, SETTINGS)
     monkeypatch.undo()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from events import read_events
+from interruptions import Interrupted, stopping
 from lamp import lamp_settings, train_lamp
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
@@ -26,24 +27,10 @@ SETTINGS = lamp_settings(n_envs=16, n_steps=8, batch_size=64, total_steps=500, v
 """Four rollouts, 512 steps in the end; a checkpoint after every second."""
 
 
-class Interrupted(Exception):
-    pass
-
-
 def interrupted_at(owner: Any, name: str, number: int, folder: Path, *, after: bool, **arguments: Any) -> None:
     """Train until one of the calls of a function, and fail before or after it."""
-    original, calls = getattr(owner, name), []
-
-    def call(*given: Any, **named: Any) -> Any:
-        calls.append(given)
-        last = len(calls) == number
-        result = original(*given, **named) if after or not last else None
-        if last:
-            raise Interrupted
-        return result
-
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(owner, name, call)
+        patch.setattr(owner, name, stopping(getattr(owner, name), after=after, number=number))
         train_lamp(folder, SETTINGS, **arguments)
 
 

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from events import read_events
+from interruptions import Interrupted, stopping
 from lamp import lamp_settings, train_lamp
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
@@ -26,10 +26,6 @@ from rlprune.errors import OutOfMemoryError, RLPruneError
 SUPPORT = Path(__file__).parents[1] / "support"
 SMALL: dict[str, Any] = {"n_envs": 16, "n_steps": 8, "batch_size": 64, "total_steps": 1024, "validate_every": 256}
 """Eight rollouts of eight steps; a checkpoint after every second one."""
-
-
-class Interrupted(Exception):
-    pass
 
 
 STOPS: list[tuple[Any, str, bool, int]] = [
@@ -49,27 +45,12 @@ STOPS: list[tuple[Any, str, bool, int]] = [
 """What is interrupted, run after run: whose function, before or after it, and which of its calls."""
 
 
-def stopping(original: Callable[..., Any], after: bool, number: int) -> Callable[..., Any]:
-    """A function that raises before or after one of its calls."""
-    calls = []
-
-    def call(*given: Any, **named: Any) -> Any:
-        calls.append(given)
-        last = len(calls) == number
-        result = original(*given, **named) if after or not last else None
-        if last:
-            raise Interrupted
-        return result
-
-    return call
-
-
 def train_interrupted(folder: Path, **arguments: Any) -> None:
     """Train, be interrupted, resume, and so on, to the end."""
     for owner, name, after, number in STOPS:
         torch.manual_seed(number)  # what another process would find
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-            patch.setattr(owner, name, stopping(getattr(owner, name), after, number))
+            patch.setattr(owner, name, stopping(getattr(owner, name), after=after, number=number))
             train_lamp(folder, resume=True, **arguments)
     for _ in range(2):  # to the end, and once more, which changes nothing
         train_lamp(folder, resume=True, **arguments)

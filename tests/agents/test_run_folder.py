@@ -11,30 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from interruptions import Interrupted, at_the_first_checkpoint
 from lamp import SHORT, lamp_settings, make_lamp, make_lamp_data, same, train_lamp
 from stable_baselines3 import PPO
 
 from rlprune.agents import KeepRatioVecEnv, callbacks
-from rlprune.agents.callbacks import ResumeCheckpointCallback
 from rlprune.agents.train import train_policy
 from rlprune.errors import InUseError, RLPruneError
 from rlprune.storage.policies import load_policy
 
 TESTS = Path(__file__).parents[1] / "support"
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt_at_the_first_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    save = ResumeCheckpointCallback.save
-
-    def interrupting(self: ResumeCheckpointCallback) -> None:
-        save(self)
-        raise Interrupted
-
-    monkeypatch.setattr(ResumeCheckpointCallback, "save", interrupting)
 
 
 def test_what_resumes_compares_with_what_the_checkpoint_itself_says(tmp_path: Path) -> None:
@@ -66,7 +52,7 @@ with hold(Path({str(tmp_path)!r}), inside=True):
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = lamp_settings(max_passes=1, pool=1, validate_every=2048)
-    interrupt_at_the_first_checkpoint(monkeypatch)
+    at_the_first_checkpoint(monkeypatch)
     with pytest.raises(Interrupted):
         train_lamp(tmp_path, settings)
     monkeypatch.undo()
@@ -131,7 +117,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_other_images_than_at_its_start
         drawn.append([info["image"] for info in self.reset_infos])
         return observations
 
-    interrupt_at_the_first_checkpoint(monkeypatch)
+    at_the_first_checkpoint(monkeypatch)
     monkeypatch.setattr(KeepRatioVecEnv, "reset", noting)
     monkeypatch.setattr(callbacks, "keep_state", lambda agent: None)  # checkpoints of then had none
     settings = lamp_settings(**SHORT)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from events import read_events
+from interruptions import Interrupted, at_the_first_checkpoint
 from lamp import lamp_settings, make_lamp, make_lamp_data, train_lamp
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -20,7 +21,6 @@ from torch import nn
 from rlprune.agents import KeepRatioVecEnv
 from rlprune.agents.algorithms import NAMES, Learner, find_algorithm
 from rlprune.agents.algorithms.named import make_callbacks
-from rlprune.agents.callbacks import ResumeCheckpointCallback
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.errors import MissingExtraError, RLPruneError
 from rlprune.storage.policies import load_policy
@@ -32,21 +32,6 @@ TINY: dict[str, Any] = {"total_steps": 128, "n_envs": 8, "n_steps": 4, "batch_si
 ONCE = TINY | {"total_steps": 32}
 MASKS = hasattr(KeepRatioVecEnv, "action_masks")
 FEW = {"policy_kwargs": {"n_quantiles": 5}}
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt(patch: pytest.MonkeyPatch) -> None:
-    """Let a run end after it has saved its first checkpoint."""
-    save = ResumeCheckpointCallback.save
-
-    def interrupting(self: ResumeCheckpointCallback) -> None:
-        save(self)
-        raise Interrupted
-
-    patch.setattr(ResumeCheckpointCallback, "save", interrupting)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -72,7 +57,7 @@ def test_a_run_that_is_interrupted_ends_as_one_that_is_not(
     asked: dict[str, Any] = {"algorithm": algorithm, "arguments": arguments}
     policy = train_lamp(tmp_path / "whole", settings, **asked)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        interrupt(patch)
+        at_the_first_checkpoint(patch)
         train_lamp(tmp_path / "run", settings, **asked)
     torch.manual_seed(1)  # what another process would find
     np.random.seed(1)
