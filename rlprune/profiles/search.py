@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,26 +34,29 @@ class Search:
         profiles: int64 (M, G).
         accuracy: of each on the images of the search, float64 in [0, 1], (M,).
         price: MACs or milliseconds of each over the dense network's, float64 (M,).
+        guessed: accuracy up to which a profile may be one that guesses, in [0, 1].
     """
 
     profiles: Tensor
     accuracy: Tensor
     price: Tensor
+    guessed: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as `Search.from_json` reads it."""
-        return {name: value.tolist() for name, value in vars(self).items()}
+        tensors = {name: getattr(self, name).tolist() for name in ("profiles", "accuracy", "price")}
+        return tensors | {"guessed": self.guessed}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Search:
         """What `to_json` gave."""
         accuracy, price = (torch.tensor(stored[name], dtype=torch.float64) for name in ("accuracy", "price"))
-        return cls(torch.tensor(stored["profiles"]), accuracy, price)
+        return cls(torch.tensor(stored["profiles"]), accuracy, price, stored.get("guessed", 0.0))  # of earlier versions
 
     def by_macs(self, elastic: ElasticModule) -> Search:
         """The same at the price of MACs, whatever the search went by."""
         cost = Cost(elastic)
-        return Search(self.profiles, self.accuracy, cost.of(self.profiles).macs.double() / cost.dense.macs)
+        return replace(self, price=cost.of(self.profiles).macs.double() / cost.dense.macs)
 
     def frontier(self) -> Tensor:
         """Indices of the profiles on the upper convex hull of accuracy over price, cheapest first, int64 (F,).
@@ -143,8 +147,9 @@ def search_profiles(
             found = profile_accuracies(elastic, data, profiles) if measure is None else measure(profiles)
         macs = cost.of(profiles).macs.double() / cost.dense.macs
         price = macs if latency is None else latency.predict_ms(cost, profiles) / latency.dense
-        return Search(profiles, found, price)
+        return Search(profiles, found, price, guessed)
 
+    guessed = _guessed(data)
     first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
     if also is not None:
         first = torch.cat([also, first])
@@ -199,7 +204,14 @@ def _joined(first: Search, second: Search) -> Search:
         torch.cat([first.profiles, second.profiles]),
         torch.cat([first.accuracy, second.accuracy]),
         torch.cat([first.price, second.price]),
+        first.guessed,
     )
+
+
+def _guessed(data: ImageSet) -> float:
+    """The accuracy that an answer which is always the same hardly exceeds by chance: three standard errors above."""
+    share = float(data.labels.bincount().max()) / len(data)
+    return share + 3 * math.sqrt(share * (1 - share) / len(data))
 
 
 def choose_codebook(elastic: ElasticModule, found: Search, n_profiles: int = 6) -> Tensor:
@@ -230,6 +242,9 @@ def choose_codebook(elastic: ElasticModule, found: Search, n_profiles: int = 6) 
 def best_within(elastic: ElasticModule, found: Search, budgets: Sequence[float]) -> Tensor:
     """The most accurate profile of a search for each budget.
 
+    Where none is better than guessing, as slices of networks that were not trained for it, the dearest is taken: the
+    network that further training favours most.
+
     Args:
         elastic: the network searched.
         found: its profiles.
@@ -252,7 +267,9 @@ def best_within(elastic: ElasticModule, found: Search, budgets: Sequence[float])
         if not within.any():
             cheapest = float(found.price.min())
             raise RLPruneError(f"budget {budget:g} is below the cheapest profile found, which costs {cheapest:.3f}")
-        chosen.append(found.profiles[found.accuracy.where(within, -1.0).argmax()])
+        accuracy = found.accuracy.where(within, -1.0)
+        best = accuracy if accuracy.max() > found.guessed else found.price.where(within, -1.0)
+        chosen.append(found.profiles[best.argmax()])
     return sorted_codebook(torch.stack(chosen), Cost(elastic))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,24 @@ def test_profiles_within_budgets_by_hand() -> None:
     just = [(float(m) + 0.5) / int(COST.dense.macs) for m in macs]
     assert best_within(NETWORK, found, [just[0], just[3], 1.0]).tolist() == profiles[[0, 1, 4]].tolist()
     assert best_within(NETWORK, found, [just[1], just[2]]).tolist() == profiles[[1]].tolist()
+
+
+def test_where_nothing_is_better_than_guessing_the_dearest_profile_within_is_taken() -> None:
+    profiles = torch.stack([NETWORK.uniform(level) for level in range(5)])
+    accuracy = torch.tensor([0.32, 0.3, 0.28, 0.31, 0.9], dtype=torch.float64)
+    found = Search(profiles, accuracy, shares_of(profiles), guessed=0.35)
+    budgets = [float(found.price[3]), float(found.price[1])]
+    assert best_within(NETWORK, found, budgets).tolist() == profiles[[1, 3]].tolist()
+    assert best_within(NETWORK, replace(found, guessed=0.31), budgets).tolist() == profiles[[0]].tolist()
+
+
+def test_a_search_knows_what_guessing_reaches_and_keeps_it() -> None:
+    found = search_profiles(NETWORK, DATA, 5)
+    share = float(DATA.labels.bincount().max()) / 40
+    assert found.guessed == pytest.approx(share + 3 * (share * (1 - share) / 40) ** 0.5)
+    assert Search.from_json(found.to_json()).guessed == found.guessed == found.by_macs(NETWORK).guessed
+    earlier = {name: value for name, value in found.to_json().items() if name != "guessed"}
+    assert Search.from_json(earlier).guessed == 0
 
 
 @pytest.mark.parametrize("budget", [1, 1.5])
