@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 
@@ -29,9 +32,10 @@ from rlprune.errors import RLPruneError
 from rlprune.models import registry
 from rlprune.training.adaptation import AdaptSettings, adapt
 from rlprune.training.pretraining import pretrain
-from rlprune.training.run import TrainingRun
 from rlprune.training.settings import TrainingSettings
+from rlprune.utils.timing import Deadline
 
+T = TypeVar("T")
 ROOT = Path("build/streamed")
 MOST_GIB = 3.0
 FLAT_GIB = 0.1
@@ -41,6 +45,26 @@ LEAST_PACE = 0.9
 
 class Enough(RLPruneError):
     """As many steps as were asked for."""
+
+
+class Steps(Deadline, Generic[T]):
+    """Looks at something in every step of a training, and ends it after so many."""
+
+    def __init__(self, n: int, look: Callable[[], T]) -> None:
+        super().__init__(lambda share, seconds: math.inf)
+        self.found: list[T] = []
+        self._n, self._look = n, look
+
+    def stride(self, n_left: int, n_all: int) -> int:
+        """Look.
+
+        Raises:
+            Enough: for the last time.
+        """
+        self.found.append(self._look())
+        if len(self.found) == self._n:
+            raise Enough
+        return 1
 
 
 def rss(pid: int | str = "self") -> tuple[float, float]:
@@ -84,7 +108,7 @@ def linked(pictures: Path, n: int) -> Path:
     return root
 
 
-def memory(pictures: Path, n: int, steps: int, model: str) -> tuple[bool, str]:
+def memory(pictures: Path, n: int, steps: int, model: str, workers: int) -> tuple[bool, str]:
     """Adapt on n files; memory is looked at in every step."""
     source = linked(pictures, n)
     begun = time.monotonic()
@@ -93,24 +117,13 @@ def memory(pictures: Path, n: int, steps: int, model: str) -> tuple[bool, str]:
     assert splits.network.streamed
     network = registry.build(model, len(splits.network.classes))
     elastic = ElasticCNN.from_model(network, (3, 224, 224))
-    settings = AdaptSettings(epochs=1, batch_size=16, crop_scale=(0.25, 1.0), n_random=1, learning_rate=0.01)
-    found: list[tuple[float, float]] = []
-    update = TrainingRun.update
-
-    def counted(run: TrainingRun, epoch: int) -> None:
-        update(run, epoch)
-        found.append(of_all())
-        if len(found) >= steps:
-            raise Enough
-
-    TrainingRun.update = counted  # type: ignore[method-assign]
+    how = {"batch_size": 16, "crop_scale": (0.25, 1.0), "n_random": 1, "learning_rate": 0.01, "workers": workers}
+    settings = AdaptSettings(epochs=1, **how)
+    looked = Steps(steps, of_all)
     begun = time.monotonic()
-    try:
-        adapt(elastic, splits.network, settings)
-    except Enough:
-        pass
-    finally:
-        TrainingRun.update = update  # type: ignore[method-assign]
+    with suppress(Enough):
+        adapt(elastic, splits.network, settings, deadline=looked)
+    found = looked.found
     parts = [found[place : place + 25] for place in range(0, len(found), 25)]
     series = " ".join(f"{statistics.median(each for _, each in part):.2f}" for part in parts)
     third = max(1, len(found) // 3)
@@ -143,22 +156,10 @@ def step_seconds(data: ImageSet, steps: int, workers: int) -> float:
     """Mean seconds of a step, after ten that warm up."""
     torch.manual_seed(0)
     network = registry.build("resnet20", len(data.classes))
-    times: list[float] = []
-    update = TrainingRun.update
-
-    def counted(run: TrainingRun, epoch: int) -> None:
-        update(run, epoch)
-        times.append(time.monotonic())
-        if len(times) > steps + 10:
-            raise Enough
-
-    TrainingRun.update = counted  # type: ignore[method-assign]
-    try:
-        pretrain(network, data, TrainingSettings(epochs=1, workers=workers))
-    except Enough:
-        pass
-    finally:
-        TrainingRun.update = update  # type: ignore[method-assign]
+    looked = Steps(steps + 11, time.monotonic)
+    with suppress(Enough):
+        pretrain(network, data, TrainingSettings(epochs=1, workers=workers), deadline=looked)
+    times = looked.found
     return (times[-1] - times[10]) / (len(times) - 11)
 
 
@@ -167,7 +168,7 @@ def bars(options: argparse.Namespace) -> Iterator[tuple[str, tuple[bool, str]]]:
     if options.images:
         yield "pace", pace(options.images, options.pace_steps, options.workers, options.rounds)
     if options.pictures:
-        yield "memory", memory(options.pictures, options.n, options.steps, options.model)
+        yield "memory", memory(options.pictures, options.n, options.steps, options.model, options.workers)
 
 
 def main() -> int:

@@ -72,8 +72,6 @@ class Opening:
         Raises:
             RLPruneError: as `rlprune.serving.open_served`.
         """
-        how = lambda model: of_deployed(model, self.preprocess)  # noqa: E731
-        return open_served(self.source(), self.n_cpus, how, self.observation)
 
         def prepared(model: Model) -> Preprocessing:
             return of_deployed(model, self.preprocess)

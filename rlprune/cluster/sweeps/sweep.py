@@ -249,7 +249,12 @@ class PolicySweep:
         return tune.Tuner(
             trainable,
             param_space=None if searched else self._param_space(tune),
-            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=self.at_once, **searched),
+            tune_config=tune.TuneConfig(
+                scheduler=scheduler,
+                max_concurrent_trials=self.at_once,
+                reuse_actors=True,  # a process takes seconds to import what a training needs
+                **searched,
+            ),
             run_config=tune.RunConfig(
                 name=_RAY,
                 storage_path=str(self.out),

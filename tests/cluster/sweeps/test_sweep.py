@@ -132,6 +132,8 @@ def test_ranges_are_searched_and_what_a_user_can_change_is_said_once(
     found = swept(cluster, out, ["combine=0..0.5"], trials=2, stop_early=True, **quick)
     rates = [row.values["combine"] for row in found.rows]
     assert len(set(rates)) == 2 and all(0 <= rate <= 0.5 for rate in rates) and len(found.best) == 1
+    processes = {path.name.split(".")[-2] for path in out.glob("trials/*/events.*")}
+    assert len(processes) == 1  # which does not import everything anew for each policy
 
     out = tmp_path / "failing"
     strange = out / "trials" / "n_epochs=1" / "strange"
