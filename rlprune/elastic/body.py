@@ -16,6 +16,7 @@ from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.layers.dense import ElasticConv2d, ElasticConvTranspose2d, ElasticLinear
 from rlprune.elastic.layers.group_norms import ElasticGroupNorm, ElasticInstanceNorm2d, ElasticLayerNorm
 from rlprune.elastic.layers.kinds import axis_sizes
+from rlprune.errors import ModelError
 from rlprune.graph import nodes
 from rlprune.graph.traced import TracedNetwork
 
@@ -85,6 +86,33 @@ def silent_exits(body: fx.GraphModule, groups: Sequence[Group]) -> dict[str, lis
             if name not in layers:
                 silent.setdefault(name, []).append(index)
     return silent
+
+
+def changed_cost(body: fx.GraphModule, narrow: Callable[[], nn.Module], features: Tensor) -> str:
+    """The first operation that is no elastic layer, and yet takes other MACs where layers are narrow.
+
+    Of layers it is known what they cost for each number of channels; of a product of features it is not.
+
+    Args:
+        body: measured graph of elastic layers.
+        narrow: makes a part of it, with narrower layers.
+        features: what the body is run on, (1, F, H', W').
+
+    Returns:
+        Its name; empty if there is none, or the part does not run.
+    """
+    calls = [node for node in body.graph.nodes if node.meta.get("macs") and not is_elastic(body, node)]
+    whole = {node.name: node.meta["macs"] for node in calls}
+    if not whole:
+        return ""
+    part = narrow()
+    assert isinstance(part, fx.GraphModule)
+    try:
+        nodes.measure(part, features)
+    except ModelError:
+        return ""
+    changed = (n for n in part.graph.nodes if n.meta["macs"] != whole.get(n.name, n.meta["macs"]))
+    return next((str(n.target) if n.op == "call_module" else n.name for n in changed), "")
 
 
 def is_elastic(body: fx.GraphModule, node: fx.Node) -> bool:

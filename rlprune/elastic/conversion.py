@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.data.image_set import ImageSet
+from rlprune.elastic.body import changed_cost
 from rlprune.elastic.channels import Group, UnprunableLayer
 from rlprune.elastic.groups import find_groups
 from rlprune.elastic.importance import check_importance, criterion, orders, reorder
@@ -101,8 +102,8 @@ def convert(
     exact = exact_groups(elastic, images, order)
     if len(exact) < len(groups):
         # Something in the network mixes channels without the dependency graph seeing it: leave what it touches alone.
-        reason = "slicing it changes other channels, so masks and slices would differ"
-        unprunable += [UnprunableLayer(g.name, g.n_channels, reason) for i, g in enumerate(groups) if i not in exact]
+        left = [index for index in range(len(groups)) if index not in exact]
+        unprunable += [UnprunableLayer(groups[i].name, groups[i].n_channels, _why_inexact(elastic, i)) for i in left]
         del elastic, traced
         elastic, order = build(_trace(model, image_shape, output), [groups[index] for index in exact])
         if len(exact_groups(elastic, images, order)) < len(exact):
@@ -257,6 +258,19 @@ def exact_groups(elastic: ElasticModule, images: Tensor, order: Sequence[Tensor]
     raise ModelError("the network does not run with other values in its norms")
 
 
+def _why_inexact(elastic: ElasticModule, group: int) -> str:
+    if name := _changed_cost(elastic, [group], torch.zeros(1, *elastic.feature_shape)):
+        return f"what {name} costs goes by its channels, and is counted for layers alone"
+    return "slicing it changes other channels, so masks and slices would differ"
+
+
+def _changed_cost(elastic: ElasticModule, groups: Sequence[int], features: Tensor) -> str:
+    """The first operation that is no layer and takes other MACs where groups are narrow; empty if there is none."""
+    profile = elastic.full
+    profile[list(groups)] = elastic.uniform(0).clamp_min(1)[list(groups)]
+    return changed_cost(elastic.body, lambda: elastic.slice(profile).get_submodule("body"), features)
+
+
 class _Trial(NamedTuple):
     """A network that is tried on images, the logits of all of it, and the order that channels are to be put into."""
 
@@ -271,7 +285,8 @@ class _Trial(NamedTuple):
             reorder(self.elastic, index, self.order[index])
         try:
             whole = self.elastic(self.images, self.elastic.full)
-            return _close(whole, self.logits) and all(self._sliced_as_masked(p) for p in self._profiles(groups))
+            exact = _close(whole, self.logits) and all(self._sliced_as_masked(p) for p in self._profiles(groups))
+            return exact and not _changed_cost(self.elastic, groups, self.elastic.stem(self.images[:1]))
         except (RuntimeError, IndexError, ValueError):  # the slice does not run at all: sizes in it are fixed
             return False
         finally:

@@ -20,6 +20,8 @@ from rlprune.elastic.layers.kinds import axis_sizes, is_carrier, is_dense
 from rlprune.graph.nodes import alive_nodes
 from rlprune.utils.imports import require
 
+_OUTPUT = "the network's output"
+
 
 def find_groups(
     stem: fx.GraphModule, body: fx.GraphModule, example: Tensor, *, residual: bool = False
@@ -56,6 +58,8 @@ def find_groups(
         done |= producers
         allowed = residual or _read_one_input(body, producers)
         reason = _why_not(items, names, uses, n_channels, len(producers), allowed)
+        if reason == _OUTPUT and not _reach_output(body, producers):
+            reason = "no layer behind it reads its channels one by one"
         if n_channels == 1 < width:
             reason = reason or "all its channels are tied to each other, so none can go alone"
         if reason:
@@ -70,6 +74,14 @@ def _read_one_input(body: fx.GraphModule, layers: Collection[str]) -> bool:
     return len({node.args for node in body.graph.nodes if node.op == "call_module" and node.target in layers}) == 1
 
 
+def _reach_output(body: fx.GraphModule, layers: Collection[str]) -> bool:
+    """Whether what layers give gets to the output through no other layer that mixes channels."""
+    calls = [node for node in body.graph.nodes if node.op == "call_module"]
+    dense = [node for node in calls if is_dense(body.get_submodule(str(node.target)))]
+    reached = alive_nodes(body.graph, [node.name for node in dense])
+    return any(node.name in reached for node in dense if node.target in layers)
+
+
 def _members(items: Sequence[Item], names: dict[nn.Module, str]) -> tuple[Member, ...]:
     """The axes of the body's layers among what channels run through."""
     axes = [item for item in items if item[0] in names]
@@ -77,10 +89,11 @@ def _members(items: Sequence[Item], names: dict[nn.Module, str]) -> tuple[Member
 
 
 def _dense_layers(network: fx.GraphModule) -> Iterator[tuple[str, int]]:
-    for node in network.graph.nodes:
-        layer = network.get_submodule(node.target) if node.op == "call_module" else None
-        if layer is not None and is_dense(layer):
-            yield node.target, _axis_size(layer, "out")
+    called = dict.fromkeys(str(node.target) for node in network.graph.nodes if node.op == "call_module")
+    for name in called:
+        layer = network.get_submodule(name)
+        if is_dense(layer):
+            yield name, _axis_size(layer, "out")
 
 
 def _why_not(
@@ -99,7 +112,7 @@ def _why_not(
         reason = _why_not_item(item, names, uses, width)
         if reason:
             return reason
-    return "" if any(axis == "in" for _, axis, *_ in items) else "the network's output"
+    return "" if any(axis == "in" for _, axis, *_ in items) else _OUTPUT
 
 
 def _why_not_item(item: Item, names: dict[nn.Module, str], uses: Sequence[Any], width: int) -> str:

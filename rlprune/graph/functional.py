@@ -114,7 +114,8 @@ def _layer_name(network: fx.GraphModule, node: fx.Node, made: dict[Any, str], ta
         return None
     name = owner
     if not owner or owner in taken:
-        name = _fresh_name(network, (weights[0] if weights else node.name) + "_layer")
+        leaf = weights[0][len(owner) + 1 :] if owner else weights[0] if weights else node.name
+        name = _fresh_name(network, f"{owner}_{leaf}_layer" if owner else f"{leaf}_layer")
     taken.add(name)
     made[key] = name
     if name == owner:
@@ -147,8 +148,7 @@ def _move_out(network: fx.GraphModule, layers: set[str]) -> None:
             value = network.get_submodule(target) if node.op == "call_module" else _tensor(network, target)
             attach(network, moved[target], value)
         node.target = moved[target]
-    for layer in layers:
-        module = network.get_submodule(layer)
+    for module in [network.get_submodule(layer) for layer in layers]:  # one may be inside another
         module._modules.clear()
         for extra in set(module._parameters) - {"weight", "bias"}:
             del module._parameters[extra]

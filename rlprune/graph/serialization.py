@@ -179,7 +179,11 @@ def _stored_target(node: fx.Node) -> str:
     if node.op == "call_function":
         assert callable(node.target)
         name = fx.node._get_qualified_name(node.target)
-        if name not in FUNCTIONS or (node.target is getattr and node.args[1] not in ATTRIBUTES):
+        if node.target is getattr and node.args[1] not in ATTRIBUTES:
+            raise ModelError(
+                f"the network reads Tensor.{node.args[1]}, which cannot be stored; allowed: {sorted(ATTRIBUTES)}"
+            )
+        if name not in FUNCTIONS:
             raise ModelError(f"the network calls {name}, which cannot be stored; allowed: {', '.join(FUNCTIONS)}")
         return name
     name = str(node.target)

@@ -28,6 +28,9 @@ class TracedNetwork(fx.GraphModule):
     def recompile(self) -> Any:
         """Generate and compile the code of the graph anew."""
         code = super().recompile()
+        type(
+            self
+        ).__call__ = nn.Module.__call__  # torch.fx's prints a traceback where a pass fails, and is raised anyway
         known: list[str] | None = self.__dict__.get("_source_names")
         if known is None:
             known = []

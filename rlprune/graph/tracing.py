@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import operator
 import traceback
@@ -22,6 +23,12 @@ from rlprune.graph.tracer import Tracer
 
 _OUT_OF_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
 _OUT_OF_PLACE |= {torch.relu_: torch.relu, torch.sigmoid_: torch.sigmoid}
+_METHOD_OF: dict[str, tuple[str, tuple[int, ...]]] = {
+    "data": ("detach", ()),
+    "T": ("t", ()),
+    "mT": ("transpose", (-2, -1)),
+}
+"""Attributes of tensors that are computed, with the method and its arguments that compute the same."""
 
 # Functions that only training needs; traced in eval mode they return their first argument.
 _IDENTITIES = frozenset({"dropout", "dropout2d", "stochastic_depth", "drop_path", "drop_block_2d"})
@@ -112,7 +119,10 @@ def _keep_one_output(graph: fx.Graph, output: str | int) -> None:
     """Let a graph return one of its outputs alone."""
     (last,) = (node for node in graph.nodes if node.op == "output")
     outputs: Any = last.args[0]
-    if isinstance(outputs, fx.Node):  # of a layer that is not traced
+    if isinstance(outputs, fx.Node) and outputs.op == "call_function" and inspect.isclass(outputs.target):
+        made = inspect.signature(outputs.target).bind(*outputs.args, **outputs.kwargs)  # a named tuple or data class
+        last.args = (made.arguments[output] if isinstance(output, str) else made.args[output],)
+    elif isinstance(outputs, fx.Node):  # of a layer that is not traced
         with graph.inserting_before(last):
             last.args = (graph.call_function(operator.getitem, (outputs, output)),)
     else:
@@ -140,6 +150,10 @@ def _simplify(network: fx.GraphModule) -> None:
         if getattr(node.target, "__name__", "") in _IDENTITIES or _is_identity_layer(network, node):
             node.replace_all_uses_with(node.args[0])
             network.graph.erase_node(node)
+        elif node.target is getattr and node.args[1] in _METHOD_OF:
+            node.op, source = "call_method", node.args[0]
+            node.target, arguments = _METHOD_OF[str(node.args[1])]
+            node.args = (source, *arguments)
         elif node.op == "call_function":
             node.target = _OUT_OF_PLACE.get(node.target, node.target)
         elif node.op == "call_method" and node.target.rstrip("_") in METHODS:
@@ -166,6 +180,8 @@ def _clear_in_place_flags(network: fx.GraphModule) -> None:
     for node in network.graph.nodes:
         if node.kwargs.get("inplace", False):
             node.update_kwarg("inplace", False)
+        if "out" in node.kwargs and node.kwargs["out"] is None:  # torch.fx notes it of functions such as F.normalize
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "out"}
 
 
 def _is_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
@@ -264,15 +280,28 @@ def logits_of(outputs: object, output: str | int | None, kind: str) -> object:
     Raises:
         ModelError: it returns several things and it was not said which are the logits, or there is no such output.
     """
-    if not isinstance(outputs, dict | tuple | list):
+    named = _named(outputs)
+    if not named and not isinstance(outputs, dict | tuple | list):
         if output is not None:
             raise ModelError(f"output={output!r} is given, but {kind} returns a single result: leave it out")
         return outputs
-    keys: list[Any] = list(outputs) if isinstance(outputs, dict) else list(range(len(outputs)))
-    if output in keys:
-        return outputs[output]  # type: ignore[index]
+    if output in named:
+        return named[output]
+    keys: list[Any] = list(named) or list(range(len(outputs)))  # type: ignore[arg-type]
+    if isinstance(outputs, tuple | list) and isinstance(output, int) and 0 <= output < len(outputs):
+        return outputs[output]
     told = "" if output is None else f"; output={output!r} is none of them"
     raise ModelError(
         f"{kind} returns a {type(outputs).__name__}; logits of shape (B, classes) are needed; say which of {keys} "
         f"they are: output={(keys or [0])[0]!r}{told}"
     )
+
+
+def _named(outputs: object) -> dict[Any, object]:
+    """The entries of a dict, or the fields of a named tuple or data class; nothing where results have no names."""
+    if isinstance(outputs, dict):
+        return dict(outputs)
+    if dataclasses.is_dataclass(outputs):
+        return {field.name: getattr(outputs, field.name) for field in dataclasses.fields(outputs)}
+    names = getattr(outputs, "_fields", ())
+    return {name: getattr(outputs, name) for name in names}

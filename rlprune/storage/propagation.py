@@ -254,7 +254,7 @@ def _check_call(node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> N
     texts = [value for value in values if isinstance(value, str)]
     if any(len(text) > _MOST_TEXT for text in texts):
         raise MalformedError(f"a text of more than {_MOST_TEXT} letters is among its arguments")
-    if "out" in kwargs or (texts and (node.target == "to" or "device" in kwargs)):
+    if kwargs.get("out") is not None or (texts and (node.target == "to" or "device" in kwargs)):
         raise MalformedError("where its result is kept may not be said")
     if node.op == "call_method" and not (args and isinstance(args[0], Tensor)):
         raise MalformedError("it takes no tensor")

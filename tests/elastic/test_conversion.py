@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import ModelError
+from rlprune.graph.serialization import check_storable
 
 
 def test_an_unknown_importance_is_refused() -> None:
@@ -64,9 +66,27 @@ def test_what_is_no_logits_is_refused_in_one_line(change: Any, message: str) -> 
     assert message in text and "\n" not in text
 
 
+class Named(NamedTuple):
+    """What a network gives, as torchvision's have it."""
+
+    logits: Tensor
+    other: Tensor
+
+
+@dataclasses.dataclass
+class Fields:
+    """What a network gives, as other libraries have it."""
+
+    logits: Tensor
+    other: Tensor | None = None
+
+
 @pytest.mark.parametrize(
     ("change", "output"),
     [
+        (lambda logits: Named(logits, logits * 2), 0),
+        (lambda logits: Named(logits, logits * 2), "logits"),
+        (lambda logits: Fields(logits), "logits"),
         (lambda logits: {"features": logits * 2, "logits": logits}, "logits"),
         (lambda logits: (logits * 2, logits), 1),
         (lambda logits: [logits], 0),
@@ -76,6 +96,7 @@ def test_what_is_no_logits_is_refused_in_one_line(change: Any, message: str) -> 
 def test_the_logits_are_one_of_several_outputs(change: Any, output: str | int) -> None:
     elastic, images = ElasticCNN.from_model(Wrapped(change), IMAGE_SHAPE, output=output), make_images(2)
     assert relative_error(elastic(images, elastic.full), network("plain")(images)) < 1e-5
+    check_storable(elastic.slice(elastic.full))
     with pytest.raises(ModelError, match=r"they are: output=.*; output=7 is none of them"):
         ElasticCNN.from_model(Wrapped(change), IMAGE_SHAPE, output=7)
 
@@ -277,3 +298,48 @@ def test_a_scale_that_is_zero_hides_no_mixing(scale: float) -> None:
     with pytest.raises(ModelError, match="c1: slicing it changes other channels"):
         ElasticCNN.from_model(model, IMAGE_SHAPE)
     assert float(model.scale.detach()) == pytest.approx(scale)
+
+
+class Products(nn.Module):
+    """Pools features by products of them, or, with a view of a fixed size, cannot be narrower."""
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3)
+        self.c, self.fixed, self.linear = nn.Conv2d(16, 4, 1), fixed, nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.a(self.stem(x).relu()).relu()).relu()
+        if self.fixed:
+            return self.linear(x.view(x.size(0), 16, 2, -1).mean((2, 3)))
+        weights = self.c(x).flatten(2).softmax(2)
+        return self.linear(torch.bmm(x.flatten(2), weights.transpose(1, 2)).mean(2))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_costs_by_its_channels_and_is_no_layer_is_left_alone(
+    fixed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elastic = ElasticCNN.from_model(Products(fixed), IMAGE_SHAPE)
+    assert [group.name for group in elastic.groups] == ["a"]
+    reasons = {item.name: item.reason for item in elastic.unprunable}
+    if not fixed:
+        assert reasons["b"] == "what bmm costs goes by its channels, and is counted for layers alone"
+        assert reasons["c"] == "no layer behind it reads its channels one by one"
+    assert reasons["linear"] == "the network's output"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_layer_that_is_called_twice_is_left_alone_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.same, self.a = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1)
+            self.linear = nn.Linear(16, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.same(self.same(self.stem(x)).relu()).relu()
+            return self.linear(self.a(x).relu().mean((2, 3)))
+
+    elastic = ElasticCNN.from_model(Twice(), IMAGE_SHAPE)
+    assert [item.name for item in elastic.unprunable] == ["stem", "same", "linear"]

@@ -126,3 +126,27 @@ def test_views_that_flatten_have_no_fixed_size_and_no_layout(flatten: Callable[[
     expected = model(images)
     elastic = elastic.to(memory_format=torch.channels_last)
     assert relative_error(elastic(images.contiguous(memory_format=torch.channels_last)), expected) < 1e-5
+
+
+class OwnWeights(nn.Module):
+    """Layers that are nothing but weights in lists, and inside of each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.linear = nn.Conv2d(3, 16, 3), StandardConv(32, 32, 3), nn.Linear(32, 5)
+        self.weights = nn.ParameterList([torch.randn(32, 16, 3, 3) / 9, torch.randn(32, 32, 1, 1) / 5])
+        self.inner.outer = StandardConv(32, 32, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(self.stem(x).relu(), self.weights[0]).relu()
+        x = self.inner(F.conv2d(x, self.weights[1]).relu()).relu()
+        return self.linear(F.normalize(self.inner.outer(x), dim=1).mean((2, 3)))
+
+
+@torch.no_grad()
+def test_weights_in_lists_and_layers_inside_of_layers_have_names_of_their_own() -> None:
+    torch.manual_seed(0)
+    model, images = OwnWeights().eval(), make_images(2)
+    elastic = ElasticCNN.from_model(model, IMAGE_SHAPE)
+    assert [group.name for group in elastic.groups] == ["weights", "weights_1_layer", "inner"]
+    assert relative_error(elastic(images, elastic.full), model(images)) < 1e-5

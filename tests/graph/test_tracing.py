@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
-from nets import IMAGE_SHAPE, KINDS, make_images, network
+from nets import IMAGE_SHAPE, KINDS, Do, make_images, network
 from opaque import Gate, with_gate
 from torch import Tensor, nn
 
@@ -143,3 +144,12 @@ def test_a_norm_without_statistics_is_named() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False))
     with pytest.raises(ModelError, match=r"1 \(BatchNorm2d\) has no running statistics .* depends on the others"):
         tracing.trace(model)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x.data * 2, lambda x: x.flatten(2).mT @ x.flatten(2), lambda x: x[0, 0].T]
+)
+def test_attributes_that_are_computed_are_methods(function: Callable[[Tensor], Tensor]) -> None:
+    traced = tracing.trace(Do(function))
+    assert torch.equal(traced(make_images(1)), function(make_images(1)))
+    assert all(node.op != "call_function" or node.target is not getattr for node in traced.graph.nodes)
