@@ -58,6 +58,8 @@ Verb = (
 
 _SHARED = (Adapt, Evaluate, Gate, Pretrain, Prune, RunRecipe)
 """The verbs that train or measure networks, which several processes may do together."""
+_NARROWEST = 40
+"""Columns that tables and helps are laid out for at least; laying out the help takes minutes in a few."""
 _DESCRIPTION = "Prune a pretrained CNN anew for every image, by a policy learnt with reinforcement learning."
 
 
@@ -67,13 +69,15 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: what follows the name of the program; what was typed if None.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     if arguments == ["--version"]:
         print(f"rlprune {rlprune.__version__}")
         return
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show are shown by their numbers
             stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("COLUMNS", "").isdecimal():  # some terminals say 0, at which nothing would be shown
+        os.environ["COLUMNS"] = str(max(_NARROWEST, int(os.environ["COLUMNS"])))
     verb: Any = None
     try:
         verb = parse(Verb, arguments, _DESCRIPTION)
@@ -94,6 +98,12 @@ def main(arguments: list[str] | None = None) -> None:
         how = "terminated" if number == startup.TERMINATED else "interrupted"
         _say(error, None, f"rlprune: {how}; {_how_to_continue(verb, arguments)}")
         sys.exit(number)
+
+
+def _at_home(word: str) -> str:
+    """A word of the command line in which ~ stands for the user's folder, also where shells leave it: in --out=~/x."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(value) if value == '~' or value.startswith('~/') else value}"
 
 
 def _explained(error: Exception, arguments: list[str]) -> str:

@@ -179,7 +179,26 @@ def labels_of(records: Records, n: int, classes: tuple[str, ...] | None) -> NDAr
         raise
 
 
+def check_same_classes(where: str, classes: tuple[str, ...] | None, other: str, others: tuple[str, ...] | None) -> None:
+    """Make sure that the labels of two parts stand for the same classes, where both name them.
+
+    Raises:
+        DataError: they do not.
+    """
+    if classes and others and classes != others:
+        place = next((i for i, pair in enumerate(zip(classes, others, strict=False)) if pair[0] != pair[1]), None)
+        differ = f": label {place} is {classes[place]} and {others[place]}" if place is not None else ""
+        raise DataError(
+            f"{where} and {other} have different classes, {len(classes)} and {len(others)}{differ}; give both the "
+            "same, in one order"
+        )
+
+
 def _label(name: str, label: Any, classes: tuple[str, ...] | None) -> int:
+    if isinstance(label, str) and classes:
+        if label in classes:
+            return classes.index(label)
+        raise DataError(f"{name} has the label {label!r}; allowed are {', '.join(classes[:10])}: correct or remove it")
     last = len(classes) - 1 if classes else "n-1"
     try:
         index = operator.index(label)

@@ -25,6 +25,12 @@ _SYSTEM = frozenset(
 )
 """What operating systems and other programs leave in folders, in lower case."""
 
+ARCHIVE_SUFFIXES = frozenset((".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"))
+_TEXTS = frozenset(
+    (".txt", ".json", ".xml", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml", ".ini", ".db", ".log", ".py")
+)
+"""What lies beside pictures and holds none; any other file that is left out is said."""
+
 FORM = "make one for each class and put its images there"
 
 
@@ -62,7 +68,7 @@ def pictures_below(folder: Path) -> Iterator[Path]:
         suffix = path.suffix.lower()
         if suffix in suffixes():
             yield path
-        elif suffix in FOREIGN_SUFFIXES:
+        else:
             foreign[suffix] += 1
     _say_unread(folder, foreign.elements())
 
@@ -87,7 +93,9 @@ def from_folders(root: Path, test_split: str | None) -> Source:
     if not _has_parts(inside):
         if test_split is not None:
             raise DataError(f"{root} has no part {test_split!r}, but classes: {_names(inside)}; leave test_split out")
-        records, classes = _records(_classes(root))
+        found_classes = _classes(root)
+        _check_parts_outside(found_classes)
+        records, classes = _records(found_classes)
         return Source(len(records), 0, records, classes, open=lambda: FileRecords(records))
     found = by_role(str(root), ((path.name, path) for path in inside if has_images(path)))
     others = [path for path in inside if role_of(path.name) is None and has_images(path)]
@@ -99,6 +107,25 @@ def from_folders(root: Path, test_split: str | None) -> Source:
     validation = _records_of_part(parts.validation, parts.train, classes) if parts.validation else []
     records = train + test + validation
     return Source(len(train), len(test), records, classes, len(validation), lambda: FileRecords(records))
+
+
+def _check_parts_outside(classes: dict[str, Path]) -> None:
+    """Make sure that parts are not inside the class folders, where they would be mixed.
+
+    Raises:
+        DataError: each has one for training and another one.
+    """
+    inside = [
+        {role_of(path.name): path for path in _folders(folder) if role_of(path.name) and has_images(path)}
+        for folder in classes.values()
+    ]
+    if all(len(parts) > 1 and "train" in parts for parts in inside):
+        first, second = sorted(inside[0].values())[:2]
+        raise DataError(
+            f"{first.parent.parent} has {first.parent.name}/{first.name} and {first.parent.name}/{second.name}, which "
+            f"would be mixed: put the parts outside and the classes inside, {first.name}/{first.parent.name} and "
+            f"{second.name}/{first.parent.name}"
+        )
 
 
 def with_class_names(source: Source, folder: Path) -> Source:
@@ -128,6 +155,11 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
+def _folded(name: str) -> str:
+    """A name without what is easily mistyped."""
+    return " ".join(name.casefold().replace("_", " ").split())
+
+
 def _folders(folder: Path) -> list[Path]:
     return [path for path in visible(folder) if path.is_dir()]
 
@@ -136,14 +168,16 @@ def _names(paths: list[Path]) -> str:
     return ", ".join(path.name for path in paths)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder that are not hidden, nor in a hidden folder."""
+def _files(folder: Path, linked: list[Path] | None = None) -> Iterator[Path]:
+    """All files below a folder that are not hidden, nor in a hidden folder; linked folders in it go into a list."""
     for name in _visible_names(folder):
         path = folder / name
         if not path.is_dir():
             yield path
         elif not path.is_symlink():  # one might lead back up
-            yield from _files(path)
+            yield from _files(path, linked)
+        elif linked is not None:
+            linked.append(path)
 
 
 def _images(folder: Path) -> Iterator[Path]:
@@ -226,7 +260,15 @@ def _classes(train: Path) -> dict[str, Path]:
             raise DataError(f"{train} has two folders for the class {name!r}, in two forms of Unicode; join them")
         found[name] = path
     if not found:
-        raise DataError(f"{train} has no folders; {FORM}")
+        packed = [path.name for path in visible(train) if path.suffix.lower() in ARCHIVE_SUFFIXES]
+        unpack = f" but {', '.join(packed[:3])}: unpack it first" if packed else ""
+        raise DataError(f"{train} has no folders{unpack}; {FORM}")
+    alike = [
+        names for _, group in itertools.groupby(sorted(found, key=_folded), _folded) if len(names := list(group)) > 1
+    ]
+    if alike:
+        said = ", ".join(map(repr, alike[0]))
+        say_once(f"{train}: the classes {said} differ in capitals or spaces alone; join their folders if they are one")
     if len(found) == 1:
         only = next(iter(found))
         raise DataError(f"{train} has one class, {only!r}, and there is nothing to learn; {FORM}, for two at least")
@@ -239,7 +281,12 @@ def _classes(train: Path) -> dict[str, Path]:
 def _records(classes: dict[str, Path]) -> tuple[list[Record], tuple[str, ...]]:
     records: list[Record] = []
     for label, folder in enumerate(classes.values()):
-        everything = list(_files(folder))
+        linked: list[Path] = []
+        everything = list(_files(folder, linked))
+        if linked:
+            say_once(
+                f"{folder}: linked folders in it ({_names(linked)}) are left out; copy what they hold, or link files"
+            )
         files = [path for path in everything if path.suffix.lower() in suffixes()]
         _say_unread(folder, (path.suffix.lower() for path in everything))
         if not files:
@@ -268,8 +315,14 @@ def _records_of_part(part: Path, train: Path, classes: tuple[str, ...]) -> list[
 
 
 def _say_unread(folder: Path, found: Iterable[str]) -> None:
-    """Say how many files look like pictures that are not read here, by the suffixes of all files, in small letters."""
-    unread = {suffix: n for suffix, n in Counter(found).items() if suffix in FOREIGN_SUFFIXES - suffixes()}
-    if unread:
-        kinds = " ".join(sorted(unread))
-        say_once(f"{folder}: {sum(unread.values())} files ({kinds}) are left out, which Pillow does not read here")
+    """Say how many files are not read that may be pictures, by the suffixes of all files, in small letters."""
+    unread = {suffix: n for suffix, n in Counter(found).items() if suffix not in suffixes() | _TEXTS}
+    foreign = " ".join(sorted(unread.keys() & FOREIGN_SUFFIXES))
+    if foreign:
+        n = sum(unread[suffix] for suffix in foreign.split())
+        say_once(f"{folder}: {n} files ({foreign}) are left out, which Pillow does not read here")
+    others = sorted(unread.keys() - FOREIGN_SUFFIXES)
+    if others:
+        kinds = " ".join(suffix or "no suffix" for suffix in others[:5])
+        n = sum(unread[suffix] for suffix in others)
+        say_once(f"{folder}: {n} files ({kinds}) are left out: by what their names end with, they are no pictures")

@@ -67,7 +67,8 @@ def load(
             offline), ``cifar10``, ``cifar100``, ``fashion_mnist``; a folder of class folders, alone or below ``train``
             and ``test``; a parquet file, or a folder of ``train-*.parquet`` and ``test-*.parquet`` as the Hugging Face
             hub has them; likewise of ``train-*.tar``, shards of WebDataset; ``package.module:callable``, which returns
-            a torch Dataset of (image, label) or a tuple (train, test) of two, or of dictionaries with ``image`` and
+            a torch Dataset of (image, label), a tuple or list (train, test) of two, or a dictionary of such as are
+            called train, val and test; or of dictionaries with ``image`` and
             ``label``, the image a PIL image, or a tensor or array of uint8 or of floats in [0, 1]; or which returns
             what ``datasets.load_dataset`` gives, with ``streaming=True`` too; a hub data set.
         seed: seed of the shuffle, at least 0.
@@ -77,8 +78,8 @@ def load(
             ``resize=256,crop=224,imagenet``, a transform of torchvision or timm, or any callable, PIL image -> picture;
             mean and std are measured on the network's images unless it gives them.
         image_column: column of the images in a table; None finds the only one.
-        label_column: column of the labels in a table; None finds ``label``, ``labels``, ``fine_label`` or the only
-            one of integers.
+        label_column: column of the labels in a table, whole numbers or text, which names the classes; None finds
+            ``label``, ``labels``, ``fine_label`` or the only one of integers.
         shares: of the images outside the test set, for ``network``, ``policy`` and ``validation``; positive, adding up
             to 1.
         test_share: of all images, in (0, 1); used where the source has no test split.
@@ -105,6 +106,8 @@ def load(
 
     # Row j is record order[j]: the four splits are slices of all rows, and no image is held twice.
     pixels, labels = _read(source, found, division.order, image_size, preprocessing, memory)
+    if len(labels) and labels.max() >= len(labels):  # such as identifiers: no table of them is made
+        _check_classes(source, labels, labels, found.classes)
     if split_rule > 1:
         for pair in exchanges(division, labels):
             for rows in (pixels.rows if isinstance(pixels, StreamedPixels) else pixels, labels):

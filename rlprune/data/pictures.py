@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -49,7 +51,7 @@ def why_unreadable(path: Path) -> str | None:
         with open_regular(path) as file, Image.open(file):
             return None
     except Exception as error:
-        return _reason(path, error)
+        return _reason(str(path), path, error)
 
 
 def read_picture(
@@ -77,13 +79,17 @@ def read_picture(
     if isinstance(item, Tensor | np.ndarray):
         item = _image_of_array(name, item)
     try:
-        with item if isinstance(item, Image.Image) else Image.open(item) as image:
+        with item if isinstance(item, Image.Image) else Image.open(_opened(name, item)) as image:
             image.seek(0)
             image.load()
             file_format = image.format
             image = _upright(image)
+    except DataError:
+        raise
     except Exception as error:
-        raise DataError(f"{name} cannot be read as an image ({_reason(item, error)}); replace or remove it") from error
+        raise DataError(
+            f"{name} cannot be read as an image ({_reason(name, item, error)}); replace or remove it"
+        ) from error
     if not all(image.size):
         raise DataError(f"{name} has {image.width}x{image.height} pixels, which is no picture; replace or remove it")
     image = _eight_bits(name, image, file_format)
@@ -98,6 +104,22 @@ def read_picture(
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
+def _opened(name: str, item: Any) -> Any:
+    """What Pillow reads a picture from; a pipe, which it would wait for, is an error."""
+    if isinstance(item, bytes | bytearray | memoryview):
+        return io.BytesIO(item)
+    if isinstance(item, str | os.PathLike):
+        open_regular(Path(item)).close()
+        return item
+    if not hasattr(item, "read"):
+        what = "nothing" if item is None else f"a {type(item).__name__}"
+        raise DataError(
+            f"{name} has {what} for a picture; give a path, the bytes of a file, a PIL image, a tensor or an array, or "
+            "remove it"
+        )
+    return item
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """The picture turned as its orientation tag says; as it is stored if its tags are damaged."""
     try:
@@ -106,11 +128,12 @@ def _upright(image: Image.Image) -> Image.Image:
         return image.copy()
 
 
-def _reason(item: Any, error: Exception) -> str:
+def _reason(name: str, item: Any, error: Exception) -> str:
     strange = strange_content(item) if isinstance(item, Path) and item.is_file() else None
     if strange:
         return f"it {strange}"
-    return getattr(error, "strerror", None) or str(error)
+    named = f"{item}: " if isinstance(item, str | Path) and str(item) not in name else ""
+    return named + (getattr(error, "strerror", None) or str(error))
 
 
 def _eight_bits(name: str, image: Image.Image, file_format: str | None) -> Image.Image:

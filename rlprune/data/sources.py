@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlprune.data.decoding import Source
-from rlprune.data.folders import from_folders
+from rlprune.data.decoding import Source, check_same_classes
+from rlprune.data.folders import ARCHIVE_SUFFIXES, from_folders
+from rlprune.data.parts import assign, by_role
 from rlprune.data.streamed.records import DatasetRecords, Record
 from rlprune.data.streamed.sets import from_streams, from_tars, is_stream, tar_files
 from rlprune.data.tables import Columns, from_parquet, from_splits, parquet_files
@@ -112,20 +113,55 @@ def _from_callable(source: str, columns: Columns, test_split: str | None) -> Sou
         return from_splits(source, found, columns, test_split)
     if _is_table(found):
         return from_splits(source, {"train": found}, columns, test_split)
+    if isinstance(found, Mapping) and found and all(map(_is_dataset, found.values())):
+        return _from_datasets(source, found, columns, test_split)
     _check_none(source, test_split=test_split)
-    parts = found if isinstance(found, tuple) else (found,)
+    several = isinstance(found, tuple) or (isinstance(found, list) and found and all(map(_is_dataset, found)))
+    parts = tuple(found) if several else (found,)  # random_split of torch gives a list
     if len(parts) not in (1, 2) or not all(hasattr(p, "__len__") and hasattr(p, "__getitem__") for p in parts):
         raise DataError(
             f"{source!r} returned a {type(found).__name__}; return a torch Dataset of (image, label) with a length, or "
-            "a tuple of two (train, test)"
+            "a tuple of two (train, test), or a dictionary of such as are called train, val and test"
         )
-    names = [source] if len(parts) == 1 else [f"train of {source}", f"test of {source}"]
-    classes = getattr(parts[0], "classes", None)
-    n_train = len(parts[0])
-    n_test = len(parts[1]) if len(parts) == 2 else 0
-    records = DatasetRecords(list(zip(names, parts, strict=True)), partial(_item, columns))
+    if len(parts) == 1:
+        return _source_of([(source, parts[0])], [], [], columns)
+    return _source_of([(f"train of {source}", parts[0])], [(f"test of {source}", parts[1])], [], columns)
+
+
+def _from_datasets(source: str, splits: Mapping[Any, Any], columns: Columns, test_split: str | None) -> Source:
+    """Find the items of data sets by what they are called."""
+    found = by_role(source, ((str(name), [(f"{name} of {source}", part)]) for name, part in splits.items()))
+    parts = assign(source, found, lambda _: True, test_split)
+    return _source_of(parts.train, parts.test or [], parts.validation or [], columns)
+
+
+def _source_of(
+    train: list[tuple[str, Any]], test: list[tuple[str, Any]], validation: list[tuple[str, Any]], columns: Columns
+) -> Source:
+    parts = train + test + validation
+    for name, part in parts[1:]:
+        check_same_classes(parts[0][0], _classes_of(parts[0][1]), name, _classes_of(part))
+    records = DatasetRecords(parts, partial(_item, columns))
     in_order = (records[index] for index in range(len(records)))
-    return Source(n_train, n_test, in_order, tuple(map(str, classes)) if classes else None, open=lambda: records)
+    n_train, n_test, n_validation = (sum(len(part) for _, part in each) for each in (train, test, validation))
+    classes = _names(getattr(parts[0][1], "classes", None))
+    return Source(n_train, n_test, in_order, classes, n_validation, lambda: records)
+
+
+def _classes_of(dataset: Any) -> tuple[str, ...] | None:
+    """The names of its classes, as data sets of torchvision and subsets of them know them."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return _names(getattr(dataset, "classes", None))
+
+
+def _names(classes: Any) -> tuple[str, ...] | None:
+    return tuple(map(str, classes)) if classes is not None and len(classes) else None
+
+
+def _is_dataset(found: Any) -> bool:
+    """Whether it is a data set as PyTorch has them, and no item of one."""
+    return (isinstance(found, torch.utils.data.Dataset) and hasattr(found, "__len__")) or _is_table(found)
 
 
 def _is_table(dataset: Any) -> bool:
@@ -164,6 +200,8 @@ def _from_path(path: Path, columns: Columns, test_split: str | None) -> Source:
         return from_tars(path, test_split) if tar_files(path) else from_folders(path, test_split)
     if path.suffix.lower() == ".tar":
         return from_tars(path, test_split)
+    if path.suffix.lower() in ARCHIVE_SUFFIXES:
+        raise DataError(f"{path} is an archive; unpack it, and name the folder that it becomes")
     if path.suffix.lower() != ".parquet":
         raise DataError(f"{path} is no .parquet or .tar file; give {FORMS}")
     return from_parquet(path, columns, test_split)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -10,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprune.data.decoding import Source
+from rlprune.data.decoding import Source, check_same_classes
 from rlprune.data.folders import files_with, with_class_names
 from rlprune.data.parts import Part, Role, assign, by_role, parts_of_files
-from rlprune.data.streamed.records import Record, TableRecords
+from rlprune.data.streamed.records import Record, TableRecords, picture_in
 from rlprune.errors import DataError
 from rlprune.utils.files import strange_content
 from rlprune.utils.imports import require
@@ -138,7 +137,7 @@ def _from_tables(where: str, found: dict[Role, Part[list[_Table]]], columns: Col
     names = [_columns(table, columns) for table in tables]
     rows = [_rows(table, image, label) for table, (image, label) in zip(tables, names, strict=True)]
     n_train, n_test, n_validation = (sum(table.n_rows for table in part) for part in (train, test, validation))
-    classes = _classes(tables[0], names[0][1])
+    classes = _classes(tables, [label for _, label in names], len(train))
 
     def opened() -> TableRecords:
         return TableRecords([(table.where, table.dataset(), *pair) for table, pair in zip(tables, names, strict=True)])
@@ -165,29 +164,73 @@ def _is_labelled(tables: list[_Table], columns: Columns) -> bool:
 def _columns(table: _Table, columns: Columns) -> tuple[str, str]:
     """Find the columns of the images and the labels."""
     types = require("pyarrow", "data").types
-    images = [f.name for f in table.schema if types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
-    labels = [f.name for f in table.schema if types.is_integer(f.type)]
-    usual = [name for name in ("label", "labels", "fine_label") if name in labels][:1] or labels
-    image = _column(table, columns.image, images, images, "image", "struct with bytes")
-    label = _column(table, columns.label, usual, labels, "label", "integers")
+    kinds = {f.name: f.type for f in table.schema}
+    structs = [name for name, kind in kinds.items() if types.is_struct(kind) and kind.get_field_index("bytes") >= 0]
+    contents = [name for name, kind in kinds.items() if types.is_binary(kind) or types.is_large_binary(kind)]
+    texts = [name for name, kind in kinds.items() if _is_text(kind)]
+    whole = [name for name, kind in kinds.items() if types.is_integer(kind) or types.is_boolean(kind)]
+    images = structs or contents or [name for name in ("image", "img") if name in texts]
+    usual = [name for name in ("label", "labels", "fine_label") if name in whole][:1]
+    labels = usual or whole + [name for name in ("label", "labels", "fine_label") if name in texts]
+    fit = structs + contents + texts
+    image = _column(table, columns.image, images, fit, "image", "pictures' bytes, or text that names files")
+    label = _column(table, columns.label, labels, whole + texts, "label", "whole numbers, or text that names classes")
     return image, label
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column holds text, all of it or the numbers of some."""
+    types = require("pyarrow", "data").types
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _column(table: _Table, chosen: str | None, likely: list[str], fit: list[str], role: str, kind: str) -> str:
     """The chosen column, else the only likely one, if it is among those that fit."""
     name = chosen or (likely[0] if len(likely) == 1 else None)
     if name not in fit:
+        held = f"; {name} holds {table.schema.field(name).type}" if name in table.schema.names else ""
         raise DataError(
-            f"{table.where} has no {repr(name) if name else 'single'} {role} column ({kind}); set {role}_column to "
-            f"one of its columns: {', '.join(table.schema.names)}"
+            f"{table.where} has no {repr(name) if name else 'single'} {role} column ({kind}{held}); set {role}_column "
+            f"to one of its columns: {', '.join(table.schema.names)}"
         )
     return name
 
 
-def _classes(table: _Table, label: str) -> tuple[str, ...] | None:
-    """Read the class names that the datasets library leaves in a schema."""
-    metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = metadata.get("info", {}).get("features", {}).get(label, {}).get("names")
+def _classes(tables: list[_Table], labels: list[str], n_train: int) -> tuple[str, ...] | None:
+    """The class names that tables agree on: those in their schemas, or the different texts of those to learn from.
+
+    Raises:
+        DataError: they do not agree, so that a label would stand for one class here and for another there.
+    """
+    pairs = list(zip(tables, labels, strict=True))
+    texts = [_is_text(table.schema.field(label).type) for table, label in pairs]
+    found = [_names_in_schema(*pair) for pair in pairs]
+    for (table, label), text, names in zip(pairs, texts, found, strict=True):
+        if text != texts[0]:
+            raise DataError(
+                f"{label} is text in one of {tables[0].where} and {table.where} and numbers in the other; make them "
+                "alike, or set label_column to a column that is"
+            )
+        check_same_classes(tables[0].where, found[0], table.where, names)
+    if not texts[0]:
+        return found[0]
+    different = {value for table, label in pairs[:n_train] for value in _values(table, label) if value is not None}
+    return tuple(sorted(different))
+
+
+def _values(table: _Table, label: str) -> Iterator[Any]:
+    for batch in table.batches([label]):
+        yield from batch.column(label).to_pylist()
+
+
+def _names_in_schema(table: _Table, label: str) -> tuple[str, ...] | None:
+    """The class names that the datasets library leaves in a schema, if it does."""
+    try:
+        noted = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = noted["info"]["features"][label]["names"]
+    except (ValueError, LookupError, TypeError):  # not by that library, or not a column of classes
+        return None
     return tuple(names) if names else None
 
 
@@ -196,9 +239,6 @@ def _rows(table: _Table, image: str, label: str) -> Iterator[Record]:
     try:
         for batch in table.batches([image, label]):
             for picture, number in zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True):
-                picture = picture or {}
-                content = picture.get("bytes")
-                item = picture.get("path") if content is None else io.BytesIO(content)
-                yield f"row {next(row)} of {table.where}", item, number
+                yield f"row {next(row)} of {table.where}", picture_in(table.where, picture), number
     except Exception as error:
         raise DataError(f"{table.where} is damaged near row {next(row)} ({error}); replace it") from error

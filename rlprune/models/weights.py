@@ -67,6 +67,7 @@ def load_weights(model: nn.Module, path: str | Path, *, trust_pickle: bool = Fal
         weights = {name: value for name, value in weights.items() if name not in head}
         expected = {name: value for name, value in expected.items() if name not in head}
     _check_fit(path, type(model).__name__, replace(match, weights=weights), expected)
+    _check_kinds(path, weights, expected)
     _check_finite(path, weights)
     said = [match.said] if match.said else []
     if len(weights) + len(head) * new_head < len(match.weights):
@@ -134,6 +135,24 @@ def _check_fit(path: Path, network: str, match: Match, expected: Mapping[str, Te
         if head and not missing and not unexpected:
             raise OtherClassesError(path, head[0], len(weights[head[0]]), len(expected[head[0]]))
         raise ModelError(f"{path} does not fit this {network} ({found}{renamed}); build the network it was saved from")
+
+
+def _check_kinds(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Make sure that what is to be floats are floats, all of which are in the file."""
+    bad = {
+        name: value
+        for name, value in weights.items()
+        if name in expected
+        and expected[name].is_floating_point()
+        and (not value.is_floating_point() or value.layout != torch.strided or value.is_meta)
+    }
+    if bad:
+        first = next(iter(bad.values()))
+        held = "no values" if first.is_meta else f"{first.dtype}, {first.layout}"
+        raise ModelError(
+            f"{path} holds {held} in {first_names([*bad])}, and weights are dense floating-point numbers; save them "
+            "from the network before it was quantised, made sparse or emptied"
+        )
 
 
 def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -188,7 +188,9 @@ def check_budget(elastic: ElasticModule, budget: float) -> None:
     cost = Cost(elastic)
     cheapest = float(cost.of(elastic.uniform(0)).macs.double() / cost.dense.macs)
     if budget < cheapest:
-        raise RLPruneError(f"budget {budget:g} is below the cheapest profile found, which costs {cheapest:.3f}")
+        raise RLPruneError(
+            f"budget {budget:g} is below the cheapest profile found, which costs {cheapest:.3f}; give larger ones"
+        )
 
 
 def _next_generation(elastic: ElasticModule, tried: Search, n_left: int, generator: torch.Generator) -> list[Tensor]:

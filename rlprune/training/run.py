@@ -141,7 +141,8 @@ class TrainingRun:
         if self.epoch is not None:
             state |= {"under_way": vars(self.epoch)}
         with atomic_write(checkpoint) as path:
-            torch.save(state, path)
+            with path.open("wb") as file:  # torch itself cannot open every name
+                torch.save(state, file)
 
     def resume(self, checkpoint: Path) -> int:
         """Load a checkpoint; return how many epochs it has behind it.

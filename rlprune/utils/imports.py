@@ -117,7 +117,7 @@ def _imported(source: str, error: type[RLPruneError], use: Callable[[Any], Any],
     try:
         with _current_folder_last(needed=True):
             return use(getattr(importlib.import_module(module), name))
-    except Exception as reason:
+    except (Exception, SystemExit) as reason:  # a script ends there, as with wrong arguments of its own
         found = getattr(sys.modules.get(module), "__file__", None)
         where = "" if found is None else f" (the module is {found})"
         raise error(
@@ -159,7 +159,10 @@ def names_callable(source: str) -> bool:
     """Whether it has the form ``package.module:callable``: no path, no drive such as ``D:``, no file's name."""
     module, colon, name = source.partition(":")
     parts = module.split(".")
-    is_drive = len(module) == 1 and (name[:1] in ("\\", "/", "") or importlib.util.find_spec(module) is None)
+    here = os.path.exists(f"{module}.py")
+    is_drive = len(module) == 1 and (
+        name[:1] in ("\\", "/", "") or not (here or importlib.util.find_spec(module) is not None)
+    )
     return bool(colon) and not is_drive and all(map(str.isidentifier, [*parts, name])) and parts[-1] != "py"
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,17 @@ def test_messages_name_the_options_that_were_typed() -> None:
     assert with_options("--ppo: give n_steps", ["train"], Verb) == "--ppo: give n_steps"
     assert with_options("n_steps and n_points", ["compare"], Verb) == "--policy.n-steps and --n-points"
     assert with_options("refit.padding=9: no; --padding=9", typed) == "refit.padding=9: no; --padding=9"
+
+
+def test_a_tilde_stands_for_the_users_folder_and_tables_show_in_no_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "0")
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "~/none.toml"])
+    assert f"rlprune: error: {tmp_path / 'none.toml'} cannot be read" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "--onnx=~/none.onnx", "none.png"])
+    assert str(tmp_path / "none.onnx") in capsys.readouterr().err
+    assert int(os.environ["COLUMNS"]) > 20

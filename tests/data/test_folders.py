@@ -221,6 +221,42 @@ def long_tail(tmp_path: Path, n_rare: int = 20, size: int = 4) -> Path:
     return tmp_path / "tail"
 
 
+def test_what_a_class_folder_loses_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_folders(tmp_path / "pets")
+    for name in ("more.zip", "photo", "notes.txt"):
+        (root / "cat" / name).touch()
+    (root / "cat" / "old").symlink_to(root / "dog")
+    load("pets")
+    said = capsys.readouterr().err
+    assert "pets/cat: 2 files (no suffix .zip) are left out" in said
+    assert "pets/cat: linked folders in it (old) are left out" in said
+    (tmp_path / "packed" / "train.zip").parent.mkdir()
+    (tmp_path / "packed" / "train.zip").touch()
+    with pytest.raises(DataError, match=r"packed has no folders but train\.zip: unpack it first"):
+        load("packed")
+    with pytest.raises(DataError, match=r"train\.zip is an archive; unpack it, and name the folder"):
+        load("packed/train.zip")
+
+
+def test_classes_that_differ_in_capitals_or_spaces_alone_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folders(tmp_path / "pets")
+    (tmp_path / "pets" / "dog").rename(tmp_path / "pets" / "cat ")
+    load("pets")
+    assert "the classes 'cat', 'cat ' differ in capitals or spaces alone" in capsys.readouterr().err
+
+
+def test_parts_inside_of_class_folders_are_not_mixed(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_folders(tmp_path / part)
+        for name in PETS:
+            (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / name).rename(tmp_path / "pets" / name / part)
+    with pytest.raises(DataError, match=r"pets has cat/test and cat/train, which would be mixed.* test/cat and train"):
+        load("pets")
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_every_class_reaches_network_and_test(size: int, tmp_path: Path) -> None:
     long_tail(tmp_path, size=size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,11 +168,20 @@ def test_every_form_of_numbers_is_the_same_picture() -> None:
         (Image.new("I", (4, 4)), r"x has pixels of mode I, 32 bits; save it with 8 or 16 bits"),
         (Image.fromarray(np.full((4, 4), 300.0, np.float32)), r"x has float values from 300 to 300"),
         (np.zeros((0, 4), np.uint8), r"x is an array of shape \(0, 4\)"),
+        (None, "x has nothing for a picture; give a path"),
+        ([[0, 1]], "x has a list for a picture; give a path, the bytes of a file"),
     ],
 )
 def test_what_cannot_be_a_picture_is_refused_by_name(item: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_picture("x", item)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cat.png")
+    with pytest.raises(DataError, match=r"cat\.png cannot be read as an image \(it is no regular file\)"):
+        read_picture(str(tmp_path / "cat.png"), tmp_path / "cat.png")
 
 
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_parquet_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "train-0.parquet"
-    with pytest.raises(DataError, match=r"has no single label column \(integers\); set label_column .*: img, caption"):
+    with pytest.raises(DataError, match=r"has no single label column \(whole .*\); set label_column .*: img, caption"):
         load(str(write_parquet(file, table(label=None, caption=["a"] * 20))))
     with pytest.raises(DataError, match=r"has no 'age' label column .*: img, label"):
         load(str(write_parquet(file, table())), label_column="age")
@@ -140,6 +140,81 @@ def test_what_is_wrong_with_a_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.csv").touch()
     with pytest.raises(DataError, match=r"list\.csv is no \.parquet or \.tar file; give a name \(mnist5k"):
         load(str(tmp_path / "list.csv"))
+
+
+def test_text_labels_are_the_names_of_the_classes(tmp_path: Path) -> None:
+    texts = table(label=["dog", "cat"] * 10)
+    splits = load(str(write_parquet(tmp_path / "train.parquet", texts)))
+    assert splits.test.classes == ("cat", "dog")
+    assert all(int(label) == 1 - code % 2 for code, label in zip(codes(splits.test), splits.test.labels, strict=True))
+    with pytest.raises(DataError, match=r"no single label column .* to one of its columns: img, label, id"):
+        load(str(write_parquet(tmp_path / "ids.parquet", texts.append_column("id", [list(range(20))]))))
+    write_parquet(tmp_path / "pets" / "train.parquet", texts)
+    write_parquet(tmp_path / "pets" / "test.parquet", table(label=["dog", "emu"] * 10))
+    with pytest.raises(DataError, match=r"row 1 of .*test\.parquet has the label 'emu'; allowed are cat, dog"):
+        load("pets")
+    write_parquet(tmp_path / "pets" / "test.parquet", table())
+    with pytest.raises(DataError, match=r"label is text in one of .*train\.parquet and .*test\.parquet"):
+        load("pets")
+    with pytest.raises(DataError, match=r"no 'age' label column .*; age holds double\)"):
+        load(str(write_parquet(tmp_path / "age.parquet", table(age=[0.5] * 20))), label_column="age")
+
+
+def test_parts_whose_labels_mean_different_classes_are_refused(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "pets" / "train.parquet", table(), ("cat", "dog"))
+    write_parquet(tmp_path / "pets" / "test.parquet", table(), ("dog", "cat"))
+    with pytest.raises(DataError, match=r"different classes, 2 and 2: label 0 is cat and dog; give both the same"):
+        load("pets")
+    with pytest.raises(DataError, match=r"train of my_data:renamed and test of .*: label 0 is even and odd"):
+        load("my_data:renamed")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_column_may_hold_bytes_or_name_files_beside_the_table(
+    streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    rows = table().column("img").to_pylist()
+    for i, row in enumerate(rows):
+        (tmp_path / "pets" / f"{i}.png").parent.mkdir(exist_ok=True)
+        (tmp_path / "pets" / f"{i}.png").write_bytes(row["bytes"])
+    wanted = codes(load(str(write_parquet(tmp_path / "any.parquet", table()))).test)
+    paths = [f"{i}.png" for i in range(20)]
+    for images in ([row["bytes"] for row in rows], [{"bytes": None, "path": path} for path in paths], paths):
+        found = load(
+            str(write_parquet(tmp_path / "pets" / "x.parquet", table(img=images))), memory=0 if streamed else None
+        ).test
+        assert [int(pixels[0, 0, 0, 0]) for pixels in found.pixels(1)] == wanted
+    with pytest.raises(DataError, match=r"row 0 of .* cannot be read as an image \(gone\.png: No such file"):
+        load(str(write_parquet(tmp_path / "gone.parquet", table(img=["gone.png"] * 20))))
+    with pytest.raises(DataError, match=r"row 3 of .* has nothing for a picture; give a path"):
+        load(str(write_parquet(tmp_path / "none.parquet", table(img=[*rows[:3], None, *rows[4:]]))))
+
+
+def test_notes_of_a_table_that_are_not_those_of_the_datasets_library_say_nothing(tmp_path: Path) -> None:
+    for text in ("[1]", "{", '{"info": {"features": null}}'):
+        noted = table().replace_schema_metadata({"huggingface": text})
+        assert load(str(write_parquet(tmp_path / "any.parquet", noted))).test.classes == ("0", "1")
+
+
+def test_data_sets_may_come_in_a_list_or_by_name() -> None:
+    for name in ("a_list", "by_name"):
+        assert codes(load(f"my_data:{name}").test) == list(range(100, 120))
+    assert codes(load("my_data:by_name").validation) == list(range(200, 210))
+    assert codes(load("my_data:by_name", test_split="val").test) == list(range(200, 210))
+
+
+def test_a_module_that_ends_the_program_is_named(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("raise SystemExit(2)")
+    with pytest.raises(DataError, match=r"'script:load' failed with SystemExit: 2"):
+        load("script:load")
+
+
+def test_identifiers_are_no_labels(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"no image of class 0 to train on; the labels must cover 0 to 9000000000000019"
+    ):
+        load(str(write_parquet(tmp_path / "any.parquet", table(label=[9 * 10**15 + i for i in range(20)]))))
 
 
 def test_columns_can_be_chosen(tmp_path: Path) -> None:

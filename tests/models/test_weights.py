@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +84,20 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(tmp_path: Path) ->
     ):
         load_weights(model, path)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("convert", "held"),
+    [
+        (lambda value: value.to(torch.int8), r"torch\.int8, torch\.strided"),
+        (lambda value: value.to_sparse(), r"torch\.float32, torch\.sparse_coo"),
+        (lambda value: value.to("meta"), "no values"),
+    ],
+)
+def test_weights_that_are_no_dense_floats_are_refused(convert: Any, held: str, tmp_path: Path) -> None:
+    torch.save({name: convert(value) for name, value in small().state_dict().items()}, tmp_path / "x.pt")
+    with pytest.raises(ModelError, match=rf"x\.pt holds {held} in .*, and weights are dense floating-point numbers"):
+        load_weights(small(), tmp_path / "x.pt")
 
 
 def test_of_many_misfits_the_first_are_named(tmp_path: Path) -> None:

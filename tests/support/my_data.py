@@ -49,6 +49,24 @@ def with_test() -> tuple[Codes, Codes]:
     return Codes(100), Codes(20, first=100)
 
 
+class Renamed(Codes):
+    """The same images, whose labels stand for other classes."""
+
+    classes = ("odd", "even")
+
+
+def renamed() -> Any:
+    return torch.utils.data.Subset(Codes(100), range(100)), Renamed(20, first=100)
+
+
+def a_list() -> list[Codes]:
+    return [*with_test()]
+
+
+def by_name() -> dict[str, Codes]:
+    return {"train": Codes(100), "val": Codes(10, first=200), "test": Codes(20, first=100)}
+
+
 class Converted(Codes):
     """The same images in another form."""
 

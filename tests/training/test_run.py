@@ -54,10 +54,11 @@ def test_an_interrupted_run_that_goes_on_equals_one_that_was_not(kind: str, more
 
 def test_a_run_that_is_over_is_not_trained_again(tmp_path: Path) -> None:
     settings, data = TrainingSettings(epochs=1, **QUICK), make_data(20)
+    checkpoint = tmp_path / "a\\run.pt"  # where that is one name, torch by itself cannot open it
     model, again = network("plain"), network("plain", seed=1)
-    pretrain(model, data, settings, checkpoint=tmp_path / "run.pt")
+    pretrain(model, data, settings, checkpoint=checkpoint)
     figures: list[float] = []
-    pretrain(again, data, settings, checkpoint=tmp_path / "run.pt", log=lambda n, _: figures.append(n))
+    pretrain(again, data, settings, checkpoint=checkpoint, log=lambda n, _: figures.append(n))
     assert figures == []
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
 

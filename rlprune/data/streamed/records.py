@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,6 +102,21 @@ def _size(path: str) -> int:
         return -1
 
 
+def picture_in(where: str, value: Any) -> Any:
+    """The picture that a row of a table holds: its bytes, or the file that it names, beside the table or from here.
+
+    Args:
+        where: the table's file, or what it is called otherwise.
+        value: bytes, a path, or a struct with ``bytes`` or ``path``; None where there is none.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, str):
+        beside = Path(where).parent / value
+        return beside if beside.is_file() else Path(value)
+    return value
+
+
 class TableRecords:
     """Rows of tables of the `datasets` library, which maps their files into memory.
 
@@ -125,10 +139,11 @@ class TableRecords:
         where, table, image, label = self._tables[which]
         row = int(index - (self._ends[which - 1] if which else 0))
         found = table[row]
-        picture = found.column(image)[0].as_py() or {}
-        content = picture.get("bytes")
-        item = picture.get("path") if content is None else io.BytesIO(content)
-        return f"row {row} of {where}", item, found.column(label)[0].as_py()
+        return (
+            f"row {row} of {where}",
+            picture_in(where, found.column(image)[0].as_py()),
+            found.column(label)[0].as_py(),
+        )
 
     def labels(self) -> Sequence[Any]:
         """The column of labels."""
