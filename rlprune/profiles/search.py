@@ -268,7 +268,9 @@ def best_within(elastic: ElasticModule, found: Search, budgets: Sequence[float])
         within = found.price <= budget
         if not within.any():
             cheapest = float(found.price.min())
-            raise RLPruneError(f"budget {budget:g} is below the cheapest profile found, which costs {cheapest:.3f}")
+            raise RLPruneError(
+                f"budget {budget:g} is below the cheapest profile found, which costs {cheapest:.3f}; give larger ones"
+            )
         accuracy = found.accuracy.where(within, -1.0)
         best = accuracy if accuracy.max() > found.guessed else found.price.where(within, -1.0)
         chosen.append(found.profiles[best.argmax()])
