@@ -209,10 +209,10 @@ def _trace(model: nn.Module, image_shape: Sequence[int], output: str | int | Non
             f"{kind} returns 1 logit, which tells no two classes apart; a network of two classes needs 2 logits: of a "
             "binary classifier, 0 and this logit"
         )
-    if not _close(body(stem(images)), logits):
+    if not (_close(body(stem(images)), logits) and _close(body(stem(images[:1])), logits[:1])):
         raise ModelError(
             f"the traced {kind} gives other logits than the network itself; "
-            "its forward may change views in place, or depend on the batch size"
+            "its forward may change views in place, draw random numbers, have hooks, or depend on the batch size"
         )
     return _Traced(stem, body, images, logits)
 
@@ -229,7 +229,7 @@ def _check_full(elastic: ElasticModule, traced: _Traced) -> None:
     except RuntimeError as error:
         raise ModelError(f"the network does not run as an elastic one: {error}") from error
     if not same:
-        raise ModelError("the network gives other logits as an elastic one, even where it keeps everything")
+        raise ModelError("the network gives other logits as an elastic one, even whole; hooks at its layers are lost")
 
 
 @torch.no_grad()

@@ -66,6 +66,13 @@ def _checked(model: object) -> nn.Module:
             "a TorchScript module has no layers that can be read; give the nn.Module that it was made from"
         )
     if isinstance(model, nn.Module):
+        scripted = next(
+            (name for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)), None
+        )
+        if scripted is not None:
+            raise ModelError(
+                f"{scripted} is a TorchScript module; put the nn.Module that it was made from in its place"
+            )
         return model
     if isinstance(model, dict):
         raise ModelError(

@@ -28,8 +28,8 @@ class TracedNetwork(fx.GraphModule):
     def recompile(self) -> Any:
         """Generate and compile the code of the graph anew."""
         code = super().recompile()
-        # That of torch.fx prints a traceback where a pass fails, besides the error.
-        type(self).__call__ = nn.Module.__call__
+        # torch.fx's own also prints a traceback where a pass fails
+        type(self).__call__ = nn.Module.__call__  # type: ignore[method-assign]
         known: list[str] | None = self.__dict__.get("_source_names")
         if known is None:
             known = []

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from nets import IMAGE_SHAPE, Block, make_images, network, randomise_levels, randomise_norms, relative_error
+from nets import IMAGE_SHAPE, Block, Do, make_images, network, randomise_levels, randomise_norms, relative_error
 from torch import Tensor, nn
 
 from rlprune.elastic.cnn import ElasticCNN
@@ -19,6 +19,19 @@ from rlprune.graph.serialization import check_storable
 def test_an_unknown_importance_is_refused() -> None:
     with pytest.raises(ModelError, match="importance 'magic' is unknown; allowed: l1, l2, bn_scale"):
         ElasticCNN.from_model(network("plain"), IMAGE_SHAPE, importance="magic")
+
+
+def test_a_forward_that_depends_on_other_images_is_refused() -> None:
+    model = nn.Sequential(Do(lambda x: x - x.mean(0, keepdim=True)), network("plain"))
+    with pytest.raises(ModelError, match=r"gives other logits than the network itself; .* or depend on the batch"):
+        ElasticCNN.from_model(model, IMAGE_SHAPE)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_part_that_is_a_torchscript_module_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), torch.jit.script(nn.ReLU()))
+    with pytest.raises(ModelError, match=r"1 is a TorchScript module; put the nn\.Module that it was made from"):
+        ElasticCNN.from_model(model, IMAGE_SHAPE)
 
 
 def test_a_forward_that_depends_on_the_batch_size_is_refused() -> None:
