@@ -57,20 +57,20 @@ def files_with(folder: Path, suffix: str) -> list[Path]:
 def pictures_below(folder: Path) -> Iterator[Path]:
     """All pictures below a folder, in the order in which they are loaded: by name, one folder after another.
 
-    What is hidden, or a system's, and what Pillow does not read is left out; of the latter, what looks like pictures is
-    said.
+    What is hidden, or a system's, and what Pillow does not read is left out; of the latter, what may be pictures is
+    said, where there are others; that there are none is for the caller to say.
 
     Args:
         folder: the folder, with or without folders of classes.
     """
-    foreign: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     for path in _files(folder):
         suffix = path.suffix.lower()
+        found[suffix] += 1
         if suffix in suffixes():
             yield path
-        else:
-            foreign[suffix] += 1
-    _say_unread(folder, foreign.elements())
+    if found.keys() & suffixes() or found.keys() & FOREIGN_SUFFIXES:
+        _say_unread(folder, found.elements())
 
 
 def class_name(name: str) -> str:
