@@ -3,10 +3,11 @@
     python runs/reference/train_static.py runs/reference/resnet20 cifar10 --budgets 0.35 0.5 --epochs 36 --out OUT
 
 Each begins as the whole network of the bundle, trained as long as that has been, is pruned to the best profile that a
-search finds within its budget, and trains for so many epochs more on all images but those for testing. Its teachers are
-the whole networks of the bundles that `--teachers` names, the mean of their logits. `static_trained` in results.json is
-then what they come to at the cost of each policy, neighbours mixed: where a policy is cheaper than all of them, the
-cheapest. An interrupted training goes on. The networks are left in the folder, for `rlprune bench --static`.
+search finds within its budget (or, with `--how global`, to the most important channels anywhere), and trains for so
+many epochs more on all images but those for testing. Teachers are the whole networks of the bundles that `--teachers`
+names, the mean of their logits. `static_trained` in results.json is then what they come to at the cost of each policy,
+neighbours mixed: where a policy is cheaper than all of them, the cheapest. An interrupted training goes on. The
+networks are left in the folder, for `rlprune bench --static`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def train(budget: float, dynamic: DynamicCNN, splits: Splits, named: argparse.Na
         whole = dynamic.elastic.slice(dynamic.elastic.full).eval()
         images = splits.network.subset(slice(0, _N_IMAGES))
         elastic = Recipe.read(named.reference / "recipe.toml").elastic.build(whole, dynamic.image_shape, images)
-        profile = static_profile(elastic, budget, "searched", images)
+        profile = static_profile(elastic, budget, named.how, images)
         network = elastic.slice(profile)
         kept = {"checkpoint": named.out / f"{budget:g}.pt", "log": scalar_log(named.out / "logs", f"static-{budget:g}")}
         pretrain(network, splits.training, settings, teacher=_teacher(splits, settings, named), **kept)
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", required=True, help="shares of the dense MACs")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--how", choices=("searched", "global", "uniform"), default="searched", help="what stays")
     parser.add_argument("--device", default="cpu", help="where networks are trained, such as cuda")
     parser.add_argument("--teachers", nargs="+", default=["resnet20", "resnet56"], help="folders beside the first")
     named = parser.parse_args()
