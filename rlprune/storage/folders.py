@@ -209,7 +209,10 @@ def read_folder(folder: Path, kinds: tuple[str, ...]) -> StoredFolder:
         known.check(known.Manifest, manifest, "manifest")
         kind = manifest["kind"]
         if kind not in kinds:
-            raise BundleError(f"{folder} holds a {reprlib.repr(kind)[1:-1]}; a {' or '.join(kinds)} is needed")
+            made = kind in ("network", "policy") and "bundle" in kinds
+            cure = "; `rlprune export --network FOLDER --policy FOLDER` makes a bundle of both" if made else ""
+            found, needed = reprlib.repr(kind)[1:-1], " or ".join(kinds)
+            raise BundleError(f"{folder} holds a {found}; a {needed} is needed{cure}")
     return StoredFolder(folder, manifest)
 
 

@@ -132,7 +132,7 @@ def test_a_missing_or_shortened_file_is_named(folder: Path, name: str) -> None:
 
 def test_other_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     save_policy(tmp_path / "policy", POLICY, {})
-    with pytest.raises(BundleError, match="policy holds a policy; a bundle is needed"):
+    with pytest.raises(BundleError, match="policy holds a policy; a bundle is needed; `rlprune export"):
         load(tmp_path / "policy")
     with pytest.raises(BundleError, match="policy holds a policy; a network or bundle is needed"):
         load_network(tmp_path / "policy")
