@@ -317,12 +317,12 @@ def _records_of_part(part: Path, train: Path, classes: tuple[str, ...]) -> list[
 def _say_unread(folder: Path, found: Iterable[str]) -> None:
     """Say how many files are not read that may be pictures, by the suffixes of all files, in small letters."""
     unread = {suffix: n for suffix, n in Counter(found).items() if suffix not in suffixes() | _TEXTS}
-    foreign = " ".join(sorted(unread.keys() & FOREIGN_SUFFIXES))
-    if foreign:
-        n = sum(unread[suffix] for suffix in foreign.split())
-        say_once(f"{folder}: {n} files ({foreign}) are left out, which Pillow does not read here")
-    others = sorted(unread.keys() - FOREIGN_SUFFIXES)
-    if others:
-        kinds = " ".join(suffix or "no suffix" for suffix in others[:5])
-        n = sum(unread[suffix] for suffix in others)
-        say_once(f"{folder}: {n} files ({kinds}) are left out: by what their names end with, they are no pictures")
+    foreign, others = sorted(unread.keys() & FOREIGN_SUFFIXES), sorted(unread.keys() - FOREIGN_SUFFIXES)
+    for kinds, why in (
+        (foreign, ", which Pillow does not read here"),
+        (others, ": by what their names end with, they are no pictures"),
+    ):
+        if n := sum(unread[suffix] for suffix in kinds):
+            shown = " ".join(suffix or "no suffix" for suffix in kinds[:5])
+            left = "file ({}) is left out" if n == 1 else "files ({}) are left out"
+            say_once(f"{folder}: {n} {left.format(shown)}{why}")

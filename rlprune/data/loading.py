@@ -68,9 +68,9 @@ def load(
             and ``test``; a parquet file, or a folder of ``train-*.parquet`` and ``test-*.parquet`` as the Hugging Face
             hub has them; likewise of ``train-*.tar``, shards of WebDataset; ``package.module:callable``, which returns
             a torch Dataset of (image, label), a tuple or list (train, test) of two, or a dictionary of such as are
-            called train, val and test; or of dictionaries with ``image`` and
-            ``label``, the image a PIL image, or a tensor or array of uint8 or of floats in [0, 1]; or which returns
-            what ``datasets.load_dataset`` gives, with ``streaming=True`` too; a hub data set.
+            called train, val and test; their items may be dictionaries with ``image`` and ``label``, too, and an image
+            is a PIL image, or a tensor or array of uint8 or of floats in [0, 1]; or which returns what
+            ``datasets.load_dataset`` gives, with ``streaming=True`` too; a hub data set.
         seed: seed of the shuffle, at least 0.
         image_size: pixels of height and width (shorter side scaled, centre cropped); None keeps images as they are,
             which must then all have one size.
