@@ -87,7 +87,8 @@ class GatedCNN(nn.Module):
         stem, body = elastic.slice(elastic.full)
         assert isinstance(body, fx.GraphModule)
         insert = insert_channel_gates if kind == "channels" else insert_branch_gates
-        self.gated = insert(body, elastic.groups, reduction, threshold)
+        channels = [group for group in elastic.groups if not group.is_resolution]  # which comes last
+        self.gated = insert(body, channels, reduction, threshold)
         self.stem = stem
         self.body = body
         self.cost = Cost(elastic)
@@ -109,7 +110,7 @@ class GatedCNN(nn.Module):
 
     @property
     def n_channels(self) -> Tensor:
-        """Number of channels of every group, int64 (G,)."""
+        """Number of channels of every group, and of rows of the resolution if it is chosen, int64 (G,)."""
         return torch.tensor([group.n_channels for group in self.source[0].groups])
 
     def soft(self, on: bool = True) -> GatedCNN:

@@ -93,11 +93,13 @@ def _uniform(elastic: ElasticModule) -> Tensor:
 
 def _global(elastic: ElasticModule) -> Tensor:
     """Profiles (M, G), one for each threshold on the channels' importance relative to their group's mean."""
-    scores = [l1(elastic.layers_of(index), group.n_channels) for index, group in enumerate(elastic.groups)]
+    groups = [(index, group) for index, group in enumerate(elastic.groups) if not group.is_resolution]
+    scores = [l1(elastic.layers_of(index), group.n_channels) for index, group in groups]
     scores = [of_group / of_group.mean().clamp_min(1e-12) for of_group in scores]
     thresholds = torch.cat(scores).unique()
     kept = torch.stack([(of_group >= thresholds[:, None]).sum(1) for of_group in scores], 1)  # (M, G)
-    levels: Tensor = (elastic.widths.cpu() < kept[..., None]).sum(2)  # the narrowest that holds them
+    levels = elastic.full.expand(len(kept), -1).clone()
+    levels[:, : len(scores)] = (elastic.widths.cpu()[: len(scores)] < kept[..., None]).sum(2)  # what just holds them
     profiles: Tensor = elastic.keep_levels.clamp(levels).unique(dim=0)
     return profiles
 

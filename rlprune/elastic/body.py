@@ -16,6 +16,7 @@ from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.layers.dense import ElasticConv2d, ElasticConvTranspose2d, ElasticLinear
 from rlprune.elastic.layers.group_norms import ElasticGroupNorm, ElasticInstanceNorm2d, ElasticLayerNorm
 from rlprune.elastic.layers.kinds import axis_sizes
+from rlprune.elastic.layers.resolution import shrinking
 from rlprune.errors import ModelError
 from rlprune.graph import nodes
 from rlprune.graph.traced import TracedNetwork
@@ -128,13 +129,16 @@ def _only_summand(node: fx.Node, gone: Collection[str]) -> fx.Node | None:
     return left
 
 
-def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) -> fx.GraphModule:
+def extract_subnet(
+    body: fx.GraphModule, choice: Choice, exits: frozenset[str], resolution: float = 1.0
+) -> fx.GraphModule:
     """The part of a body that one profile keeps, as ordinary layers with copies of its weights.
 
     Args:
         body: graph of elastic layers.
         choice: of one profile.
         exits: names of the nodes that are not needed, because the groups they consume are dropped.
+        resolution: share of the features' positions that it keeps; they are shrunk first.
     """
     alive = nodes.alive_nodes(body.graph, exits)
     gone = {node.name for node in body.graph.nodes if node.name in exits and not is_elastic(body, node)}
@@ -154,6 +158,9 @@ def extract_subnet(body: fx.GraphModule, choice: Choice, exits: frozenset[str]) 
             copies[node] = new_graph.get_attr(name)
             continue
         copies[node] = new_graph.node_copy(node, lambda n: copies[n])
+        if node.op == "placeholder" and resolution < 1:
+            function, arguments = shrinking(resolution)
+            copies[node] = new_graph.call_function(function, (copies[node],), arguments)
         if node.op == "call_module":
             layer = body.get_submodule(node.target)
             plain = layer.plain(choice) if isinstance(layer, ElasticLayer) else copy.deepcopy(layer)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from rlprune.elastic.axes import Run
+from rlprune.elastic.levels import KeepLevels, checked_ratios, side_share
 
 _NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm2d, nn.BatchNorm1d)
 
+RESOLUTION = "resolution"
+"""Name of the group that stands for it."""
 _ADDITIONS = (operator.add, torch.add, "add")
 _GATES = ("sigmoid", "softmax", "tanh")
 """Parts of the names of operations whose results are factors of something else, not the values of a branch."""
@@ -30,13 +34,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that live or die together.
+    """Channels that live or die together; or the rows of the features behind the stem, that is their resolution.
 
     Attributes:
-        name: name of the first layer that produces the channels.
+        name: name of the first layer that produces the channels; or `resolution`.
         n_channels: number of channels; those that can only be kept together, such as all of one convolution group,
             count as one.
-        members: every axis that holds the channels.
+        members: every axis that holds the channels; none for the resolution.
         exits: nodes of the graph that are no longer needed when the whole group is dropped; empty if it may not be. A
             layer leaves its bias in the sums behind it; any other node leaves nothing.
     """
@@ -52,8 +56,15 @@ class Group:
         return bool(self.exits)
 
     @property
+    def is_resolution(self) -> bool:
+        """Whether these are no channels, but the rows of the features behind the stem."""
+        return not self.members
+
+    @property
     def layer_channels(self) -> int:
         """How many channels of the layers each of the group's stands for: 1, or as many as are tied together."""
+        if self.is_resolution:
+            return 1
         held = [sum(run.n_channels * run.repeat for run in member.runs) for member in self.members]
         return min(held) // self.n_channels
 
@@ -69,6 +80,35 @@ class UnprunableLayer:
     name: str
     n_channels: int
     reason: str
+
+
+def resolution_of(feature_shape: Sequence[int]) -> Group:
+    """The group that stands for the resolution of a stem's features (F, H', W')."""
+    return Group(RESOLUTION, feature_shape[1], ())
+
+
+def levels_of(groups: Sequence[Group], keep_ratios: Sequence[float]) -> KeepLevels:
+    """The levels of groups: only those that are skippable may drop all channels.
+
+    Raises:
+        LevelsError: the keep ratios are not ascending up to 1.
+    """
+    ratios = checked_ratios(keep_ratios)
+    narrowest = int(ratios[0] == 0)
+    return KeepLevels(ratios, torch.tensor([0 if group.skippable else narrowest for group in groups]))
+
+
+def widths_of(groups: Sequence[Group], levels: KeepLevels, round_to: int) -> Tensor:
+    """Channels that each group keeps at each level, or rows, where it is the resolution; int64 (G, L)."""
+
+    def width(group: Group, ratio: float) -> int:
+        if group.is_resolution:
+            return int(group.n_channels * side_share(ratio))
+        step = math.ceil(round_to / group.layer_channels)
+        n_steps = math.ceil(ratio * group.n_channels / step - 1e-9)
+        return min(group.n_channels, n_steps * step)
+
+    return torch.tensor([[width(group, ratio) for ratio in levels.keep_ratios] for group in groups])
 
 
 def norm_behind(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:

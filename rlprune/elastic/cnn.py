@@ -16,6 +16,7 @@ from rlprune.elastic.conversion import convert
 from rlprune.elastic.importance import Criterion, rank
 from rlprune.elastic.levels import KEEP_RATIOS
 from rlprune.elastic.module import ElasticModule
+from rlprune.errors import LevelsError
 
 
 class ElasticCNN(ElasticModule):
@@ -23,10 +24,10 @@ class ElasticCNN(ElasticModule):
 
     The stem runs whole; the body runs under keep levels. Build one with `ElasticCNN.from_model`.
 
-    Without levels it runs under its default profile: everything, until `set_width`, `set_depth` or `set_profile` change
-    it. These touch no weights: after setting the profile back, the network computes what it did before. Each returns a
-    context manager that restores the previous profile: `with network.set_width(0.5): ...`. The default profile is not
-    stored with the network.
+    Without levels it runs under its default profile: everything, until `set_width`, `set_depth`, `set_resolution` or
+    `set_profile` change it. These touch no weights: after setting the profile back, the network computes what it did
+    before. Each returns a context manager that restores the previous profile: `with network.set_width(0.5): ...`. The
+    default profile is not stored with the network.
 
     The arguments and further attributes are those of `rlprune.elastic.module.ElasticModule`.
 
@@ -46,7 +47,8 @@ class ElasticCNN(ElasticModule):
         size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
         return (
             f"{type(self).__name__}({self.n_classes} classes; images {self.image_shape}; "
-            f"{self.n_groups} channel groups with keep ratios {ratios}; {size:.2f} M parameters)"
+            f"{self.n_groups - self.resolution} channel groups{' and the resolution' * self.resolution} with keep "
+            f"ratios {ratios}; {size:.2f} M parameters)"
         )
 
     @classmethod
@@ -61,6 +63,7 @@ class ElasticCNN(ElasticModule):
         residual: bool = False,
         calibration: ImageSet | None = None,
         output: str | int | None = None,
+        resolution: bool = False,
     ) -> ElasticCNN:
         """Find the groups of a pretrained CNN, rank their channels, and give its norms statistics per level.
 
@@ -75,11 +78,14 @@ class ElasticCNN(ElasticModule):
             residual: also prune the channels of residual streams, which many blocks share.
             calibration: labelled images that the network was trained for.
             output: key or index of the logits, where the network returns a dict, tuple or list of several things.
+            resolution: also choose the resolution: the last group is then the rows of the stem's features, and a keep
+                ratio the share of their positions that the body runs on.
 
         Raises:
             LevelsError: keep ratios that are not ascending up to 1, or `round_to` below 1.
             ModelError: the network cannot be traced; it returns no logits of two classes or more; nothing in it can be
-                pruned; or the importance is unknown, or needs calibration images and none are given.
+                pruned; the importance is unknown, or needs calibration images and none are given; or the resolution is
+                to be chosen, and the network runs at one only.
         """
         return convert(
             cls,
@@ -91,6 +97,7 @@ class ElasticCNN(ElasticModule):
             residual=residual,
             calibration=calibration,
             output=output,
+            resolution=resolution,
         )
 
     @property
@@ -133,7 +140,28 @@ class ElasticCNN(ElasticModule):
         Raises:
             LevelsError: not a keep ratio of this network above 0.
         """
-        return self._set(torch.full_like(self._kept, self.keep_levels.level_of(ratio)), self._dropped)
+        levels = torch.full_like(self._kept, self.keep_levels.level_of(ratio))
+        if self.resolution:
+            levels[-1] = self._kept[-1]
+        return self._set(levels, self._dropped)
+
+    def set_resolution(self, ratio: float) -> Setting:
+        """Change the resolution of the default profile; widths and dropped branches stay.
+
+        Args:
+            ratio: share of the positions of the stem's features to keep, one of the network's keep ratios above 0.
+
+        Raises:
+            LevelsError: not a keep ratio of this network above 0, or the network was made without `resolution=True`.
+        """
+        if not self.resolution:
+            raise LevelsError(
+                "this network has one resolution; one whose resolution can be chosen is made with "
+                "ElasticCNN.from_model(..., resolution=True)"
+            )
+        levels = self._kept.clone()
+        levels[-1] = self.keep_levels.level_of(ratio)
+        return self._set(levels, self._dropped)
 
     def set_depth(self, share: float) -> Setting:
         """Change the depth of the default profile: keep the last branches of `drop_order`, at the width set last.

@@ -55,20 +55,9 @@ def convert(
     residual: bool,
     calibration: ImageSet | None,
     output: str | int | None = None,
+    resolution: bool = False,
 ) -> _Elastic:
-    """Convert a network; arguments and errors are those of `rlprune.elastic.cnn.ElasticCNN.from_model`.
-
-    Args:
-        kind: class of the elastic network.
-        model: the network.
-        image_shape: (C, H, W) of its images.
-        keep_ratios: ascending shares in [0, 1], the last one 1.
-        round_to: widths round up to multiples of this many channels.
-        importance: criterion that ranks channels.
-        residual: also prune the channels of residual streams.
-        calibration: labelled images, for criteria that need them.
-        output: key or index of the logits where the network returns more than them.
-    """
+    """Convert a network to this kind of elastic one; all else is described at `ElasticCNN.from_model`."""
     check_importance(importance, calibration)
     check_whole(round_to=round_to)
     check_whole(**{f"image_shape[{i}]": side for i, side in enumerate(image_shape)}, least=1, most=2**16)
@@ -86,6 +75,7 @@ def convert(
             keep_ratios=keep_ratios,
             round_to=round_to,
             unprunable=unprunable,
+            resolution=resolution,
         ).eval()
         return elastic, orders(elastic, criterion(importance, elastic, calibration))
 
@@ -100,13 +90,15 @@ def convert(
     elastic, order = build(traced, groups)
     _check_full(elastic, traced)
     exact = exact_groups(elastic, images, order)
+    if resolution and exact.pop() < len(groups):
+        raise ModelError("resolution: masks and slices of this network differ where its features are shrunk")
     if len(exact) < len(groups):
         # Something in the network mixes channels without the dependency graph seeing it: leave what it touches alone.
         left = [index for index in range(len(groups)) if index not in exact]
         unprunable += [UnprunableLayer(groups[i].name, groups[i].n_channels, _why_inexact(elastic, i)) for i in left]
         del elastic, traced
         elastic, order = build(_trace(model, image_shape, output), [groups[index] for index in exact])
-        if len(exact_groups(elastic, images, order)) < len(exact):
+        if len(exact_groups(elastic, images, order)) < elastic.n_groups:
             raise ModelError("masks and slices of this network differ even though those of each group agree")
     for index, of_group in enumerate(order):
         reorder(elastic, index, of_group)
@@ -267,7 +259,8 @@ def _why_inexact(elastic: ElasticModule, group: int) -> str:
 def _changed_cost(elastic: ElasticModule, groups: Sequence[int], features: Tensor) -> str:
     """The first operation that is no layer and takes other MACs where groups are narrow; empty if there is none."""
     profile = elastic.full
-    profile[list(groups)] = elastic.uniform(0).clamp_min(1)[list(groups)]
+    channels = [index for index in groups if not elastic.groups[index].is_resolution]
+    profile[channels] = elastic.uniform(0).clamp_min(1)[channels]
     return changed_cost(elastic.body, lambda: elastic.slice(profile).get_submodule("body"), features)
 
 

@@ -52,7 +52,10 @@ def orders(elastic: ElasticModule, score: Criterion) -> list[Tensor]:
         elastic: the network; not changed.
         score: the criterion.
     """
-    scores = [score(elastic.layers_of(index), group.n_channels) for index, group in enumerate(elastic.groups)]
+    scores = [
+        torch.zeros(group.n_channels) if group.is_resolution else score(elastic.layers_of(index), group.n_channels)
+        for index, group in enumerate(elastic.groups)
+    ]
     return [of_group.argsort(descending=True, stable=True) for of_group in scores]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -111,6 +112,11 @@ def checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
     if len(ratios) < 2 or not ascending or not ratios[0] >= 0 or ratios[-1] != 1:
         raise LevelsError(f"keep ratios are {ratios}; {_NEEDED}")
     return ratios
+
+
+def side_share(ratio: float) -> float:
+    """The share of rows, and of columns, that keeps this share of the positions of an image."""
+    return math.sqrt(ratio)
 
 
 def nearest_profiles(levels: Tensor, codebook: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.body import BodyInterpreter, extract_subnet, replace_layers
-from rlprune.elastic.channels import Group, UnprunableLayer
+from rlprune.elastic.channels import Group, UnprunableLayer, levels_of, resolution_of, widths_of
 from rlprune.elastic.layers import Choice, ElasticLayer, GroupLayer
 from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
-from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, KeepLevels, checked_ratios, nearest_profiles
+from rlprune.elastic.layers.resolution import measure_smaller, parted, shrink
+from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, nearest_profiles
 from rlprune.errors import LevelsError, ModelError
 from rlprune.graph.nodes import given_shape, measure
 
@@ -35,13 +35,15 @@ class ElasticModule(nn.Module):
             layers each (`Group.layer_channels`), to as few of them as stand for that many.
         unprunable: layers whose outputs are not pruned, with the reason.
         measured: whether the nodes of both graphs say already what `rlprune.graph.nodes.measure` notes.
+        resolution: whether the resolution of the stem's features is chosen, too: then it is the last group.
 
     Raises:
         LevelsError: keep ratios that are not ascending up to 1, or `round_to` below 1.
-        ModelError: there are no groups, or the network does not run on images of this shape.
+        ModelError: there are no groups, or the network does not run on images of this shape, or at a lower resolution.
 
     Attributes:
-        groups: the channel groups, G of them.
+        groups: the channel groups, and the resolution if it is chosen; G of them.
+        resolution: whether the last group is the resolution.
         unprunable: layers whose outputs are not pruned, with the reason.
         keep_levels: which levels each group may take, on the CPU.
         widths: int64 (G, L), the channels each group keeps at each level, counted as in `Group.n_channels`.
@@ -68,6 +70,7 @@ class ElasticModule(nn.Module):
         round_to: int = 8,
         unprunable: Sequence[UnprunableLayer] = (),
         measured: bool = False,
+        resolution: bool = False,
     ) -> None:
         super().__init__()
         if round_to < 1:
@@ -75,16 +78,18 @@ class ElasticModule(nn.Module):
         if not groups:
             reasons = "; ".join(f"{item.name}: {item.reason}" for item in unprunable)
             raise ModelError(f"nothing in this network can be pruned. {reasons}")
-        self.groups, self.unprunable = tuple(groups), tuple(unprunable)
-        self.round_to = round_to
-        self.image_shape = tuple(image_shape)
-        self.keep_levels = _keep_levels(groups, keep_ratios)
-        self.register_buffer("widths", widths_of(groups, self.keep_levels, round_to), persistent=False)
+        if not measured:
+            measure(body, measure(stem, torch.zeros(1, *image_shape)))
+        self.image_shape, self.feature_shape = tuple(image_shape), given_shape(stem)[1:]
+        self.n_classes, self.round_to = given_shape(body)[-1], round_to
+        self.groups = (*groups, resolution_of(self.feature_shape)) if resolution else tuple(groups)
+        self.unprunable, self.resolution = tuple(unprunable), resolution
+        self.keep_levels = levels_of(self.groups, keep_ratios)
+        self.register_buffer("widths", widths_of(self.groups, self.keep_levels, round_to), persistent=False)
         self.register_buffer("min_level", self.keep_levels.min_level.clone(), persistent=False)
         self.register_buffer("codebook", None, persistent=False)
-        if not measured:
-            measure(body, measure(stem, torch.zeros(1, *self.image_shape)))
-        self.feature_shape, self.n_classes = given_shape(stem)[1:], given_shape(body)[-1]
+        if resolution:
+            measure_smaller(body, self.feature_shape, self.keep_ratios[int(self.min_level[-1]) : -1])
         self.stem, self.body = stem, body
         self.own_bodies = nn.ModuleList()
         replace_layers(body, self.groups, self.n_levels, drops=self.narrowest > 0)
@@ -158,35 +163,38 @@ class ElasticModule(nn.Module):
             LevelsError: as in `forward`.
         """
         choice = self._choice(levels, len(features))
-        if not self.own_bodies:
-            return self._run_shared(features, choice)
-        if levels.ndim == 2:
-            return self._run_separated(features, choice)
-        own = self._own_body(choice.levels)
-        return self._run_shared(features, choice) if own is None else own(features)
+        if levels.ndim == 1:
+            own = self._own_body(choice.levels)
+            return self._run_shared(features, choice) if own is None else own(features)
+        if self.own_bodies or self.resolution:
+            return self._run_apart(features, choice.levels)
+        return self._run_shared(features, choice)
 
-    def _run_separated(self, features: Tensor, choice: Choice) -> Tensor:
-        """Logits of images that each have a profile of their own, where profiles have bodies of their own."""
+    def _run_apart(self, features: Tensor, levels: Tensor) -> Tensor:
+        """Logits of images with levels (B, G) of their own, where profiles have own bodies, or resolutions differ."""
         rest = torch.arange(len(features), device=features.device)
         parts: list[tuple[Tensor, Tensor]] = []
         for profile, own in self._own_profiles():  # of equal profiles the first counts, as in `_own_body`
-            here = (choice.levels[rest] == profile).all(1)
+            here = (levels[rest] == profile).all(1)
             rows = rest[here]
             rest = rest[~here]
             if len(rows):
                 parts.append((rows, own(features[rows])))
-        if len(rest) or not parts:
-            parts.append((rest, self._run_shared(features[rest], self._choice(choice.levels[rest], len(rest)))))
+        for rows in parted(rest, levels[rest, -1]) if self.resolution else [rest]:
+            if len(rows) or not parts:
+                parts.append((rows, self._run_shared(features[rows], self._choice(levels[rows], len(rows)))))
         order = torch.cat([rows for rows, _ in parts]).argsort()
         return torch.cat([logits for _, logits in parts])[order]
 
     def _run_shared(self, features: Tensor, choice: Choice) -> Tensor:
-        """Logits of the body that all profiles share."""
+        """Logits of the body that all profiles share; the resolution is one for all images."""
         exits = self._dropped_exits(choice.levels) if choice.levels.ndim == 1 else frozenset()
         if exits not in self._runs:
             if len(self._runs) >= _MAX_RUNS:
                 self._runs.pop(next(iter(self._runs)))
             self._runs[exits] = BodyInterpreter(self.body, exits, self.groups)
+        if self.resolution and len(features):
+            features = shrink(features, self._positions(choice.levels.reshape(-1, self.n_groups)[0]))
         logits: Tensor = self._runs[exits].under(choice, features)
         return logits
 
@@ -240,7 +248,10 @@ class ElasticModule(nn.Module):
         levels = self.profile if profile is None else torch.as_tensor(profile)
         choice = self._choice(levels, None)
         own = self._own_body(choice.levels)
-        body = extract_subnet(self.body, choice, self._dropped_exits(levels)) if own is None else copy.deepcopy(own)
+        if own is None:
+            body = extract_subnet(self.body, choice, self._dropped_exits(levels), self._positions(choice.levels))
+        else:
+            body = copy.deepcopy(own)
         network = nn.Sequential()
         network.add_module("stem", copy.deepcopy(self.stem))
         network.add_module("body", body)
@@ -315,6 +326,10 @@ class ElasticModule(nn.Module):
         nearest = None if self.codebook is None else nearest_profiles(levels, self.codebook)
         return Choice(levels, widths, nearest)
 
+    def _positions(self, profile: Tensor) -> float:
+        """The share of the features' positions that a profile (G,) keeps."""
+        return self.keep_ratios[int(profile[-1])] if self.resolution else 1.0
+
     def _own_body(self, profile: Tensor) -> nn.Module | None:
         """The body that a checked profile (G,) has of its own, if it has one."""
         return next((body for own, body in self._own_profiles() if own.equal(profile)), None)
@@ -329,21 +344,3 @@ class ElasticModule(nn.Module):
         """Nodes that are not needed under a profile, because the group they consume is dropped."""
         dropped = (self.widths[torch.arange(self.n_groups), profile.to(self.widths.device)] == 0).tolist()
         return frozenset(name for group, gone in zip(self.groups, dropped, strict=True) if gone for name in group.exits)
-
-
-def _keep_levels(groups: Sequence[Group], keep_ratios: Sequence[float]) -> KeepLevels:
-    """The levels of groups: only those that are skippable may drop all channels."""
-    ratios = checked_ratios(keep_ratios)
-    narrowest = int(ratios[0] == 0)
-    return KeepLevels(ratios, torch.tensor([0 if group.skippable else narrowest for group in groups]))
-
-
-def widths_of(groups: Sequence[Group], levels: KeepLevels, round_to: int) -> Tensor:
-    """Channels that each group keeps at each level, int64 (G, L)."""
-
-    def width(group: Group, ratio: float) -> int:
-        step = math.ceil(round_to / group.layer_channels)
-        n_steps = math.ceil(ratio * group.n_channels / step - 1e-9)
-        return min(group.n_channels, n_steps * step)
-
-    return torch.tensor([[width(group, ratio) for ratio in levels.keep_ratios] for group in groups])

@@ -44,7 +44,8 @@ CONTROL_NAMES = {
 def groups(network: ElasticCNN) -> tuple[Table, Table]:
     """The groups of a network with what they are worth, and the layers that are left alone."""
     cost = Cost(network)
-    found = Table(title=f"{network.n_groups} channel groups; dense: {_size(cost.dense.params, cost.dense.macs)}")
+    groups = f"{network.n_groups - network.resolution} channel groups{' and the resolution' * network.resolution}"
+    found = Table(title=f"{groups}; dense: {_size(cost.dense.params, cost.dense.macs)}")
     for column in ("group", "channels", "widths", "params", "MACs, M", "of all %", "skippable"):
         found.add_column(column, justify="left" if column == "group" else "right", overflow="fold")
     for index, group in enumerate(network.groups):
@@ -60,6 +61,8 @@ def groups(network: ElasticCNN) -> tuple[Table, Table]:
             "yes" if group.skippable else "no",
         )
     found.caption = "params, MACs: of the weights that make or read the group's channels; neighbours share some"
+    if network.resolution:
+        found.caption += "; the resolution's channels are rows of features, and its MACs what the lowest one saves"
     alone = Table(title="left alone")
     for column in ("layer", "channels", "why"):
         alone.add_column(column, justify="right" if column == "channels" else "left", overflow="fold")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,26 @@ def measure(network: fx.GraphModule, example: Tensor) -> Tensor:
     if not isinstance(result, Tensor):
         raise ModelError(f"the network returns a {type(result).__name__}; logits of shape (B, classes) are needed")
     return result
+
+
+def measure_also(network: fx.GraphModule, examples: Sequence[Tensor]) -> None:
+    """Note in each node's `meta`, as `also`, its shape and MACs for other inputs; what `measure` noted stays.
+
+    Args:
+        network: a measured graph.
+        examples: one input each, float32 (1, C, H, W).
+
+    Raises:
+        ModelError: the network does not run on one of them.
+    """
+    known = {node: (node.meta["shape"], node.meta["macs"]) for node in network.graph.nodes}
+    also: dict[fx.Node, list[tuple[Any, int]]] = {node: [] for node in known}
+    for example in examples:
+        measure(network, example)
+        for node, found in also.items():
+            found.append((node.meta["shape"], node.meta["macs"]))
+    for node, (shape, macs) in known.items():
+        node.meta |= {"shape": shape, "macs": macs, "also": also[node]}
 
 
 def given_shape(network: fx.GraphModule) -> tuple[int, ...]:

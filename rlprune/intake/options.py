@@ -122,6 +122,8 @@ class ElasticOptions:
     """What channels are ranked by: l1, l2, bn_scale; or gradient, taylor, hessian, which need training images."""
     residual: bool = False
     """Also prune the channels of residual streams, which many blocks share."""
+    resolution: bool = False
+    """Also choose the resolution: keep ratios are then shares of the first features' positions, too."""
 
     def check(self) -> None:
         """Make sure that there is such a way of ranking, before the images are read.
@@ -151,7 +153,12 @@ class ElasticOptions:
             ModelError: it cannot be stored, so that training it would be in vain.
         """
         convert = partial(
-            ElasticCNN.from_model, model, image_shape, keep_ratios=self.keep_ratios, residual=self.residual
+            ElasticCNN.from_model,
+            model,
+            image_shape,
+            keep_ratios=self.keep_ratios,
+            residual=self.residual,
+            resolution=self.resolution,
         )
         round_to = self.round_to
         if round_to == "auto":

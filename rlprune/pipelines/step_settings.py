@@ -29,6 +29,7 @@ _LATER = {
     "compile": False,
     "crop_scale": None,
     "workers": None,
+    "resolution": False,
 }
 """Settings that 0.1.0 did not know, and their defaults."""
 
@@ -56,7 +57,7 @@ def settings_of(recipe: Recipe) -> dict[StepName, dict[str, Any]]:
             "refit_views": views_of(recipe.refit) if recipe.refit else None,
         },
         "dense": {"model": recipe.model, "weights": recipe.weights, "dense": as_noted(recipe.dense)},
-        "adapt": {"elastic": recipe.elastic, "adapt": as_noted(recipe.adapt)} | (timed if rounds else {}),
+        "adapt": {"elastic": as_noted(recipe.elastic), "adapt": as_noted(recipe.adapt)} | (timed if rounds else {}),
         "search": {"search": as_noted(recipe.search)},
         "specialise": {"specialise": as_noted(recipe.specialise)},
         "tune": {"policy": recipe.policy.noted(), "tune": as_noted(recipe.tune), "penalties": higher}
@@ -128,11 +129,11 @@ def told(recipe: Recipe, round_to: int | None = None) -> dict[str, Any]:
         del settings["static"]
     if recipe.latency == LatencySettings():
         del settings["latency"]
-    if recipe.elastic.round_to == "auto" and round_to is not None:
-        settings["elastic"]["round_to"] = round_to
-    names = ("dense", "adapt", "search", "specialise", "tune", "refit")
+    names = ("elastic", "dense", "adapt", "search", "specialise", "tune", "refit")
     known = {name: as_noted(given) for name in names if (given := getattr(recipe, name)) is not None}
     known["policy"] = recipe.policy.noted()
+    if recipe.elastic.round_to == "auto" and round_to is not None:
+        known["elastic"]["round_to"] = round_to
     return settings | {"data": without_unset(settings["data"])} | known
 
 

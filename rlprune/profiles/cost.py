@@ -56,10 +56,12 @@ class Cost:
         n_out = []
         for node in nodes:
             rates_of_node, in_axis, out_axis = _rates_and_axes(elastic.body, node)
-            rates.append(tuple(rates_of_node))
+            rates.append(rates_of_node)
             n_in.append(self._counts(in_axis))
             n_out.append(self._counts(out_axis))
-        self._macs_rate, self._params_rate, self._params_per_out = torch.tensor(rates).T
+        self._macs_rate = torch.tensor([[at.macs for at in each] for each in rates]).T  # (resolutions, nodes)
+        self._params_rate, self._params_per_out = torch.tensor([tuple(each[-1])[1:] for each in rates]).T
+        self._resolution = elastic.resolution
         self._in_fixed, self._in_table = (torch.stack(parts) for parts in zip(*n_in, strict=True))
         self._out_fixed, self._out_table = (torch.stack(parts) for parts in zip(*n_out, strict=True))
         self._cached_survivors: dict[tuple[bool, ...], tuple[Tensor, Tensor, Tensor]] = {}
@@ -89,38 +91,53 @@ class Cost:
         for group in range(rows.shape[1]):
             n_in += self._in_table[:, group, rows[:, group]].T
             n_out += self._out_table[:, group, rows[:, group]].T
-        params, macs = self._total(n_in, n_out, self._elastic_widths[groups, rows] == 0)
+        widths = self._elastic_widths[groups, rows]
+        params, macs = self._total(n_in, n_out, widths == 0, self._rates_at(widths))
         return ComputeCost(params, macs) if levels.ndim == 2 else ComputeCost(params[0], macs[0])
 
     def of_kept(self, kept: Tensor) -> ComputeCost:
         """Cost where any number of channels of each group is kept, whichever they are.
 
         Args:
-            kept: channels kept of each group, int64 (B, G).
+            kept: channels kept of each group, int64 (B, G); of the resolution the rows of one of its levels.
 
         Returns:
             Active parameters and MACs, int64 (B,).
         """
         n_channels = self._elastic_widths[:, -1]
         n_in, n_out = (fixed + kept.cpu() @ (table[:, :, -1] // n_channels).T for fixed, table in self._sides)
-        return self._total(n_in, n_out, kept.cpu() == 0)
+        return self._total(n_in, n_out, kept.cpu() == 0, self._rates_at(kept.cpu()))
 
-    def _total(self, n_in: Tensor, n_out: Tensor, dropped: Tensor) -> ComputeCost:
+    def _rates_at(self, widths: Tensor) -> Tensor:
+        """MACs of each node per input and output, at the resolution of each row of widths (B, G): int64 (B, nodes)."""
+        if not self._resolution:
+            return self._macs_rate.expand(len(widths), -1)
+        n_levels = self._elastic_widths.shape[1]
+        level = (self._elastic_widths[-1] < widths[:, -1:]).sum(1)
+        return self._macs_rate[level - (n_levels - len(self._macs_rate))]
+
+    def _total(self, n_in: Tensor, n_out: Tensor, dropped: Tensor, macs_rate: Tensor) -> ComputeCost:
         """Cost from the inputs and outputs of each node, int64 (B, nodes), and the dropped groups, bool (B, G)."""
         runs, holds, constant = self._survivors(dropped)
         per_node = n_in * n_out * self._params_rate + n_out * self._params_per_out
         params = self.stem.params + (per_node * holds + n_out * constant).sum(1)
-        return ComputeCost(params, self.stem.macs + (n_in * n_out * self._macs_rate * runs).sum(1))
+        return ComputeCost(params, self.stem.macs + (n_in * n_out * macs_rate * runs).sum(1))
 
     def of_group(self, group: int) -> ComputeCost:
-        """Cost saved by removing all channels of one group from the otherwise whole network; scalars."""
+        """Cost saved by removing all channels of one group from the otherwise whole network; scalars.
+
+        Of the resolution, what its lowest level saves.
+        """
         n_in, n_out = (fixed + table[:, :, -1].sum(1) for fixed, table in self._sides)
         less_in, less_out = (n - table[:, group, -1] for n, (_, table) in zip((n_in, n_out), self._sides, strict=True))
         pairs = n_in * n_out - less_in * less_out
         outs = n_out - less_out
         runs, holds, _ = self._survivors(torch.zeros(1, len(self._exits), dtype=torch.bool))
         params = ((pairs * self._params_rate + outs * self._params_per_out) * holds[0]).sum()
-        return ComputeCost(params, (pairs * self._macs_rate * runs[0]).sum())
+        if self._resolution and group == len(self._exits) - 1:
+            saved = (self._macs_rate[-1] - self._macs_rate[0]) * n_in * n_out
+            return ComputeCost(torch.tensor(0), (saved * runs[0]).sum())
+        return ComputeCost(params, (pairs * self._macs_rate[-1] * runs[0]).sum())
 
     @property
     def _sides(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -175,12 +192,16 @@ class Cost:
         return first
 
 
-def _rates_and_axes(body: nn.Module, node: fx.Node) -> tuple[Rates, Axis, Axis]:
-    """What a node costs per input and output, and its axes; axes of one position where it has no elastic layer."""
+def _rates_and_axes(body: nn.Module, node: fx.Node) -> tuple[list[Rates], Axis, Axis]:
+    """What a node costs per input and output, at each resolution, the full one last; and its axes.
+
+    These have one position where it has no elastic layer.
+    """
     layer = body.get_submodule(str(node.target)) if node.op == "call_module" else None
+    seen = [*node.meta.get("also", []), (node.meta["shape"], node.meta["macs"])]
     if isinstance(layer, ElasticLayer):
-        return layer.rates(node.meta["shape"]), layer.in_axis, layer.out_axis
-    return Rates(node.meta["macs"], 0, _n_parameters(body, node)), Axis(1), Axis(1)
+        return [layer.rates(shape) for shape, _ in seen], layer.in_axis, layer.out_axis
+    return [Rates(macs, 0, _n_parameters(body, node)) for _, macs in seen], Axis(1), Axis(1)
 
 
 def _n_parameters(body: nn.Module, node: fx.Node) -> int:

@@ -136,7 +136,7 @@ class LeftAlone(BaseModel):
 
 
 class Network(BaseModel):
-    """An elastic network without its weights. The first ones had neither of the last two keys."""
+    """An elastic network without its weights. The first ones had none of the last three keys."""
 
     model_config = _STRICT
     stem: Graph
@@ -149,6 +149,7 @@ class Network(BaseModel):
     codebook: Annotated[list[Profile], Field(fail_fast=True, min_length=1, max_length=4 * MAX_PROFILES)] | None
     separated: bool = False
     drop_order: Annotated[list[Index], Field(fail_fast=True, max_length=MOST_GROUPS)] | None = None
+    resolution: bool = False
 
 
 class OwnObservation(BaseModel):

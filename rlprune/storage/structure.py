@@ -38,7 +38,7 @@ def describe(elastic: ElasticCNN) -> Any:
     return {
         "stem": serialization.to_json(stem),
         "body": serialization.to_json(body),
-        "groups": [dataclasses.asdict(group) for group in elastic.groups],
+        "groups": [dataclasses.asdict(group) for group in elastic.groups if not group.is_resolution],
         "left_alone": [dataclasses.asdict(item) for item in elastic.unprunable],
         "keep_ratios": elastic.keep_ratios,
         "round_to": elastic.round_to,
@@ -46,7 +46,7 @@ def describe(elastic: ElasticCNN) -> Any:
         "codebook": None if elastic.codebook is None else elastic.codebook.tolist(),
         "separated": bool(elastic.own_bodies),
         "drop_order": elastic.ranked_order,
-    }
+    } | ({"resolution": True} if elastic.resolution else {})
 
 
 def rebuild(description: Any, device: str = "cpu") -> ElasticCNN:
@@ -218,6 +218,7 @@ def _elastic(description: Any, stem: fx.GraphModule, body: fx.GraphModule, *, me
         round_to=description["round_to"],
         unprunable=[UnprunableLayer(**item) for item in description["left_alone"]],
         measured=measured,
+        resolution=description.get("resolution", False),
     ).eval()
     if description["codebook"] is not None:
         elastic.specialise(torch.tensor(description["codebook"]))

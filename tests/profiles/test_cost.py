@@ -26,9 +26,9 @@ def pairs(compute: ComputeCost) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("residual", [False, True])
-def test_cost_is_what_is_counted_on_the_slice(kind: str, residual: bool) -> None:
-    elastic = make_elastic(kind, residual=residual)
+@pytest.mark.parametrize("more", ["", "residual", "resolution"])
+def test_cost_is_what_is_counted_on_the_slice(kind: str, more: str) -> None:
+    elastic = make_elastic(kind, residual=more == "residual", resolution=more == "resolution")
     levels = make_levels(elastic, 20)
     levels[0], levels[1] = elastic.min_level, elastic.full
     assert pairs(Cost(elastic).of(levels)) == [counted(elastic.slice(profile)) for profile in levels]

@@ -196,9 +196,10 @@ def made_once(make: Callable[P, T]) -> Callable[P, T]:
 
 
 @made_once
-def make_elastic(kind: str, seed: int = 0, residual: bool = False) -> ElasticCNN:
+def make_elastic(kind: str, seed: int = 0, residual: bool = False, resolution: bool = False) -> ElasticCNN:
     """The elastic network of one of the five, whose levels have norms of their own."""
-    return randomise_levels(ElasticCNN.from_model(network(kind, seed), IMAGE_SHAPE, residual=residual), seed)
+    made = ElasticCNN.from_model(network(kind, seed), IMAGE_SHAPE, residual=residual, resolution=resolution)
+    return randomise_levels(made, seed)
 
 
 def make_levels(elastic: ElasticCNN, n: int, seed: int = 0) -> Tensor:

@@ -138,6 +138,17 @@ def test_so_it_does_for_every_kind_of_network_and_policy(kind: str, tmp_path: Pa
     check(tmp_path / "dynamic.onnx", dynamic)
 
 
+def test_so_it_does_where_passes_have_resolutions_of_their_own(tmp_path: Path) -> None:
+    elastic = make_elastic("depthwise", resolution=True)
+    book = elastic.full.repeat(3, 1)
+    book[:, -1] = torch.tensor([1, 2, 4])
+    policy = make_policy(elastic, DATA, book, max_passes=2)
+    dynamic = DynamicCNN(elastic, policy, DATA.mean, DATA.std, DATA.classes)
+    assert len(dynamic(DATA.images).profiles.unique(dim=0)) >= 3
+    save_onnx(tmp_path / "dynamic.onnx", dynamic)
+    check(tmp_path / "dynamic.onnx", dynamic)
+
+
 @pytest.mark.parametrize(("max_passes", "combine"), [(1, 0.0), (2, 0.5), (3, 0.0)])
 def test_so_it_does_where_all_images_begin_alike(max_passes: int, combine: float, tmp_path: Path) -> None:
     elastic = make_centred()
