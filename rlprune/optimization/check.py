@@ -5,6 +5,7 @@ Whatever cannot work is refused here, with the number that would do.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import torch
 
 from rlprune.data.image_set import ImageSet
 from rlprune.elastic.cnn import ElasticCNN
-from rlprune.errors import RLPruneError
+from rlprune.errors import ModelError, RLPruneError
 from rlprune.graph import serialization
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.optimization.entry.examined import Examined
@@ -29,12 +30,15 @@ from rlprune.optimization.plan import Plan, Size, make_plan
 from rlprune.optimization.reports.found import Found, lines, warnings
 from rlprune.optimization.result import CheckResult
 from rlprune.optimization.subject import Subject
+from rlprune.profiles.codebook import simple_profiles
 from rlprune.profiles.cost import Cost
 from rlprune.training.adaptation import AdaptSettings
 from rlprune.utils.timing import interleaved
 
 _LEAST_SAVED = 0.6
 """Share of the multiply-adds that should be possible to save before residual streams are pruned, too."""
+_LARGE = 64
+"""Pixels a side of images from which lower resolutions are looked at, too."""
 _SLACK = 1.2
 """How far a target of time may be beyond what the narrowest slice reaches before it is refused."""
 _FASTER = 10.0
@@ -67,7 +71,7 @@ def examine(
         RLPruneError: the goal cannot be reached by any slice; or the network is no better than guessing; or the time
             does not suffice for one epoch.
     """
-    elastic, residual = _elastic(subject, options.residual)
+    elastic, residual = _elastic(subject, options)
     serialization.check_storable(elastic.slice(elastic.full))
     _check_options(options, elastic, subject)
     cost = Cost(elastic)
@@ -137,16 +141,27 @@ def _told_apart(subject: Subject) -> Iterator[str]:
         )
 
 
-def _elastic(subject: Subject, residual: YesNo) -> tuple[ElasticCNN, bool]:
+def _elastic(subject: Subject, options: PlanOptions) -> tuple[ElasticCNN, bool]:
     """The network made elastic, and whether residual streams are pruned: too where little can be saved without."""
-    convert = partial(ElasticCNN.from_model, subject.model, subject.image_shape)
-    if residual != "auto":
-        return convert(residual=residual == "yes"), residual == "yes"
-    plain = convert()
+    convert = partial(_converted, subject, options.resolution)
+    if options.residual != "auto":
+        return convert(residual=options.residual == "yes"), options.residual == "yes"
+    plain = convert(residual=False)
     if _saved(plain) >= _LEAST_SAVED:
         return plain, False
     more = convert(residual=True)
     return (more, True) if _saved(more) > _saved(plain) else (plain, False)
+
+
+def _converted(subject: Subject, resolution: YesNo, *, residual: bool) -> ElasticCNN:
+    """The network made elastic, its resolution, too, if that is asked for, or pays and is possible."""
+    convert = partial(ElasticCNN.from_model, subject.model, subject.image_shape, residual=residual)
+    if resolution == "yes":
+        return convert(resolution=True)
+    if resolution == "auto" and min(subject.image_shape[1:]) >= _LARGE:
+        with contextlib.suppress(ModelError):  # it runs at one resolution alone; or the next line says what is wrong
+            return convert(resolution=True)
+    return convert()
 
 
 def _saved(elastic: ElasticCNN) -> float:
@@ -176,11 +191,10 @@ def _check_options(options: PlanOptions, elastic: ElasticCNN, subject: Subject) 
     side = max(elastic.image_shape[1:])
     if options.padding is not None and options.padding > side:
         raise RLPruneError(f"padding={options.padding}: images have {side} pixels a side; give a padding up to that")
-    if options.n_candidates is not None and options.n_candidates < elastic.n_levels:
-        raise RLPruneError(
-            f"n_candidates={options.n_candidates}: one slice of each width is tried in any case; give "
-            f"{elastic.n_levels} or more"
-        )
+    n_simple = len(simple_profiles(elastic))
+    if options.n_candidates is not None and options.n_candidates < n_simple:
+        each = "one slice of each width, and of each resolution," if elastic.resolution else "one slice of each width"
+        raise RLPruneError(f"n_candidates={options.n_candidates}: {each} is tried in any case; give {n_simple} or more")
 
 
 def _check_macs(goal: Goal, always_runs: float) -> None:

@@ -140,6 +140,9 @@ class PlanOptions:
     residual: YesNo = "auto"
     """Make the channels narrower, too, that run past the blocks of a residual network; auto does where little could be
     saved otherwise."""
+    resolution: YesNo = "auto"
+    """Look at pictures at lower resolutions, too; auto does where they have 64 pixels a side or more, and the network
+    runs at others than the one it was made for."""
 
     def _conflicts(self) -> Iterator[str]:
         if self.penalties[0] >= self.penalties[1]:

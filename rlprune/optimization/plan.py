@@ -18,6 +18,7 @@
 | price of compute | decisions are learnt for all prices from 0.002 to 0.2 right answers for a run of the whole network; the point is chosen afterwards |
 | price | where the goal is a time and slices of any width are trained, what slices take in what they will run on; else multiply-adds |
 | residual streams | are pruned, too, where less than 60 % could be saved otherwise |
+| resolution | is chosen, too, where pictures have 64 pixels a side or more, and the network runs at lower ones; where there is little time, the slices in use are the whole network at several resolutions |
 | slices tried | 16, up to 64 where an image takes little time |
 
 Once slices of any width are trained, the epochs of the slices in use, and so of the static rival, are planned anew with the

@@ -42,7 +42,7 @@ from rlprune.optimization.plan import (
 from rlprune.optimization.subject import Subject
 from rlprune.optimization.trained import Static, Trained, learnt_in
 from rlprune.policies.policy import Policy
-from rlprune.profiles.codebook import sorted_codebook
+from rlprune.profiles.codebook import resolutions, simple_profiles, sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, best_within, search_profiles
@@ -175,8 +175,8 @@ class Work:
         """The network as it is, made elastic; nothing of it is trained."""
         if self.subject.trained:
             return copy.deepcopy(self._examined.elastic)
-        residual = self._examined.residual
-        return ElasticCNN.from_model(self.dense(), self.subject.image_shape, residual=residual)
+        how = {"residual": self._examined.residual, "resolution": self._examined.elastic.resolution}
+        return ElasticCNN.from_model(self.dense(), self.subject.image_shape, **how)
 
     def adapted(self) -> ElasticCNN:
         """The network made elastic, its slices of any width trained."""
@@ -208,7 +208,7 @@ class Work:
         path = self.folder / "search.json"
         if not path.exists():
             images = self.subject.splits.policy.subset(slice(0, _N_SEARCHED))
-            n_candidates = self.plan.n_candidates if self.plan.slice_epochs else elastic.n_levels  # only uniform ones
+            n_candidates = self.plan.n_candidates if self.plan.slice_epochs else len(simple_profiles(elastic))
             latency = self.latency(elastic)
             with self.ending(SEARCHING) as deadline:
                 how: dict[str, Any] = {} if deadline is None else {"late": deadline.past}
@@ -220,15 +220,17 @@ class Work:
     def codebook(self, adapted: ElasticCNN, found: Search) -> Tensor:
         """The profiles in use: from the cheapest that promises enough, in even ratios up to the whole network.
 
-        Where slices of any width were not trained, nothing is promised: the same share of channels everywhere, evenly.
+        Where slices of any width were not trained, nothing is promised: the same share of channels everywhere, evenly;
+        or, where the resolution is chosen, the whole network at several, which needs training least.
         """
         return torch.tensor(self.memory.once("codebook", lambda: self._codebook(adapted, found).tolist()))
 
     def _codebook(self, elastic: ElasticCNN, found: Search) -> Tensor:
         if not self.plan.slice_epochs:
-            levels = torch.linspace(elastic.narrowest, elastic.n_levels - 1, self.plan.n_profiles).round().int()
-            profiles = torch.stack([elastic.uniform(level) for level in levels.unique().tolist()])
-            return sorted_codebook(profiles, Cost(elastic))
+            uniform = simple_profiles(elastic)[elastic.narrowest : elastic.n_levels]
+            profiles = resolutions(elastic) if elastic.resolution else uniform
+            levels = torch.linspace(elastic.narrowest, elastic.n_levels - 1, self.plan.n_profiles).round().long()
+            return sorted_codebook(profiles[levels - elastic.narrowest], Cost(elastic))
         return profiles_in_use(elastic, found, self.plan.n_profiles, self.goal.share_allowed(self._examined.dense_ms))
 
     def specialised(self, codebook: Tensor) -> ElasticCNN:
@@ -313,9 +315,9 @@ class Work:
         return stored.network.eval(), cost.of(profile)
 
     def _static_profile(self, adapted: ElasticCNN, found: Search, share: float) -> Tensor:
-        """The best profile of the search within a cost; without a search, the most important channels anywhere."""
+        """The best profile tried within a cost; where uniform ones alone were, the most important channels anywhere."""
         share = min(share, 0.9999)
-        if self.plan.slice_epochs:
+        if self.plan.slice_epochs or adapted.resolution:
             found = found.by_macs(adapted)
             return best_within(adapted, found, [max(share, float(found.price.min()))])[0]
         share = max(share, cheapest_share(adapted, "global"))

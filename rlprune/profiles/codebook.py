@@ -27,6 +27,24 @@ def uniform_codebook(elastic: ElasticModule, cost: HasCosts) -> Tensor:
     return sorted_codebook(torch.stack([elastic.uniform(level) for level in range(elastic.n_levels)]), cost)
 
 
+def simple_profiles(elastic: ElasticModule) -> Tensor:
+    """What anybody would try: one level for all groups; and, where it is chosen, every resolution with all channels.
+
+    Returns:
+        int64 (M, G); first those of one level, from the lowest to full keep.
+    """
+    profiles = [elastic.uniform(level) for level in range(elastic.n_levels)]
+    return torch.cat([torch.stack(profiles), resolutions(elastic)[:-1]])
+
+
+def resolutions(elastic: ElasticModule) -> Tensor:
+    """The whole network at every resolution that it has, the lowest first: int64 (R, G)."""
+    levels = torch.arange(int(elastic.min_level[-1]) if elastic.resolution else elastic.n_levels - 1, elastic.n_levels)
+    profiles = elastic.full.repeat(len(levels), 1)
+    profiles[:, -1] = levels
+    return profiles
+
+
 def sorted_codebook(profiles: Tensor, cost: HasCosts) -> Tensor:
     """Sort profiles by MACs and remove repetitions.
 

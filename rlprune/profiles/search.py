@@ -16,7 +16,7 @@ from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.graph.folding import optimize_for_inference
 from rlprune.metrics import accuracy
-from rlprune.profiles.codebook import random_profiles, sorted_codebook
+from rlprune.profiles.codebook import random_profiles, simple_profiles, sorted_codebook
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.utils.finite import check_numbers, check_whole
@@ -110,32 +110,34 @@ def search_profiles(
     measure: Callable[[Tensor], Tensor] | None = None,
     late: Callable[[], bool] | None = None,
 ) -> Search:
-    """Search static profiles by evolution: uniform and random ones first, then variations of the best at every cost.
+    """Search static profiles by evolution: simple and random ones first, then variations of the best at every cost.
+
+    Simple ones are uniform; and, where the resolution is chosen, the whole network at each.
 
     Args:
         elastic: the adapted network.
         data: images that profiles are measured on; never the test set.
-        n_candidates: how many profiles to try, at least the number of keep levels.
+        n_candidates: how many profiles to try, at least the simple ones.
         seed: of the random profiles.
         also: further profiles to try, such as a codebook, int64 (M, G).
         latency: measured times, which then are the price instead of MACs.
         measure: measures profiles, int64 (M, G), in place of `profile_accuracies`, such as by several processes.
         late: says when it has to end, and is asked before every generation, and without `measure` before every profile;
-            the uniform profiles are tried in any case.
+            the simple profiles are tried in any case.
 
     Raises:
-        RLPruneError: `n_candidates` is below the number of keep levels.
+        RLPruneError: `n_candidates` is below the number of simple profiles.
     """
     check_candidates(elastic, n_candidates)
     check_whole(seed=seed, least=0, most=2**32 - 1)
     cost = Cost(elastic)
     generator = torch.Generator().manual_seed(seed)
 
-    uniform = [elastic.uniform(level) for level in range(elastic.n_levels)]
+    simple = simple_profiles(elastic)
 
     def due(profiles: Tensor) -> Iterator[Tensor]:
         for profile in profiles:
-            if late is None or not late() or any(profile.equal(each) for each in uniform):
+            if late is None or not late() or bool((simple == profile).all(1).any()):
                 yield profile
 
     def judge(profiles: Tensor) -> Search:
@@ -150,7 +152,7 @@ def search_profiles(
         return Search(profiles, found, price, guessed)
 
     guessed = _guessed(data)
-    first = torch.stack(uniform + random_profiles(elastic, n_candidates // 3, generator))[:n_candidates]
+    first = torch.stack([*simple, *random_profiles(elastic, n_candidates // 3, generator)])[:n_candidates]
     if also is not None:
         first = torch.cat([also, first])
         n_candidates += len(also)
@@ -170,13 +172,13 @@ def check_candidates(elastic: ElasticModule, n_candidates: int) -> None:
     """Make sure that a search may try so many profiles.
 
     Raises:
-        RLPruneError: `n_candidates` is below the number of keep levels.
+        RLPruneError: `n_candidates` is below the number of simple profiles.
     """
     check_whole(n_candidates=n_candidates, most=100_000)
-    if n_candidates < elastic.n_levels:
-        raise RLPruneError(
-            f"n_candidates is {n_candidates}; at least {elastic.n_levels}, the uniform profiles, are needed"
-        )
+    least = len(simple_profiles(elastic))
+    if n_candidates < least:
+        which = "the uniform profiles and the resolutions" if elastic.resolution else "the uniform profiles"
+        raise RLPruneError(f"n_candidates is {n_candidates}; at least {least}, {which}, are needed")
 
 
 def check_budget(elastic: ElasticModule, budget: float) -> None:

@@ -67,7 +67,7 @@ def test_the_resolution_is_set_apart_from_the_width(elastic: ElasticCNN) -> None
         with elastic.set_width(0.5):
             assert elastic.profile.tolist() == [2] * (elastic.n_groups - 1) + [1]
     assert torch.equal(elastic.profile, elastic.full)
-    with pytest.raises(LevelsError, match="has one resolution; .* resolution=True"):
+    with pytest.raises(LevelsError, match=r"has one resolution; .* resolution=True"):
         make_elastic("residual").set_resolution(0.5)
 
 

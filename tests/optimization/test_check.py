@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from signals import Signals, signals, splits, without_clocks
 from torch import Tensor
 
 from rlprune.data.image_set import Splits
-from rlprune.errors import RLPruneError
+from rlprune.errors import ModelError, RLPruneError
 from rlprune.optimization.check import examine
 from rlprune.optimization.entry import exporting
 from rlprune.optimization.entry.examined import Examined
 from rlprune.optimization.entry.trying import may_mirror
-from rlprune.optimization.goal import Goal, PlanOptions
+from rlprune.optimization.goal import Goal, PlanOptions, YesNo
 from rlprune.optimization.inputs import read_subject
 
 
@@ -172,6 +173,25 @@ def test_passes_that_would_do_nothing_are_refused() -> None:
     ):
         with pytest.raises(RLPruneError, match=message):
             examine(data, Goal(), PlanOptions(**options), 60.0)
+
+
+def resolves(resolution: YesNo) -> bool:
+    subject = read_subject(Signals(), splits())
+    return examine(subject, Goal(), PlanOptions(resolution=resolution), 60.0).elastic.resolution
+
+
+def test_large_pictures_are_looked_at_at_lower_resolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not resolves("auto") and resolves("yes")
+    monkeypatch.setattr("rlprune.optimization.check._LARGE", 12)
+    assert resolves("auto") and not resolves("no")
+
+
+def test_a_network_of_one_resolution_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlprune.optimization.check._LARGE", 12)
+    monkeypatch.setattr("signals.F.adaptive_avg_pool2d", lambda x, _: F.avg_pool2d(x, 12))
+    assert not resolves("auto")
+    with pytest.raises(ModelError, match="runs at full resolution only"):
+        resolves("yes")
 
 
 def test_random_weights_are_said_and_not_tried() -> None:

@@ -54,6 +54,17 @@ def without_seconds(result: OptimizeResult) -> OptimizeResult:
     return replace(result, seconds=0.0, conditions=replace(result.conditions, date=""))
 
 
+def test_in_little_time_slices_are_the_whole_network_at_several_resolutions(tmp_path: Path) -> None:
+    plan = replace(PLAN, slice_epochs=0, n_candidates=None, n_profiles=3, resolution="yes")
+    result = optimize(tmp_path / "out", plan=plan)
+    (codebook,) = json.loads((tmp_path / "out" / "work" / "codebook.json").read_text()).values()
+    assert [profile[-1] for profile in codebook] == [1, 2, 4]
+    assert all(level == 4 for profile in codebook for level in profile[:-1])
+    (static,) = json.loads((tmp_path / "out" / "work" / "static.json").read_text()).values()
+    share = next(row.macs_share for row in result.rows if row.name == "static")
+    assert len(static) == len(codebook[0]) and share <= 0.9
+
+
 def stop_at_new_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Interrupt each step at its end, when it is done for the first time; the names of those that were."""
     stopped: list[str] = []

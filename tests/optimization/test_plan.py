@@ -117,19 +117,22 @@ GIVEN: dict[str, Any] = {
     "penalties": (0.01, 0.4),
     "pool": 1,
     "residual": "yes",
+    "resolution": "yes",
 }
+UNPLANNED = ("residual", "resolution")
+"""Options that say what the network becomes, not what is done with it."""
 
 
 def test_every_option_can_be_set() -> None:
     assert {field.name for field in fields(PlanOptions)} == set(GIVEN)
     plan = plan_of(size=replace(SIZE, trained=False), **GIVEN)
     wanted = GIVEN | {"flip": False}
-    assert {name: getattr(plan, name) for name in wanted if name != "residual"} == {
-        name: value for name, value in wanted.items() if name != "residual"
+    assert {name: getattr(plan, name) for name in wanted if name not in UNPLANNED} == {
+        name: value for name, value in wanted.items() if name not in UNPLANNED
     }
 
 
-@pytest.mark.parametrize(("name", "value"), [each for each in GIVEN.items() if each[0] not in ("flip", "residual")])
+@pytest.mark.parametrize(("name", "value"), [each for each in GIVEN.items() if each[0] not in ("flip", *UNPLANNED)])
 def test_an_option_leaves_the_rules_for_the_others(name: str, value: Any) -> None:
     size = replace(SIZE, trained=False)
     assert getattr(plan_of(size=size), name) != value
