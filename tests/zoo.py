@@ -12,7 +12,8 @@ takes, with the memory that it needs; and whether all of this holds:
 - cost: costs equal an independent count;
 - bundle: a bundle gives the same logits in another process;
 - onnx: an ONNX file gives the same logits for one image and for three;
-- trained: a step of training has a loss that is finite, and changes the weights.
+- trained: a step of training has a loss that is finite, and changes the weights;
+- resolutions: slices and costs hold at lower resolutions, too, or the network is refused for running at one alone.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ else:
 
 N_CLASSES = 10
 LIST = Path(__file__).with_name("zoo.toml")
-CHECKS = ("full", "slices", "cost", "bundle", "onnx", "trained")
+CHECKS = ("full", "slices", "cost", "bundle", "onnx", "trained", "resolutions")
 COLUMNS = ("network", "groups", "skippable", "down to %", "s", "MiB", *CHECKS, "says")
 SECONDS = 600
 """How long one network may take."""
@@ -126,20 +127,32 @@ def examine(name: str) -> dict[str, Any]:
     skippable = sum(group.skippable for group in elastic.groups)
     row |= {"groups": elastic.n_groups, "skippable": skippable, "down to %": round(100 * least, 1)}
     row["full"] = _close(elastic(images, elastic.full), model(images))
-    row["slices"] = row["cost"] = True
+    row["slices"], row["cost"] = _slices_are_right(elastic, images)
+    says = _deployed(elastic, row)
+    try:
+        row["resolutions"] = all(_slices_are_right(ElasticCNN.from_model(model, shape, resolution=True), images))
+    except RLPruneError as error:
+        row["resolutions"] = "at full resolution only" in str(error)
+        says.append(_shortened(str(error)))
+    row["says"] = "; ".join([*says, *_by_reason([(item.name, item.reason) for item in elastic.unprunable])])
+    return row
+
+
+def _slices_are_right(elastic: ElasticCNN, images: Tensor) -> tuple[bool, bool]:
+    """Whether five random profiles give the same as masks and as slices, and whether costs are what is counted."""
+    cost = Cost(elastic)
+    slices = costs = True
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         share = torch.rand(elastic.n_groups, generator=generator)
         profile = elastic.min_level + (share * (elastic.n_levels - elastic.min_level)).long()
         small = elastic.slice(profile)
-        row["slices"] &= _close(small(images), elastic(images, profile.expand(2, -1)))
+        slices &= _close(small(images), elastic(images, profile.expand(2, -1)))
         with FlopCounterMode(display=False) as counter:
             small(images[:1])
         counted = (sum(p.numel() for p in small.parameters()), counter.get_total_flops() // 2)
-        row["cost"] &= tuple(int(value) for value in cost.of(profile)) == counted
-    says = _deployed(elastic, row)
-    row["says"] = "; ".join([*says, *_by_reason([(item.name, item.reason) for item in elastic.unprunable])])
-    return row
+        costs &= tuple(int(value) for value in cost.of(profile)) == counted
+    return slices, costs
 
 
 def _by_reason(layers: list[tuple[str, str]]) -> list[str]:

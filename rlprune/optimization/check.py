@@ -86,7 +86,7 @@ def examine(
     piece: dict[str, float] = {}
     if goal.backend == "onnxruntime":
         dense_ms, piece["piece"] = ms_of_file(subject.name, elastic, subject.splits.validation, goal.batch)
-    size = _size(subject, findings)
+    size = _size(subject, findings, elastic)
     settings = AdaptSettings(batch_size=min(options.batch_size or 128, size.n_network), padding=0, device=device)
     pace = replace(measure_pace(elastic, subject.splits.network, settings), **piece)
     pricing = pricing_seconds(goal, elastic, minutes)
@@ -226,7 +226,7 @@ def _check_time(goal: Goal, whole: float, narrowest: float, always_runs: float) 
         )
 
 
-def _size(subject: Subject, findings: Findings) -> Size:
+def _size(subject: Subject, findings: Findings, elastic: ElasticCNN) -> Size:
     splits = subject.splits
     return Size(
         n_network=len(splits.network),
@@ -236,4 +236,5 @@ def _size(subject: Subject, findings: Findings) -> Size:
         side=max(subject.image_shape[1:]),
         trained=subject.trained,
         mirrored=findings.mirrored,
+        resolution=elastic.resolution,
     )

@@ -8,7 +8,7 @@
 | little time | where fewer than `SCARCE` epochs fit, slices of any width are not trained, and those in use keep the same share of channels everywhere; a step trains one slice between the narrowest and the whole, not two |
 | static rival | as many steps as the slices that are used, with the same teacher |
 | batch | the largest of 128, 64 and 32 that leaves `ENOUGH_STEPS` steps, of at most `MOST_PIXELS` pixels |
-| learning rate | 0.05 for a batch of 128, in proportion to it |
+| learning rate | 0.05 for a batch of 128, in proportion to it; a fifth of that where the slices in use are the whole network at several resolutions |
 | views | 8 of each image where there are 16 epochs or more: a teacher is then asked once; else new ones each time |
 | shifts | a twelfth of the side |
 | mirroring | where the network is right as often on mirrored images, up to `MOST_MIRROR_LOSS`; one that is trained first is so without, and asked then |
@@ -52,6 +52,9 @@ PRETRAINING = 0.35
 MOST_EPOCHS = 30
 SCARCE = 8
 ENOUGH_STEPS = 400
+LEARNING_RATE = 0.05
+GENTLE = 0.01
+"""Learning rate for a batch of 128 where what is trained is right about most images before."""
 MOST_PIXELS = 2**21
 """In a batch: with more, activations leave the caches, and an image takes several times as long on a processor."""
 MANY_IMAGES = 5000
@@ -161,6 +164,7 @@ class Size:
         side: pixels of an image, the longer side.
         trained: whether the network has been trained.
         mirrored: whether mirrored images may be trained on.
+        resolution: whether the resolution is chosen.
     """
 
     n_network: int
@@ -170,6 +174,7 @@ class Size:
     side: int
     trained: bool
     mirrored: bool
+    resolution: bool = False
 
 
 def make_plan(
@@ -232,6 +237,7 @@ def make_plan(
     }
     n_epochs = slices + profiles
     batch_size = options.batch_size or _batch_size(size, n_epochs)
+    rate = LEARNING_RATE if slices or not size.resolution else GENTLE
     views = options.views if options.views is not None else (8 if n_epochs >= 2 * 8 else 0)
     return Plan(
         pretrain_epochs=first,
@@ -239,7 +245,7 @@ def make_plan(
         profile_epochs=profiles,
         n_random=n_random,
         batch_size=batch_size,
-        learning_rate=options.learning_rate or 0.05 * batch_size / 128,
+        learning_rate=options.learning_rate or rate * batch_size / 128,
         flip=size.mirrored if options.flip == "auto" else options.flip == "yes",
         padding=max(1, size.side // 12) if options.padding is None else options.padding,
         views=views,

@@ -150,6 +150,9 @@ def test_few_images_mean_fewer_profiles_and_smaller_batches() -> None:
     assert plan_of(5, few).batch_size == 32 and plan_of(120, replace(SIZE, n_network=40_000)).batch_size == 128
     assert plan_of(5, replace(few, n_network=10)).batch_size == 10
     assert plan_of(5, few).learning_rate == pytest.approx(0.05 * 32 / 128)
+    resolved = replace(few, resolution=True)
+    assert plan_of(5, resolved, slice_epochs=0).learning_rate == pytest.approx(0.01 * 32 / 128)
+    assert plan_of(5, resolved, slice_epochs=1).learning_rate == pytest.approx(0.05 * 32 / 128)
 
 
 def test_images_that_lose_when_mirrored_are_not() -> None:
