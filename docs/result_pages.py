@@ -24,6 +24,7 @@ TITLES = {
     "resnet56": "ResNet-56",
     "vgg16_bn": "VGG-16-BN",
     "imagenette": "MobileNetV2, Imagenette",
+    "mobilenet_v2": "MobileNetV2",
 }
 
 
@@ -62,16 +63,19 @@ def recipe_notes(name: str) -> str:
 
 def results() -> dict[str, str]:
     """Every table of results, each above the conditions that it was measured under."""
-    cifar10 = {name: each for name, each in by_network("results.json").items()}
+    measured = by_network("results.json")
+    cifar10 = {title: each for title, each in measured.items() if each["recipe"]["data"]["data"] == "cifar10"}
     published = read("published.json")
     pages = {"headline": tables.headline_table(cifar10, published)}
     for name, title in TITLES.items():
-        if title in cifar10:
-            table = tables.reference_table({title: cifar10[title]}, published)
-            first = cifar10[title]["budgets"][0]
+        if title in measured:
+            table = tables.reference_table({title: measured[title]}, published)
+            first = measured[title]["budgets"][0]
             command = f"rlprune run runs/reference/{name}/recipe.toml --out runs/{name}"
-            parts = (table, decision_tables.decisions_table(cifar10[title]), conditions(first, command))
-            pages[f"cifar10_{name}"] = "\n\n".join(part for part in parts if part)
+            parts = (table, decision_tables.decisions_table(measured[title]), conditions(first, command))
+            pages[f"{'cifar10' if title in cifar10 else 'imagenette'}_{name}"] = "\n\n".join(
+                part for part in parts if part
+            )
     digits, report = read("digits/results.json"), read("digits/report.json")
     pages["digits"] = f"{evaluation_table(digits)}\n\n{conditions(digits, 'rlprune demo')}"
     for name, told, command in (

@@ -27,7 +27,8 @@ class Slices:
     Args:
         elastic: the network, in eval mode.
         codebook: int64 (K, G).
-        memory: room for prepared bodies, in multiples of the dense network's parameters, 0 or more.
+        memory: room for prepared bodies, in multiples of the dense network's parameters, 0 or more; where profiles have
+            bodies of their own, of all of these together.
         compiled: speed bodies up with `torch.compile`; the first run of each then takes a while.
         dtype: number format of stem and bodies: float32, bfloat16 or float16.
 
@@ -59,7 +60,8 @@ class Slices:
         cost = Cost(elastic)
         self._sizes = [int(params - cost.stem.params) for params in cost.of(codebook).params]
         self._memory = memory
-        self._room = memory * int(cost.dense.params)
+        own = sum(parameter.numel() for parameter in elastic.own_bodies.parameters())
+        self._room = memory * max(own, int(cost.dense.params))
         self._uses = [0] * len(codebook)
         self._lock = ForkLock()
         self._bodies: dict[int, nn.Module] = {}

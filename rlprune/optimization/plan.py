@@ -5,7 +5,7 @@
 | time for training | what reading, the check, search, decisions, files, measuring and the report are expected to leave of 85 % of the limit |
 | its parts | 35 % for slices of any width, 45 % for the few that are used, 20 % for the static rival; where the network is to be trained first, that takes 35 % of the whole |
 | epochs | as many as fit into a part, at least 1, at most `MOST_EPOCHS` |
-| little time | where fewer than `SCARCE` epochs fit, slices of any width are not trained, and those in use keep the same share of channels everywhere; a step trains one slice between the narrowest and the whole, not two |
+| little time | where fewer than `SCARCE` epochs fit (or, where the resolution is chosen, fewer than `MOST_EPOCHS` of the slices in use alone), slices of any width are not trained, and those in use keep the same share of channels everywhere; a step trains one slice between the narrowest and the whole, not two |
 | static rival | as many steps as the slices that are used, with the same teacher |
 | batch | the largest of 128, 64 and 32 that leaves `ENOUGH_STEPS` steps, of at most `MOST_PIXELS` pixels |
 | learning rate | 0.05 for a batch of 128, in proportion to it; a fifth of that where the slices in use are the whole network at several resolutions |
@@ -17,6 +17,7 @@
 | what decisions see | the prediction so far; features of the image, too, from `MANY_IMAGES` images on |
 | price of compute | decisions are learnt for all prices from 0.002 to 0.2 right answers for a run of the whole network; the point is chosen afterwards |
 | price | where the goal is a time and slices of any width are trained, what slices take in what they will run on; else multiply-adds |
+| slices in use | share their weights; each has its own, and the whole network stays as it is, where they are that at several resolutions |
 | residual streams | are pruned, too, where less than 60 % could be saved otherwise |
 | resolution | is chosen, too, where pictures have 64 pixels a side or more, and the network runs at lower ones; where there is little time, the slices in use are the whole network at several resolutions |
 | slices tried | 16, up to 64 where an image takes little time |
@@ -52,9 +53,8 @@ PRETRAINING = 0.35
 MOST_EPOCHS = 30
 SCARCE = 8
 ENOUGH_STEPS = 400
-LEARNING_RATE = 0.05
-GENTLE = 0.01
-"""Learning rate for a batch of 128 where what is trained is right about most images before."""
+LEARNING_RATE, GENTLE = 0.05, 0.01
+"""For a batch of 128; and where what is trained is right about most images before."""
 MOST_PIXELS = 2**21
 """In a batch: with more, activations leave the caches, and an image takes several times as long on a processor."""
 MANY_IMAGES = 5000
@@ -108,6 +108,7 @@ class Plan:
         slice_epochs: under random profiles; 0 where there is little time.
         profile_epochs: under the profiles of the codebook.
         n_random: slices that a step trains between the narrowest and the whole.
+        separate: whether slices in use have weights of their own, and a step trains one of them alone.
         batch_size: of all trainings.
         learning_rate: peak, of all but the first training.
         flip: whether images are mirrored.
@@ -127,6 +128,7 @@ class Plan:
     slice_epochs: int
     profile_epochs: int
     n_random: int
+    separate: bool
     batch_size: int
     learning_rate: float
     flip: bool
@@ -228,27 +230,27 @@ def make_plan(
             "it out, or give a longer time_limit, or slice_epochs"
         )
     n_random = 2 if slices else 1
+    separate = size.resolution and not slices
     trainings = {
         PRICING: pricing if slices else 0.0,
         PRETRAIN: first * size.n_network * pace.train,
         SLICES: slices * size.n_network * pace.slices(n_random),
-        SLICES_IN_USE: profiles * size.n_network * pace.slices(n_random),
+        SLICES_IN_USE: profiles * size.n_network * (_scarce(size, pace) if separate else pace.slices(n_random)),
         STATIC: profiles * size.n_network * pace.static(_SMALL),
     }
     n_epochs = slices + profiles
     batch_size = options.batch_size or _batch_size(size, n_epochs)
-    rate = LEARNING_RATE if slices or not size.resolution else GENTLE
-    views = options.views if options.views is not None else (8 if n_epochs >= 2 * 8 else 0)
     return Plan(
         pretrain_epochs=first,
         slice_epochs=slices,
         profile_epochs=profiles,
         n_random=n_random,
+        separate=separate,
         batch_size=batch_size,
-        learning_rate=options.learning_rate or rate * batch_size / 128,
+        learning_rate=options.learning_rate or (GENTLE if separate else LEARNING_RATE) * batch_size / 128,
         flip=size.mirrored if options.flip == "auto" else options.flip == "yes",
         padding=max(1, size.side // 12) if options.padding is None else options.padding,
-        views=views,
+        views=options.views if options.views is not None else (8 if n_epochs >= 2 * 8 else 0),
         n_profiles=n_profiles,
         n_candidates=n_candidates,
         max_passes=options.max_passes or 2,
@@ -288,8 +290,13 @@ def _n_pieces(n_profiles: int, which: int) -> int:
 
 def _least(size: Size, pace: Pace) -> float:
     """Seconds of one epoch of each training that cannot be left out."""
-    per_image = pace.slices(1) + pace.static(_SMALL) + (0 if size.trained else pace.train)
+    per_image = _scarce(size, pace) + pace.static(_SMALL) + (0 if size.trained else pace.train)
     return size.n_network * per_image
+
+
+def _scarce(size: Size, pace: Pace) -> float:
+    """Seconds of an image in a step that trains slices in use where those of any width are not trained."""
+    return pace.static(_SMALL) if size.resolution else pace.slices(1)
 
 
 def _epochs(options: PlanOptions, size: Size, pace: Pace, left: float) -> tuple[int, int, int]:
@@ -303,9 +310,9 @@ def _epochs(options: PlanOptions, size: Size, pace: Pace, left: float) -> tuple[
         slices = _fitting(PARTS["slices"] * left, size.n_network * pace.slices(2))
     share = PARTS["profiles"] + PARTS["static"]
     profiles = _fitting(share * left, size.n_network * (pace.slices(2) + pace.static(_SMALL)))
-    if options.slice_epochs is None and slices + profiles < SCARCE:
-        slices = 0
-        profiles = _fitting(left, size.n_network * (pace.slices(1) + pace.static(_SMALL)))
+    alone = _fitting(left, size.n_network * (_scarce(size, pace) + pace.static(_SMALL)))
+    if options.slice_epochs is None and (slices + profiles < SCARCE or (size.resolution and alone < MOST_EPOCHS)):
+        slices, profiles = 0, alone
     return first, slices, profiles if options.profile_epochs is None else options.profile_epochs
 
 

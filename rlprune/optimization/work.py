@@ -24,7 +24,7 @@ from rlprune.models.weights import load_weights, save_weights
 from rlprune.optimization.entry.examined import Examined
 from rlprune.optimization.entry.limit import TimeLimit
 from rlprune.optimization.entry.memory import Memory, kept_logits
-from rlprune.optimization.entry.pricing import draw_shares, profiles_in_use, times_of
+from rlprune.optimization.entry.pricing import draws, profiles_in_use, times_of
 from rlprune.optimization.entry.trying import may_mirror
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import (
@@ -234,11 +234,11 @@ class Work:
         return profiles_in_use(elastic, found, self.plan.n_profiles, self.goal.share_allowed(self._examined.dense_ms))
 
     def specialised(self, codebook: Tensor) -> ElasticCNN:
-        """The network, trained on under the profiles in use; its weights are shared by all of them."""
+        """The network, trained on under the profiles in use; they share its weights, or each has its own."""
         folder = self.folder / "specialised"
         if not folder.exists():
             settings = self._settings(SpecialiseSettings, self.profile_epochs())
-            settings = replace(settings, n_random=self.plan.n_random, shares=draw_shares(len(codebook)))
+            settings = replace(settings, **draws(self.plan, len(codebook)))
             elastic = self.adapted()
             elastic.specialise(codebook)
             with self.ending(SLICES_IN_USE) as deadline:

@@ -25,6 +25,7 @@ from rlprune.optimization import Goal, Optimization, OptimizeResult
 from rlprune.optimization.pace import Pace
 from rlprune.optimization.verdict.comparison import Comparison
 from rlprune.profiles.latency import Latency
+from rlprune.storage.networks import load_network
 from rlprune.storage.policies import load_policy
 from rlprune.utils.locks import hold
 from rlprune.utils.progress import WholeBar
@@ -60,6 +61,7 @@ def test_in_little_time_slices_are_the_whole_network_at_several_resolutions(tmp_
     (codebook,) = json.loads((tmp_path / "out" / "work" / "codebook.json").read_text()).values()
     assert [profile[-1] for profile in codebook] == [1, 2, 4]
     assert all(level == 4 for profile in codebook for level in profile[:-1])
+    assert len(load_network(tmp_path / "out" / "work" / "specialised").network.own_bodies) == 3
     (static,) = json.loads((tmp_path / "out" / "work" / "static.json").read_text()).values()
     share = next(row.macs_share for row in result.rows if row.name == "static")
     assert len(static) == len(codebook[0]) and share <= 0.9

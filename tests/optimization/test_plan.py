@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from rlprune.errors import RLPruneError, SettingsError
+from rlprune.optimization.entry.pricing import draws
 from rlprune.optimization.pace import Pace
 from rlprune.optimization.plan import (
     FEWEST_CANDIDATES,
     MOST_EPOCHS,
     SCARCE,
+    SLICES_IN_USE,
     USED,
     Plan,
     PlanOptions,
@@ -53,6 +55,12 @@ def test_little_time_goes_to_the_slices_in_use_alone() -> None:
     assert scarce.profile_epochs >= 1
     assert "training slices" not in scarce.seconds
     assert ample.slice_epochs + ample.profile_epochs >= SCARCE and ample.n_random == 2
+
+
+def test_resolutions_are_trained_alone_until_there_is_time_for_more_than_enough() -> None:
+    for minutes, ample in ((20, False), (60, False), (600, True)):
+        plan = plan_of(minutes, replace(SIZE, resolution=True), Pace(forward=0.004, adapt=0.1, narrowest=0.1))
+        assert (plan.slice_epochs > 0, plan.separate) == (ample, not ample)
 
 
 def test_a_network_of_random_weights_is_trained_first() -> None:
@@ -151,8 +159,18 @@ def test_few_images_mean_fewer_profiles_and_smaller_batches() -> None:
     assert plan_of(5, replace(few, n_network=10)).batch_size == 10
     assert plan_of(5, few).learning_rate == pytest.approx(0.05 * 32 / 128)
     resolved = replace(few, resolution=True)
-    assert plan_of(5, resolved, slice_epochs=0).learning_rate == pytest.approx(0.01 * 32 / 128)
-    assert plan_of(5, resolved, slice_epochs=1).learning_rate == pytest.approx(0.05 * 32 / 128)
+    apart, shared = plan_of(5, resolved, slice_epochs=0), plan_of(5, resolved, slice_epochs=1)
+    assert (apart.separate, apart.learning_rate) == (True, pytest.approx(0.01 * 32 / 128))
+    assert (shared.separate, shared.learning_rate) == (False, pytest.approx(0.05 * 32 / 128))
+    assert apart.seconds[SLICES_IN_USE] == pytest.approx(apart.profile_epochs * few.n_network * PACE.static(0.4))
+
+
+def test_slices_with_weights_of_their_own_are_trained_one_at_a_time() -> None:
+    resolved = plan_of(5, replace(SIZE, resolution=True), slice_epochs=0)
+    alone = {"n_random": 1, "sandwich": False, "separate": True}
+    assert draws(resolved, 4) == alone | {"shares": (1.0, 0.5, 0.25, 0.0)}
+    assert draws(plan_of(), 4) == {"n_random": 2, "shares": (0.0, 1.0, 1.0, 0.0)}
+    assert draws(plan_of(), 2) == {"n_random": 2, "shares": (1.0, 1.0)}
 
 
 def test_images_that_lose_when_mirrored_are_not() -> None:

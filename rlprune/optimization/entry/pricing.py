@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.timing.backends import LatencySettings
 from rlprune.optimization.goal import Goal
+from rlprune.optimization.plan import Plan
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, best_within
 
@@ -82,9 +84,21 @@ def profiles_in_use(elastic: ElasticCNN, found: Search, n_profiles: int, allowed
     return best_within(elastic, found, [max(float(each), cheapest) for each in budgets[:-1]] + [1.0])
 
 
-def draw_shares(n_profiles: int) -> tuple[float, ...]:
-    """How often each profile is trained: not the ends, which every step trains anyway, where there are others."""
-    return (1.0,) * n_profiles if n_profiles < 3 else (0.0, *(1.0,) * (n_profiles - 2), 0.0)
+def draws(plan: Plan, n_profiles: int) -> dict[str, Any]:
+    """Which profiles of a codebook a step trains, as settings of the training.
+
+    Slices that share their weights: both ends in every step, so that only others are drawn, where there are any. Slices
+    with weights of their own: one alone, each twice as often as the next, and the whole network never.
+
+    Args:
+        plan: what is done.
+        n_profiles: of the codebook, cheapest first, the last one the whole network.
+    """
+    if plan.separate:
+        shares = (*(2.0**-index for index in range(n_profiles - 1)), 0.0)
+        return {"n_random": 1, "sandwich": False, "separate": True, "shares": shares}
+    shares = (1.0,) * n_profiles if n_profiles < 3 else (0.0, *(1.0,) * (n_profiles - 2), 0.0)
+    return {"n_random": plan.n_random, "shares": shares}
 
 
 def _n_timed(goal: Goal, elastic: ElasticCNN, minutes: float) -> int:
