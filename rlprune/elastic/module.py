@@ -248,10 +248,9 @@ class ElasticModule(nn.Module):
         levels = self.profile if profile is None else torch.as_tensor(profile)
         choice = self._choice(levels, None)
         own = self._own_body(choice.levels)
-        if own is None:
+        body = copy.deepcopy(own)
+        if body is None:
             body = extract_subnet(self.body, choice, self._dropped_exits(levels), self._positions(choice.levels))
-        else:
-            body = copy.deepcopy(own)
         network = nn.Sequential()
         network.add_module("stem", copy.deepcopy(self.stem))
         network.add_module("body", body)

@@ -175,8 +175,8 @@ class Work:
         """The network as it is, made elastic; nothing of it is trained."""
         if self.subject.trained:
             return copy.deepcopy(self._examined.elastic)
-        how = {"residual": self._examined.residual, "resolution": self._examined.elastic.resolution}
-        return ElasticCNN.from_model(self.dense(), self.subject.image_shape, **how)
+        dense, shape, found = self.dense(), self.subject.image_shape, self._examined
+        return ElasticCNN.from_model(dense, shape, residual=found.residual, resolution=found.elastic.resolution)
 
     def adapted(self) -> ElasticCNN:
         """The network made elastic, its slices of any width trained."""
