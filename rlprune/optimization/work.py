@@ -24,7 +24,7 @@ from rlprune.models.weights import load_weights, save_weights
 from rlprune.optimization.entry.examined import Examined
 from rlprune.optimization.entry.limit import TimeLimit
 from rlprune.optimization.entry.memory import Memory, kept_logits
-from rlprune.optimization.entry.pricing import draws, profiles_in_use, times_of
+from rlprune.optimization.entry.pricing import draws, profiles_in_use, times_of, untrained_in_use
 from rlprune.optimization.entry.trying import may_mirror
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import (
@@ -42,7 +42,7 @@ from rlprune.optimization.plan import (
 from rlprune.optimization.subject import Subject
 from rlprune.optimization.trained import Static, Trained, learnt_in
 from rlprune.policies.policy import Policy
-from rlprune.profiles.codebook import resolutions, simple_profiles, sorted_codebook
+from rlprune.profiles.codebook import simple_profiles
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, best_within, search_profiles
@@ -175,8 +175,9 @@ class Work:
         """The network as it is, made elastic; nothing of it is trained."""
         if self.subject.trained:
             return copy.deepcopy(self._examined.elastic)
-        dense, shape, found = self.dense(), self.subject.image_shape, self._examined
-        return ElasticCNN.from_model(dense, shape, residual=found.residual, resolution=found.elastic.resolution)
+        residual, resolution = self._examined.residual, self._examined.elastic.resolution
+        shape = self.subject.image_shape
+        return ElasticCNN.from_model(self.dense(), shape, residual=residual, resolution=resolution)
 
     def adapted(self) -> ElasticCNN:
         """The network made elastic, its slices of any width trained."""
@@ -220,25 +221,22 @@ class Work:
     def codebook(self, adapted: ElasticCNN, found: Search) -> Tensor:
         """The profiles in use: from the cheapest that promises enough, in even ratios up to the whole network.
 
-        Where slices of any width were not trained, nothing is promised: the same share of channels everywhere, evenly;
-        or, where the resolution is chosen, the whole network at several, which needs training least.
+        Where slices of any width were not trained, nothing is promised: simple ones, evenly.
         """
         return torch.tensor(self.memory.once("codebook", lambda: self._codebook(adapted, found).tolist()))
 
     def _codebook(self, elastic: ElasticCNN, found: Search) -> Tensor:
+        allowed = self.goal.share_allowed(self._examined.dense_ms)
         if not self.plan.slice_epochs:
-            uniform = simple_profiles(elastic)[elastic.narrowest : elastic.n_levels]
-            profiles = resolutions(elastic) if elastic.resolution else uniform
-            levels = torch.linspace(elastic.narrowest, elastic.n_levels - 1, self.plan.n_profiles).round().long()
-            return sorted_codebook(profiles[levels - elastic.narrowest], Cost(elastic))
-        return profiles_in_use(elastic, found, self.plan.n_profiles, self.goal.share_allowed(self._examined.dense_ms))
+            return untrained_in_use(elastic, self.plan.n_profiles, allowed)
+        return profiles_in_use(elastic, found, self.plan.n_profiles, allowed)
 
     def specialised(self, codebook: Tensor) -> ElasticCNN:
         """The network, trained on under the profiles in use; they share its weights, or each has its own."""
         folder = self.folder / "specialised"
         if not folder.exists():
-            settings = self._settings(SpecialiseSettings, self.profile_epochs())
-            settings = replace(settings, **draws(self.plan, len(codebook)))
+            epochs, drawn = self.profile_epochs(), draws(self.plan, len(codebook))
+            settings = replace(self._settings(SpecialiseSettings, epochs), **drawn)
             elastic = self.adapted()
             elastic.specialise(codebook)
             with self.ending(SLICES_IN_USE) as deadline:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from nets import make_elastic
 
-from rlprune.optimization.entry.pricing import pricing_seconds, profiles_in_use
+from rlprune.optimization.entry.pricing import pricing_seconds, profiles_in_use, untrained_in_use
 from rlprune.optimization.goal import Goal
 from rlprune.profiles.search import Search
 
@@ -33,3 +33,11 @@ def test_slices_are_timed_where_the_goal_is_a_time_and_the_more_the_longer_it_ma
     seconds = [pricing_seconds(Goal(min_speedup=2.0), ELASTIC, minutes) for minutes in (5.0, 20.0, 60.0)]
     assert 15 < seconds[0] < seconds[1] <= seconds[2] < 0.07 * 3600
     assert pricing_seconds(Goal(min_speedup=2.0, backend="pytorch"), ELASTIC, 5.0) == pytest.approx(0.2 * 24 + 9, abs=8)
+
+
+def test_resolutions_are_used_where_the_lowest_is_within_the_goal() -> None:
+    resolved = make_elastic("residual", resolution=True)
+    channels = [ELASTIC.n_levels - 1] * ELASTIC.n_groups
+    assert untrained_in_use(resolved, 3, 1.0).tolist() == [[*channels, level] for level in (1, 2, 4)]
+    assert untrained_in_use(resolved, 3, 0.05).tolist() == [[each] * resolved.n_groups for each in (1, 2, 4)]
+    assert untrained_in_use(ELASTIC, 4, 0.5).tolist() == [[each] * ELASTIC.n_groups for each in (1, 2, 3, 4)]

@@ -13,6 +13,8 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.timing.backends import LatencySettings
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import Plan
+from rlprune.profiles.codebook import resolutions, simple_profiles, sorted_codebook
+from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, best_within
 
@@ -82,6 +84,27 @@ def profiles_in_use(elastic: ElasticCNN, found: Search, n_profiles: int, allowed
     low = max(min(_CHEAPEST, float(promising.min()), _BELOW_TARGET * allowed), cheapest)
     budgets = torch.logspace(0, 1, n_profiles, base=1 / low, dtype=torch.float64) * low
     return best_within(elastic, found, [max(float(each), cheapest) for each in budgets[:-1]] + [1.0])
+
+
+def untrained_in_use(elastic: ElasticCNN, n_profiles: int, allowed: float) -> Tensor:
+    """Profiles, evenly, where slices of any width were not trained: those that need little training.
+
+    The whole network at several resolutions, if it has them and the lowest is within the goal; else the same share of
+    everything.
+
+    Args:
+        elastic: the network.
+        n_profiles: how many at most.
+        allowed: as for `profiles_in_use`.
+
+    Returns:
+        int64 (K, G), cheapest first.
+    """
+    cost, profiles = Cost(elastic), resolutions(elastic)
+    if not elastic.resolution or cost.of(profiles[0]).macs > allowed * cost.dense.macs:
+        profiles = simple_profiles(elastic)[elastic.narrowest : elastic.n_levels]
+    levels = torch.linspace(0, len(profiles) - 1 - 1e-6, n_profiles).round().long()
+    return sorted_codebook(profiles[levels], cost)
 
 
 def draws(plan: Plan, n_profiles: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Found:
         interval: of 95 %.
         n_tried: how many those are.
         n_groups: groups of channels that can be pruned.
+        resolution: whether the resolution can be lowered, too.
         macs: multiply-adds of an image.
         stem: share of the first layers.
         always_runs: share of the narrowest slice.
@@ -42,6 +43,7 @@ class Found:
     interval: Interval
     n_tried: int
     n_groups: int
+    resolution: bool
     macs: int
     stem: float
     always_runs: float
@@ -67,9 +69,9 @@ def lines(subject: Subject, goal: Goal, plan: Plan, found: Found) -> Iterator[st
         f"{len(splits.policy)} teach the decisions, {len(splits.validation)} choose, {len(splits.test)} test"
     )
     yield (
-        f"pruning: {found.n_groups} {'group' if found.n_groups == 1 else 'groups'} of channels; every image costs at "
-        f"least {100 * found.always_runs:.1f} % of {found.macs / 1e6:,.1f} M multiply-adds (the first layers are "
-        f"{100 * found.stem:.1f} %)"
+        f"pruning: {found.n_groups} {'group' if found.n_groups == 1 else 'groups'} of channels"
+        f"{', and the resolution' * found.resolution}; every image costs at least {100 * found.always_runs:.1f} % of "
+        f"{found.macs / 1e6:,.1f} M multiply-adds (the first layers are {100 * found.stem:.1f} %)"
     )
     yield (
         f"speed: the whole network takes {found.whole_ms:.2f} ms at batch {goal.batch} in PyTorch, its narrowest slice "
