@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from forgery import change_json
 from nets import IMAGE_SHAPE, KINDS, make_data, make_elastic, make_images, make_levels, network, relative_error
 from torch import nn
 
@@ -12,9 +13,21 @@ from rlprune.baselines.gated_cnn import GatedCNN
 from rlprune.baselines.static_pruning import static_profile
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.elastic.layers.resolution import shrink
-from rlprune.errors import LevelsError, ModelError
+from rlprune.errors import BundleError, LevelsError, ModelError
 from rlprune.profiles.cost import Cost
 from rlprune.storage import load_network, save_network
+
+
+class OneResolution(nn.Module):
+    """Its last layer reads every position by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
+        self.head = nn.Linear(16 * 16 * 16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(x).flatten(1))
 
 
 @pytest.fixture
@@ -72,17 +85,8 @@ def test_the_resolution_is_set_apart_from_the_width(elastic: ElasticCNN) -> None
 
 
 def test_a_network_of_one_resolution_is_refused() -> None:
-    class Fixed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
-            self.head = nn.Linear(16 * 16 * 16, 5)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.layers(x).flatten(1))
-
     with pytest.raises(ModelError, match="runs at full resolution only"):
-        ElasticCNN.from_model(Fixed().eval(), IMAGE_SHAPE, resolution=True)
+        ElasticCNN.from_model(OneResolution().eval(), IMAGE_SHAPE, resolution=True)
 
 
 @torch.no_grad()
@@ -92,6 +96,14 @@ def test_it_is_stored(elastic: ElasticCNN, tmp_path: Path) -> None:
     levels = make_levels(elastic, 6)
     assert loaded.resolution and relative_error(loaded(make_images(6), levels), elastic(make_images(6), levels)) < 1e-5
     assert torch.equal(Cost(loaded).of(levels).macs, Cost(elastic).of(levels).macs)
+
+
+@pytest.mark.parametrize("resolution", [True, "yes"])
+def test_what_claims_a_resolution_that_it_has_not_is_refused(resolution: object, tmp_path: Path) -> None:
+    save_network(tmp_path / "network", ElasticCNN.from_model(OneResolution().eval(), IMAGE_SHAPE), make_data(4))
+    change_json(tmp_path / "network", "network.json", lambda stored: stored | {"resolution": resolution})
+    with pytest.raises(BundleError, match="resolution"):
+        load_network(tmp_path / "network")
 
 
 def test_the_lowest_resolution_says_what_it_saves(elastic: ElasticCNN) -> None:
