@@ -40,6 +40,9 @@ sys.path.insert(0, str(REFERENCE))
 from result_pages import recipe_notes, results  # noqa: E402
 from update_readme import screen  # noqa: E402
 
+RECIPES = ("resnet20", "m_cifarnet", "resnet56", "mobilenet_v2")
+"""Folders whose recipe says how its results were made."""
+
 
 def generate(folder: Path) -> None:
     """Write all of them."""
@@ -51,7 +54,7 @@ def generate(folder: Path) -> None:
     pages |= {"evaluation.md": evaluation_screen()}
     pages |= {"networks.md": networks.networks(), "storable.md": networks.storable()}
     pages |= {f"results/{name}.md": page for name, page in results().items()}
-    pages |= {f"results/recipe_{name}.md": recipe_notes(name) for name in ("resnet20", "m_cifarnet", "resnet56")}
+    pages |= {f"results/recipe_{name}.md": recipe_notes(name) for name in RECIPES}
     for name, text in pages.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

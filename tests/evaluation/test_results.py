@@ -28,6 +28,7 @@ KINDS: dict[str, type[JsonResult]] = {
     "m_cifarnet/results.json": RecipeResult,
     "m_cifarnet/bench.json": BenchmarkResult,
     "resnet56/results.json": RecipeResult,
+    "mobilenet_v2/results.json": RecipeResult,
     "resnet56/bench.json": BenchmarkResult,
     "resnet56/time.json": BenchmarkResult,
     "resnet56/bench_latency.json": BenchmarkResult,
