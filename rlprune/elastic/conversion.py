@@ -90,7 +90,7 @@ def convert(
     elastic, order = build(traced, groups)
     _check_full(elastic, traced)
     exact = exact_groups(elastic, images, order)
-    if resolution and exact.pop() < len(groups):
+    if resolution and (not exact or exact.pop() < len(groups)):
         raise ModelError("resolution: masks and slices of this network differ where its features are shrunk")
     if len(exact) < len(groups):
         # Something in the network mixes channels without the dependency graph seeing it: leave what it touches alone.
