@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from rlprune.elastic.axes import Run
-from rlprune.elastic.levels import KeepLevels, checked_ratios, side_share
 
 _NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm2d, nn.BatchNorm1d)
 
@@ -85,30 +84,6 @@ class UnprunableLayer:
 def resolution_of(feature_shape: Sequence[int]) -> Group:
     """The group that stands for the resolution of a stem's features (F, H', W')."""
     return Group(RESOLUTION, feature_shape[1], ())
-
-
-def levels_of(groups: Sequence[Group], keep_ratios: Sequence[float]) -> KeepLevels:
-    """The levels of groups: only those that are skippable may drop all channels.
-
-    Raises:
-        LevelsError: the keep ratios are not ascending up to 1.
-    """
-    ratios = checked_ratios(keep_ratios)
-    narrowest = int(ratios[0] == 0)
-    return KeepLevels(ratios, torch.tensor([0 if group.skippable else narrowest for group in groups]))
-
-
-def widths_of(groups: Sequence[Group], levels: KeepLevels, round_to: int) -> Tensor:
-    """Channels that each group keeps at each level, or rows, where it is the resolution; int64 (G, L)."""
-
-    def width(group: Group, ratio: float) -> int:
-        if group.is_resolution:
-            return int(group.n_channels * side_share(ratio))
-        step = math.ceil(round_to / group.layer_channels)
-        n_steps = math.ceil(ratio * group.n_channels / step - 1e-9)
-        return min(group.n_channels, n_steps * step)
-
-    return torch.tensor([[width(group, ratio) for ratio in levels.keep_ratios] for group in groups])
 
 
 def norm_behind(body: fx.GraphModule, node: fx.Node) -> fx.Node | None:

@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from rlprune.elastic.channels import Group
+from rlprune.elastic.layers.resolution import side_share
 from rlprune.errors import LevelsError, SettingsError
 from rlprune.utils.finite import check_numbers
 
@@ -114,9 +116,28 @@ def checked_ratios(keep_ratios: Sequence[float]) -> tuple[float, ...]:
     return ratios
 
 
-def side_share(ratio: float) -> float:
-    """The share of rows, and of columns, that keeps this share of the positions of an image."""
-    return math.sqrt(ratio)
+def levels_of(groups: Sequence[Group], keep_ratios: Sequence[float]) -> KeepLevels:
+    """The levels of groups: only those that are skippable may drop all channels.
+
+    Raises:
+        LevelsError: the keep ratios are not ascending up to 1.
+    """
+    ratios = checked_ratios(keep_ratios)
+    narrowest = int(ratios[0] == 0)
+    return KeepLevels(ratios, torch.tensor([0 if group.skippable else narrowest for group in groups]))
+
+
+def widths_of(groups: Sequence[Group], levels: KeepLevels, round_to: int) -> Tensor:
+    """Channels that each group keeps at each level, or rows, where it is the resolution; int64 (G, L)."""
+
+    def width(group: Group, ratio: float) -> int:
+        if group.is_resolution:
+            return int(group.n_channels * side_share(ratio))
+        step = math.ceil(round_to / group.layer_channels)
+        n_steps = math.ceil(ratio * group.n_channels / step - 1e-9)
+        return min(group.n_channels, n_steps * step)
+
+    return torch.tensor([[width(group, ratio) for ratio in levels.keep_ratios] for group in groups])
 
 
 def nearest_profiles(levels: Tensor, codebook: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from rlprune.elastic.body import BodyInterpreter, extract_subnet, replace_layers
-from rlprune.elastic.channels import Group, UnprunableLayer, levels_of, resolution_of, widths_of
+from rlprune.elastic.channels import Group, UnprunableLayer, resolution_of
 from rlprune.elastic.layers import Choice, ElasticLayer, GroupLayer
 from rlprune.elastic.layers.batch_norm import ElasticBatchNorm
 from rlprune.elastic.layers.resolution import measure_smaller, parted, shrink
-from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, nearest_profiles
+from rlprune.elastic.levels import KEEP_RATIOS, MAX_PROFILES, levels_of, nearest_profiles, widths_of
 from rlprune.errors import LevelsError, ModelError
 from rlprune.graph.nodes import given_shape, measure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from rlprune.elastic.channels import widths_of
+from rlprune.elastic.levels import widths_of
 from rlprune.elastic.module import ElasticModule
 from rlprune.profiles.timing import PYTORCH, Backend, times_of_bodies
 from rlprune.utils.finite import check_numbers

@@ -7,8 +7,8 @@ import pytest
 import torch
 from nets import network
 
-from rlprune.elastic.channels import widths_of
 from rlprune.elastic.cnn import ElasticCNN
+from rlprune.elastic.levels import widths_of
 from rlprune.profiles import timing
 from rlprune.profiles.rounding import STEPS, measured_step, smallest_step
 

@@ -14,9 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from rlprune.elastic.levels import side_share
 from rlprune.errors import ModelError
 from rlprune.graph.nodes import measure_also
+
+
+def side_share(ratio: float) -> float:
+    """The share of rows, and of columns, that keeps this share of the positions of an image."""
+    return math.sqrt(ratio)
 
 
 def shrinking(ratio: float) -> tuple[Callable[..., Any], dict[str, Any]]:
