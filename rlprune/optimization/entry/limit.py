@@ -49,7 +49,8 @@ def given_steps(options: PlanOptions) -> set[str]:
 class TimeLimit:
     """Divides what is left of a time limit among the steps that are left, by what they were planned to take.
 
-    Where training is slower than was planned, at the pace of its last steps, so is expected to be all that follows.
+    Where training is slower than was planned, at the pace of its last steps, so is expected to be all that follows. Where
+    another step becomes slower, such as learning to decide, which stops to validate, that counts until it ends.
 
     Args:
         planned: seconds of each step, by its name.
@@ -75,7 +76,6 @@ class TimeLimit:
         self._began = clock() - spent
         self._used: dict[str, float] = {}
         self._fastest: dict[str, float] = {}
-        self._slower_before = 1.0
 
     @property
     def elapsed(self) -> float:
@@ -104,7 +104,6 @@ class TimeLimit:
         """
         if name in self._given:
             return None
-        self._slower_before = self.slower
         return Deadline(partial(self._left_for, name), least=least, clock=self._clock)
 
     def for_slices_in_use(self, slower: float) -> float:
@@ -128,7 +127,7 @@ class TimeLimit:
         if name in _TRAININGS and planned:
             return max(1.0, takes / planned)
         self._fastest[name] = min(takes, self._fastest.get(name, takes))
-        return self._slower_before * takes / self._fastest[name]
+        return self.slower * takes / self._fastest[name]
 
     @property
     def _left(self) -> float:
@@ -146,12 +145,14 @@ class TimeLimit:
             share: of it that is left.
             takes: seconds that all of it takes at the pace of its last steps; None before there are any.
         """
-        own = self._planned.get(name, 0.0)
+        own, slower = self._planned.get(name, 0.0), self.slower
         if takes is not None:
-            self.slower = self._slower_by(name, takes, own)
+            slower = self._slower_by(name, takes, own)
+        if name in _TRAININGS:
+            self.slower = slower
         later = _CAN_END[_CAN_END.index(name) + 1 :]
         kept = [*_WHOLE, *(each for each in later if each in self._given)]
-        left = self._left - self.slower * sum(map(self._rest, kept))
+        left = self._left - slower * sum(map(self._rest, kept))
         others = sum(self._planned.get(each, 0.0) for each in later if each not in self._given)
         rest = share * own
-        return max(left * rest / max(rest + others, 1e-9), left - self.slower * others)
+        return max(left * rest / max(rest + others, 1e-9), left - slower * others)
