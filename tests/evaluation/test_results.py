@@ -29,6 +29,7 @@ KINDS: dict[str, type[JsonResult]] = {
     "m_cifarnet/bench.json": BenchmarkResult,
     "resnet56/results.json": RecipeResult,
     "mobilenet_v2/results.json": RecipeResult,
+    "mobilenet_v2/bench.json": BenchmarkResult,
     "resnet56/bench.json": BenchmarkResult,
     "resnet56/time.json": BenchmarkResult,
     "resnet56/bench_latency.json": BenchmarkResult,

@@ -77,6 +77,14 @@ def test_every_training_gets_its_part_of_too_little_time() -> None:
     assert set(made.values()) == {1}  # with no time left, what has to be made is
 
 
+def test_a_pause_at_the_end_of_deciding_leaves_the_rival_its_time() -> None:
+    clock = Clock()
+    limit = TimeLimit(PLANNED, 5.0, clock=clock)
+    train(limit, clock, DECIDING, [0.1] * 95 + [5.0] * 5)
+    assert limit.affords(100)
+    assert train(limit, clock, STATIC, [0.5] * N_STEPS) == N_STEPS
+
+
 def test_a_rival_leaves_out_what_the_other_did_and_what_is_given_is_made() -> None:
     clock = Clock()
     assert train(TimeLimit(PLANNED, 60.0, clock=clock), clock, STATIC, [0.5] * N_STEPS, least=2.0) == N_STEPS / 2
