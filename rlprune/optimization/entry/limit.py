@@ -49,8 +49,8 @@ def given_steps(options: PlanOptions) -> set[str]:
 class TimeLimit:
     """Divides what is left of a time limit among the steps that are left, by what they were planned to take.
 
-    Where training is slower than was planned, at the pace of its last steps, so is expected to be all that follows. Where
-    another step becomes slower, such as learning to decide, which stops to validate, that counts until it ends.
+    Where training is slower than was planned, at the pace of its last steps, so is expected to be all that follows.
+    Where another step becomes slower, such as learning to decide, which stops to validate, that counts until it ends.
 
     Args:
         planned: seconds of each step, by its name.
