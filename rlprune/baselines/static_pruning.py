@@ -13,6 +13,7 @@ from rlprune.data.image_set import ImageSet
 from rlprune.elastic.importance import l1
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
+from rlprune.profiles.codebook import uniform_profiles
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.search import best_within, check_budget, check_candidates, search_profiles
 from rlprune.training.parallel.measuring import shared_accuracies
@@ -83,12 +84,8 @@ def cheapest_share(elastic: ElasticModule, how: Literal["uniform", "global"]) ->
 def _candidates(elastic: ElasticModule, how: Structure) -> tuple[Tensor, Tensor]:
     """The profiles (M, G) of a kind, and the shares of the dense MACs that they cost, float64 (M,)."""
     cost = Cost(elastic)
-    profiles = _uniform(elastic) if how == "uniform" else _global(elastic)
+    profiles = uniform_profiles(elastic) if how == "uniform" else _global(elastic)
     return profiles, (cost.of(profiles).macs / cost.dense.macs).double()
-
-
-def _uniform(elastic: ElasticModule) -> Tensor:
-    return torch.stack([elastic.uniform(level) for level in range(elastic.n_levels)])
 
 
 def _global(elastic: ElasticModule) -> Tensor:

@@ -24,7 +24,7 @@ class HasCosts(Protocol):
 
 def uniform_codebook(elastic: ElasticModule, cost: HasCosts) -> Tensor:
     """The profiles of one level for all groups, without repetition, cheapest first, int64 (K, G)."""
-    return sorted_codebook(torch.stack([elastic.uniform(level) for level in range(elastic.n_levels)]), cost)
+    return sorted_codebook(uniform_profiles(elastic), cost)
 
 
 def simple_profiles(elastic: ElasticModule) -> Tensor:
@@ -33,8 +33,12 @@ def simple_profiles(elastic: ElasticModule) -> Tensor:
     Returns:
         int64 (M, G); first those of one level, from the lowest to full keep.
     """
-    profiles = [elastic.uniform(level) for level in range(elastic.n_levels)]
-    return torch.cat([torch.stack(profiles), resolutions(elastic)[:-1]])
+    return torch.cat([uniform_profiles(elastic), resolutions(elastic)[:-1]])
+
+
+def uniform_profiles(elastic: ElasticModule) -> Tensor:
+    """The profiles of one level for all groups, from the lowest to full keep, int64 (L, G)."""
+    return torch.stack([elastic.uniform(level) for level in range(elastic.n_levels)])
 
 
 def resolutions(elastic: ElasticModule) -> Tensor:

@@ -13,7 +13,7 @@ from rlprune.elastic.cnn import ElasticCNN
 from rlprune.evaluation.timing.backends import LatencySettings
 from rlprune.optimization.goal import Goal
 from rlprune.optimization.plan import Plan
-from rlprune.profiles.codebook import resolutions, simple_profiles, sorted_codebook
+from rlprune.profiles.codebook import resolutions, sorted_codebook, uniform_profiles
 from rlprune.profiles.cost import Cost
 from rlprune.profiles.latency import Latency
 from rlprune.profiles.search import Search, best_within
@@ -102,7 +102,7 @@ def untrained_in_use(elastic: ElasticCNN, n_profiles: int, allowed: float) -> Te
     """
     cost, profiles = Cost(elastic), resolutions(elastic)
     if not elastic.resolution or cost.of(profiles[0]).macs > allowed * cost.dense.macs:
-        profiles = simple_profiles(elastic)[elastic.narrowest : elastic.n_levels]
+        profiles = uniform_profiles(elastic)[elastic.narrowest :]
     levels = torch.linspace(0, len(profiles) - 1 - 1e-6, n_profiles).round().long()
     return sorted_codebook(profiles[levels], cost)
 
