@@ -20,7 +20,7 @@ from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run, first_profile, run_policy
+from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run, first_profile, folded, run_policy
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.utils.finite import finite_logits
@@ -63,6 +63,7 @@ class DynamicCNN(Pretrained):
         metadata: notes from the bundle it was loaded from.
         source_policy: the policy that was given.
         policy: the policy that decides: `source_policy` at `penalty`.
+        folded: the same, as it runs.
         penalty: the penalty decided at, where the policy was trained for a range; else None.
         prices: active parameters and MACs of stem, bodies, decision and dense network.
         first: profile that every image runs first, where the policy observes no features; else None.
@@ -195,6 +196,7 @@ class DynamicCNN(Pretrained):
         self.penalty = penalty
         self.policy = self.source_policy.at(penalty)
         self.first = first_profile(self.policy, self.prices)
+        self.folded = folded(self.policy, self.first)
         self._one_image = SingleImagePolicy(self.policy, self.prices, self.first)
 
     @torch.inference_mode()
@@ -327,10 +329,13 @@ class DynamicCNN(Pretrained):
     def _passes(self, features: Tensor, run: Run) -> PassResult:
         if len(features) == 1 and self.first is not None:
             return self._one_image.run(_NO_FEATURES, run, self._limit)
-        observed = self.policy.observer.features(features.float())
+        observed = self._observed(features)
         if len(features) == 1:
             return self._one_image.run(observed, run, self._limit)
-        return run_policy(self.policy, observed, self.prices, run, self.first, self._limit)
+        return run_policy(self.folded, observed, self.prices, run, self.first, self._limit)
+
+    def _observed(self, features: Tensor) -> Tensor:
+        return self.policy.observer.features(features.float())
 
 
 def gathered(features: Tensor, bucket: Tensor) -> Tensor:

@@ -189,9 +189,13 @@ class Observer:
         Returns:
             Logits, float32 (B, classes).
         """
+        return torch.where((passes > 0)[:, None], self.joined(before, logits), logits) if self.combine else logits
+
+    def joined(self, before: Tensor, logits: Tensor) -> Tensor:
+        """The same for images that all had a pass, float32 (B, classes) each."""
         if not self.combine:
             return logits
-        share = (passes > 0)[:, None] * (self.combine / (self.combine + 1))
+        share = self.combine / (self.combine + 1)
         if torch.compiler.is_compiling():  # torch 2.6 exports no `lerp`
             return logits + share * (before - logits)
         return logits.lerp(before, share)
@@ -206,8 +210,8 @@ class Observer:
             Logits, float32 (passes, N, classes).
         """
         found = [logits[0]]
-        for n_pass, of_pass in enumerate(logits[1:], 1):
-            found.append(self.believe(found[-1], of_pass, torch.full((len(of_pass),), n_pass)))
+        for of_pass in logits[1:]:
+            found.append(self.joined(found[-1], of_pass))
         return torch.stack(found)
 
     def observe(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlprune.policies.folded import FoldedPolicy
 from rlprune.policies.one_observation import Vector, observe_one
 from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run
 from rlprune.policies.policy import Policy
@@ -39,6 +40,7 @@ class SingleImagePolicy:
         # Copies: where the policy is sent to another process, its tensors move into shared memory, and arrays that only
         # looked at them read freed memory.
         self._layers = [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in linear]
+        self._margin_only = not FoldedPolicy(policy, begun=True).reads_probabilities
         self._index = torch.zeros(1, dtype=torch.int64)
         self._no_logits = torch.zeros(1, policy.observer.n_classes)
         dense = float(prices.dense.macs)
@@ -70,10 +72,7 @@ class SingleImagePolicy:
                 if profile < 0:
                     break
             new = run(self._index, profile)
-            if n_pass and self._observer.combine:
-                logits = self._observer.believe(logits, new, torch.tensor([n_pass]))
-            else:
-                logits = new
+            logits = self._observer.joined(logits, new) if n_pass else new
             spent += self._bodies[profile]
             profiles[n_pass] = profile
         return PassResult(torch.tensor([profiles]), logits)
@@ -97,4 +96,4 @@ class SingleImagePolicy:
 
     def _observe(self, features: Vector, logits: Vector, n_pass: int, spent: float) -> Vector:
         """The observation that `Observer.observe` builds, float32 (D,)."""
-        return observe_one(self._observer, features, logits, n_pass, spent)
+        return observe_one(self._observer, features, logits, n_pass, spent, margin_only=self._margin_only)

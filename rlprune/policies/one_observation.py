@@ -18,7 +18,14 @@ _FEW = 16
 
 
 def observe_one(
-    observer: Observer, features: Vector, logits: Vector, n_pass: int, spent: float, penalty: float | None = None
+    observer: Observer,
+    features: Vector,
+    logits: Vector,
+    n_pass: int,
+    spent: float,
+    penalty: float | None = None,
+    *,
+    margin_only: bool = False,
 ) -> Vector:
     """Build the observation that `Observer.observe` builds.
 
@@ -29,6 +36,7 @@ def observe_one(
         n_pass: how many passes were made.
         spent: MACs of the passes so far over the dense network's.
         penalty: of the image; needed where there is a range, and not looked at where there is none.
+        margin_only: leave zeros where class probabilities and their entropy would be.
 
     Returns:
         float32 (D,).
@@ -36,7 +44,9 @@ def observe_one(
     if observer.own is not None:
         return _observe_by_tensors(observer, features, logits, n_pass, spent, penalty)
     n_features = len(features)
-    belief = _belief(logits, observer.n_beliefs) if n_pass else [0.0] * (observer.n_beliefs + 2)
+    belief = [0.0] * (observer.n_beliefs + 2)
+    if n_pass:
+        belief = [*belief[1:], _margin(logits)] if margin_only else _belief(logits, observer.n_beliefs)
     history = [min(spent / (2 * observer.max_passes), 1), n_pass / observer.max_passes]
     if observer.penalties is not None and penalty is not None:
         low, high = observer.penalties.low, observer.penalties.high
@@ -55,6 +65,13 @@ def _belief(logits: Vector, n_beliefs: int) -> list[float]:
     margin = -shifted[min(1, len(shifted) - 1)]
     probabilities = [value / total for value in exponentials[:n_beliefs]]
     return [*probabilities, min(max(entropy, 0.0), 1.0), margin / (margin + MARGIN)]
+
+
+def _margin(logits: Vector) -> float:
+    """The margin between the two largest logits as it is observed; 0 where there is one class."""
+    largest = np.partition(logits, -2)[-2:] if len(logits) > _FEW else sorted(logits.tolist())[-2:]
+    margin = float(largest[-1]) - float(largest[0])
+    return margin / (margin + MARGIN)
 
 
 def _few(logits: Vector, _: int) -> tuple[float, list[float], list[float], float]:

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from rlprune.policies.folded import FoldedPolicy
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import ComputeCost, Cost, mlp_cost
 
 Run = Callable[[Tensor, int], Tensor]
 """Runs the network: indices of images int64 (n,) and a profile's index -> logits float32 (n, classes), on the CPU."""
+Indices = NDArray[np.int64]
 
 
 class Limit(Protocol):
@@ -112,13 +116,13 @@ def first_profile(policy: Policy, prices: CostBreakdown) -> int | None:
     no_logits = torch.zeros(1, policy.observer.n_classes)
     no_passes = torch.zeros(1, dtype=torch.int64)
     spent = (prices.stem.macs / prices.dense.macs)[None]
-    profile, _ = _decide(policy, no_features, no_logits, no_passes, spent)
+    profile, _ = _decide(FoldedPolicy(policy, begun=False), no_features, no_logits, no_passes, spent)
     return int(profile)
 
 
 @torch.no_grad()
 def run_policy(
-    policy: Policy,
+    policy: Policy | FoldedPolicy,
     stem_features: Tensor,
     prices: CostBreakdown,
     run: Run,
@@ -130,7 +134,7 @@ def run_policy(
     For one image alone, `rlprune.policies.one_image` is faster.
 
     Args:
-        policy: on the CPU, in eval mode.
+        policy: on the CPU, in eval mode; folded, where it runs more than once.
         stem_features: as `Observer.features` returns them, float32 (B, K).
         prices: cost of a pass, as observations count it.
         run: the network.
@@ -138,39 +142,46 @@ def run_policy(
             that decision is counted.
         limit: what may run, where that is less than the policy chooses.
     """
-    observer = policy.observer
-    n_images = len(stem_features)
+    policy = folded(policy, first)
+    observer, n_images = policy.observer, len(stem_features)
     logits = torch.zeros(n_images, observer.n_classes)
-    profiles = torch.full((n_images, observer.max_passes), -1)
-    spent = prices.stem.macs.repeat(n_images)
-    waiting = torch.arange(n_images)
+    profiles = np.full((n_images, observer.max_passes), -1)  # NumPy, as torch takes longer to begin with few numbers
+    spent = np.full(n_images, int(prices.stem.macs))
+    bodies, waiting = prices.bodies.macs.numpy(), np.arange(n_images)
     for n_pass in range(observer.max_passes):
-        passes = torch.full_like(waiting, n_pass)
+        before = profiles[waiting, n_pass - 1]
         if n_pass == 0 and first is not None:
-            choice = torch.full_like(waiting, first)
+            choice = np.full(n_images, first)
         else:
-            share, before = spent[waiting] / prices.dense.macs, profiles[waiting, n_pass - 1]
-            choice = next_profiles(policy, stem_features[waiting], logits[waiting], passes, share, before)
+            share = (spent[waiting] / int(prices.dense.macs)).astype(np.float32)
+            rows, passes = torch.from_numpy(waiting), torch.full((len(waiting),), n_pass)
+            given = stem_features[rows], logits[rows], passes, torch.from_numpy(share), torch.from_numpy(before)
+            choice = next_profiles(policy, *given).numpy()
         if n_pass:
             again = choice >= 0
-            waiting, choice, passes = waiting[again], choice[again], passes[again]
-        ran = torch.full_like(choice, -1)
-        before = profiles[waiting, n_pass - 1]
-        for profile, chose in _permitted(limit, n_pass, choice, before, prices):
-            bucket = waiting[chose]
-            logits[bucket] = observer.believe(logits[bucket], run(bucket, profile), passes[chose])
+            waiting, choice, before = waiting[again], choice[again], before[again]
+        ran = np.full_like(choice, -1)
+        for profile, chose in _permitted(limit, n_pass, choice, before, bodies):
+            bucket = torch.from_numpy(waiting[chose])
+            new = run(bucket, profile)
+            logits[bucket] = observer.joined(logits[bucket], new) if n_pass else new
             ran[chose] = profile
         profiles[waiting, n_pass] = ran
         waiting, ran = waiting[ran >= 0], ran[ran >= 0]
-        spent[waiting] += prices.bodies.macs[ran]
+        spent[waiting] += bodies[ran]
         if not len(waiting):
             break
-    return PassResult(profiles, logits)
+    return PassResult(torch.from_numpy(profiles), logits)
+
+
+def folded(policy: Policy | FoldedPolicy, first: int | None) -> FoldedPolicy:
+    """A policy as it is run, `first` being what `first_profile` returned for it."""
+    return policy if isinstance(policy, FoldedPolicy) else FoldedPolicy(policy, begun=first is not None)
 
 
 @torch.no_grad()
 def next_profiles(
-    policy: Policy, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, before: Tensor
+    policy: FoldedPolicy, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, before: Tensor
 ) -> Tensor:
     """Decide which profile each of some images runs next, whatever passes they come from.
 
@@ -191,37 +202,39 @@ def next_profiles(
 
 
 def _permitted(
-    limit: Limit | None, n_pass: int, choice: Tensor, before: Tensor, prices: CostBreakdown
-) -> Iterator[tuple[int, Tensor]]:
+    limit: Limit | None, n_pass: int, choice: Indices, before: Indices, bodies: Indices
+) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     """Profiles to run, one after another, and which of the waiting images run each, bool (n,).
 
     Args:
         limit: what may run; everything if None.
         n_pass: number of the images' passes so far.
-        choice: what the policy chose, int64 (n,).
-        before: what they ran in the pass before, int64 (n,); -1 for a first pass.
-        prices: cost of a pass.
+        choice: what the policy chose, (n,).
+        before: what they ran in the pass before, (n,); -1 for a first pass.
+        bodies: MACs of the body under each profile, (K,).
     """
     n_waiting = len(choice)
-    for profile in choice.unique().tolist():
+    for profile in np.flatnonzero(np.bincount(choice)).tolist():
         chose = choice == profile
         if limit is not None:
             n_images = int(chose.sum())
-            last = max(before[chose].tolist(), key=lambda ran: int(prices.bodies.macs[ran])) if n_pass else -1
+            last = max(before[chose].tolist(), key=bodies.__getitem__) if n_pass else -1
             profile = limit(n_pass, profile, last, n_images, n_waiting)
             n_waiting -= n_images
         if profile >= 0:
             yield profile, chose
 
 
-def _decide(policy: Policy, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
+def _decide(
+    policy: FoldedPolicy, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor
+) -> tuple[Tensor, Tensor]:
     """A policy's decisions, always in float32, whatever number format the network computes in."""
     decisions: tuple[Tensor, Tensor]
     if torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
-            decisions = policy(policy.observer.observe(features, logits, passes, spent))
+            decisions = policy(features, logits, passes, spent)
     else:  # to switch off what is off takes a tenth of a decision
-        decisions = policy(policy.observer.observe(features, logits, passes, spent))
+        decisions = policy(features, logits, passes, spent)
     return decisions
 
 

@@ -75,7 +75,7 @@ def test_who_sees_no_features_is_not_asked_before_the_first_pass(
 ) -> None:
     dynamic, asked = make(max_passes, seed, pool=0, combine=combine), []
     expected = swept(dynamic, DATA.subset(slice(0, n_images)))
-    dynamic.policy.register_forward_hook(lambda _, seen, said: asked.append(len(seen[0])))
+    dynamic.folded.register_forward_hook(lambda _, seen, said: asked.append(len(seen[0])))
     check_equal(dynamic, dynamic(DATA.images[:n_images]), expected)
     assert n_images == 1 or len(asked) == min(int(expected.passes.max()), max_passes - 1)
     assert dynamic.first is not None and make(max_passes).first is None

@@ -126,6 +126,8 @@ class OnnxCNN:
             RLPruneError: the file takes no budget, or not this one.
         """
         chosen = self._chosen(budget)
+        if not self.resizes:
+            return self._run(self._batch(images), chosen)
         batches, order = self.prepared(images)
         if len(batches) == 1:
             return self._run(batches[0], chosen)
@@ -145,12 +147,15 @@ class OnnxCNN:
             DataError: images of another shape or type, or in another container.
         """
         if not self.resizes:
-            batch = as_batch(images, self.image_shape, self.preprocessing, floats=False)
+            batch = self._batch(images)
             return [batch], torch.arange(len(batch))
         batches, order = as_pictures(images, self.image_shape[0])
         for batch in batches:
             check_picture(self.preprocessing, self.image_shape, *batch.shape[2:])
         return batches, order
+
+    def _batch(self, images: Images) -> Tensor:
+        return as_batch(images, self.image_shape, self.preprocessing, floats=False)
 
     def check_budget(self, budget: float | None) -> None:
         """Make sure that a call takes a budget.

@@ -10,6 +10,7 @@ with nothing to gather.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.assembly import FileParts, assembled
 from rlprune.deployment.onnx.graph import GraphSpec, decide_functions, main_graph, run_function
 from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
-from rlprune.deployment.onnx.pricing import BudgetTable, budget_table, first_of_range, place_function
+from rlprune.deployment.onnx.pricing import budget_table, first_of_range, place_function
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
 from rlprune.deployment.onnx.sharing import SharedWeights
 from rlprune.deployment.quantisation import quantised
 from rlprune.errors import RLPruneError
+from rlprune.policies.folded import FoldedPolicy
 from rlprune.utils.files import atomic_write
 from rlprune.utils.imports import require
 
@@ -87,8 +89,11 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
     table = budget_table(dynamic.source_policy, dynamic.penalty)
     shared = SharedWeights(dynamic.elastic, dynamic.codebook)
     names: list[tuple[str, ...]] = []
-    functions = [*_deciding(dynamic, table), *_profiles(dynamic, calibration_features, shared, names)]
-    spec = _spec(dynamic, table, names, resize)
+    first = dynamic.first if table is None else first_of_range(dynamic.source_policy, dynamic.prices, table)
+    policy = FoldedPolicy(dynamic.policy if table is None else dynamic.source_policy, begun=first is not None)
+    deciding = _deciding(dynamic, policy, ranged=table is not None)
+    functions = [*deciding, *_profiles(dynamic, calibration_features, shared, names)]
+    spec = replace(_spec(dynamic, names), first=first, ranged=table is not None, resized=resize)
     parse = require("onnx.parser", "onnx").parse_function
     texts = [*decide_functions(spec), run_function(spec)]
     texts += [] if table is None else [place_function(table)]
@@ -114,7 +119,7 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
     )
 
 
-def _deciding(dynamic: DynamicCNN, table: BudgetTable | None) -> Iterator[Any]:
+def _deciding(dynamic: DynamicCNN, policy: FoldedPolicy, *, ranged: bool) -> Iterator[Any]:
     """The functions of the file that prepare images, decide, and join the predictions of passes."""
     start = _Start(dynamic)
     images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
@@ -122,12 +127,12 @@ def _deciding(dynamic: DynamicCNN, table: BudgetTable | None) -> Iterator[Any]:
     logits, more = torch.zeros(2, 2, dynamic.elastic.n_classes)
     passes, spent = torch.zeros(2, 2, dtype=torch.int64)
     before = observed, logits.clone(), passes.clone(), spent.clone()
-    decide, given = (_Decide(dynamic), ()) if table is None else (_DecideAt(dynamic), (torch.zeros(1),))
+    decide, given = _Decide(policy, int(dynamic.prices.dense.macs)), (torch.zeros(1),) if ranged else ()
     own = dynamic.policy.observer.own
     seen = "" if own is None else f", with the observation {own.name},"
     yield as_function("start", export_piece(f"start{seen}", start, (images,)), 2)
     yield as_function("decide", export_piece(f"decide{seen}", decide, (*before, *given), n_fixed=len(given)), 2)
-    yield as_function("combine", export_piece("combine", _Combine(dynamic), (before[1], more.clone(), before[2])), 1)
+    yield as_function("combine", export_piece("combine", _Combine(policy), (before[1], more.clone(), before[2])), 1)
 
 
 def _profiles(
@@ -148,20 +153,18 @@ def _profiles(
         yield as_function(f"profile_{k}", piece, 1, names[-1])
 
 
-def _spec(dynamic: DynamicCNN, table: BudgetTable | None, names: list[tuple[str, ...]], resize: bool) -> GraphSpec:
-    """The properties of a network that the joining graph depends on."""
+def _spec(dynamic: DynamicCNN, names: list[tuple[str, ...]]) -> GraphSpec:
+    """What the joining graph depends on that the network and its weights say."""
     prices = dynamic.prices
     return GraphSpec(
         image_shape=dynamic.image_shape,
         n_classes=dynamic.elastic.n_classes,
         max_passes=dynamic.policy.observer.max_passes,
-        first=dynamic.first if table is None else first_of_range(dynamic.source_policy, dynamic.prices, table),
+        first=dynamic.first,
         stem_macs=int(prices.stem.macs),
         body_macs=tuple(prices.bodies.macs.tolist()),
         decision_macs=int(prices.decision.macs),
         shared=tuple(names),
-        ranged=table is not None,
-        resized=resize,
     )
 
 
@@ -179,50 +182,37 @@ class _Start(nn.Module):
 
 
 class _Decide(nn.Module):
-    """Observed features, logits so far, passes, MACs spent -> profile int64 (n,), and whether to accept, bool (n,)."""
+    """Decides for images: profile int64 (n,), and whether to accept the prediction so far instead, bool (n,).
 
-    def __init__(self, dynamic: DynamicCNN) -> None:
-        super().__init__()
-        self.policy = dynamic.policy
-        self.dense_macs = int(dynamic.prices.dense.macs)
-
-    def forward(self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
-        observation = self.policy.observer.observe(observed, logits, passes.float(), spent.float() / self.dense_macs)
-        choice, accept = self.policy(observation)
-        return choice, accept
-
-
-class _DecideAt(_Decide):
-    """The same for a policy that was trained for a range, at a place in it, float32 (1,).
-
-    The place is part of what the first layer adds, as in `Policy.at`.
+    Observed features, logits so far, passes and MACs spent go in; and, where the policy was trained for a range of
+    penalties, the place in it, float32 (1,).
     """
 
-    def __init__(self, dynamic: DynamicCNN) -> None:
-        super().__init__(dynamic)
-        first, *others = dynamic.source_policy.network
-        assert isinstance(first, nn.Linear) and first.bias is not None
-        self.weight = nn.Parameter(first.weight[:, :-1].detach().clone(), requires_grad=False)
-        self.of_place = nn.Parameter(first.weight[:, -1].detach().clone(), requires_grad=False)
-        self.bias = nn.Parameter(first.bias.detach().clone(), requires_grad=False)
-        self.others = nn.Sequential(*others)
+    def __init__(self, policy: FoldedPolicy, dense_macs: int) -> None:
+        super().__init__()
+        self.policy = policy
+        self.dense_macs = dense_macs
 
-    def forward(  # type: ignore[override]
-        self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, place: Tensor
+    def forward(
+        self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, *place: Tensor
     ) -> tuple[Tensor, Tensor]:
-        observation = self.policy.observer.observe(observed, logits, passes.float(), spent.float() / self.dense_macs)
-        hidden = observation @ self.weight.T + (self.bias + self.of_place * place)
-        return self.policy.decided(self.others(hidden))
+        decisions: tuple[Tensor, Tensor] = self.policy(
+            observed, logits, passes, spent.float() / self.dense_macs, *place
+        )
+        return decisions
 
 
 class _Combine(nn.Module):
     """Logits so far (n, classes), and those of one more pass -> logits of the prediction after it."""
 
-    def __init__(self, dynamic: DynamicCNN) -> None:
+    def __init__(self, policy: FoldedPolicy) -> None:
         super().__init__()
-        self.observer = dynamic.policy.observer
+        self.observer = policy.observer
+        self.begun = policy.begun
 
     def forward(self, before: Tensor, logits: Tensor, passes: Tensor) -> Tensor:
+        if self.begun:
+            return self.observer.joined(before, logits)
         return self.observer.believe(before, logits, passes)
 
 

@@ -154,10 +154,19 @@ def wrong_profiles(profiles: Any, shape: tuple[int, int], n_profiles: int) -> st
     """What is wrong with the profiles of every pass, int64 (B, max_passes), if anything is."""
     if profiles.shape != shape:
         return f"the profiles of {shape[0]} images have shape {profiles.shape}, not {shape}"
+    if len(profiles) == 1:  # Python is done before NumPy begins
+        row = profiles[0].tolist()
+        n_passes = sum(profile >= 0 for profile in row)
+        are_there = n_passes and -1 <= min(row) and max(row) < n_profiles and -1 not in row[:n_passes]
+        return None if are_there else _unknown(n_profiles)
     ran = profiles >= 0
     if profiles.min() < -1 or profiles.max() >= n_profiles or not ran[:, 0].all() or (ran[:, 1:] > ran[:, :-1]).any():
-        return f"it runs profiles that it does not have; there are {n_profiles}"
+        return _unknown(n_profiles)
     return None
+
+
+def _unknown(n_profiles: int) -> str:
+    return f"it runs profiles that it does not have; there are {n_profiles}"
 
 
 def _with_every_profile(file: CheckedFile) -> bytes:

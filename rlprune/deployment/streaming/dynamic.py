@@ -177,7 +177,7 @@ class DynamicEngine:
             if decider.first is not None and not int(passes[own[0]]):
                 choice[own] = decider.first
                 continue
-            choice[own] = next_profiles(decider.policy, observed[own], logits[own], passes[own], spent[own], last[own])
+            choice[own] = next_profiles(decider.folded, observed[own], logits[own], passes[own], spent[own], last[own])
         return choice
 
 

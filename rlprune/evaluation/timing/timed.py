@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
-from rlprune.policies.observations import Observer
+from rlprune.policies.folded import FoldedPolicy
 from rlprune.policies.one_image import SingleImagePolicy
 from rlprune.policies.one_observation import Vector
 from rlprune.policies.passes import PassResult, Run
@@ -68,7 +68,7 @@ class TimedCNN(DynamicCNN):
     def __init__(self, dynamic: DynamicCNN, clock: Clock) -> None:
         self.__dict__.update(dynamic.__dict__)
         self.clock = clock
-        self.policy = cast(Policy, _TimedPolicy(dynamic.policy, clock))
+        self.folded = _TimedPolicy(dynamic.policy, clock, begun=self.first is not None)
         self._one_image = _TimedSingleImagePolicy(dynamic.policy, self.prices, self.first)
         self._one_image.clock = clock
 
@@ -87,6 +87,9 @@ class TimedCNN(DynamicCNN):
     def _passes(self, features: Tensor, run: Run) -> PassResult:
         return self.clock.time("scatter", super()._passes, features, run)
 
+    def _observed(self, features: Tensor) -> Tensor:
+        return self.clock.time("decide", super()._observed, features)
+
     def _gather(self, features: Tensor, bucket: Tensor) -> Tensor:
         return self.clock.time("gather", super()._gather, features, bucket)
 
@@ -102,37 +105,16 @@ class TimedCNN(DynamicCNN):
         return self.clock.time("after", super().prediction_of, logits, profiles)
 
 
-class _TimedPolicy:
+class _TimedPolicy(FoldedPolicy):
     """A policy, whose decisions are timed with what it observes."""
 
-    def __init__(self, policy: Policy, clock: Clock) -> None:
-        self._policy = policy
-        self._clock = clock
-        self.observer = _TimedObserver(policy.observer, clock)
-
-    def __call__(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        decisions: tuple[Tensor, Tensor] = self._clock.time("decide", self._policy, observations)
-        return decisions
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._policy, name)
-
-
-class _TimedObserver:
-    """What a policy observes, timed."""
-
-    def __init__(self, observer: Observer, clock: Clock) -> None:
-        self._observer = observer
+    def __init__(self, policy: Policy, clock: Clock, *, begun: bool) -> None:
+        super().__init__(policy, begun=begun)
         self._clock = clock
 
-    def features(self, stem_features: Tensor) -> Tensor:
-        return self._clock.time("decide", self._observer.features, stem_features)
-
-    def observe(self, *seen: Any) -> Tensor:
-        return self._clock.time("decide", self._observer.observe, *seen)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._observer, name)
+    def forward(self, *seen: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """As there."""
+        return self._clock.time("decide", super().forward, *seen)
 
 
 class _TimedSingleImagePolicy(SingleImagePolicy):
