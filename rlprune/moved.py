@@ -46,7 +46,7 @@ MOVED: dict[str, str] = {
     "onnx": "deployment.onnx.export",
     "onnx_cnn": "deployment.onnx.cnn",
     "options": "intake.options intake.fitting intake.identity intake.notes pipelines.inputs",
-    "passes": "policies.passes",
+    "passes": "policies.passes policies.loop",
     "plots": "evaluation.plots",
     "policy": "policies.policy",
     "quantise": "deployment.quantisation",

@@ -15,7 +15,7 @@ from rlprune.envs.episodes import Episodes, first_information, information
 from rlprune.envs.screen import Screen
 from rlprune.envs.world import World
 from rlprune.policies.observations import Observer
-from rlprune.policies.one_observation import Vector, observe_one
+from rlprune.policies.one_image import Vector, observe_one
 from rlprune.profiles.cost import ComputeCost
 from rlprune.profiles.latency import Latency
 

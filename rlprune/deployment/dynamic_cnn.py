@@ -19,8 +19,9 @@ from rlprune.deployment.pretrained import Pretrained
 from rlprune.deployment.slices import Slices
 from rlprune.elastic.module import ElasticModule
 from rlprune.errors import RLPruneError
+from rlprune.policies.loop import first_profile, folded, run_policy
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run, first_profile, folded, run_policy
+from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.profiles.cost import Cost
 from rlprune.utils.finite import finite_logits

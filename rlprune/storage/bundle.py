@@ -18,8 +18,9 @@ from rlprune.deployment.prediction import predicted
 from rlprune.elastic.cnn import ElasticCNN
 from rlprune.errors import BundleError, HubError, RLPruneError
 from rlprune.models import hub
+from rlprune.policies.loop import run_policy
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import PassResult, run_policy
+from rlprune.policies.passes import PassResult
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.storage.data_format import check_data, format_to_json, read_format
 from rlprune.storage.folders import FILES, StoredFolder, bundle_in, malformed, read_folder, write_folder

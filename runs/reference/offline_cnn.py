@@ -10,8 +10,8 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.images import Images
 from rlprune.deployment.prediction import Prediction, predicted
 from rlprune.elastic.module import ElasticModule
+from rlprune.policies.loop import run_policy
 from rlprune.policies.observations import pooled_features
-from rlprune.policies.passes import run_policy
 from rlprune.policies.policy import Policy
 
 

@@ -18,7 +18,8 @@ from rlprune.deployment.image_sets import codebook_logits
 from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.onnx.export import save_onnx
 from rlprune.errors import RLPruneError
-from rlprune.policies.passes import CostBreakdown, run_policy
+from rlprune.policies.loop import run_policy
+from rlprune.policies.passes import CostBreakdown
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import ComputeCost, Cost
 

@@ -17,9 +17,10 @@ from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.onnx.export import save_onnx
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import Actions
+from rlprune.policies.loop import run_policy
 from rlprune.policies.observations import Observer
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, PassResult, run_policy
+from rlprune.policies.passes import CostBreakdown, PassResult
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook

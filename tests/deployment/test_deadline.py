@@ -18,8 +18,8 @@ from rlprune import DynamicCNN
 from rlprune.deployment.controller import Controller
 from rlprune.deployment.deadline import Pace
 from rlprune.errors import RLPruneError
+from rlprune.policies.loop import run_policy
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import run_policy
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 

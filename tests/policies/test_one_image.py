@@ -8,8 +8,9 @@ from nets import make_centred, make_data, make_levels, make_policy
 from torch import Tensor
 
 from rlprune.policies.actions import ActionKind
+from rlprune.policies.loop import first_profile, run_policy
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, first_profile, run_policy
+from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.policy import Policy
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from rlprune.errors import BundleError, RLPruneError
 from rlprune.policies.actions import Actions
+from rlprune.policies.loop import run_policy
 from rlprune.policies.observations import Observer
 from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.passes import CostBreakdown, run_policy
+from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.policies.policy import Policy, check_fit
 from rlprune.policies.protocol import Seen, StemAndBelief

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.assembly import FileParts, assembled
 from rlprune.deployment.onnx.graph import GraphSpec, decide_functions, main_graph, run_function
-from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
+from rlprune.deployment.onnx.pieces import Scaled, as_function, check_calibration, export_piece
 from rlprune.deployment.onnx.pricing import budget_table, first_of_range, place_function
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
 from rlprune.deployment.onnx.sharing import SharedWeights
@@ -173,12 +173,13 @@ class _Start(nn.Module):
 
     def __init__(self, dynamic: DynamicCNN) -> None:
         super().__init__()
-        self.dynamic = dynamic
+        self.pixels = Scaled(dynamic)
         self.stem = dynamic.slices.stem
+        self.observer = dynamic.policy.observer
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features: Tensor = self.stem(self.dynamic.normalise(images))
-        return features, self.dynamic.policy.observer.features(features)
+        features: Tensor = self.stem(self.pixels(images))
+        return features, self.observer.features(features)
 
 
 class _Decide(nn.Module):
@@ -194,11 +195,10 @@ class _Decide(nn.Module):
         self.dense_macs = dense_macs
 
     def forward(
-        self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, *place: Tensor
+        self, observed: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, place: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        decisions: tuple[Tensor, Tensor] = self.policy(
-            observed, logits, passes, spent.float() / self.dense_macs, *place
-        )
+        share = spent.float() / self.dense_macs
+        decisions: tuple[Tensor, Tensor] = self.policy(observed, logits, passes, share, place)
         return decisions
 
 

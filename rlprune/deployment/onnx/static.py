@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from rlprune.data.image_set import InputFormat, normalise
+from rlprune.data.image_set import InputFormat
 from rlprune.deployment.onnx.assembly import FileParts, assembled
 from rlprune.deployment.onnx.graph import DOMAIN, static_graph
-from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
+from rlprune.deployment.onnx.pieces import Scaled, as_function, check_calibration, export_piece
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
 from rlprune.deployment.quantisation import quantised
 from rlprune.errors import RLPruneError
@@ -81,7 +81,7 @@ def to_static_onnx(
     if calibration is not None:
         check_calibration(calibration, shape)
     require("onnx", "onnx")
-    start = _Start(data)
+    start = Scaled(data)
     folded = _folded(network)
     pixels = torch.zeros(2, *shape, dtype=torch.uint8)
     normalised = start(pixels)
@@ -137,17 +137,6 @@ def body_alone(content: bytes, profile: int, feature_shape: Sequence[int]) -> by
     )
     versions = {"ir_version": model.ir_version, "opset_imports": model.opset_import}
     return bytes(helper.make_model(graph, functions=[body], **versions).SerializeToString())
-
-
-class _Start(nn.Module):
-    """Pixels uint8 (B, C, H, W) -> normalised images."""
-
-    def __init__(self, data: InputFormat) -> None:
-        super().__init__()
-        self.data = data
-
-    def forward(self, images: Tensor) -> Tensor:
-        return normalise(images, self.data.mean, self.data.std, bgr=self.data.preprocessing.bgr)
 
 
 def _folded(network: nn.Module) -> nn.Module:

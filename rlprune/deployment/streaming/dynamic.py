@@ -11,7 +11,7 @@ from rlprune.data.image_set import check_range
 from rlprune.deployment.dynamic_cnn import DynamicCNN, gathered
 from rlprune.deployment.images import Images, as_batch
 from rlprune.deployment.streaming.request import Found
-from rlprune.policies.passes import next_profiles
+from rlprune.policies.loop import next_profiles
 
 _MOST_DECIDERS = 64
 """Budgets whose policies are kept ready."""
@@ -84,7 +84,7 @@ class DynamicEngine:
     """Runs a dynamic network bucket by bucket.
 
     Images that wait for the same profile run together, whatever their pass and their budget; each is decided about at
-    its own budget, as `rlprune.policies.passes.run_policy` would.
+    its own budget, as `rlprune.policies.loop.run_policy` would.
 
     Args:
         model: the network.

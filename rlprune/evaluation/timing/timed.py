@@ -13,8 +13,7 @@ from torch import Tensor
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.prediction import Prediction
 from rlprune.policies.folded import FoldedPolicy
-from rlprune.policies.one_image import SingleImagePolicy
-from rlprune.policies.one_observation import Vector
+from rlprune.policies.one_image import SingleImagePolicy, Vector
 from rlprune.policies.passes import PassResult, Run
 from rlprune.policies.policy import Policy
 

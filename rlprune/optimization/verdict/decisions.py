@@ -19,7 +19,8 @@ from rlprune.optimization.result import Point
 from rlprune.optimization.verdict.choice import Option, best
 from rlprune.optimization.verdict.figures import Answers, right_of
 from rlprune.optimization.verdict.measuring import TimeOfShare
-from rlprune.policies.passes import CostBreakdown, PassResult, first_profile, run_policy
+from rlprune.policies.loop import first_profile, run_policy
+from rlprune.policies.passes import CostBreakdown, PassResult
 from rlprune.policies.policy import Policy
 from rlprune.profiles.cost import Cost
 
