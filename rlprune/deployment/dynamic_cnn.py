@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.data.image_set import InputFormat, normalise
+from rlprune.data.image_set import InputFormat, PixelScale, normalise
 from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.described import costs_in_words, described
 from rlprune.deployment.images import Images, as_batch
@@ -111,7 +111,7 @@ class DynamicCNN(Pretrained):
         self._decide_at(policy.chosen())
         self.slices = Slices(self.elastic, self.codebook, memory=memory, compiled=compiled, dtype=dtype)
         self.dtype = dtype
-        self._scaling = tuple(torch.tensor(each, dtype=torch.float32)[:, None, None] for each in (mean, std))
+        self._scale = PixelScale(self)
         self._ratios = torch.tensor(elastic.keep_ratios)[self.codebook]
 
     @classmethod
@@ -280,10 +280,10 @@ class DynamicCNN(Pretrained):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Normalise images: uint8 in [0, 255] or float in [0, 1] -> float32, (B, C, H, W)."""
-        if not images.is_cpu:
-            return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
-        mean, std = self._scaling
-        return normalise(images, mean, std, bgr=self.preprocessing.bgr)
+        if images.is_cpu and images.dtype == torch.uint8:
+            scaled: Tensor = self._scale(images)
+            return scaled
+        return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)
 
     def run_stem(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) -> features (B, F, H', W'), in the network's number format, on its device."""

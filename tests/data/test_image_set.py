@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from my_data import codes
+from nets import make_data
 
-from rlprune.data.image_set import normalise
+from rlprune.data.image_set import PixelScale, normalise
 from rlprune.data.loading import load
 from rlprune.errors import DataError
 
@@ -52,3 +55,13 @@ def test_normalise_is_the_closed_form_for_bytes_and_floats() -> None:
 def test_normalise_refuses_what_is_no_image(images: torch.Tensor, message: str) -> None:
     with pytest.raises(DataError, match=message):
         normalise(images, (0.5,), (0.5,))
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+def test_a_product_and_a_sum_normalise_as_well(bgr: bool) -> None:
+    pixels = torch.randint(0, 256, (4, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = replace(make_data(4), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    data = replace(data, preprocessing=replace(data.preprocessing, channels="bgr" if bgr else "rgb"))
+    kept = pixels.clone()
+    torch.testing.assert_close(PixelScale(data)(pixels), data.normalise(pixels), atol=1e-6, rtol=1e-6)
+    assert torch.equal(pixels, kept)

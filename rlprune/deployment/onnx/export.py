@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlprune.data.image_set import PixelScale
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.assembly import FileParts, assembled
 from rlprune.deployment.onnx.graph import GraphSpec, decide_functions, main_graph, run_function
-from rlprune.deployment.onnx.pieces import Scaled, as_function, check_calibration, export_piece
+from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
 from rlprune.deployment.onnx.pricing import budget_table, first_of_range, place_function
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
 from rlprune.deployment.onnx.sharing import SharedWeights
@@ -173,7 +174,7 @@ class _Start(nn.Module):
 
     def __init__(self, dynamic: DynamicCNN) -> None:
         super().__init__()
-        self.pixels = Scaled(dynamic)
+        self.pixels = PixelScale(dynamic)
         self.stem = dynamic.slices.stem
         self.observer = dynamic.policy.observer
 

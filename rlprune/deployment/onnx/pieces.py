@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from rlprune.data.image_set import InputFormat
 from rlprune.deployment.onnx.graph import DOMAIN, OPSET
 from rlprune.errors import DataError, RLPruneError
 from rlprune.utils.imports import require
@@ -221,29 +220,6 @@ def _keep_padding(graph: Any) -> None:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
-
-
-class Scaled(nn.Module):
-    """Pixels uint8 (B, C, H, W) -> normalised images, by one product and one sum for each number.
-
-    Args:
-        data: says by what images are normalised, and in which order channels go in.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, data: InputFormat) -> None:
-        super().__init__()
-        std = torch.tensor(data.std, dtype=torch.float64)[:, None, None]
-        self.bgr = data.preprocessing.bgr
-        self.register_buffer("scale", (1 / (255 * std)).float())
-        self.register_buffer("shift", (-torch.tensor(data.mean, dtype=torch.float64)[:, None, None] / std).float())
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalise images; returns float32."""
-        pixels = images.float()
-        return (pixels[:, [2, 1, 0]] if self.bgr else pixels) * self.scale + self.shift
 
 
 def check_calibration(images: Tensor, image_shape: tuple[int, ...]) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from rlprune.data.image_set import InputFormat
+from rlprune.data.image_set import InputFormat, PixelScale
 from rlprune.deployment.onnx.assembly import FileParts, assembled
 from rlprune.deployment.onnx.graph import DOMAIN, static_graph
-from rlprune.deployment.onnx.pieces import Scaled, as_function, check_calibration, export_piece
+from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
 from rlprune.deployment.quantisation import quantised
 from rlprune.errors import RLPruneError
@@ -81,7 +81,7 @@ def to_static_onnx(
     if calibration is not None:
         check_calibration(calibration, shape)
     require("onnx", "onnx")
-    start = Scaled(data)
+    start = PixelScale(data)
     folded = _folded(network)
     pixels = torch.zeros(2, *shape, dtype=torch.uint8)
     normalised = start(pixels)
