@@ -13,8 +13,8 @@ from torch import Tensor
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.onnx.export import export_bodies, save_onnx
-from rlprune.deployment.onnx.pieces import session
-from rlprune.deployment.quantisation import quantised
+from rlprune.deployment.onnx.pieces import export_piece, session
+from rlprune.deployment.quantisation import ByteScale, give_bytes, quantised, read_bytes
 from rlprune.errors import DataError
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
@@ -63,6 +63,31 @@ def test_every_profile_says_nearly_the_same_with_smaller_weights(caplog: pytest.
         weights = [kind for name, kind in kinds.items() if "weight" in name and name.endswith("_quantized")]
         assert len(weights) >= 3 and set(weights) == {onnx.TensorProto.INT8}
         assert not any(tensor.external_data for tensor in small.graph.initializer)
+
+
+@pytest.mark.parametrize("integers", [True, False])
+def test_the_stem_gives_bytes_which_every_profile_reads(integers: bool) -> None:
+    images, seen = DYNAMIC.normalise(DATA.images), features(DATA.images)
+    stem = export_piece("stem", DYNAMIC.slices.stem, (images[:2],), integers=True)
+    stem = quantised(stem, images) if integers else stem  # its last operator may be one that stays as it is
+    scale = give_bytes(stem, seen)
+    given = run(stem, images)
+    assert given.dtype == torch.uint8 and given.shape == seen.permute(0, 2, 3, 1).shape
+    meant = (given.permute(0, 3, 1, 2).float() - scale.zero) * scale.scale
+    assert relative_error(meant, seen) < 0.05
+    for body in export_bodies(DYNAMIC, seen[:2], integers=True):
+        small = quantised(body, seen)
+        expected = run(small, seen)
+        read_bytes(small, scale)
+        assert [node.op_type for node in small.graph.node if small.graph.input[0].name in node.input] == ["Transpose"]
+        assert relative_error(run(small, given), expected) < 0.15
+        assert torch.equal(run(small, given).argmax(1), expected.argmax(1))
+
+
+def test_a_scale_holds_the_range_and_zero() -> None:
+    assert ByteScale.of(torch.tensor([1.0, 5.1])) == pytest.approx((0.02, 0))
+    assert ByteScale.of(torch.tensor([-1.0, 1.55])) == pytest.approx((0.01, 100))
+    assert ByteScale.of(torch.zeros(3)) == (1.0, 0)
 
 
 def test_the_whole_file_decides_and_counts_as_before(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """Exports preprocessing, policy and every profile as one ONNX file that takes batches of any size.
 
-Torch exports the parts: start (pixels to the stem's features), decide, combine (logits of two passes), and the body of
-every profile. They become functions of the file. `rlprune.deployment.onnx.graph` writes the graph that joins them: a
-`Loop` over passes, in which the images that chose a profile are gathered and run through its body inside an `If`, so
-that a profile which no image chose costs nothing. A first pass that is the same for all images comes before the loop,
-with nothing to gather.
+Torch exports the parts: pixels (which are normalised), stem, observe (what a policy sees of features), decide, combine
+(logits of two passes), and the body of every profile. They become functions of the file.
+`rlprune.deployment.onnx.graph` writes the graph that joins them: a `Loop` over passes, in which the images that chose a
+profile are gathered and run through its body inside an `If`, so that a profile which no image chose costs nothing. A
+first pass that is the same for all images comes before the loop, with nothing to gather.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from rlprune.data.image_set import PixelScale
 from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.assembly import FileParts, assembled
-from rlprune.deployment.onnx.graph import GraphSpec, decide_functions, main_graph, run_function
+from rlprune.deployment.onnx.graph import GraphSpec, decide_functions, main_graph, run_function, start_function
 from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
 from rlprune.deployment.onnx.pricing import budget_table, first_of_range, place_function
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
 from rlprune.deployment.onnx.sharing import SharedWeights
-from rlprune.deployment.quantisation import quantised
+from rlprune.deployment.quantisation import ByteScale, give_bytes, quantised, read_bytes
 from rlprune.errors import RLPruneError
 from rlprune.policies.folded import FoldedPolicy
 from rlprune.utils.files import atomic_write
@@ -64,8 +64,8 @@ def save_onnx(
     Args:
         path: file to write.
         dynamic: the network with its policy.
-        calibration: images uint8 (N, C, H, W), not of the test set; with them all profiles compute in int8
-            (`rlprune.deployment.quantisation`), each with weights of its own, while stem and policy stay in float32.
+        calibration: images uint8 (N, C, H, W), not of the test set; with them stem and profiles compute
+            in int8 (`rlprune.deployment.quantisation`), each profile with weights of its own; the policy does not.
         resize: let pictures of any size go in, which the file scales and cuts as the network's preprocessing says.
 
     Raises:
@@ -85,18 +85,18 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
         raise RLPruneError(f"this network computes in {dynamic.dtype}; only one in torch.float32 can be exported")
     if resize:
         check_resizable(dynamic.preprocessing)
-    calibration_features = None if calibration is None else _features(dynamic, calibration)
+    if calibration is not None:
+        check_calibration(calibration, dynamic.image_shape)
     require("onnx", "onnx")
     table = budget_table(dynamic.source_policy, dynamic.penalty)
     shared = SharedWeights(dynamic.elastic, dynamic.codebook)
     names: list[tuple[str, ...]] = []
     first = dynamic.first if table is None else first_of_range(dynamic.source_policy, dynamic.prices, table)
     policy = FoldedPolicy(dynamic.policy if table is None else dynamic.source_policy, begun=first is not None)
-    deciding = _deciding(dynamic, policy, ranged=table is not None)
-    functions = [*deciding, *_profiles(dynamic, calibration_features, shared, names)]
+    functions = [*_running(dynamic, calibration, shared, names), *_deciding(dynamic, policy, ranged=table is not None)]
     spec = replace(_spec(dynamic, names), first=first, ranged=table is not None, resized=resize)
     parse = require("onnx.parser", "onnx").parse_function
-    texts = [*decide_functions(spec), run_function(spec)]
+    texts = [start_function(), *decide_functions(spec), run_function(spec)]
     texts += [] if table is None else [place_function(table)]
     texts += [resize_function(dynamic.preprocessing, dynamic.image_shape)] if resize else []
     tensors = list(shared.tensors.values())
@@ -121,36 +121,53 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
 
 
 def _deciding(dynamic: DynamicCNN, policy: FoldedPolicy, *, ranged: bool) -> Iterator[Any]:
-    """The functions of the file that prepare images, decide, and join the predictions of passes."""
-    start = _Start(dynamic)
-    images = torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
-    _, observed = start(images)
-    logits, more = torch.zeros(2, 2, dynamic.elastic.n_classes)
+    """The functions of the file that decide, and join the predictions of passes."""
+    observer = policy.observer
+    observed, logits, more = torch.zeros(2, observer.n_features), *torch.zeros(2, 2, dynamic.elastic.n_classes)
     passes, spent = torch.zeros(2, 2, dtype=torch.int64)
     before = observed, logits.clone(), passes.clone(), spent.clone()
     decide, given = _Decide(policy, int(dynamic.prices.dense.macs)), (torch.zeros(1),) if ranged else ()
-    own = dynamic.policy.observer.own
-    seen = "" if own is None else f", with the observation {own.name},"
-    yield as_function("start", export_piece(f"start{seen}", start, (images,)), 2)
+    seen = _observation(dynamic)
     yield as_function("decide", export_piece(f"decide{seen}", decide, (*before, *given), n_fixed=len(given)), 2)
     yield as_function("combine", export_piece("combine", _Combine(policy), (before[1], more.clone(), before[2])), 1)
 
 
-def _profiles(
+def _observation(dynamic: DynamicCNN) -> str:
+    """How an observation of the user's own is named in messages."""
+    own = dynamic.policy.observer.own
+    return "" if own is None else f", with the observation {own.name},"
+
+
+def _running(
     dynamic: DynamicCNN, calibration: Tensor | None, shared: SharedWeights, names: list[tuple[str, ...]]
 ) -> Iterator[Any]:
-    """The functions of the file that run a profile, in int8 if there are calibration features.
+    """The functions of the file that run the network: to the stem's features, what is observed of these, and a profile.
 
     Args:
         dynamic: the network with its policy.
-        calibration: features of the stem, float32 (N, F, H', W'); None for profiles in float32.
-        shared: where they take their weights from.
+        calibration: images uint8 (N, C, H, W); with them all compute in int8, and features are uint8 (N, H', W', F).
+        shared: where profiles take their weights from.
         names: to which the shared weights that each of them reads are added.
     """
+    pixels, images = PixelScale(dynamic), torch.zeros(2, *dynamic.elastic.image_shape, dtype=torch.uint8)
+    yield as_function("pixels", export_piece("pixels", pixels, (images,)), 1)
     features = torch.zeros(2, *dynamic.elastic.feature_shape)
-    for k, body in enumerate(export_bodies(dynamic, features, integers=calibration is not None)):
-        piece = body if calibration is None else quantised(body, calibration)
-        names.append(tuple(shared.replace(piece, k)) if calibration is None else ())
+    integers = calibration is not None
+    stem = export_piece("stem", dynamic.slices.stem, (pixels(images),), integers=integers)
+    if calibration is not None:
+        seen = _features(dynamic, calibration)
+        stem = quantised(stem, dynamic.normalise(calibration))
+        scale = give_bytes(stem, seen)
+    yield as_function("stem", stem, 1)
+    observe = _ObserveBytes(dynamic, scale) if integers else _Observe(dynamic)
+    given = features.permute(0, 2, 3, 1).contiguous().byte() if integers else features
+    yield as_function("observe", export_piece(f"observe{_observation(dynamic)}", observe, (given,)), 1)
+    for k, body in enumerate(export_bodies(dynamic, features, integers=integers)):
+        piece = body
+        if integers:
+            piece = quantised(body, seen)
+            read_bytes(piece, scale)
+        names.append(() if integers else tuple(shared.replace(piece, k)))
         yield as_function(f"profile_{k}", piece, 1, names[-1])
 
 
@@ -169,18 +186,28 @@ def _spec(dynamic: DynamicCNN, names: list[tuple[str, ...]]) -> GraphSpec:
     )
 
 
-class _Start(nn.Module):
-    """Pixels uint8 (B, C, H, W) -> features of the stem, and the features that the policy observes."""
+class _Observe(nn.Module):
+    """Features of the stem, float32 (B, F, H', W') -> what the policy observes of them."""
 
     def __init__(self, dynamic: DynamicCNN) -> None:
         super().__init__()
-        self.pixels = PixelScale(dynamic)
-        self.stem = dynamic.slices.stem
         self.observer = dynamic.policy.observer
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features: Tensor = self.stem(self.pixels(images))
-        return features, self.observer.features(features)
+    def forward(self, features: Tensor) -> Tensor:
+        return self.observer.features(features)
+
+
+class _ObserveBytes(_Observe):
+    """The same of what stands for features in uint8, (B, H', W', F)."""
+
+    def __init__(self, dynamic: DynamicCNN, scale: ByteScale) -> None:
+        super().__init__(dynamic)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.observer.n_features:
+            features = (features.permute(0, 3, 1, 2).float() - self.scale.zero) * self.scale.scale
+        return self.observer.features(features)
 
 
 class _Decide(nn.Module):
@@ -232,6 +259,5 @@ def export_bodies(dynamic: DynamicCNN, features: Tensor, *, integers: bool = Fal
 @torch.inference_mode()
 def _features(dynamic: DynamicCNN, images: Tensor) -> Tensor:
     """The stem's features of images, uint8 (N, C, H, W) -> float32 (N, F, H', W')."""
-    check_calibration(images, dynamic.image_shape)
     parts = [dynamic.slices.stem(dynamic.normalise(part).to(dynamic.device)) for part in images.split(_AT_ONCE)]
     return torch.cat(parts).cpu().contiguous()

@@ -101,7 +101,8 @@ def main_graph(spec: GraphSpec) -> str:
     dynamic {signature(spec.image_shape, spec.n_classes, spec.max_passes, **sizes)}
     {{
       {f"pixels = {DOMAIN}.resize (images)" if spec.resized else ""}
-      features, observed = {DOMAIN}.start ({"pixels" if spec.resized else "images"})
+      features = {DOMAIN}.start ({"pixels" if spec.resized else "images"})
+      observed = {DOMAIN}.observe (features)
       {f"place = {DOMAIN}.place (budget)" if spec.ranged else ""}
       zero = Constant <value_int = 0> ()
       one = Constant <value_int = 1> ()
@@ -271,6 +272,18 @@ def decide_functions(spec: GraphSpec) -> list[str]:
     }}
     """,
     ]
+
+
+def start_function() -> str:
+    """A function of the file: pixels to the stem's features."""
+    return f"""
+    {HEAD}
+    start (images) => (features)
+    {{
+      scaled = {DOMAIN}.pixels (images)
+      features = {DOMAIN}.stem (scaled)
+    }}
+    """
 
 
 def run_function(spec: GraphSpec) -> str:

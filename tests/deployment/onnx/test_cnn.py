@@ -166,7 +166,8 @@ def test_the_file_is_whole_and_says_its_version(path: Path) -> None:
     tensors = [attribute.t for function in model.functions for node in function.node for attribute in node.attribute]
     assert not any(tensor.external_data for tensor in tensors)
     names = {function.name for function in model.functions}
-    assert names == {"start", "decide", "combine", "profile_0", "profile_1", "decide_next", "go_on", "run"}
+    running = {"start", "pixels", "stem", "observe", "run", "profile_0", "profile_1"}
+    assert names == {*running, "decide", "decide_next", "go_on", "combine"}
 
 
 def test_what_no_image_chose_is_not_run(path: Path, tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_what_cannot_be_exported_leaves_the_file_that_was_there(
 ) -> None:
     (tmp_path / "dynamic.onnx").write_bytes(b"before")
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: 1 / 0)
-    with pytest.raises(RLPruneError, match="start cannot be exported to ONNX: division by zero"):
+    with pytest.raises(RLPruneError, match="pixels cannot be exported to ONNX: division by zero"):
         save_onnx(tmp_path / "dynamic.onnx", DYNAMIC)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("dynamic.onnx", b"before")]
 

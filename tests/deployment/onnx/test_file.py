@@ -66,9 +66,7 @@ def function(model: Any, name: str) -> Any:
 
 
 def first_tensor(model: Any) -> Any:
-    tensors = [
-        attribute.t for node in function(model, "start").node for attribute in node.attribute if attribute.t.dims
-    ]
+    tensors = [attribute.t for node in function(model, "stem").node for attribute in node.attribute if attribute.t.dims]
     return tensors[0]
 
 
@@ -167,7 +165,7 @@ def loops(model: Any) -> None:
 
 
 def strides(model: Any) -> None:
-    (node,) = [node for node in function(model, "start").node if node.op_type == "Conv"][:1]
+    (node,) = [node for node in function(model, "stem").node if node.op_type == "Conv"][:1]
     next(each for each in node.attribute if each.name == "strides").ints[0] = 0
 
 
