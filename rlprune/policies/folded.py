@@ -23,7 +23,7 @@ class FoldedPolicy(nn.Module):
     is.
 
     Args:
-        policy: what is folded, in eval mode; later changes of its weights are not seen.
+        policy: what is folded, in eval mode; later changes of its first layer are not seen.
         begun: whether each image that is decided on had a pass.
 
     Attributes:
@@ -42,22 +42,16 @@ class FoldedPolicy(nn.Module):
         self.observer = policy.observer
         self._policy = policy
         self.begun = begun
+        self._fixed = self.observer.fixed()
+        first = _first(policy)
         own = self.observer.own is not None
-        self._parts = {} if own else _parts(policy)
+        self._parts = {"own": first.weight[:, : self._fixed.size].detach()} if own else _parts(policy)
         self.reads_features = own or "features" in self._parts
         self.reads_probabilities = own or bool({"probabilities", "entropy"} & self._parts.keys())
-        if own:
-            return
-        first = _first(policy)
-        place = first.weight[:, self.observer.fixed().size :].detach().clone()  # one column, or none
+        place = first.weight[:, self._fixed.size :].detach().clone()  # one column, or none
         self.register_buffer("weight", torch.cat([*self._parts.values()], 1))
         self.register_buffer("bias", first.bias.detach().clone())
         self.register_buffer("of_place", place[:, 0] if place.shape[1] else place.sum(1))
-
-    @property
-    def codebook(self) -> Tensor:
-        """The profiles that are chosen from, int64 (K, G)."""
-        return self._policy.codebook
 
     def forward(
         self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, place: Tensor | None = None
@@ -74,14 +68,17 @@ class FoldedPolicy(nn.Module):
         Returns:
             As `Policy.forward`.
         """
-        if not self._parts:
-            decisions: tuple[Tensor, Tensor] = self._policy(self.observer.observe(features, logits, passes, spent))
-            return decisions
-        read = {"spent": spent[:, None].float(), "passes": passes[:, None].float(), "features": features}
-        read |= self._beliefs(logits, passes)
-        entries = torch.cat([read[name] for name in self._parts], 1)
+        entries = self._entries(features, logits, passes, spent)
         bias = self.bias if place is None else self.bias + self.of_place * place
         return self._policy.decided(self._policy.network[1:](F.linear(entries, self.weight, bias)))
+
+    def _entries(self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> Tensor:
+        """What is read of an observation, float32 (B, any)."""
+        if "own" in self._parts:
+            return self._fixed.observe(features, logits, passes, spent)
+        read = {"spent": spent[:, None].float(), "passes": passes[:, None].float(), "features": features}
+        read |= self._beliefs(logits, passes)
+        return torch.cat([read[name] for name in self._parts], 1)
 
     def _beliefs(self, logits: Tensor, passes: Tensor) -> dict[str, Tensor]:
         """What is read of the predictions so far, each float32 (B, any)."""

@@ -7,9 +7,13 @@ import torch
 from nets import make_centred, make_data, make_levels, make_policy
 from torch import Tensor, nn
 
+from rlprune.policies.actions import Actions
 from rlprune.policies.folded import FoldedPolicy
+from rlprune.policies.observations import Observer
 from rlprune.policies.one_image import observe_one
+from rlprune.policies.penalties import PenaltyRange
 from rlprune.policies.policy import Policy
+from rlprune.policies.protocol import StemAndBelief
 from rlprune.profiles.codebook import sorted_codebook
 from rlprune.profiles.cost import Cost
 
@@ -82,3 +86,29 @@ def test_one_image_shows_the_same_margin_where_nothing_else_is_read() -> None:
         whole, margin = (observe_one(policy.observer, *given, margin_only=only) for only in (False, True))
         assert margin[one + 1 :] == pytest.approx(whole[one + 1 :], abs=1e-6)
         assert not margin[: two - 1].any() and whole[:one].any()
+
+
+class Mine(StemAndBelief):
+    """The default observation, as somebody's own."""
+
+
+@pytest.mark.parametrize("observation", [None, Mine(1)])
+def test_a_policy_for_a_range_decides_at_a_place_as_at_its_penalty(observation: StemAndBelief | None) -> None:
+    penalties = PenaltyRange(0.01, 1.0)
+    known = torch.tensor([[0.01, 0.9], [1.0, 0.2]], dtype=torch.float64)
+    observer = Observer.fit(NETWORK, DATA, max_passes=3, pool=1, penalties=penalties, observation=observation)
+    actions = Actions.from_network(NETWORK, "profiles", BOOK, 3)
+    torch.manual_seed(0)
+    policy = Policy((observer.size, 8, actions.n_outputs), "Tanh", observer, actions, BOOK, known).eval()
+    for parameter in policy.network.parameters():
+        parameter.data *= 6
+    images, chosen = seen(policy, 1), []
+    for penalty in (0.01, 0.1, 0.5):
+        fixed = policy.at(penalty)
+        place = penalties.place(torch.tensor([penalty]))
+        with torch.no_grad():
+            expected = fixed(fixed.observer.observe(*images))
+            for found in (FoldedPolicy(policy, begun=True)(*images, place), FoldedPolicy(fixed, begun=True)(*images)):
+                assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+        chosen.append(expected[0])
+    assert not torch.equal(chosen[0], chosen[-1])
