@@ -23,7 +23,6 @@ TITLES = {
     "m_cifarnet": "M-CifarNet",
     "resnet56": "ResNet-56",
     "vgg16_bn": "VGG-16-BN",
-    "imagenette": "MobileNetV2, Imagenette",
     "mobilenet_v2": "MobileNetV2",
 }
 

@@ -63,8 +63,8 @@ class Export:
     """Also put dynamic.onnx into it: preprocessing, policy and all profiles in one file for onnxruntime. Where the
     policy knows a range of penalties, it takes a budget; --budget or --penalty name what it decides at without one."""
     int8: bool = False
-    """Also put dynamic.int8.onnx into it: the same file with all profiles in eight-bit integers, a quarter of the size,
-    calibrated on images of --data."""
+    """Also put dynamic.int8.onnx into it: the same file with stem and profiles in eight-bit integers, a quarter of
+    the size, calibrated on images of --data."""
     resize: bool = False
     """Let pictures of any size go into the files of --onnx and --int8, which scale and cut them as the network's
     preprocessing says."""

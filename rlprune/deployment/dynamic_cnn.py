@@ -280,7 +280,8 @@ class DynamicCNN(Pretrained):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Normalise images: uint8 in [0, 255] or float in [0, 1] -> float32, (B, C, H, W)."""
-        if images.is_cpu and images.dtype == torch.uint8:
+        whole = images.ndim == 4 and images.shape[1] == len(self.mean)
+        if images.is_cpu and images.dtype == torch.uint8 and whole:
             scaled: Tensor = self._scale(images)
             return scaled
         return normalise(images, self.mean, self.std, bgr=self.preprocessing.bgr)

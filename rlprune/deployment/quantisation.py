@@ -91,8 +91,8 @@ def give_bytes(piece: Any, values: Tensor) -> ByteScale:
     """
     helper, numpy_helper = (require(f"onnx.{name}", "onnx") for name in ("helper", "numpy_helper"))
     graph, output = piece.graph, piece.graph.output[0]
-    last = next(node for node in graph.node if output.name in node.output)
-    if last.op_type == "DequantizeLinear" and len(last.input) == 3:
+    last = next((node for node in graph.node if output.name in node.output), None)
+    if last is not None and last.op_type == "DequantizeLinear" and len(last.input) == 3:
         held = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         found = ByteScale(*(held[name].item() for name in last.input[1:]))
         output.name = last.input[0]

@@ -37,7 +37,7 @@ def prepare_runners(
     | `dynamic` | the policy, every pass, and the slices |
     | `dynamic compiled` | the same with slices through `torch.compile` |
     | `dynamic onnxruntime` | the same as one ONNX file, run without torch |
-    | `dynamic int8 onnxruntime` | that, with slices in eight-bit integers |
+    | `dynamic int8 onnxruntime` | that, with stem and slices in eight-bit integers |
     | `cascade`, `cascade onnxruntime` | the best tuned cascade that costs no more, in place of the policy |
     | `static FOLDER`, `static FOLDER onnxruntime` | networks that were trained for all images |
 

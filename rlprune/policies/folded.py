@@ -68,6 +68,7 @@ class FoldedPolicy(nn.Module):
         Returns:
             As `Policy.forward`.
         """
+        assert (place is None) == (self.observer.penalties is None)
         entries = self._entries(features, logits, passes, spent)
         bias = self.bias if place is None else self.bias + self.of_place * place
         return self._policy.decided(self._policy.network[1:](F.linear(entries, self.weight, bias)))

@@ -62,13 +62,14 @@ def run_policy(
     policy = folded(policy, first)
     observer, n_images = policy.observer, len(stem_features)
     logits = torch.zeros(n_images, observer.n_classes)
-    profiles = np.full((n_images, observer.max_passes), -1)  # NumPy, as torch takes longer to begin with few numbers
-    spent = np.full(n_images, int(prices.stem.macs))
-    bodies, waiting = prices.bodies.macs.numpy(), np.arange(n_images)
+    # NumPy, as torch takes longer to begin with few numbers.
+    profiles = np.full((n_images, observer.max_passes), -1, np.int64)
+    spent = np.full(n_images, int(prices.stem.macs), np.int64)
+    bodies, waiting = prices.bodies.macs.numpy(), np.arange(n_images, dtype=np.int64)
     for n_pass in range(observer.max_passes):
         before = profiles[waiting, n_pass - 1]
         if n_pass == 0 and first is not None:
-            choice = np.full(n_images, first)
+            choice = np.full(n_images, first, np.int64)
         else:
             share = (spent[waiting] / int(prices.dense.macs)).astype(np.float32)
             rows, passes = torch.from_numpy(waiting), torch.full((len(waiting),), n_pass)

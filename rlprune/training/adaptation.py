@@ -192,12 +192,12 @@ def _draw_weights(settings: AdaptSettings, n_profiles: int) -> Tensor:
 
 
 def _rounded(elastic: ElasticModule) -> Callable[[Tensor, Tensor], Tensor]:
-    """The network, whose body computes with rounded numbers; the stem stays in floating point."""
+    """The network, which computes with rounded numbers."""
 
     def run(images: Tensor, profile: Tensor) -> Tensor:
-        features = elastic.stem(images)
         with Rounded():
-            return elastic.run_body(features, profile)
+            logits: Tensor = elastic(images, profile)
+            return logits
 
     return run
 

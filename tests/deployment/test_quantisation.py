@@ -84,6 +84,14 @@ def test_the_stem_gives_bytes_which_every_profile_reads(integers: bool) -> None:
         assert torch.equal(run(small, given).argmax(1), expected.argmax(1))
 
 
+def test_images_on_no_stem_at_all_are_bytes_too() -> None:
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 4, 4])
+    piece = onnx.helper.make_model(onnx.helper.make_graph([], "stem", [value], [value]))
+    scale = give_bytes(piece, torch.tensor([0.0, 2.55]))
+    assert scale == pytest.approx((0.01, 0))
+    assert [node.op_type for node in piece.graph.node] == ["QuantizeLinear", "Transpose"]
+
+
 def test_a_scale_holds_the_range_and_zero() -> None:
     assert ByteScale.of(torch.tensor([1.0, 5.1])) == pytest.approx((0.02, 0))
     assert ByteScale.of(torch.tensor([-1.0, 1.55])) == pytest.approx((0.01, 100))

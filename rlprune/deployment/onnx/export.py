@@ -87,6 +87,7 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
         check_resizable(dynamic.preprocessing)
     if calibration is not None:
         check_calibration(calibration, dynamic.image_shape)
+        calibration = calibration.cpu()
     require("onnx", "onnx")
     table = budget_table(dynamic.source_policy, dynamic.penalty)
     shared = SharedWeights(dynamic.elastic, dynamic.codebook)

@@ -116,7 +116,7 @@ def body_alone(content: bytes, profile: int, feature_shape: Sequence[int]) -> by
     """The body of one profile, out of the content of a file, as a file of its own: features -> logits.
 
     Args:
-        content: of a file that `rlprune.deployment.onnx.export.save_onnx` wrote.
+        content: of a file in float32 that `rlprune.deployment.onnx.export.save_onnx` wrote.
         profile: index into its codebook.
         feature_shape: of the stem's features, (F, H', W').
 

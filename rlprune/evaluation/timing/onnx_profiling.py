@@ -33,7 +33,7 @@ _KINDS = {
 }
 """Operators of each kind, of whatever function, but for the policy's."""
 _OF_POLICY = re.compile(r"_decide_")
-_OF_SLICES = re.compile(r"_(start|profile_\d+)_|^features_")
+_OF_SLICES = re.compile(r"_(start|pixels|stem|profile_\d+)_|^features_")
 """How the names of operators begin that onnxruntime takes out of the file's functions."""
 
 
