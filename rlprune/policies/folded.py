@@ -48,10 +48,9 @@ class FoldedPolicy(nn.Module):
         self._parts = {"own": first.weight[:, : self._fixed.size].detach()} if own else _parts(policy)
         self.reads_features = own or "features" in self._parts
         self.reads_probabilities = own or bool({"probabilities", "entropy"} & self._parts.keys())
-        place = first.weight[:, self._fixed.size :].detach().clone()  # one column, or none
         self.register_buffer("weight", torch.cat([*self._parts.values()], 1))
         self.register_buffer("bias", first.bias.detach().clone())
-        self.register_buffer("of_place", place[:, 0] if place.shape[1] else place.sum(1))
+        self.register_buffer("of_place", first.weight[:, self._fixed.size :].detach().sum(1))  # of one column, or none
 
     def forward(
         self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor, place: Tensor | None = None
