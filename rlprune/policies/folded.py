@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rlprune.policies.protocol import MARGIN
 
 if TYPE_CHECKING:
+    from rlprune.policies.passes import CostBreakdown
     from rlprune.policies.policy import Policy
 
 
@@ -67,12 +68,15 @@ class FoldedPolicy(nn.Module):
         Returns:
             As `Policy.forward`.
         """
+        return self.decide(self.entries(features, logits, passes, spent), place)
+
+    def decide(self, entries: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same from what `entries` returned."""
         assert (place is None) == (self.observer.penalties is None)
-        entries = self._entries(features, logits, passes, spent)
         bias = self.bias if place is None else self.bias + self.of_place * place
         return self._policy.decided(self._policy.network[1:](F.linear(entries, self.weight, bias)))
 
-    def _entries(self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> Tensor:
+    def entries(self, features: Tensor, logits: Tensor, passes: Tensor, spent: Tensor) -> Tensor:
         """What is read of an observation, float32 (B, any)."""
         if "own" in self._parts:
             return self._fixed.observe(features, logits, passes, spent)
@@ -100,6 +104,35 @@ class FoldedPolicy(nn.Module):
             return found
         had_one = (passes > 0)[:, None]
         return {name: entries * had_one for name, entries in found.items()}
+
+
+class FirstProfile(nn.Module):
+    """The profile that a policy which observes no features chooses first, the same one for every image.
+
+    Args:
+        policy: in eval mode.
+        prices: cost of a pass, as observations count it.
+    """
+
+    entries: Tensor
+
+    def __init__(self, policy: Policy, prices: CostBreakdown) -> None:
+        super().__init__()
+        self._policy = FoldedPolicy(policy, begun=False)
+        spent = (prices.stem.macs / prices.dense.macs)[None]
+        nothing = torch.zeros(1, 0), torch.zeros(1, policy.observer.n_classes), torch.zeros(1, dtype=torch.int64)
+        self.register_buffer("entries", self._policy.entries(*nothing, spent))
+
+    def forward(self, place: Tensor | None = None) -> Tensor:
+        """Choose.
+
+        Args:
+            place: as in `FoldedPolicy.forward`.
+
+        Returns:
+            An index into the codebook, int64 (1,).
+        """
+        return self._policy.decide(self.entries, place)[0]
 
 
 def _first(policy: Policy) -> nn.Linear:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprune.policies.folded import FoldedPolicy
+from rlprune.policies.folded import FirstProfile, FoldedPolicy
 from rlprune.policies.passes import CostBreakdown, Limit, PassResult, Run
 from rlprune.policies.policy import Policy
 
@@ -29,12 +29,8 @@ def first_profile(policy: Policy, prices: CostBreakdown) -> int | None:
     """
     if policy.observer.n_features:
         return None
-    no_features = torch.zeros(1, 0)
-    no_logits = torch.zeros(1, policy.observer.n_classes)
-    no_passes = torch.zeros(1, dtype=torch.int64)
-    spent = (prices.stem.macs / prices.dense.macs)[None]
-    profile, _ = _decide(FoldedPolicy(policy, begun=False), no_features, no_logits, no_passes, spent)
-    return int(profile)
+    with torch.autocast("cpu", enabled=False):
+        return int(FirstProfile(policy, prices)())
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ first pass that is the same for all images comes before the loop, with nothing t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ from rlprune.deployment.dynamic_cnn import DynamicCNN
 from rlprune.deployment.onnx.assembly import FileParts, assembled
 from rlprune.deployment.onnx.graph import GraphSpec, decide_functions, main_graph, run_function, start_function
 from rlprune.deployment.onnx.pieces import as_function, check_calibration, export_piece
-from rlprune.deployment.onnx.pricing import budget_table, first_of_range, place_function
+from rlprune.deployment.onnx.pricing import BudgetTable, begin_function, budget_table, firsts_of_range, place_function
 from rlprune.deployment.onnx.resizing import check_resizable, resize_function
 from rlprune.deployment.onnx.sharing import SharedWeights
 from rlprune.deployment.quantisation import ByteScale, give_bytes, quantised, read_bytes
 from rlprune.errors import RLPruneError
-from rlprune.policies.folded import FoldedPolicy
+from rlprune.policies.folded import FirstProfile, FoldedPolicy
 from rlprune.utils.files import atomic_write
 from rlprune.utils.imports import require
 
@@ -92,13 +91,19 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
     table = budget_table(dynamic.source_policy, dynamic.penalty)
     shared = SharedWeights(dynamic.elastic, dynamic.codebook)
     names: list[tuple[str, ...]] = []
-    first = dynamic.first if table is None else first_of_range(dynamic.source_policy, dynamic.prices, table)
-    policy = FoldedPolicy(dynamic.policy if table is None else dynamic.source_policy, begun=first is not None)
+    firsts = _firsts(dynamic, table)
+    policy = FoldedPolicy(dynamic.policy if table is None else dynamic.source_policy, begun=bool(firsts))
     functions = [*_running(dynamic, calibration, shared, names), *_deciding(dynamic, policy, ranged=table is not None)]
-    spec = replace(_spec(dynamic, names), first=first, ranged=table is not None, resized=resize)
+    feature_type = "float" if calibration is None else "uint8"
+    how = {"firsts": firsts, "ranged": table is not None, "resized": resize, "feature_type": feature_type}
+    spec = _spec(dynamic, names, **how)
     parse = require("onnx.parser", "onnx").parse_function
     texts = [start_function(), *decide_functions(spec), run_function(spec)]
     texts += [] if table is None else [place_function(table)]
+    if len(firsts) > 1:
+        first = FirstProfile(dynamic.source_policy, dynamic.prices)
+        functions.append(as_function("first", export_piece("first", first, (torch.zeros(1),), n_fixed=1), 1))
+        texts.append(begin_function(spec))
     texts += [resize_function(dynamic.preprocessing, dynamic.image_shape)] if resize else []
     tensors = list(shared.tensors.values())
     if table is not None:
@@ -119,6 +124,13 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
             budgets=None if table is None else (*table.limits, table.default_budget),
         )
     )
+
+
+def _firsts(dynamic: DynamicCNN, table: BudgetTable | None) -> tuple[int, ...]:
+    """The profiles of which all images of a call run the same one first; none if images may begin differently."""
+    if table is not None:
+        return firsts_of_range(dynamic.source_policy, dynamic.prices, table)
+    return () if dynamic.first is None else (dynamic.first,)
 
 
 def _deciding(dynamic: DynamicCNN, policy: FoldedPolicy, *, ranged: bool) -> Iterator[Any]:
@@ -172,18 +184,18 @@ def _running(
         yield as_function(f"profile_{k}", piece, 1, names[-1])
 
 
-def _spec(dynamic: DynamicCNN, names: list[tuple[str, ...]]) -> GraphSpec:
-    """What the joining graph depends on that the network and its weights say."""
+def _spec(dynamic: DynamicCNN, names: list[tuple[str, ...]], **how: Any) -> GraphSpec:
+    """What the joining graph depends on: the network, its weights, and the file's other properties."""
     prices = dynamic.prices
     return GraphSpec(
         image_shape=dynamic.image_shape,
         n_classes=dynamic.elastic.n_classes,
         max_passes=dynamic.policy.observer.max_passes,
-        first=dynamic.first,
         stem_macs=int(prices.stem.macs),
         body_macs=tuple(prices.bodies.macs.tolist()),
         decision_macs=int(prices.decision.macs),
         shared=tuple(names),
+        **how,
     )
 
 

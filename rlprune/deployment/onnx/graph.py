@@ -24,25 +24,33 @@ class GraphSpec:
         image_shape: (C, H, W).
         n_classes: number of logits.
         max_passes: the most passes an image may have.
-        first: profile that every image runs first; None if the policy chooses it.
+        firsts: profiles of which all images of a call run the same one first, by the budget where there are several;
+            empty if images may begin differently.
         stem_macs: MACs of the stem.
         body_macs: MACs of the body under each profile.
         decision_macs: MACs of one decision.
         shared: names of the shared weights that each profile reads.
         ranged: whether the file has a budget for an input.
         resized: whether pictures of any size go in.
+        feature_type: of the stem's features, as ONNX calls it.
     """
 
     image_shape: tuple[int, ...]
     n_classes: int
     max_passes: int
-    first: int | None
+    firsts: tuple[int, ...]
     stem_macs: int
     body_macs: tuple[int, ...]
     decision_macs: int
     shared: tuple[tuple[str, ...], ...]
     ranged: bool = False
     resized: bool = False
+    feature_type: str = "float"
+
+    @property
+    def pixels(self) -> str:
+        """What goes into the network."""
+        return "pixels" if self.resized else "images"
 
     @property
     def place(self) -> str:
@@ -95,19 +103,17 @@ def main_graph(spec: GraphSpec) -> str:
     many MACs: these run the profiles chosen for them, and the policy then decides on them again unless that was their
     last pass. The loop ends when no image waits. What everything cost is looked up once, from the profiles.
     """
-    first_pass = _no_pass(spec) if spec.first is None else _first_pass(spec, spec.first)
+    first_pass = _first_pass(spec) if spec.firsts else _no_pass(spec)
     sizes = {"ranged": spec.ranged, "resized": spec.resized}
     return f"""
     dynamic {signature(spec.image_shape, spec.n_classes, spec.max_passes, **sizes)}
     {{
       {f"pixels = {DOMAIN}.resize (images)" if spec.resized else ""}
-      features = {DOMAIN}.start ({"pixels" if spec.resized else "images"})
-      observed = {DOMAIN}.observe (features)
       {f"place = {DOMAIN}.place (budget)" if spec.ranged else ""}
       zero = Constant <value_int = 0> ()
       one = Constant <value_int = 1> ()
       last_axis = Constant <value_ints = [1]> ()
-      n_done = Constant <value_int = {0 if spec.first is None else 1}> ()
+      n_done = Constant <value_int = {1 if spec.firsts else 0}> ()
       max_passes = Constant <value_int = {spec.max_passes}> ()
       n_images = Shape <start = 0, end = 1> (images)
       n_images_scalar = Squeeze (n_images)
@@ -198,6 +204,8 @@ def _loop(spec: GraphSpec) -> str:
 def _no_pass(spec: GraphSpec) -> str:
     """The state before any pass: logits of zeros, and every image waiting to run what the policy chose for it."""
     return f"""
+      features = {DOMAIN}.start ({spec.pixels})
+      observed = {DOMAIN}.observe (features)
       n_classes = Constant <value_ints = [{spec.n_classes}]> ()
       n_passes = Constant <value_ints = [{spec.max_passes}]> ()
       logits_shape = Concat <axis = 0> (n_images, n_classes)
@@ -214,29 +222,40 @@ def _no_pass(spec: GraphSpec) -> str:
     """
 
 
-def _first_pass(spec: GraphSpec, first: int) -> str:
-    """The state after a first pass that is the same for all images: none are gathered, nor was it decided on.
+def _first_pass(spec: GraphSpec) -> str:
+    """The state after a first pass that is the same for all images: none are gathered.
 
     Some images may run that profile again later, so a session may hold the weights of its body twice.
     """
-    nobody = f"Constant <value = {_EMPTY}> ()"
+    nobody, not_yet = f"Constant <value = {_EMPTY}> ()", ["-1"] * (spec.max_passes - 1)
     decide = f"""
-      spent_first = Constant <value_int = {spec.stem_macs + spec.body_macs[first]}> ()
+      spent_by_first = Constant <value_ints = {[spec.stem_macs + macs for macs in spec.body_macs]}> ()
+      spent_first = Gather (spent_by_first, first)
       spent_by_all = Expand (spent_first, n_images)
       passes_of_all = Expand (one, n_images)
       choice, accept = {DOMAIN}.decide (observed, logits_0, passes_of_all, spent_by_all{spec.place})
-      first = Constant <value_int = {first}> ()
       waiting_0, chosen_0, spent_0 = {DOMAIN}.go_on (everyone, first, choice, accept, spent_by_all)
     """
     nothing_more = f"waiting_0 = {nobody} chosen_0 = {nobody} spent_0 = {nobody}"
     return f"""
-      logits_0 = {DOMAIN}.profile_{first} ({", ".join(("features", *spec.shared[first]))})
+      {_first_logits(spec)}
+      observed = {DOMAIN}.observe (features)
       n_passes = Constant <value_ints = [{spec.max_passes}]> ()
       profiles_shape = Concat <axis = 0> (n_images, n_passes)
-      profiles_of_one = Constant <value_ints = {[first] + [-1] * (spec.max_passes - 1)}> ()
+      none_more = Constant <value = int64[{len(not_yet)}] others {{{", ".join(not_yet)}}}> ()
+      profiles_of_one = Concat <axis = 0> (first, none_more)
       profiles_0 = Expand (profiles_of_one, profiles_shape)
       {decide if spec.max_passes > 1 else nothing_more}
     """
+
+
+def _first_logits(spec: GraphSpec) -> str:
+    """Features of the images, the profile that they all run first, int64 (1,), and its logits."""
+    if len(spec.firsts) > 1:
+        return f"features, first, logits_0 = {DOMAIN}.begin ({', '.join((spec.pixels, 'place', *all_shared(spec)))})"
+    (k,) = spec.firsts
+    run = f"{DOMAIN}.profile_{k} ({', '.join(('features', *spec.shared[k]))})"
+    return f"features = {DOMAIN}.start ({spec.pixels}) first = Constant <value_ints = [{k}]> () logits_0 = {run}"
 
 
 def all_shared(spec: GraphSpec) -> tuple[str, ...]:

@@ -6,20 +6,24 @@ a place is that logarithm on another scale, so places are interpolated just so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlprune.deployment.onnx.graph import HEAD
+from rlprune.deployment.onnx.graph import DOMAIN, HEAD, GraphSpec, all_shared
+from rlprune.policies.folded import FirstProfile
 from rlprune.policies.passes import CostBreakdown
 from rlprune.policies.penalties import PenaltyRange
 from rlprune.policies.policy import Policy
 
 _N_PLACES = 1025
 """Places of a range at which the first profile is looked at."""
+
+_MOST_FIRSTS = 4
+"""Of so many profiles a file may hold the weights of a first pass; a session holds them twice."""
 
 
 @dataclass(frozen=True)
@@ -61,58 +65,83 @@ def _places(penalties: PenaltyRange, penalty: Tensor | float) -> Tensor:
 
 
 @torch.no_grad()
-def first_of_range(policy: Policy, prices: CostBreakdown, table: BudgetTable) -> int | None:
-    """The profile that every image runs first at every place of a policy's range, where there is one."""
-    observer = policy.observer
-    if observer.n_features:
-        return None
-    spent = (prices.stem.macs / prices.dense.macs)[None]
-    nothing, no_passes = torch.zeros(1, observer.n_classes), torch.zeros(1, dtype=torch.int64)
-    observed = observer.fixed().observe(torch.zeros(1, 0), nothing, no_passes, spent)
+def firsts_of_range(policy: Policy, prices: CostBreakdown, table: BudgetTable) -> tuple[int, ...]:
+    """The profiles that come first somewhere in a policy's range; none if images may begin differently, or too many."""
+    if policy.observer.n_features:
+        return ()
+    first = FirstProfile(policy, prices)
     places = torch.cat([torch.linspace(0, 1, _N_PLACES), table.places, torch.tensor([table.default_place])])
-    profiles, _ = policy(torch.cat([observed.repeat(len(places), 1), places[:, None]], 1))
-    chosen = profiles.unique().tolist()
-    return chosen[0] if len(chosen) == 1 else None
+    firsts = sorted({int(first(place[None])) for place in places})
+    return tuple(firsts) if len(firsts) <= _MOST_FIRSTS else ()
+
+
+def begin_function(spec: GraphSpec) -> str:
+    """A function of the file: features of images, which profile they all run first at a place, and their logits.
+
+    Stem and body stand in one branch, as onnxruntime keeps its own memory layout within a branch only.
+    """
+    inputs = ", ".join(("images", "place", *all_shared(spec)))
+    return f"""
+    {HEAD}
+    begin ({inputs}) => (features, first, logits)
+    {{
+      first = {DOMAIN}.first (place)
+      {_begin_with(spec.firsts, spec)}
+      features = Identity (features_{spec.firsts[0]})
+      logits = Identity (logits_{spec.firsts[0]})
+    }}
+    """
+
+
+def _begin_with(firsts: Sequence[int], spec: GraphSpec) -> str:
+    """The part of `begin` that runs the first of some profiles if that is what images begin with, else the others."""
+    k, *others = firsts
+    run = f"""
+      {{features}} = {DOMAIN}.start (images)
+      {{logits}} = {DOMAIN}.profile_{k} ({", ".join(("{features}", *spec.shared[k]))})"""
+    if not others:
+        return run.format(features=f"features_{k}", logits=f"logits_{k}")
+    after = others[0]
+    results = f"{spec.feature_type}[n, a, b, c] {{features}}, float[n, {spec.n_classes}] {{logits}}"
+    mine, theirs = ({"features": f"features_{end}", "logits": f"logits_{end}"} for end in (f"if_{k}", after))
+    return f"""
+      index_{k} = Constant <value_ints = [{k}]> ()
+      is_{k} = Equal (first, index_{k})
+      features_{k}, logits_{k} = If (is_{k}) <
+        then_branch = begin_{k} () => ({results.format(**mine)}) {{ {run.format(**mine)} }},
+        else_branch = begin_{after} () => ({results.format(**theirs)}) {{ {_begin_with(others, spec)} }}
+      >"""
 
 
 def place_function(table: BudgetTable) -> str:
-    """A function of the file: the place of a budget, float (1,), which is clipped to those that are known."""
-    steps = (table.places.double().diff() / table.budgets.double().diff()).nan_to_num(0, 0, 0)
-    slopes = torch.cat([steps, torch.zeros(1)]).float()
-    least, most = table.limits
+    """A function of the file: the place of a budget, float (1,), which is clipped to those that are known.
+
+    From the lowest budget on, each stretch between two known ones adds its slope times how much of it lies below. Where
+    one budget has two places, the stretch between them is as narrow as numbers allow.
+    """
+    starts, ends = table.budgets[:-1], table.budgets[1:]
+    starts = torch.where(starts == ends, torch.nextafter(starts, torch.tensor(0.0)), starts)
+    widths = ends - starts
+    slopes = table.places.double().diff() / widths
     return f"""
     {HEAD}
     place (budget) => (place)
     {{
-      budgets = Constant <value_floats = {_listed(table.budgets)}> ()
-      places = Constant <value_floats = {_listed(table.places)}> ()
+      starts = Constant <value_floats = {_listed(starts)}> ()
+      widths = Constant <value_floats = {_listed(widths)}> ()
       slopes = Constant <value_floats = {_listed(slopes)}> ()
-      least = Constant <value_floats = {_listed([least])}> ()
-      most = Constant <value_floats = {_listed([most])}> ()
-      at_least = Max (budget, least)
-      asked = Min (at_least, most)
-      reached = GreaterOrEqual (asked, budgets)
-      counted = Cast <to = 7> (reached)
-      axis = Constant <value_ints = [0]> ()
-      n_reached = ReduceSum <keepdims = 1> (counted, axis)
-      one = Constant <value_ints = [1]> ()
-      first = Constant <value_ints = [0]> ()
-      before = Sub (n_reached, one)
-      below = Max (before, first)
-      budget_below = Gather (budgets, below)
-      place_below = Gather (places, below)
-      slope = Gather (slopes, below)
-      beyond = Sub (asked, budget_below)
-      rise = Mul (beyond, slope)
-      between = Add (place_below, rise)
-      zero_place = Constant <value_floats = [0.0]> ()
-      one_place = Constant <value_floats = [1.0]> ()
-      positive = Max (between, zero_place)
-      known = Min (positive, one_place)
+      least_place = Constant <value_floats = {_listed(table.places[:1])}> ()
+      zero = Constant <value_floats = [0.0]> ()
+      beyond = Sub (budget, starts)
+      some = Max (beyond, zero)
+      within = Min (some, widths)
+      rises = Mul (within, slopes)
+      rise = ReduceSum <keepdims = 1> (rises)
+      between = Add (least_place, rise)
       default_budget = Constant <value_floats = {_listed([table.default_budget])}> ()
       default_place = Constant <value_floats = {_listed([table.default_place])}> ()
       is_default = Equal (budget, default_budget)
-      place = Where (is_default, default_place, known)
+      place = Where (is_default, default_place, between)
     }}
     """
 

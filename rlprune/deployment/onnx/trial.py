@@ -196,14 +196,14 @@ _FLOATS = b"\x0a\x02\x08\x01"
 
 
 def _features_in(graph: memoryview) -> bytes:
-    """The name of the stem's features: the first output of the function `start`."""
+    """The name of the stem's features: the first output of the function `start`, or of `begin`, which calls it."""
     for number, node in fields(graph):
         if number == _NODE:
             found = [(key, bytes(value)) for key, value in fields(node) if not isinstance(value, int)]
             outputs = [value for key, value in found if key == 2]
-            if (4, b"start") in found and (7, DOMAIN.encode()) in found and outputs:
+            if {(4, b"start"), (4, b"begin")} & {*found} and (7, DOMAIN.encode()) in found and outputs:
                 return outputs[0]
-    raise BundleError("its graph does not begin with the function start")
+    raise BundleError("its graph does not begin with the function start or begin")
 
 
 def _tried(k: int) -> bytes:

@@ -13,10 +13,11 @@ from ranged import BOOK, DATA, DYNAMIC, KNOWN, NETWORK, RANGE, make_ranged, onnx
 from torch import Tensor
 
 from rlprune import DynamicCNN
+from rlprune.data.preprocessing import Preprocessing
 from rlprune.deployment.onnx.cnn import OnnxCNN
 from rlprune.deployment.onnx.export import save_onnx
 from rlprune.deployment.onnx.graph import GraphSpec, main_graph
-from rlprune.deployment.onnx.pricing import BudgetTable, budget_table, first_of_range, place_function
+from rlprune.deployment.onnx.pricing import BudgetTable, begin_function, budget_table, firsts_of_range, place_function
 from rlprune.errors import RLPruneError
 from rlprune.policies.actions import Actions
 from rlprune.policies.observations import Observer
@@ -123,17 +124,33 @@ def blind(slope: float) -> Policy:
     return policy.eval()
 
 
-def test_a_first_pass_that_is_the_same_over_the_range_gathers_nothing(tmp_path: Path) -> None:
-    firsts = []
-    for slope in (0.5, 2.0):
-        dynamic = DynamicCNN(NETWORK, blind(slope), DATA.mean, DATA.std, DATA.classes)
-        table = budget_table(dynamic.source_policy, dynamic.penalty)
-        assert table is not None
-        firsts.append(first_of_range(dynamic.source_policy, dynamic.prices, table))
-    assert firsts == [2, None]
-    save_onnx(tmp_path / "x.onnx", dynamic)
-    file = OnnxCNN(tmp_path / "x.onnx")
-    for budget in (0.2, 0.5, 0.9):
-        assert torch.equal(file(DATA.images, budget=budget).profiles, dynamic(DATA.images, budget=budget).profiles)
-    spec = GraphSpec((3, 16, 16), N_CLASSES, 2, 2, 1, (1, 2, 3), 1, ((), (), ()), ranged=True)
-    assert "Gather (features" not in main_graph(spec).partition("Loop")[0]
+@pytest.mark.parametrize(("slope", "expected"), [(0.5, (2,)), (2.0, (0, 2)), (0.0, (2,))])
+def test_the_profiles_that_come_first_somewhere_are_found(slope: float, expected: tuple[int, ...]) -> None:
+    dynamic = DynamicCNN(NETWORK, blind(slope), DATA.mean, DATA.std, DATA.classes)
+    table = budget_table(dynamic.source_policy, dynamic.penalty)
+    assert table is not None
+    assert firsts_of_range(dynamic.source_policy, dynamic.prices, table) == expected
+
+
+@pytest.mark.parametrize("how", [{}, {"resize": True}, {"calibration": DATA.images}], ids=["plain", "resized", "int8"])
+@pytest.mark.parametrize("slope", [0.5, 2.0])
+def test_a_first_pass_is_the_same_for_all_images_of_a_call(tmp_path: Path, how: dict[str, Any], slope: float) -> None:
+    given = Preprocessing(resize=16, crop=(16, 16)) if "resize" in how else None
+    dynamic = DynamicCNN(NETWORK, blind(slope), DATA.mean, DATA.std, DATA.classes, preprocessing=given)
+    save_onnx(tmp_path / "x.onnx", dynamic, **how)
+    file, seen = OnnxCNN(tmp_path / "x.onnx"), set()
+    for budget in (None, 0.2, 0.5, 0.9):
+        found, expected = file(DATA.images, budget=budget), dynamic(DATA.images, budget=budget)
+        assert torch.equal(found.profiles[:, 0], expected.profiles[:, 0])
+        if "calibration" not in how:
+            assert torch.equal(found.profiles, expected.profiles) and torch.equal(found.macs, expected.macs)
+            assert torch.equal(found.labels, expected.labels)
+        seen |= {*found.profiles[:, 0].tolist()}
+    assert len(seen) == (2 if slope == 2 else 1)
+
+
+@pytest.mark.parametrize("firsts", [(2,), (0, 2), (0, 1, 2)])
+def test_such_a_first_pass_gathers_nothing(firsts: tuple[int, ...]) -> None:
+    spec = GraphSpec((3, 16, 16), N_CLASSES, 2, firsts, 1, (1, 2, 3), 1, ((), (), ()), ranged=True)
+    texts = main_graph(spec).partition("Loop")[0], begin_function(spec) if len(firsts) > 1 else ""
+    assert not any("Gather (features" in text for text in texts)
