@@ -54,7 +54,7 @@ def features_of(dynamic: Any, images: Tensor) -> Tensor:
 
 def logits_of(content: bytes, inputs: Tensor) -> Tensor:
     """What a model of one input returns for inputs (N, ...)."""
-    run = session(content, torch.get_num_threads(), spin=False)
+    run = session(content, torch.get_num_threads(), spin=True)
     name = run.get_inputs()[0].name
     return torch.cat([torch.from_numpy(run.run(None, {name: part.numpy()})[0]) for part in inputs.split(256)])
 
@@ -111,7 +111,7 @@ def main() -> None:
     }
 
     def onnx(content: bytes) -> Callable[[Tensor], Tensor]:
-        runs = session(content, torch.get_num_threads(), spin=False)
+        runs = session(content, torch.get_num_threads(), spin=True)
         return lambda images: torch.from_numpy(runs.run(["logits"], {"images": images.numpy()})[0])
 
     ways: dict[str, Callable[[Tensor], Tensor]] = {

@@ -42,7 +42,7 @@ class OnnxCNN:
     Args:
         path: of the file.
         n_threads: threads of onnxruntime inside an operator; 0 lets onnxruntime choose.
-        spin: let idle threads wait busily, which makes them faster and slows down other programs.
+        spin: let idle threads wait busily during a call, which makes it faster and slows down other programs.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.

@@ -34,7 +34,7 @@ def session(content: bytes, n_threads: int, *, spin: bool, records: Path | None 
     Args:
         content: of the file.
         n_threads: threads inside an operator; 0 lets onnxruntime choose.
-        spin: let idle threads wait busily.
+        spin: let threads wait busily between the operators of a call; not between calls.
         records: how the name of a file begins that says how long each operator took, written when the session's
             `end_profiling` is called; it slows small operators down.
     """
@@ -44,6 +44,7 @@ def session(content: bytes, n_threads: int, *, spin: bool, records: Path | None 
     options.intra_op_num_threads = n_threads
     options.log_severity_level = 4  # what is wrong is raised, too
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if records is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(records)

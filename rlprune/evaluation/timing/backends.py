@@ -122,7 +122,7 @@ def onnx_module(module: nn.Module, example: Tensor, calibration: Tensor | None =
     piece = export_piece("network", module, (two,), integers=calibration is not None)
     if calibration is not None:
         piece = quantised(piece, calibration)
-    runs = session(piece.SerializeToString(), torch.get_num_threads(), spin=False)
+    runs = session(piece.SerializeToString(), torch.get_num_threads(), spin=True)
     name = runs.get_inputs()[0].name
     return lambda images: runs.run(None, {name: images.numpy()})
 

@@ -40,8 +40,6 @@ _OF_SLICES = re.compile(r"_(start|pixels|stem|profile_\d+)_|^features_")
 class OnnxProfile:
     """A dynamic network as a file in onnxruntime; beside it each of its slices, and the dense network, on their own.
 
-    Threads do not spin, in any of the sessions: they would slow the one that runs next.
-
     Args:
         dynamic: the network with its policy.
 
@@ -81,7 +79,7 @@ class OnnxProfile:
 
     def _body(self, index: int) -> Run:
         content = body_alone(self._model.content, index, self._dynamic.elastic.feature_shape)
-        runs = session(content, torch.get_num_threads(), spin=False)
+        runs = session(content, torch.get_num_threads(), spin=True)
         name = runs.get_inputs()[0].name
         return lambda features: runs.run(None, {name: features.numpy()})
 
@@ -105,7 +103,7 @@ class _RecordedCNN(OnnxCNN):
 
     def __init__(self, model: OnnxCNN, records: Path) -> None:
         self.__dict__.update(model.__dict__)
-        self._recorded = session(model.content, torch.get_num_threads(), spin=False, records=records)
+        self._recorded = session(model.content, torch.get_num_threads(), spin=True, records=records)
 
     @property
     def session(self) -> Any:

@@ -147,12 +147,12 @@ def onnx_dynamic(dynamic: DynamicCNN, calibration: Tensor | None = None) -> Run:
         RLPruneError: the network is on another device than the processor, or cannot be exported.
     """
     check_onnx(dynamic.device)
-    runs = session(to_onnx(dynamic, calibration), torch.get_num_threads(), spin=False)
+    runs = session(to_onnx(dynamic, calibration), torch.get_num_threads(), spin=True)
     return lambda images: runs.run(None, {"images": images.numpy()})
 
 
 def onnx_file(dynamic: DynamicCNN) -> OnnxCNN:
-    """A dynamic network as one file in onnxruntime, run as users run it, but by threads that do not spin.
+    """A dynamic network as one file in onnxruntime, run as users run it.
 
     Raises:
         MissingExtraError: as in `onnx_dynamic`.
@@ -162,7 +162,7 @@ def onnx_file(dynamic: DynamicCNN) -> OnnxCNN:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(to_onnx(dynamic))
-        return OnnxCNN(path, torch.get_num_threads(), spin=False)
+        return OnnxCNN(path, torch.get_num_threads(), spin=True)
 
 
 def onnx_plain(network: nn.Sequential, dynamic: DynamicCNN, calibration: Tensor | None = None) -> Run:

@@ -214,9 +214,9 @@ def _predicting(dynamic: DynamicCNN) -> Callable[[Tensor], tuple[Tensor, Tensor]
 
 
 def _of_file(name: str, content: bytes) -> Runnable:
-    """An ONNX file run by onnxruntime; its threads do not spin here, which would slow the rows that take turns."""
+    """An ONNX file run by onnxruntime, whose threads do not wait busily after a call, so that rows can take turns."""
     require("onnxruntime", "onnx")
-    opened = session(content, torch.get_num_threads(), spin=False)
+    opened = session(content, torch.get_num_threads(), spin=True)
 
     def run(pixels: Tensor) -> tuple[Tensor, Tensor]:
         labels, macs = opened.run(["label", "macs"], {"images": pixels.numpy()})

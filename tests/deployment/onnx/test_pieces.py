@@ -13,6 +13,14 @@ from torch import Tensor, nn
 from rlprune.deployment.onnx.pieces import export_piece, session
 
 
+@pytest.mark.parametrize("spin", [True, False])
+def test_threads_sleep_between_calls_and_wait_busily_within_one_if_asked(spin: bool) -> None:
+    piece = export_piece("linear", nn.Linear(2, 2), (torch.zeros(2, 2),))
+    options = session(piece.SerializeToString(), 2, spin=spin).get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spin))
+
+
 def test_torchs_registry_is_quiet_while_a_piece_is_exported_and_then_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
