@@ -94,23 +94,31 @@ def begin_function(spec: GraphSpec) -> str:
 
 
 def _begin_with(firsts: Sequence[int], spec: GraphSpec) -> str:
-    """The part of `begin` that runs the first of some profiles if that is what images begin with, else the others."""
+    """The part of `begin` that runs the first of some profiles, k, if that is chosen, else one of the others.
+
+    It gives `features_k` and `logits_k`.
+    """
     k, *others = firsts
-    run = f"""
-      {{features}} = {DOMAIN}.start (images)
-      {{logits}} = {DOMAIN}.profile_{k} ({", ".join(("{features}", *spec.shared[k]))})"""
     if not others:
-        return run.format(features=f"features_{k}", logits=f"logits_{k}")
-    after = others[0]
-    results = f"{spec.feature_type}[n, a, b, c] {{features}}, float[n, {spec.n_classes}] {{logits}}"
-    mine, theirs = ({"features": f"features_{end}", "logits": f"logits_{end}"} for end in (f"if_{k}", after))
+        return _start_and_run(k, f"{k}", spec)
+
+    def results(end: str) -> str:
+        return f"{spec.feature_type}[n, a, b, c] features_{end}, float[n, {spec.n_classes}] logits_{end}"
+
     return f"""
       index_{k} = Constant <value_ints = [{k}]> ()
       is_{k} = Equal (first, index_{k})
       features_{k}, logits_{k} = If (is_{k}) <
-        then_branch = begin_{k} () => ({results.format(**mine)}) {{ {run.format(**mine)} }},
-        else_branch = begin_{after} () => ({results.format(**theirs)}) {{ {_begin_with(others, spec)} }}
+        then_branch = begin_{k} () => ({results(f"by_{k}")}) {{ {_start_and_run(k, f"by_{k}", spec)} }},
+        else_branch = begin_{others[0]} () => ({results(f"{others[0]}")}) {{ {_begin_with(others, spec)} }}
       >"""
+
+
+def _start_and_run(k: int, end: str, spec: GraphSpec) -> str:
+    """Features and logits of all images under a profile, whose names end like this."""
+    return f"""
+      features_{end} = {DOMAIN}.start (images)
+      logits_{end} = {DOMAIN}.profile_{k} ({", ".join((f"features_{end}", *spec.shared[k]))})"""
 
 
 def place_function(table: BudgetTable) -> str:
