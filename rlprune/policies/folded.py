@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from rlprune.policies.protocol import MARGIN
 
 if TYPE_CHECKING:
-    from rlprune.policies.passes import CostBreakdown
     from rlprune.policies.policy import Policy
 
 
@@ -111,15 +110,14 @@ class FirstProfile(nn.Module):
 
     Args:
         policy: in eval mode.
-        prices: cost of a pass, as observations count it.
+        spent: MACs of the stem over the dense network's, float (1,).
     """
 
     entries: Tensor
 
-    def __init__(self, policy: Policy, prices: CostBreakdown) -> None:
+    def __init__(self, policy: Policy, spent: Tensor) -> None:
         super().__init__()
         self._policy = FoldedPolicy(policy, begun=False)
-        spent = (prices.stem.macs / prices.dense.macs)[None]
         nothing = torch.zeros(1, 0), torch.zeros(1, policy.observer.n_classes), torch.zeros(1, dtype=torch.int64)
         self.register_buffer("entries", self._policy.entries(*nothing, spent))
 

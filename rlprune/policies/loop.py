@@ -30,7 +30,7 @@ def first_profile(policy: Policy, prices: CostBreakdown) -> int | None:
     if policy.observer.n_features:
         return None
     with torch.autocast("cpu", enabled=False):
-        return int(FirstProfile(policy, prices)())
+        return int(FirstProfile(policy, prices.spent_before)())
 
 
 @torch.no_grad()

@@ -58,6 +58,11 @@ class CostBreakdown(NamedTuple):
         decision = ComputeCost(network.params + observation[0], network.macs + observation[1])
         return cls(cost.stem, bodies, decision, cost.dense)
 
+    @property
+    def spent_before(self) -> Tensor:
+        """What an image has spent before its first pass, over the dense network's MACs, float32 (1,)."""
+        return (self.stem.macs / self.dense.macs)[None]
+
     def of_passes(self, profiles: Tensor) -> ComputeCost:
         """Everything that images cost whose passes ran these profiles.
 

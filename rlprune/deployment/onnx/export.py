@@ -101,7 +101,7 @@ def to_onnx(dynamic: DynamicCNN, calibration: Tensor | None = None, *, resize: b
     texts = [start_function(), *decide_functions(spec), run_function(spec)]
     texts += [] if table is None else [place_function(table)]
     if len(firsts) > 1:
-        first = FirstProfile(dynamic.source_policy, dynamic.prices)
+        first = FirstProfile(dynamic.source_policy, dynamic.prices.spent_before)
         functions.append(as_function("first", export_piece("first", first, (torch.zeros(1),), n_fixed=1), 1))
         texts.append(begin_function(spec))
     texts += [resize_function(dynamic.preprocessing, dynamic.image_shape)] if resize else []

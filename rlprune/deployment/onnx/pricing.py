@@ -69,7 +69,7 @@ def firsts_of_range(policy: Policy, prices: CostBreakdown, table: BudgetTable) -
     """The profiles that come first somewhere in a policy's range; none if images may begin differently, or too many."""
     if policy.observer.n_features:
         return ()
-    first = FirstProfile(policy, prices)
+    first = FirstProfile(policy, prices.spent_before)
     places = torch.cat([torch.linspace(0, 1, _N_PLACES), table.places, torch.tensor([table.default_place])])
     firsts = sorted({int(first(place[None])) for place in places})
     return tuple(firsts) if len(firsts) <= _MOST_FIRSTS else ()
