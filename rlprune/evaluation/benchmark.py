@@ -135,7 +135,7 @@ def _timed(
         name: Turns(runner.run, images if runner.dynamic else normalised, batch, n_batches)
         for name, runner in runners.items()
     }
-    times = interleaved(turns, seconds)
+    times = interleaved(turns, seconds, warm={name: turn.warm for name, turn in turns.items()})
     return [
         _row(
             name,

@@ -83,7 +83,10 @@ class Deadline:
 
 
 def interleaved(
-    rows: Mapping[str, Callable[[], object]], seconds: float, min_rounds: int = 5
+    rows: Mapping[str, Callable[[], object]],
+    seconds: float,
+    min_rounds: int = 5,
+    warm: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, list[float]]:
     """Time functions in turns, so that other load on the machine affects all of them alike.
 
@@ -91,6 +94,7 @@ def interleaved(
         rows: the functions, by name.
         seconds: time limit for all functions together.
         min_rounds: rounds to run even if they take longer than that.
+        warm: what runs before a function's turn, untimed, since the functions before it had the caches and threads.
 
     Returns:
         Milliseconds of each round, by name.
@@ -102,6 +106,8 @@ def interleaved(
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < min_rounds:
         for name, run in rows.items():
+            if warm is not None:
+                warm[name]()
             start = time.perf_counter()
             run()
             times[name].append((time.perf_counter() - start) * 1e3)
@@ -127,3 +133,7 @@ class Turns:
         """Run the next batches."""
         for images in islice(self.batches, self.n_batches):
             self.network(images)
+
+    def warm(self) -> None:
+        """Run the next one."""
+        self.network(next(self.batches))

@@ -46,6 +46,15 @@ def test_rows_take_turns() -> None:
     assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abc", 4)
 
 
+def test_what_warms_a_row_up_runs_before_each_of_its_turns_untimed() -> None:
+    calls: list[str] = []
+    rows = {name: lambda name=name: calls.append(name) for name in "ab"}
+    warm = {name: lambda name=name: calls.append(name.upper()) for name in "ab"}
+    times = interleaved(rows, 0, min_rounds=2, warm=warm)
+    assert "".join(calls) == "ab" + "AaBb" * 2
+    assert {name: len(values) for name, values in times.items()} == dict.fromkeys("ab", 2)
+
+
 def test_timing_goes_on_for_as_long_as_it_may() -> None:
     assert len(interleaved({"nothing": lambda: None}, 0.02, min_rounds=1)["nothing"]) > 10
 
@@ -57,12 +66,14 @@ def test_a_turn_goes_on_where_the_last_one_ended_and_leaves_a_smaller_batch_out(
     assert ran == [[0, 1], [2, 3], [4, 5], [0, 1]]
     turn()
     assert ran[4:] == [[2, 3], [4, 5], [0, 1], [2, 3]]
+    turn.warm()
+    assert ran[8:] == [[4, 5]]
 
 
 def test_a_turn_is_shared_by_its_batches(dynamic: DynamicCNN, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[list[int]] = []
 
-    def took_64(rows: dict[str, Turns], seconds: float) -> dict[str, list[float]]:
+    def took_64(rows: dict[str, Turns], seconds: float, **_: object) -> dict[str, list[float]]:
         taken.append([turns.n_batches for turns in rows.values()])
         return {name: [64.0] * 3 for name in rows}
 

@@ -242,10 +242,11 @@ def time_rows(rows: Mapping[str, Runnable], images: ImageSet, batch: int, second
     for row in rows.values():
         row.run(pixels[:batch])
     per_batch = max(time.perf_counter() - begun, 1e-9)
-    n_batches = max(1, min(-(-_PER_TURN // batch), int(seconds / (_N_ROUNDS * per_batch))))
+    n_batches = max(1, min(-(-_PER_TURN // batch), int(seconds / (_N_ROUNDS * per_batch)) - 1))
     turns = {name: Turns(row.run, pixels, batch, n_batches) for name, row in rows.items()}
     found = {}
-    for name, all_ms in interleaved(turns, seconds).items():
+    warm = {name: turn.warm for name, turn in turns.items()}
+    for name, all_ms in interleaved(turns, seconds, warm=warm).items():
         low, middle, high = quantiles([ms / n_batches for ms in all_ms], n=4)
         found[name] = Times(middle, low, high)
     return found
