@@ -170,12 +170,12 @@ def serving(
         with listen(host, port) as free:
             port = free.getsockname()[1]
     with connected(cluster) as ray, hushed("ray.serve") as serve:
+        others = list(serve.status().applications)
+        if NAME in others:  # before its place: what is served already may hold the processors
+            raise ClusterError(f"Ray Serve at {ray.address} serves {NAME} already; end that first (serve.delete)")
         _check_place(ray, opening, scale)
         source = opening.source()
         _check_everywhere(ray, source, _content(str(source.path)))
-        others = list(serve.status().applications)
-        if NAME in others:
-            raise ClusterError(f"Ray Serve at {ray.address} serves {NAME} already; end that first (serve.delete)")
         serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
         try:
             _run(serve, target)
