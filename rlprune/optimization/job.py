@@ -315,8 +315,8 @@ class Optimization:
             to_do = {name: seconds for name, seconds in planned.seconds.items() if name != LOOKING}
             bar = WholeBar(to_do, quiet=self.quiet)
             stack.callback(bar.close)
-            spent = self._looked + Memory(folder).seconds
-            limit = TimeLimit(planned.seconds, self.time_limit, spent, given=given_steps(self.options))
+            (memory := Memory(folder)).count(LOOKING, self._looked)
+            limit = TimeLimit(planned.seconds, self.time_limit, memory.seconds, given=given_steps(self.options))
             how: dict[str, Any] = {"seed": self.seed, "limit": limit, "bar": bar, "device": self.device}
             how["learn"] = train_policy
             if self._cluster is not None:
@@ -327,9 +327,7 @@ class Optimization:
                     partial(learn_policy, self._cluster, train_policy),
                     partial(search_on, self._cluster),
                 )
-            work = Work(self.subject, examined, self.goal, planned, folder, **how)
-            work.memory.count(LOOKING, self._looked)
-            return self._reach(examined, work)
+            return self._reach(examined, Work(self.subject, examined, self.goal, planned, folder, **how))
 
     def _reach(self, examined: Examined, work: Work) -> OptimizeResult:
         """Train, choose, measure, and write what was found; the report comes last."""

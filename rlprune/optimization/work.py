@@ -308,6 +308,7 @@ class Work:
                 how: dict[str, Any] = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("static")
                 pretrain(network, self.subject.splits.network, settings, **how)
             save_sliced(folder, network, adapted, profile, self.subject.splits.network, self.subject.notes)
+        self.limit.finish(STATIC)
         stored = load_plain(folder)
         profile = torch.tensor(stored.metadata["profile"])
         return stored.network.eval(), cost.of(profile)

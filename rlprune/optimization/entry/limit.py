@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 
 from rlprune.optimization.goal import PlanOptions
 from rlprune.optimization.plan import (
@@ -30,7 +31,7 @@ _TRAININGS = (PRETRAIN, SLICES, SLICES_IN_USE, STATIC)
 _CAN_END = (PRETRAIN, SLICES, PRICING, SEARCHING, SLICES_IN_USE, DECIDING, STATIC)
 """Steps that can be cut short, in their order."""
 _WHOLE = (WRITING, CHOOSING, MEASURING, REPORTING)
-"""Steps that are kept time for; all of them end after all of the others but the static rival."""
+"""Steps that are kept time for; all of them end after all of the others but the static rival. Each process does them."""
 
 
 def given_steps(options: PlanOptions) -> set[str]:
@@ -55,7 +56,7 @@ class TimeLimit:
     Args:
         planned: seconds of each step, by its name.
         minutes: the limit.
-        spent: seconds of it that have gone.
+        spent: seconds of it that have gone in earlier processes, by the step that took them.
         given: names of steps whose size was given, and so is kept whatever time it takes.
         clock: seconds, from any moment on.
     """
@@ -64,7 +65,7 @@ class TimeLimit:
         self,
         planned: Mapping[str, float],
         minutes: float,
-        spent: float = 0.0,
+        spent: Mapping[str, float] = MappingProxyType({}),
         given: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,8 +74,9 @@ class TimeLimit:
         self._planned = dict(planned)
         self._given = frozenset(given)
         self._clock = clock
-        self._began = clock() - spent
-        self._used: dict[str, float] = {}
+        self._began = clock() - sum(spent.values())
+        self._used = {name: seconds for name, seconds in spent.items() if name not in _WHOLE}
+        self._finished: set[str] = set()
         self._fastest: dict[str, float] = {}
 
     @property
@@ -85,6 +87,10 @@ class TimeLimit:
     def expect(self, name: str, seconds: float) -> None:
         """Say anew how long a step will take."""
         self._planned[name] = seconds
+
+    def finish(self, name: str) -> None:
+        """Say that nothing is left of a step, in whichever process it was done: no time is kept for it any more."""
+        self._finished.add(name)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -116,8 +122,8 @@ class TimeLimit:
 
     def affords(self, seconds: float) -> bool:
         """Whether something that can be left out may take so long: what cannot be has its time first."""
-        later = [name for name in (CHOOSING, MEASURING, REPORTING, STATIC) if name not in self._used or name != STATIC]
-        return self._left - self.slower * sum(map(self._rest, later)) >= seconds
+        later = map(self._rest, (CHOOSING, MEASURING, REPORTING, STATIC))
+        return self._left - self.slower * sum(later) >= seconds
 
     def _slower_by(self, name: str, takes: float, planned: float) -> float:
         """How many times as long as planned all takes, by a training's pace; else by how much slower a step has become.
@@ -135,6 +141,8 @@ class TimeLimit:
 
     def _rest(self, name: str) -> float:
         """Seconds that a step was planned to take beyond those that it has taken."""
+        if name in self._finished:
+            return 0.0
         return max(0.0, self._planned.get(name, 0.0) - self._used.get(name, 0.0))
 
     def _left_for(self, name: str, share: float, takes: float | None) -> float:
