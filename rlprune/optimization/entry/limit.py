@@ -31,7 +31,7 @@ _TRAININGS = (PRETRAIN, SLICES, SLICES_IN_USE, STATIC)
 _CAN_END = (PRETRAIN, SLICES, PRICING, SEARCHING, SLICES_IN_USE, DECIDING, STATIC)
 """Steps that can be cut short, in their order."""
 _WHOLE = (WRITING, CHOOSING, MEASURING, REPORTING)
-"""Steps that are kept time for; all of them end after all of the others but the static rival. Each process does them."""
+"""Steps that time is kept for: all end after the others but the static rival, and each process does them anew."""
 
 
 def given_steps(options: PlanOptions) -> set[str]:
