@@ -33,8 +33,9 @@ class Stream:
     bucket after another: images at the same point, which is the profile that they run next, whatever their pass, their
     budget and their caller. With an `OnnxCNN`, whose passes lie inside the file, whole images wait.
 
-    Of the buckets that are full, or whose first image has waited `max_wait_ms` there, the one whose first image came to
-    the stream earliest runs next. If there is none, the largest one runs, so that an image that is alone never waits.
+    A bucket is ready when it is full, or has four images that go on to another pass, or when its first image has waited
+    `max_wait_ms` there. Of the ready ones those that go on run before new ones, and else the one whose first image came
+    to the stream earliest. If none is ready, the largest one runs, so that an image that is alone never waits.
 
     Only where images were just answered, new ones are waited for while they follow within half a millisecond.
 

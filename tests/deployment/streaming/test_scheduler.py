@@ -86,6 +86,36 @@ def test_what_is_ready_or_on_its_way_does_not_wait_for_new_images() -> None:
     assert taken(scheduler, 0.0) == [["c"]]
 
 
+@pytest.mark.parametrize(
+    ("now", "n_going_on", "first"), [(0.9, 3, "new"), (0.9, 4, "second pass"), (1.6, 1, "second pass")]
+)
+def test_new_images_wait_where_enough_others_go_on_or_have_waited(now: float, n_going_on: int, first: str) -> None:
+    scheduler: Scheduler[str] = Scheduler(8, 1.0)
+    for number in range(8):
+        scheduler.put("new", f"new{number}", 0.0, 0.0, is_new=True)
+    for number in range(n_going_on):
+        scheduler.put("second pass", f"old{number}", 0.5, 0.5)
+    found = scheduler.take(now)
+    assert found is not None and found.point == first
+
+
+def test_those_who_are_answered_meanwhile_are_waited_for_together() -> None:
+    scheduler: Scheduler[str] = Scheduler(4, 1.0)
+    for n_answered in (2, 1):  # by two buckets, one after the other
+        scheduler.expect(n_answered)
+        scheduler.listen(0.0)
+    scheduler.put("new", "a", 0.0, 0.0, is_new=True)
+    scheduler.put("new", "b", 0.0001, 0.0001, is_new=True)
+    assert scheduler.take(0.0002) is None
+    scheduler.put("new", "c", 0.0002, 0.0002, is_new=True)
+    assert taken(scheduler, 0.0002) == [["a", "b", "c"]]
+    scheduler.expect(2)
+    scheduler.put("new", "d", 0.001, 0.001, is_new=True)
+    assert taken(scheduler, 0.002) == [["d"]]
+    scheduler.put("new", "e", 0.002, 0.002, is_new=True)
+    assert taken(scheduler, 0.002) == [["e"]]  # who did not come in time is expected no longer
+
+
 def test_without_any_waiting_all_runs_in_the_order_of_coming() -> None:
     scheduler: Scheduler[str] = Scheduler(4, 0.0)
     scheduler.expect(9)
