@@ -10,8 +10,6 @@ from signals import QUICK, Signals, splits, without_clocks, without_files
 
 import rlprune
 from rlprune.optimization import OptimizeResult, load_result
-from rlprune.optimization.verdict.comparison import Comparison
-from rlprune.optimization.verdict.rows import Runnable, _predicting
 
 
 @pytest.fixture(autouse=True)
@@ -87,23 +85,6 @@ def test_that_few_images_cannot_choose_for_sure_is_said_with_how_many_would(
     assert "loses 0.00 points on the 40 validation images, which are too few to be sure" in result.sentences[2]
     assert result.sentences[1].startswith("That cannot be told for sure: 60 test images")
     assert any(each.startswith("40 validation images are too few to be sure") for each in result.check.warnings)
-
-
-def test_in_eight_bit_integers_a_point_of_its_own_is_picked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are twice as fast to begin with, so half of the time is left to images that need more."""
-    without_clocks(monkeypatch, dense_int8=5.0, rlprune=8.0, rlprune_int8=4.0)
-    rows = "rlprune.optimization.verdict.rows"
-    monkeypatch.setattr(f"{rows}.to_onnx", lambda dynamic, calibration=None: dynamic)
-    monkeypatch.setattr(f"{rows}._of_file", lambda name, dynamic: Runnable(name, "onnxruntime", _predicting(dynamic)))
-    found = Comparison._candidates
-
-    def of_many_costs(*given: Any) -> dict[str, Any]:
-        return dict.fromkeys(("cascade", "rlprune"), found(*given)["cascade"])
-
-    monkeypatch.setattr(Comparison, "_candidates", of_many_costs)
-    result = optimize(tmp_path / "out", hard=0.1, backend="onnxruntime", max_drop=20.0, min_speedup=2.0)
-    rows_of = {row.name: row for row in result.rows}
-    assert rows_of["rlprune int8"].macs_share > rows_of["rlprune"].macs_share
 
 
 def test_a_row_that_cannot_be_made_is_left_out_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

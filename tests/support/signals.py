@@ -93,14 +93,14 @@ def without_clocks(monkeypatch: pytest.MonkeyPatch, narrowest: float = 3.0, **ms
         known = {name: ms.get(name.replace(" ", "_"), 10.0 if name.startswith("dense") else 6.0) for name in rows}
         return {name: Times(each, each, each) for name, each in known.items()}
 
-    paced = TimeOfShare((0.25, 1.0), (narrowest / 10, 1.0)), times(["dense", "dense int8"])
+    pace = TimeOfShare((0.25, 1.0), (narrowest / 10, 1.0))
     monkeypatch.setattr("rlprune.optimization.check.measure_pace", lambda *_: PACE)
     monkeypatch.setattr("rlprune.optimization.check._slice_times", lambda *_: (10.0, narrowest))
     monkeypatch.setattr("rlprune.optimization.check.ms_of_file", lambda *_: (10.0, PACE.piece))
     monkeypatch.setattr("rlprune.optimization.check._seconds_since", lambda _: 0.0)
     monkeypatch.setattr("rlprune.optimization.entry.pricing._MOST_SECONDS", 0.0)
     monkeypatch.setattr("rlprune.optimization.verdict.comparison.time_rows", times)
-    monkeypatch.setattr("rlprune.optimization.verdict.comparison.Comparison._pace", lambda *_: paced)
+    monkeypatch.setattr("rlprune.optimization.verdict.comparison.Comparison._pace", lambda *_: (pace, 10.0))
 
 
 def without_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,6 @@ from rlprune.optimization.verdict.rows import NO_TIME, OPTIONAL, Runnable, Runna
 from rlprune.optimization.verdict.summary import Measured
 from rlprune.profiles.cost import Cost
 
-_INT8 = "rlprune int8"
 _ROUNDS = 3
 """How often a point is picked anew, at most, as what it takes is not what was expected."""
 
@@ -90,12 +89,9 @@ class Comparison:
             rows = makes.dense(trained.dense)
             slices = makes.slices(trained.elastic, trained.codebook)
         with trained.step("choosing"):
-            pace, times = self._pace(rows, slices)
-            dense_ms = _fastest(times)
+            pace, dense_ms = self._pace(rows, slices)
             right = right_of(validation.labels, answers_of(trained.dense, validation, 1.0))
             found = self._candidates(right, dense_ms, pace)
-            if self.goal.backend == "onnxruntime":
-                found[_INT8] = _faster(found["rlprune"], times)
             picked = {name: self._picked(name, each, makes, rows, dense_ms) for name, each in found.items()}
             policies = {name: self._dynamic(each) for name, each in picked.items()}
         static = trained.static(self._static_share(picked["rlprune"].option, dense_ms, pace))
@@ -103,10 +99,10 @@ class Comparison:
         with trained.step("writing networks"):
             rows |= makes.static(*static)
             for name, dynamic in policies.items():
-                rows |= makes.deciding(name, dynamic)
+                rows |= makes.deciding(name, dynamic, int8=name == "rlprune")
         with trained.step("choosing"):
             known = {name: (right, 1.0) for name in DENSE}
-            known |= {name: (each.option.right, each.option.macs) for name, each in picked.items() if name != _INT8}
+            known |= {name: (each.option.right, each.option.macs) for name, each in picked.items()}
             small = right_of(validation.labels, answers_of(static[0], validation, static_share))
             known["static"] = small, static_share
             times = self._times(rows, trained.timing)
@@ -115,8 +111,7 @@ class Comparison:
                 makes.left_out[name] = NO_TIME
             options = self._options(rows, times, known, right)
             choice = choose(list(options.values()), self.goal, _fastest(times))
-        ways = [name for name in found if name != _INT8]
-        points = [point for name in ways for point in curve(name, found[name], picked[name].point)]
+        points = [point for name, each in found.items() for point in curve(name, each, picked[name].point)]
         dynamic_row = "cascade" if choice.option.name == "cascade" else "rlprune"
         points.append(_point("static", static_share, small, chosen=True))
         points.append(_point("dense", 1.0, right))
@@ -133,13 +128,13 @@ class Comparison:
             left_out=makes.left_out,
         )
 
-    def _pace(self, dense: dict[str, Runnable], slices: dict[str, Runnable]) -> tuple[TimeOfShare, dict[str, Times]]:
-        """How time follows from multiply-adds, and the times of all rows, in turns, that say so."""
+    def _pace(self, dense: dict[str, Runnable], slices: dict[str, Runnable]) -> tuple[TimeOfShare, float]:
+        """How time follows from multiply-adds, and the milliseconds of the network as it is, timed in turns."""
         trained = self.trained
         times = self._times(dense | slices, trained.timing / 2)
         whole = _fastest(times)
         shares = (Cost(trained.elastic).of(trained.codebook).macs.double() / self.dense_macs).tolist()
-        return pace_of(shares, [times[name].ms for name in slices], whole), times
+        return pace_of(shares, [times[name].ms for name in slices], whole), whole
 
     def _times(self, rows: Mapping[str, Runnable], seconds: float) -> dict[str, Times]:
         return time_rows(rows, self.splits.validation, self.goal.batch, seconds)
@@ -254,7 +249,7 @@ class Comparison:
         """What all rows answer to the test images; in float32 a network answers the same in any form."""
         test = self.splits.test
         recorded = self._recorded(test)
-        found = {name: recorded.answers(each.policy) for name, each in chosen.policies.items() if name != _INT8}
+        found = {name: recorded.answers(each.policy) for name, each in chosen.policies.items()}
         dense = answers_of(self.trained.dense, test, 1.0)
         found |= {name: dense for name in DENSE}
         network, cost = chosen.static
@@ -288,13 +283,6 @@ def _point(name: str, share: float, right: Tensor, *, chosen: bool = False) -> P
 def _fastest(times: Mapping[str, Times]) -> float:
     """Milliseconds of the network as it is, in its fastest form."""
     return min(times[name].ms for name in DENSE if name in times)
-
-
-def _faster(found: list[Candidate], times: Mapping[str, Times]) -> list[Candidate]:
-    """Points in eight-bit integers, as much faster as the network as it is; so they need not save as much."""
-    dense_ms = _fastest(times)
-    factor = times["dense int8"].ms / dense_ms if "dense int8" in times else 1.0
-    return [each.slower(factor) for each in found]
 
 
 def _deciding_ms(picked: Candidate, times: Mapping[str, Times], dense_ms: float) -> float | None:

@@ -145,17 +145,20 @@ class Runnables:
                 pass
         return {name: self._folded(name, *each) for name, each in slices.items()}
 
-    def deciding(self, name: str, dynamic: DynamicCNN) -> dict[str, Runnable]:
+    def deciding(self, name: str, dynamic: DynamicCNN, *, int8: bool = False) -> dict[str, Runnable]:
         """A network that decides per image.
 
         Args:
-            name: `cascade` or `rlprune`; or `rlprune int8`, in eight-bit integers, which onnxruntime alone has.
+            name: `cascade` or `rlprune`.
             dynamic: it.
+            int8: make a row in eight-bit integers, too, where the backend has them.
         """
         if self._backend == "pytorch":
             return self._made({name: lambda: Runnable(name, "pytorch", _predicting(dynamic))})
-        calibration = self._calibration if name.endswith("int8") else None
-        return self._made({name: lambda: _of_file(name, to_onnx(dynamic, calibration))})
+        makers = {name: lambda: _of_file(name, to_onnx(dynamic))}
+        if int8:
+            makers[f"{name} int8"] = lambda: _of_file(f"{name} int8", to_onnx(dynamic, self._calibration))
+        return self._made(makers)
 
     def _made(self, makers: Mapping[str, Callable[[], Runnable]]) -> dict[str, Runnable]:
         """Those that can be made; of the others the reason is kept."""

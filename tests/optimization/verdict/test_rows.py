@@ -38,7 +38,7 @@ def test_rows_of_pytorch_answer_as_their_networks_and_cost_what_these_cost(monke
 
 
 def test_a_deciding_row_answers_as_the_network_that_decides() -> None:
-    (row,) = Runnables(DYNAMIC.elastic, DATA, "pytorch").deciding("rlprune", DYNAMIC).values()
+    (row,) = Runnables(DYNAMIC.elastic, DATA, "pytorch").deciding("rlprune", DYNAMIC, int8=True).values()
     predicted = DYNAMIC(DATA.images)
     answers = row.answers(DATA, 1)
     assert torch.equal(answers.labels, predicted.labels) and torch.equal(answers.shares, predicted.macs.double())
