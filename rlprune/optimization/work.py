@@ -98,6 +98,8 @@ class Work:
         self.seed = seed
         self.plan = plan
         self.limit = limit
+        if (folder / "static").exists():  # by an earlier process
+            self.limit.finish(STATIC)
         self.memory = Memory(folder)
         self._examined = examined
         self._bar = bar
@@ -308,7 +310,7 @@ class Work:
                 how: dict[str, Any] = {"teacher": self._teacher(settings), "deadline": deadline} | self._kept("static")
                 pretrain(network, self.subject.splits.network, settings, **how)
             save_sliced(folder, network, adapted, profile, self.subject.splits.network, self.subject.notes)
-        self.limit.finish(STATIC)
+            self.limit.finish(STATIC)
         stored = load_plain(folder)
         profile = torch.tensor(stored.metadata["profile"])
         return stored.network.eval(), cost.of(profile)

@@ -119,7 +119,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reference", type=Path, help="folder with a bundle and results.json")
     parser.add_argument("data", help="as `rlprune evaluate --data`")
-    parser.add_argument("--out", type=Path, required=True, help="folder of networks, checkpoints and teachers' logits")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of networks, checkpoints and their teacher's logits"
+    )
     pruned = parser.add_mutually_exclusive_group(required=True)
     pruned.add_argument("--budgets", type=float, nargs="+", help="shares of the dense MACs")
     pruned.add_argument("--profiles", type=int, nargs="+", help="profiles of the codebook, by their numbers")

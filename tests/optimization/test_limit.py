@@ -9,7 +9,6 @@ from rlprune.optimization.goal import PlanOptions
 from rlprune.optimization.plan import (
     CHOOSING,
     DECIDING,
-    LOOKING,
     MEASURING,
     REPORTING,
     SLICES,
@@ -49,7 +48,7 @@ def train(limit: TimeLimit, clock: Clock, name: str, seconds: list[float], least
 def run(slower_from: int, times: float, at_the_end: float = 1.0, spent: float = 0.0) -> tuple[dict[str, int], float]:
     """All steps on a machine that becomes slower with a training's step; what was made, and seconds over the limit."""
     clock = Clock()
-    limit = TimeLimit(PLANNED, 5.0, {LOOKING: spent}, clock=clock)
+    limit = TimeLimit(PLANNED, 5.0, spent, clock=clock)
     made = {}
     for place, name in enumerate(TRAININGS):
         first = slower_from - place * N_STEPS
@@ -116,13 +115,10 @@ def test_what_can_be_left_out_waits_for_what_cannot() -> None:
     assert deadline.past() and deadline.missed
 
 
-def test_a_later_process_keeps_time_for_what_it_does_anew_and_for_no_training_twice() -> None:
-    clock = Clock()
-    spent = {name: 50.0 for name in TRAININGS if name != STATIC} | {STATIC: 20.0, MEASURING: 10.0}
-    limit = TimeLimit(PLANNED, 5.0, spent, clock=clock)
+def test_a_later_process_keeps_no_time_for_a_rival_that_an_earlier_one_has_trained() -> None:
+    limit = TimeLimit(PLANNED, 5.0, 180.0, clock=Clock())
     left = 300 * LATEST - 180 - 30  # choosing, measuring and the report are done anew
-    assert limit.elapsed == 180
-    assert limit.affords(left - 30) and not limit.affords(left - 29)  # as the rest of the static rival is trained
+    assert limit.affords(left - 50) and not limit.affords(left - 49)
     limit.finish(STATIC)
     assert limit.affords(left) and not limit.affords(left + 1)
 

@@ -44,10 +44,11 @@ class Scheduler(Generic[T]):
     A bucket is ready when it is full, or has four images that go on to another pass, or when its first image has waited
     `max_wait` there. Of the ready ones those that go on run before new ones, which become more meanwhile, and else the
     one whose first image has been on its way for longest. If none is ready, the largest one runs, as the processor
-    would otherwise be idle. Only new images are waited for, as long as they follow one another closely, where as many
+    would otherwise be idle; only new images are waited for, as long as they follow one another closely, where as many
     have been answered since some last ran.
 
-    So an image that is alone never waits, and `max_wait` is how long a small bucket may be passed over for larger ones.
+    So an image that is alone never waits. A small bucket is passed over for larger ones for `max_wait` at most, and new
+    images besides for those that go on.
 
     Args:
         max_batch: images of a full bucket, 1 or more.
@@ -77,6 +78,8 @@ class Scheduler(Generic[T]):
         """
         self._queues.setdefault(point, deque()).append(_Waiting(image, begun, now, is_new))
         if is_new:
+            if now - self._heard > self._max_wait:
+                self._n_expected = 0
             self._n_expected -= 1
             self._heard = now
 
@@ -133,11 +136,9 @@ class Scheduler(Generic[T]):
             return None
         ready = [(point, queue) for point, queue in self._queues.items() if self._is_ready(queue, now)]
         if ready:
-            point, queue = min(ready, key=lambda each: (each[1][0].is_new, each[1][0].begun))
-        else:
-            point, queue = max(self._queues.items(), key=lambda each: (len(each[1]), -each[1][0].begun))
-        may_grow = queue[-1].is_new and len(queue) < self._max_batch
-        return None if may_grow and now < self.held_until else point
+            return min(ready, key=lambda each: (each[1][0].is_new, each[1][0].begun))[0]
+        point, queue = max(self._queues.items(), key=lambda each: (len(each[1]), -each[1][0].begun))
+        return None if queue[-1].is_new and now < self.held_until else point
 
     def _is_ready(self, queue: deque[_Waiting[T]], now: float) -> bool:
         enough = self._max_batch if queue[0].is_new else min(_ENOUGH, self._max_batch)

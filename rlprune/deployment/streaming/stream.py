@@ -44,7 +44,8 @@ class Stream:
 
     Args:
         model: a `DynamicCNN` or an `OnnxCNN`.
-        max_wait_ms: milliseconds, 0 or more, for which a bucket that is not full may be passed over for larger ones.
+        max_wait_ms: milliseconds, 0 or more, for which a bucket that is not full may be passed over for larger ones;
+            new images besides for those that go on.
             More of it fills buckets, and lets images wait.
         max_batch: images of a full bucket; if None, 64, or `max_batch` of the network where that is less.
         max_waiting: images that may be accepted and not done; who gives more waits for room.

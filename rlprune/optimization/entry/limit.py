@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from types import MappingProxyType
 
 from rlprune.optimization.goal import PlanOptions
 from rlprune.optimization.plan import (
@@ -31,7 +30,7 @@ _TRAININGS = (PRETRAIN, SLICES, SLICES_IN_USE, STATIC)
 _CAN_END = (PRETRAIN, SLICES, PRICING, SEARCHING, SLICES_IN_USE, DECIDING, STATIC)
 """Steps that can be cut short, in their order."""
 _WHOLE = (WRITING, CHOOSING, MEASURING, REPORTING)
-"""Steps that time is kept for: all end after the others but the static rival, and each process does them anew."""
+"""Steps that are kept time for; all of them end after all of the others but the static rival."""
 
 
 def given_steps(options: PlanOptions) -> set[str]:
@@ -56,7 +55,7 @@ class TimeLimit:
     Args:
         planned: seconds of each step, by its name.
         minutes: the limit.
-        spent: seconds of it that have gone in earlier processes, by the step that took them.
+        spent: seconds of it that have gone.
         given: names of steps whose size was given, and so is kept whatever time it takes.
         clock: seconds, from any moment on.
     """
@@ -65,7 +64,7 @@ class TimeLimit:
         self,
         planned: Mapping[str, float],
         minutes: float,
-        spent: Mapping[str, float] = MappingProxyType({}),
+        spent: float = 0.0,
         given: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,8 +73,8 @@ class TimeLimit:
         self._planned = dict(planned)
         self._given = frozenset(given)
         self._clock = clock
-        self._began = clock() - sum(spent.values())
-        self._used = {name: seconds for name, seconds in spent.items() if name not in _WHOLE}
+        self._began = clock() - spent
+        self._used: dict[str, float] = {}
         self._finished: set[str] = set()
         self._fastest: dict[str, float] = {}
 

@@ -32,13 +32,13 @@ class Memory:
         self._folder = folder
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """That steps have taken so far, in this process and in earlier ones, by their names."""
-        return {name: float(seconds) for name, seconds in read_note(self._folder / "seconds.json").items()}
+    def seconds(self) -> float:
+        """That all steps have taken so far, in this process and in earlier ones."""
+        return float(sum(read_note(self._folder / "seconds.json").values()))
 
     def spent(self, name: str) -> float:
         """Seconds that a step has taken so far."""
-        return self.seconds.get(name, 0.0)
+        return float(read_note(self._folder / "seconds.json").get(name, 0.0))
 
     def count(self, name: str, seconds: float) -> None:
         """Count time that a step has taken."""

@@ -114,6 +114,9 @@ def test_those_who_are_answered_meanwhile_are_waited_for_together() -> None:
     assert taken(scheduler, 0.002) == [["d"]]
     scheduler.put("new", "e", 0.002, 0.002, is_new=True)
     assert taken(scheduler, 0.002) == [["e"]]  # who did not come in time is expected no longer
+    scheduler.expect(2)
+    scheduler.put("new", "f", 9.0, 9.0, is_new=True)
+    assert taken(scheduler, 9.0) == [["f"]]
 
 
 def test_without_any_waiting_all_runs_in_the_order_of_coming() -> None:
