@@ -44,8 +44,8 @@ class Scheduler(Generic[T]):
     A bucket is ready when it is full, or has four images that go on to another pass, or when its first image has waited
     `max_wait` there. Of the ready ones those that go on run before new ones, which become more meanwhile, and else the
     one whose first image has been on its way for longest. If none is ready, the largest one runs, as the processor
-    would otherwise be idle; only new images are waited for, as long as they follow one another closely, where as many
-    have been answered since some last ran.
+    would otherwise be idle. Only new images are waited for, as long as they follow one another closely, where as many
+    have been answered since some last ran; for `max_wait` at most after those answers.
 
     So an image that is alone never waits. A small bucket is passed over for larger ones for `max_wait` at most, and new
     images besides for those that go on.
@@ -61,6 +61,7 @@ class Scheduler(Generic[T]):
         self._queues: dict[Hashable, deque[_Waiting[T]]] = {}
         self._n_expected = 0
         self._heard = 0.0
+        self._answered = 0.0
 
     def __len__(self) -> int:
         """How many images wait."""
@@ -89,7 +90,7 @@ class Scheduler(Generic[T]):
 
     def listen(self, now: float) -> None:
         """Note that they are answered, at a time in seconds."""
-        self._heard = now
+        self._heard = self._answered = now
 
     def take(self, now: float) -> Bucket[T] | None:
         """Take the images that run next; None if no image waits, or the next ones do so until `held_until`.
@@ -111,7 +112,7 @@ class Scheduler(Generic[T]):
     @property
     def held_until(self) -> float:
         """The time until which new images are waited for, in seconds."""
-        return self._heard + min(_CLOSELY, self._max_wait) if self._n_expected > 0 else 0.0
+        return min(self._heard + _CLOSELY, self._answered + self._max_wait) if self._n_expected > 0 else 0.0
 
     def is_held(self, now: float) -> bool:
         """Whether the images that run next are such as new ones are waited for, at a time in seconds."""
@@ -136,9 +137,11 @@ class Scheduler(Generic[T]):
             return None
         ready = [(point, queue) for point, queue in self._queues.items() if self._is_ready(queue, now)]
         if ready:
-            return min(ready, key=lambda each: (each[1][0].is_new, each[1][0].begun))[0]
-        point, queue = max(self._queues.items(), key=lambda each: (len(each[1]), -each[1][0].begun))
-        return None if queue[-1].is_new and now < self.held_until else point
+            point, queue = min(ready, key=lambda each: (each[1][0].is_new, each[1][0].begun))
+        else:
+            point, queue = max(self._queues.items(), key=lambda each: (len(each[1]), -each[1][0].begun))
+        may_grow = queue[-1].is_new and len(queue) < self._max_batch
+        return None if may_grow and now < self.held_until else point
 
     def _is_ready(self, queue: deque[_Waiting[T]], now: float) -> bool:
         enough = self._max_batch if queue[0].is_new else min(_ENOUGH, self._max_batch)

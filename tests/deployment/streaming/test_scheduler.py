@@ -119,6 +119,16 @@ def test_those_who_are_answered_meanwhile_are_waited_for_together() -> None:
     assert taken(scheduler, 9.0) == [["f"]]
 
 
+def test_new_images_are_waited_for_no_longer_than_max_wait_after_answers() -> None:
+    scheduler: Scheduler[str] = Scheduler(8, 0.001)
+    scheduler.expect(8)
+    scheduler.listen(0.0)
+    for number in range(3):
+        now = 0.0004 * (number + 1)
+        scheduler.put("new", f"new{number}", now, now, is_new=True)
+        assert (scheduler.take(now) is None) == (number < 2)
+
+
 def test_without_any_waiting_all_runs_in_the_order_of_coming() -> None:
     scheduler: Scheduler[str] = Scheduler(4, 0.0)
     scheduler.expect(9)
