@@ -11,9 +11,9 @@ and `--as-recipe` trains as the recipe's `[specialise]` says, on its images, tau
     python runs/reference/train_static.py runs/reference/mobilenet_v2 imagenette224 --profiles 1 --as-recipe \
         --bundle RUN/bundle --out OUT
 
-`static_trained` in results.json is then what they come to at the cost of each policy,
-neighbours mixed: where a policy is cheaper than all of them, the cheapest. An interrupted training goes on. The
-networks are left in the folder, for `rlprune bench --static`.
+`static_trained` in results.json is then what they come to at the cost of each policy, neighbours mixed: where a policy
+is cheaper than all of them, the cheapest. An interrupted training goes on. The networks are left in the folder, for
+`rlprune bench --static`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def train(name: str, dynamic: DynamicCNN, splits: Splits, named: argparse.Namesp
         whole = dynamic.elastic.slice(dynamic.elastic.full).eval()
         images = splits.network.subset(slice(0, _N_IMAGES))
         elastic = recipe.elastic.build(whole, dynamic.image_shape, images)
-        pruned_to = dynamic.codebook[int(name)] if named.profiles else None
-        profile = static_profile(elastic, float(name), named.how, images) if pruned_to is None else pruned_to
+        if named.profiles:
+            profile = dynamic.codebook[int(name)]
+        else:
+            profile = static_profile(elastic, float(name), named.how, images)
         network = elastic.slice(profile)
         settings, seen = _settings(recipe, named), splits.network if named.as_recipe else splits.training
         kept = {"checkpoint": named.out / f"{name}.pt", "log": scalar_log(named.out / "logs", f"static-{name}")}
